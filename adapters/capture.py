@@ -1,0 +1,76 @@
+"""Stream what flows into chosen modules of any torch model into moments, one layer at a time or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.adapters.layers import Layer
+from gramian.solvers import Moments
+
+__all__ = ["capture", "feed", "watch"]
+
+
+@contextmanager
+def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """While open, `receive(inputs)` sees the input tensor of every call of `module`."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        receive((args[0] if args else next(iter(kwargs.values()))).detach())
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]]:
+    """`with capture(model, names) as layers: model(...)`: then `layers[name].problem()`, any solver, `.assign(weights)`.
+
+    names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every
+    token that reaches a module counts, but for padding: where the model is called with a two-dimensional
+    `attention_mask`, tokens it marks 0 are left out. Leaving the block removes every hook; the layers stay usable.
+    Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
+    """
+    modules = dict(model.named_modules())
+    layers: dict[str, Layer] = {}
+    for name in names:
+        if name not in modules:
+            raise ValueError(f"the model has no module {name!r}; names come from model.named_modules()")
+        layers[name] = Layer(name, modules[name])
+    padding: list[torch.Tensor | None] = [None]
+
+    def remember_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        padding[0] = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
+
+    def receiver(layer: Layer) -> Callable[[torch.Tensor], None]:
+        def receive(inputs: torch.Tensor) -> None:
+            mask = padding[0]
+            tokens = inputs.reshape(-1, inputs.shape[-1])
+            if mask is not None and mask.numel() == tokens.shape[0]:
+                tokens = tokens[mask.reshape(-1).to(tokens.device).bool()]
+            feed(layer.name, layer.moments, tokens)
+
+        return receive
+
+    with ExitStack() as hooks:
+        handle = model.register_forward_pre_hook(remember_mask, with_kwargs=True)
+        hooks.callback(handle.remove)
+        for layer in layers.values():
+            hooks.enter_context(watch(layer.module, receiver(layer)))
+        yield layers
+
+
+def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+    """Add tokens to the moments of the layer called `name`; an error says which layer it was."""
+    try:
+        moments.update(inputs, dense)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

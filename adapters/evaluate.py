@@ -1,0 +1,127 @@
+"""Perplexity on given tokens, and whether two models differ on them."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+LOGIT_BYTES = 2**28  # most memory one slice of float32 logits may take
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """`value` = exp(mean of `losses`); `losses` are negative log-likelihoods in nats, float32 of shape (tokens,)."""
+
+    value: float
+    losses: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were predicted."""
+        return self.losses.numel()
+
+
+def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
+    """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
+
+    `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits
+    exist only for a slice of positions at a time, because with a large vocabulary they would be the memory peak.
+
+    ValueError: windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a
+    model that is no causal language model or that makes its logits in a way this function does not know.
+    """
+    head = _Head.of(model)
+    _check_windows(model, windows)
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, must be at least 1")
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress) as bar:
+            _check_head(model, head, windows[:1, :8])
+            losses = []
+            for chunk in windows.split(batch):
+                losses.append(_losses(model, head, chunk))
+                bar.update(len(chunk))
+    finally:
+        model.train(training)
+    joined = torch.cat(losses)
+    return Perplexity(joined.double().mean().exp().item(), joined)
+
+
+def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
+    """Mean over tokens of loss_a - loss_b in nats, and its standard error; both on the same tokens.
+
+    Negative means that `a` predicts better; the difference is clear when it exceeds two standard errors.
+    """
+    if a.tokens != b.tokens:
+        raise ValueError(f"losses are of {a.tokens} and {b.tokens} tokens: evaluate both models on the same windows")
+    difference = a.losses.double() - b.losses.double()
+    return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
+
+
+class _Head(NamedTuple):
+    """logits = cap tanh(embedding(h) / cap), the cap only where the model has one."""
+
+    embedding: torch.nn.Module
+    cap: float | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "_Head":
+        embedding = model.get_output_embeddings()
+        if embedding is None or model.base_model is model:
+            raise ValueError(
+                f"{type(model).__name__} has no language-model head, perplexity needs a causal language model "
+                "(AutoModelForCausalLM)"
+            )
+        return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits = self.embedding(hidden).float()
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+
+def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
+    return model.base_model(input_ids=chunk.to(model.device), use_cache=False).last_hidden_state
+
+
+def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
+    hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
+    target = chunk[:, 1:].flatten().to(hidden.device)
+    vocabulary = model.config.get_text_config().vocab_size
+    positions = max(1, LOGIT_BYTES // (4 * vocabulary))
+    losses = []
+    for some, wanted in zip(hidden.split(positions), target.split(positions)):
+        logits = head.logits(some)
+        losses.append(logits.logsumexp(-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
+    return torch.cat(losses).cpu()
+
+
+def _check_windows(model: PreTrainedModel, windows: torch.Tensor) -> None:
+    if windows.ndim != 2 or windows.is_floating_point() or len(windows) < 1 or windows.shape[1] < 2:
+        raise ValueError(
+            f"windows are {windows.dtype} of shape {tuple(windows.shape)}, expected integers of shape (n, length) "
+            "with n >= 1 and length >= 2"
+        )
+    vocabulary = model.config.get_text_config().vocab_size
+    for token in (int(windows.min()), int(windows.max())):
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"windows hold token {token}, but the model's vocabulary has {vocabulary} tokens")
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and windows.shape[1] > context:
+        raise ValueError(f"windows have {windows.shape[1]} tokens, but the model's context has {context}: shorten them")
+
+
+def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:
+    """Logits made from slices must be the model's own; a few tokens tell."""
+    expected = model(input_ids=few.to(model.device), use_cache=False).logits.float()
+    sliced = head.logits(_hidden(model, few))
+    tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()
+    if expected.shape != sliced.shape or (expected - sliced).abs().max() > tolerance:
+        raise ValueError(
+            f"{type(model).__name__} makes its logits in a way that is not supported: expected the output embedding "
+            "of the last hidden state, with config.final_logit_softcapping where set"
+        )

@@ -1,0 +1,96 @@
+"""One row per model family: where its blocks are, and its operators in the order in which activations meet them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+__all__ = ["FAMILIES", "Family", "blocks_of", "family_of", "operator_names"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """blocks: dotted path from the causal language model to its list of blocks.
+    stages: operators of a block as dotted paths; those of one stage receive the very same input, and a stage comes
+    after every stage that its input depends on."""
+
+    blocks: str
+    stages: tuple[tuple[str, ...], ...]
+
+
+GATED = Family(
+    "model.layers",
+    (
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        ("self_attn.o_proj",),
+        ("mlp.gate_proj", "mlp.up_proj"),
+        ("mlp.down_proj",),
+    ),
+)
+
+FAMILIES: dict[str, Family] = {
+    "llama": GATED,
+    "mistral": GATED,
+    "qwen2": GATED,
+    "qwen3": GATED,
+    "gemma3_text": GATED,
+    "opt": Family(
+        "model.decoder.layers",
+        (
+            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            ("self_attn.out_proj",),
+            ("fc1",),
+            ("fc2",),
+        ),
+    ),
+    "gpt2": Family("transformer.h", (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",))),
+}
+
+
+def family_of(model: nn.Module) -> Family:
+    """The row for a Hugging Face model by its `config.model_type`; ValueError if there is none."""
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type not in FAMILIES:
+        raise ValueError(
+            f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. Add a row to "
+            "gramian.adapters.families.FAMILIES (path of the block list, operators by stage), or prune single layers "
+            "with gramian.adapters.capture, which needs no row"
+        )
+    return FAMILIES[model_type]
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The model's blocks; ValueError when the row's path does not lead to a list of modules."""
+    path = family_of(model).blocks
+    try:
+        blocks = model.get_submodule(path)
+    except AttributeError as error:
+        raise ValueError(f"{type(model).__name__} has no {path!r}: load it as a causal language model") from error
+    if not isinstance(blocks, nn.ModuleList):
+        raise ValueError(f"{path!r} of {type(model).__name__} is a {type(blocks).__name__}, not a list of blocks")
+    return blocks
+
+
+def operator_names(model: nn.Module, include: str | None = None, exclude: str | None = None) -> list[str]:
+    """Full module names of the operators to prune, in order: those that `include` finds (a regular expression, searched
+    anywhere in the name; None is all) and `exclude` does not. ValueError on a bad expression or when nothing is left."""
+    try:
+        wanted = re.compile(include or "")
+        unwanted = None if exclude is None else re.compile(exclude)
+    except re.error as error:
+        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
+    family = family_of(model)
+    names = [
+        f"{family.blocks}.{index}.{operator}"
+        for index in range(len(blocks_of(model)))
+        for stage in family.stages
+        for operator in stage
+    ]
+    chosen = [name for name in names if wanted.search(name) and not (unwanted and unwanted.search(name))]
+    if not chosen:
+        raise ValueError(
+            f"no operator is left by include={include!r}, exclude={exclude!r}; names look like {names[0]!r}"
+        )
+    return chosen

@@ -1,0 +1,80 @@
+"""One linear operator of a torch model as a problem: its weight in (outputs, inputs) orientation, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.solvers import Moments, Quadratic
+from gramian.solvers._xp import as_floating, to_numpy
+
+__all__ = ["Layer", "solver_array"]
+
+
+class Layer:
+    """A `Linear` (weight as it is) or a `Conv1D` of transformers (weight transposed), fused projections included.
+
+    module: the torch module. moments: what has flowed into it, shared between layers that share an input.
+    """
+
+    def __init__(self, name: str, module: nn.Module, moments: Moments | None = None) -> None:
+        parameter = getattr(module, "weight", None)
+        self.transposed = type(module).__name__ == "Conv1D"
+        if not isinstance(parameter, torch.Tensor) or parameter.ndim != 2:
+            raise ValueError(f"{name} is a {type(module).__name__} without a weight matrix: capture Linear or Conv1D modules")
+        if not (isinstance(module, nn.Linear) or self.transposed):
+            raise ValueError(f"{name} is a {type(module).__name__}: only Linear and Conv1D modules compute X W^T")
+        self.name = name
+        self.module = module
+        self.moments = moments if moments is not None else Moments(self.weight.shape[1])
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """W (q, p), a view of the parameter, in the model's dtype."""
+        parameter: torch.Tensor = self.module.weight  # type: ignore[assignment]
+        weight = parameter.detach()
+        return weight.T if self.transposed else weight
+
+    def problem(self, moments: Moments | None = None) -> Quadratic:
+        """f(V) = 1/2 |X* V^T - X W^T|_F^2 for the present weight W and the tokens seen, in float64.
+
+        On numpy arrays for a model on the CPU, cupy arrays (torch ones without cupy) for one on a GPU. `moments`:
+        others than the layer's own, for instance those of held-out text. A bias plays no part: it cancels.
+        """
+        weight = self.weight
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"the weight of {self.name} holds NaN or Inf")
+        moments = moments or self.moments
+        weight = solver_array(weight.to(torch.float64))
+        gram = solver_array(moments.require())
+        if moments.cross is None or moments.drift is None:
+            return Quadratic(gram, weight)
+        cross, drift = solver_array(moments.cross), solver_array(moments.drift)
+        return Quadratic(gram, weight, weight @ cross, 0.5 * ((weight @ drift) * weight).sum(1))
+
+    def assign(self, weights: Any, dtype: torch.dtype | None = None) -> None:
+        """Write V (q, p) of any array backend into the module in place, rounded to `dtype` (the checkpoint's) first and
+        then to the parameter's own. Raises ValueError on another shape or on NaN or Inf, and then changes nothing."""
+        target = self.weight
+        if tuple(weights.shape) != tuple(target.shape):
+            raise ValueError(f"weights are {tuple(weights.shape)} but {self.name} is {tuple(target.shape)}")
+        values = weights if isinstance(weights, torch.Tensor) else torch.from_numpy(to_numpy(weights).copy())
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"the weights for {self.name} hold NaN or Inf")
+        with torch.no_grad():
+            target.copy_(values.to(dtype) if dtype is not None else values)
+
+
+def solver_array(tensor: torch.Tensor) -> Any:
+    """The tensor as the array the solvers are fastest on, without a copy: numpy on the CPU, cupy on a GPU if installed."""
+    if tensor.device.type == "cpu":
+        return tensor.numpy()
+    if tensor.device.type == "cuda":
+        try:
+            import cupy
+        except ImportError:
+            return tensor
+        return cupy.from_dlpack(tensor)
+    return as_floating(tensor)

@@ -1,0 +1,270 @@
+"""prune(model, tokens, method, pattern): walk the blocks, give every operator its problem, write the solution back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gramian.adapters.calibration import Tokens
+from gramian.adapters.capture import feed
+from gramian.adapters.checkpoint import storage_dtype
+from gramian.adapters.families import blocks_of, family_of, operator_names
+from gramian.adapters.layers import Layer, solver_array
+from gramian.adapters.methods import METHODS
+from gramian.adapters.report import OperatorReport, Report, versions
+from gramian.adapters.walk import BlockCall, enter, inputs_of, run_block
+from gramian.solvers import NM, Moments, Pattern, Quadratic, Solution, Support, TopK, certify, parse_pattern
+
+__all__ = ["prune"]
+
+TOKENS_PER_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all blocks of one run share."""
+
+    stages: tuple[tuple[str, ...], ...]
+    blocks_path: str
+    chosen: frozenset[str]
+    solve: Callable[[Quadratic, Pattern], Solution]
+    pattern: Pattern
+    inputs: str
+    correction: str
+    fitted: int  # batches that calibrate; the ones after them are held out
+    dtype: torch.dtype
+    advance: Callable[[], object]
+
+    def named(self, index: int, operator: str) -> str:
+        return f"{self.blocks_path}.{index}.{operator}"
+
+    def wanted(self, index: int, stage: tuple[str, ...]) -> list[str]:
+        return [operator for operator in stage if self.named(index, operator) in self.chosen]
+
+
+def prune(
+    model: Any,
+    tokens: Tokens | torch.Tensor,
+    *,
+    method: str = "fistapruner",
+    sparsity: float = 0.5,
+    pattern: str | Pattern | None = None,
+    options: Mapping[str, Any] | None = None,
+    inputs: str | None = None,
+    correction: str | None = None,
+    heldout: torch.Tensor | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Report:
+    """Prune every linear operator inside the blocks of a causal language model, in place, and report on each.
+
+    tokens: calibration windows (n, length), integer. pattern: `"2:4"`, a Pattern, or None for `sparsity` of every
+    operator (the method's own grouping: rows for Wanda, the whole matrix otherwise). options: keywords of the method,
+    such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
+
+    inputs, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
+    them run at once with the same result) or `pruned` (those of the blocks pruned so far).
+    correction, where an operator's target X W^T comes from: `none`, X is the operator's own input (one pass over the
+    unpruned block); `layer`, X comes from the unpruned block on the same block inputs and X* from the partly pruned one
+    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. Defaults are the method's.
+
+    The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are judged. Raises
+    ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
+    """
+    started = time.perf_counter()
+    recipe = METHODS.get(method)
+    if recipe is None:
+        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    inputs, correction = inputs or recipe.inputs, correction or recipe.correction
+    if inputs not in ("dense", "pruned"):
+        raise ValueError(f"inputs must be 'dense' or 'pruned' but is {inputs!r}")
+    if correction not in ("none", "layer", "model"):
+        raise ValueError(f"correction must be 'none', 'layer' or 'model' but is {correction!r}")
+    if jobs < 1 or (jobs > 1 and inputs == "pruned"):
+        raise ValueError(f"jobs is {jobs}: it must be at least 1, and 1 when inputs='pruned', where a block needs its predecessors")
+    if pattern is None:
+        pattern = TopK(sparsity, per_row=recipe.per_row)
+    elif isinstance(pattern, str):
+        pattern = parse_pattern(pattern)
+    windows = check_windows(model, tokens.windows if isinstance(tokens, Tokens) else tokens, "calibration")
+    names = operator_names(model, include, exclude)
+    check_weights(model, names, pattern)
+    solve = recipe.bind(options or {})
+    batch = max(1, TOKENS_PER_BATCH // windows.shape[1])
+    batches = list(windows.split(batch))
+    fitted = len(batches)
+    if heldout is not None:
+        batches += check_windows(model, heldout, "held-out").split(batch)
+    family = family_of(model)
+    blocks = blocks_of(model)
+    results: list[list[OperatorReport]] = []
+    with tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
+        job = Job(
+            family.stages, family.blocks, frozenset(names), solve, pattern, inputs, correction, fitted,
+            storage_dtype(model), bar.update,
+        )  # fmt: skip
+        dense, calls = enter(model, batches)
+        entering = dense
+        if jobs == 1:
+            for index, block in enumerate(blocks):
+                rows, dense, entering = prune_block(job, index, block, calls[index], dense, entering)
+                results.append(rows)
+        else:
+            results = prune_in_parallel(job, blocks, calls, dense, jobs)
+    settings: dict[str, Any] = {
+        "method": method,
+        "pattern": str(pattern),
+        "options": {key: str(value) for key, value in (options or {}).items()},
+        "inputs": inputs,
+        "correction": correction,
+        "windows": list(windows.shape),
+        "heldout_windows": None if heldout is None else list(heldout.shape),
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": dict(versions()),
+    }
+    if isinstance(tokens, Tokens):
+        settings["calibration"] = {"source": tokens.source, "seed": tokens.seed, "sha256": tokens.digest}
+    return Report(tuple(row for rows in results for row in rows), settings, time.perf_counter() - started)
+
+
+def prune_in_parallel(
+    job: Job, blocks: nn.ModuleList, calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
+) -> list[list[OperatorReport]]:
+    """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        futures = []
+        for index, block in enumerate(blocks):
+            following = run_block(block, calls[index], hidden)  # before the block is handed over and changes
+            futures.append(pool.submit(prune_block, job, index, block, calls[index], hidden, hidden))
+            hidden = following
+        return [future.result()[0] for future in futures]
+
+
+@torch.no_grad()
+def prune_block(
+    job: Job, index: int, block: nn.Module, call: BlockCall, dense: list[torch.Tensor], entering: list[torch.Tensor]
+) -> tuple[list[OperatorReport], list[torch.Tensor], list[torch.Tensor]]:
+    """Prune one block in place. Returns its reports, and what leaves it on the dense path and on the path that enters
+    the next block."""
+    stages = [stage for stage in job.stages if job.wanted(index, stage)]
+    source = dense if job.correction == "model" else entering
+    targets: dict[tuple[str, ...], Path] = {
+        stage: Path(job.named(index, stage[0]), job.fitted, keep=job.correction != "none") for stage in stages
+    }
+    receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
+    leaving = run_block(block, call, source, receivers)
+    rows: list[OperatorReport] = []
+    for stage in stages:
+        path = targets.pop(stage)
+        first = block.get_submodule(stage[0])
+        layers = [Layer(job.named(index, name), block.get_submodule(name)) for name in job.wanted(index, stage)]
+        if job.correction != "none":
+            moved = bool(rows) or source is not entering
+            star = inputs_of(first, block, call, entering) if moved else None
+            path.settle(star)
+        rows.extend(prune_layer(job, layer, path) for layer in layers)
+    if job.inputs == "dense":
+        return rows, leaving, leaving
+    following = run_block(block, call, entering)
+    return rows, leaving if job.correction == "model" else following, following
+
+
+class Path:
+    """What reaches one stage of a block: moments of the calibration batches and of the held-out ones.
+
+    Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
+    the stage too, and both enter together.
+    """
+
+    def __init__(self, name: str, fitted: int, keep: bool) -> None:
+        self.name = name
+        self.fitted = fitted
+        self.kept: list[torch.Tensor] | None = [] if keep else None
+        self.moments: list[Moments] = []
+
+    def receive(self, batch: int, inputs: torch.Tensor) -> None:
+        if self.kept is not None:
+            self.kept.append(inputs)
+        else:
+            self.add(batch, inputs, None)
+
+    def settle(self, star: Any) -> None:
+        """Pair the kept inputs X with the pruned path's X*, or with themselves when that is None."""
+        kept, self.kept = self.kept or [], None
+        if star is None:
+            for batch, inputs in enumerate(kept):
+                self.add(batch, inputs, None)
+        else:
+            for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
+                self.add(batch, pruned, inputs)
+
+    def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
+        part = 0 if batch < self.fitted else 1
+        while len(self.moments) <= part:
+            self.moments.append(Moments(inputs.shape[-1]))
+        feed(self.name, self.moments[part], inputs, dense)
+
+
+def prune_layer(job: Job, layer: Layer, path: Path) -> OperatorReport:
+    """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
+    started = time.perf_counter()
+    problem = layer.problem(path.moments[0])
+    heldout = layer.problem(path.moments[1]) if len(path.moments) > 1 else None
+    solution = job.solve(problem, job.pattern)
+    layer.assign(solution.weights, job.dtype)
+    stored = solver_array(layer.weight.to(torch.float64))
+    mask = stored != 0
+    if not job.pattern.admits(mask):
+        raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {job.pattern}")
+    certificate = certify(problem, Support(mask), stored)
+    job.advance()
+    return OperatorReport(
+        name=layer.name,
+        shape=problem.shape,
+        pattern=str(job.pattern),
+        sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
+        relative_error=certificate.relative_error,
+        heldout_error=None if heldout is None else heldout.relative_error(stored),
+        residual=certificate.residual or 0.0,
+        status=solution.status.value,
+        seconds=time.perf_counter() - started,
+        detail=dict(solution.detail),
+    )
+
+
+def check_windows(model: Any, windows: torch.Tensor, name: str) -> torch.Tensor:
+    """Windows as they are, or a ValueError: integer (n, length), within the vocabulary and the model's positions."""
+    if windows.ndim != 2 or windows.numel() == 0 or windows.dtype.is_floating_point:
+        raise ValueError(f"{name} tokens must be integers of shape (windows, length), at least one, but are {windows.dtype} {tuple(windows.shape)}")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    low, high = int(windows.min()), int(windows.max())
+    if low < 0 or high >= vocabulary:
+        raise ValueError(f"{name} tokens run from {low} to {high} but the model's vocabulary has {vocabulary} entries")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and windows.shape[1] > positions:
+        raise ValueError(f"{name} windows have {windows.shape[1]} tokens but the model has {positions} positions: use a shorter length")
+    return windows
+
+
+def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
+    """Raises ValueError, naming the layer, for a weight that is not finite or that the pattern does not divide."""
+    for name in names:
+        weight = Layer(name, model.get_submodule(name)).weight
+        if isinstance(pattern, NM):
+            try:
+                pattern.check((weight.shape[0], weight.shape[1]))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"the weight of {name} holds NaN or Inf")

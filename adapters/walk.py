@@ -1,0 +1,107 @@
+"""Block-by-block traversal: hidden states between blocks, and what each block is called with besides them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.adapters.capture import watch
+from gramian.adapters.families import blocks_of
+
+__all__ = ["BlockCall", "enter", "inputs_of", "run_block"]
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size, because windows
+    of equal length without padding differ in nothing else."""
+
+    by_size: Mapping[int, tuple[tuple[Any, ...], dict[str, Any]]]
+
+    def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        args, kwargs = self.by_size[hidden.shape[0]]
+        return block(hidden, *args, **kwargs)
+
+
+@torch.no_grad()
+def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[BlockCall]]:
+    """Hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
+
+    The model itself runs (embedding, positions, masks as it makes them today) with its blocks replaced by identities,
+    and without a cache, which would grow with every replay.
+    """
+    blocks = blocks_of(model)
+    seen: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
+    hidden: list[torch.Tensor] = []
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        for index, block in enumerate(blocks):
+            stack.enter_context(bypass(block, seen[index], hidden if index == 0 else None))
+        for rows in batches:
+            model.base_model(input_ids=rows.to(device), use_cache=False)  # type: ignore[union-attr, operator]
+    return hidden, [BlockCall(calls) for calls in seen]
+
+
+@contextmanager
+def bypass(
+    block: nn.Module, calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]], hidden: list[torch.Tensor] | None
+) -> Iterator[None]:
+    """While open, `block` returns its input and its other arguments are noted."""
+
+    def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.setdefault(states.shape[0], (args, kwargs))
+        if hidden is not None:
+            hidden.append(states)
+        return states
+
+    block.forward = identity  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del block.forward  # the class's own method is visible again
+
+
+class Reached(Exception):
+    """Raised out of a block when the module waited for has been called: the rest of the block is not needed."""
+
+
+@torch.no_grad()
+def run_block(
+    block: nn.Module,
+    call: BlockCall,
+    hidden: list[torch.Tensor],
+    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
+) -> list[torch.Tensor]:
+    """Outputs of `block` for every batch; `receivers[module](batch index, inputs)` see what flows into modules inside."""
+    outputs = []
+    with ExitStack() as hooks:
+        current = [0]
+        for module, receive in (receivers or {}).items():
+            hooks.enter_context(watch(module, lambda inputs, receive=receive: receive(current[0], inputs)))
+        for current[0], states in enumerate(hidden):
+            outputs.append(call(block, states))
+    return outputs
+
+
+@torch.no_grad()
+def inputs_of(
+    module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """What flows into one module inside `block`, batch by batch; nothing past that module is computed."""
+    found: list[torch.Tensor] = []
+
+    def receive(inputs: torch.Tensor) -> None:
+        found.append(inputs)
+        raise Reached
+
+    with watch(module, receive):
+        for states in hidden:
+            try:
+                call(block, states)
+            except Reached:
+                yield found.pop()

@@ -1,0 +1,101 @@
+"""The only file that knows array backends exist: numpy, torch, cupy and anything else that follows the array API standard.
+
+Everything else in `gramian.solvers` asks `namespace(array)` for the standard's functions; here is what the standard lacks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array, is_torch_array
+
+Array = Any  # an array of any backend; the standard defines no common type
+
+__all__ = [
+    "Array",
+    "as_floating",
+    "cholesky",
+    "device",
+    "full",
+    "kth_largest",
+    "namespace",
+    "solve_triangular",
+    "to_numpy",
+]
+
+
+def namespace(*arrays: Array) -> Any:
+    """Array-API namespace shared by `arrays` (None is ignored); raises TypeError when they come from different backends."""
+    return array_namespace(*(array for array in arrays if array is not None))
+
+
+def as_floating(array: Array, like: Array | None = None) -> Array:
+    """`array` with a real floating dtype: that of `like` if given, its own if it has one, else float64."""
+    xp = namespace(array)
+    if like is not None:
+        return array if array.dtype == like.dtype else xp.astype(array, like.dtype)
+    return array if xp.isdtype(array.dtype, "real floating") else xp.astype(array, xp.float64)
+
+
+def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
+    """Constant array with the backend, device and dtype of `like`."""
+    return namespace(like).full(shape, value, dtype=like.dtype, device=device(like))
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Host copy of `array`; the one place where a device synchronises on purpose."""
+    if is_numpy_array(array):
+        return array
+    if is_torch_array(array):
+        return array.detach().cpu().numpy()
+    if is_cupy_array(array):
+        return array.get()
+    return np.asarray(array)
+
+
+def kth_largest(array: Array, k: int) -> Array:
+    """k-th largest entry (k >= 1) along the last axis, kept as an axis of length one; linear time where the backend can."""
+    size = array.shape[-1]
+    if is_torch_array(array):
+        return array.kthvalue(size - k + 1, dim=-1, keepdim=True).values
+    xp = namespace(array)
+    if is_numpy_array(array) or is_cupy_array(array):
+        return xp.partition(array, size - k, axis=-1)[..., size - k : size - k + 1]
+    return xp.sort(array, axis=-1)[..., size - k : size - k + 1]
+
+
+def cholesky(matrix: Array) -> tuple[Array, bool]:
+    """Lower Cholesky factor and whether it exists. Every backend fails in its own way (an exception, an info code, NaN
+    in silence on cupy); here it is always the flag, and the factor is then not to be used."""
+    xp = namespace(matrix)
+    if is_torch_array(matrix):
+        import torch
+
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        return factor, bool((info == 0).all())
+    try:
+        factor = xp.linalg.cholesky(matrix)
+    except Exception as error:  # LinAlgError lives in a different module on every backend
+        if type(error).__name__ != "LinAlgError":
+            raise
+        return matrix, False
+    return factor, bool(xp.all(xp.isfinite(factor)))
+
+
+def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
+    """`factor^-1 right` for a triangular `factor`; the standard offers only the general solve, used where nothing better is."""
+    xp = namespace(factor, right)
+    if is_torch_array(factor):
+        import torch
+
+        return torch.linalg.solve_triangular(factor, right, upper=upper)
+    if is_numpy_array(factor):
+        from scipy.linalg import solve_triangular as solve
+
+        return solve(factor, right, lower=not upper, check_finite=False)
+    if is_cupy_array(factor):
+        from cupyx.scipy.linalg import solve_triangular as solve
+
+        return solve(factor, right, lower=not upper, check_finite=False)
+    return xp.linalg.solve(factor, right)

@@ -1,0 +1,69 @@
+"""Convex terms `h` added to the loss: each knows its value, its proximal map and what a certificate needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gramian.solvers._xp import Array, namespace
+
+__all__ = ["L1", "Support", "Term"]
+
+
+@dataclass(frozen=True, eq=False)
+class L1:
+    """h(V) = sum_ij lambda_ij |V_ij|
+
+    weight: lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+    """
+
+    weight: Array | float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, int | float):
+            valid = self.weight >= 0
+        else:
+            valid = bool(namespace(self.weight).all(self.weight >= 0))
+        if not valid:  # also catches NaN
+            raise ValueError(f"an L1 weight must be at least zero everywhere but is {self.weight}")
+
+    def value(self, weights: Array) -> Array:
+        """h per row, (q,)."""
+        xp = namespace(weights)
+        return xp.sum(self.weight * xp.abs(weights), axis=1)
+
+    def prox(self, weights: Array, step: float) -> Array:
+        """argmin_V 1/2 |V - U|^2 + step h(V): soft threshold at step * lambda, zero on the threshold itself."""
+        xp = namespace(weights)
+        size = xp.abs(weights) - step * self.weight
+        return xp.sign(weights) * xp.where(size > 0, size, xp.zeros_like(size))
+
+    def polar(self, gradient: Array) -> Array:
+        """h°(g) = max_j |g_j| / lambda_j per row, (q,): `h*(-s g) = 0` exactly when `|s| h°(g) <= 1`. 0 / 0 is 0."""
+        xp = namespace(gradient)
+        size = xp.abs(gradient)
+        weight = self.weight + xp.zeros_like(size)
+        ratio = size / xp.where(weight > 0, weight, xp.ones_like(size))
+        unbounded = xp.where(size > 0, xp.full_like(size, float("inf")), xp.zeros_like(size))
+        return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
+
+    def rescaled(self, scale: Array) -> L1:
+        """The same term in coordinates `v' = scale * v`."""
+        return L1(self.weight / scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """h(V) = 0 if V_ij = 0 wherever mask_ij is False, else infinity. mask: boolean (q, p), True where weights may live."""
+
+    mask: Array
+
+    def prox(self, weights: Array, step: float) -> Array:
+        """The projection: weights off the support become zero."""
+        xp = namespace(weights)
+        return xp.where(self.mask, weights, xp.zeros_like(weights))
+
+    def rescaled(self, scale: Array) -> Support:
+        return self
+
+
+Term = L1 | Support

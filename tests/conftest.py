@@ -1,0 +1,60 @@
+"""One fixture, `xp`: every solver test runs on every array backend that is present."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "gramian",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("gramian")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library: `xp.asarray` takes numpy arrays there, `xp.numpy` takes them back."""
+
+    name: str
+    module: Any
+
+    def asarray(self, array: Any, dtype: str | None = None) -> Any:
+        array = np.array(array, dtype=dtype)  # a copy: no test may see another's arrays
+        return torch.from_numpy(array) if self.name == "torch" else self.module.asarray(array)
+
+    def numpy(self, array: Any) -> np.ndarray:
+        return array.get() if self.name == "cupy" else np.asarray(array)
+
+    def dtype(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def backends() -> list[Backend]:
+    found = [Backend("numpy", np), Backend("torch", torch), Backend("strict", array_api_strict)]
+    try:
+        import cupy
+
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            found.append(Backend("cupy", cupy))
+    except Exception:  # absent, or present without a driver: both mean no cupy here
+        pass
+    return found
+
+
+@pytest.fixture(scope="session", params=backends(), ids=lambda backend: backend.name)
+def xp(request: pytest.FixtureRequest) -> Backend:
+    return request.param

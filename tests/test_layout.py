@@ -1,0 +1,92 @@
+"""The shape of the repository: one import path, solvers that know nothing of transformers, a fixed top level."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import gramian.solvers
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {"solvers", "adapters", "proofs", "tests", "benchmarks"}
+FILES = {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"}
+MODULES = sorted(module.name for module in pkgutil.iter_modules(gramian.solvers.__path__))
+
+
+def listed() -> list[str]:
+    """Files that git tracks or would track."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [name for name in done.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def imported(path: Path) -> set[str]:
+    """First names of every absolute import in a file, wherever it stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_one_import_path():
+    """`import adapters` is a package of its own on PyPI, and a second path would mean a second copy of every class."""
+    files = [ROOT / name for name in listed() if name.endswith(".py")]
+    assert ROOT / "solvers" / "problem.py" in files
+    guilty = {str(path.relative_to(ROOT)) for path in files if imported(path) & {"solvers", "adapters", "proofs"}}
+    assert not guilty
+
+
+def test_the_guard_sees_every_form(tmp_path):
+    for line in ("import solvers", "import x, solvers.problem as y", "def f():\n    from solvers.terms import L1"):
+        (tmp_path / "file.py").write_text(line)
+        assert "solvers" in imported(tmp_path / "file.py")
+    for line in ("from gramian.solvers import L1", "from . import solvers", "import gramian.solvers as solvers"):
+        (tmp_path / "file.py").write_text(line)
+        assert "solvers" not in imported(tmp_path / "file.py")
+
+
+def test_solvers_know_nothing_of_transformers():
+    """Importing every solver module loads neither; only `_xp` may name a backend, and inside functions."""
+    code = "import sys; " + "".join(f"import gramian.solvers.{module}; " for module in MODULES)
+    code += "print(*({'torch', 'transformers', 'cupy', 'gramian.adapters'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+    for path in (ROOT / "solvers").glob("*.py"):
+        backends = {"torch", "cupy", "cupyx", "scipy", "transformers"} & imported(path)
+        assert path.name == "_xp.py" or not backends, path.name
+        assert "transformers" not in backends
+
+
+def test_no_name_hides_a_module():
+    """`from .solve import solve` would replace the module by the function."""
+    for name in MODULES:
+        assert isinstance(getattr(gramian.solvers, name), ModuleType), name
+
+
+def test_what_is_promised_is_there():
+    names = gramian.solvers.__all__
+    assert len(set(names)) == len(names)
+    assert all(hasattr(gramian.solvers, name) for name in names)
+
+
+def test_the_top_level_is_fixed():
+    top = {name.partition("/")[0] for name in listed()}
+    strangers = {name for name in top if not name.startswith(".")} - FOLDERS - FILES
+    assert not strangers
+
+
+def test_every_package_is_typed():
+    for folder in ("solvers", "adapters"):
+        assert (ROOT / folder / "py.typed").exists()
