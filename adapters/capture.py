@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gramian.adapters.layers import Layer
+from gramian.adapters.layers import Layer, solver_array
 from gramian.solvers import Moments
 
 __all__ = ["capture", "feed", "watch"]
@@ -71,6 +71,7 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
 def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
     """Add tokens to the moments of the layer called `name`; an error says which layer it was."""
     try:
-        moments.update(inputs, dense)
+        # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway
+        moments.update(solver_array(inputs.double()), None if dense is None else solver_array(dense.double()))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -34,7 +34,7 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch: int = 1,
     model that is no causal language model or that makes its logits in a way this function does not know.
     """
     head = _Head.of(model)
-    _check_windows(model, windows)
+    check_windows(model, windows)
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     training = model.training
@@ -100,19 +100,20 @@ def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.T
     return torch.cat(losses).cpu()
 
 
-def _check_windows(model: PreTrainedModel, windows: torch.Tensor) -> None:
+def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "windows") -> None:
+    """ValueError unless `windows` are integers (n, length >= 2) within the model's vocabulary and context."""
     if windows.ndim != 2 or windows.is_floating_point() or len(windows) < 1 or windows.shape[1] < 2:
         raise ValueError(
-            f"windows are {windows.dtype} of shape {tuple(windows.shape)}, expected integers of shape (n, length) "
+            f"{what} are {windows.dtype} of shape {tuple(windows.shape)}, expected integers of shape (n, length) "
             "with n >= 1 and length >= 2"
         )
-    vocabulary = model.config.get_text_config().vocab_size
+    config = model.config.get_text_config()
     for token in (int(windows.min()), int(windows.max())):
-        if not 0 <= token < vocabulary:
-            raise ValueError(f"windows hold token {token}, but the model's vocabulary has {vocabulary} tokens")
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if not 0 <= token < config.vocab_size:
+            raise ValueError(f"{what} hold token {token}, but the model's vocabulary has {config.vocab_size} tokens")
+    context = getattr(config, "max_position_embeddings", None)
     if context is not None and windows.shape[1] > context:
-        raise ValueError(f"windows have {windows.shape[1]} tokens, but the model's context has {context}: shorten them")
+        raise ValueError(f"{what} have {windows.shape[1]} tokens, but the model's context has {context}: shorten them")
 
 
 def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:

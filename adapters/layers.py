@@ -47,12 +47,8 @@ class Layer:
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"the weight of {self.name} holds NaN or Inf")
         moments = moments or self.moments
-        weight = solver_array(weight.to(torch.float64))
-        gram = solver_array(moments.require())
-        if moments.cross is None or moments.drift is None:
-            return Quadratic(gram, weight)
-        cross, drift = solver_array(moments.cross), solver_array(moments.drift)
-        return Quadratic(gram, weight, weight @ cross, 0.5 * ((weight @ drift) * weight).sum(1))
+        weight = weight.to(torch.float64)
+        return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
 
     def assign(self, weights: Any, dtype: torch.dtype | None = None) -> None:
         """Write V (q, p) of any array backend into the module in place, rounded to `dtype` (the checkpoint's) first and

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from gramian.adapters.calibration import Tokens
 from gramian.adapters.capture import feed
 from gramian.adapters.checkpoint import storage_dtype
+from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import METHODS
@@ -90,12 +91,15 @@ def prune(
     if correction not in ("none", "layer", "model"):
         raise ValueError(f"correction must be 'none', 'layer' or 'model' but is {correction!r}")
     if jobs < 1 or (jobs > 1 and inputs == "pruned"):
-        raise ValueError(f"jobs is {jobs}: it must be at least 1, and 1 when inputs='pruned', where a block needs its predecessors")
+        raise ValueError(f"jobs is {jobs}: at least 1, and only 1 when inputs='pruned', where a block needs its predecessors")
     if pattern is None:
         pattern = TopK(sparsity, per_row=recipe.per_row)
     elif isinstance(pattern, str):
         pattern = parse_pattern(pattern)
-    windows = check_windows(model, tokens.windows if isinstance(tokens, Tokens) else tokens, "calibration")
+    windows = tokens.windows if isinstance(tokens, Tokens) else tokens
+    check_windows(model, windows, "calibration windows")
+    if heldout is not None:
+        check_windows(model, heldout, "held-out windows")
     names = operator_names(model, include, exclude)
     check_weights(model, names, pattern)
     solve = recipe.bind(options or {})
@@ -103,7 +107,7 @@ def prune(
     batches = list(windows.split(batch))
     fitted = len(batches)
     if heldout is not None:
-        batches += check_windows(model, heldout, "held-out").split(batch)
+        batches += heldout.split(batch)
     family = family_of(model)
     blocks = blocks_of(model)
     results: list[list[OperatorReport]] = []
@@ -241,20 +245,6 @@ def prune_layer(job: Job, layer: Layer, path: Path) -> OperatorReport:
         seconds=time.perf_counter() - started,
         detail=dict(solution.detail),
     )
-
-
-def check_windows(model: Any, windows: torch.Tensor, name: str) -> torch.Tensor:
-    """Windows as they are, or a ValueError: integer (n, length), within the vocabulary and the model's positions."""
-    if windows.ndim != 2 or windows.numel() == 0 or windows.dtype.is_floating_point:
-        raise ValueError(f"{name} tokens must be integers of shape (windows, length), at least one, but are {windows.dtype} {tuple(windows.shape)}")
-    vocabulary = model.get_input_embeddings().num_embeddings
-    low, high = int(windows.min()), int(windows.max())
-    if low < 0 or high >= vocabulary:
-        raise ValueError(f"{name} tokens run from {low} to {high} but the model's vocabulary has {vocabulary} entries")
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and windows.shape[1] > positions:
-        raise ValueError(f"{name} windows have {windows.shape[1]} tokens but the model has {positions} positions: use a shorter length")
-    return windows
 
 
 def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:

@@ -78,12 +78,15 @@ def run_block(
     receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
 ) -> list[torch.Tensor]:
     """Outputs of `block` for every batch; `receivers[module](batch index, inputs)` see what flows into modules inside."""
-    outputs = []
+    outputs: list[torch.Tensor] = []
+
+    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+        return lambda inputs: receive(len(outputs), inputs)
+
     with ExitStack() as hooks:
-        current = [0]
         for module, receive in (receivers or {}).items():
-            hooks.enter_context(watch(module, lambda inputs, receive=receive: receive(current[0], inputs)))
-        for current[0], states in enumerate(hidden):
+            hooks.enter_context(watch(module, relay(receive)))
+        for states in hidden:
             outputs.append(call(block, states))
     return outputs
 

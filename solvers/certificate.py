@@ -56,7 +56,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
     if isinstance(term, Support):
         zero = xp.zeros_like(weights)
-        start = norm(problem.gradient(zero))
+        start = norm(problem.at_zero[1])
         free = norm(xp.where(term.mask, gradient, zero))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         violation = float(xp.max(xp.where(term.mask, zero, xp.abs(weights))))

@@ -41,28 +41,29 @@ def solve(
     every `check_every` steps and decides alone; it does not change when the problem is rescaled. Reaching `max_steps`
     is a status, not a failure. The device is waited for only at those checks.
     """
-    if tol < 0 or max_steps < 1 or check_every < 1:
+    if not tol >= 0 or max_steps < 1 or check_every < 1:
         raise ValueError(f"need tol >= 0, max_steps >= 1, check_every >= 1 but got {tol}, {max_steps}, {check_every}")
     start = problem.anchor if start is None else as_floating(start, like=problem.anchor)
     if tuple(start.shape) != problem.shape:
         raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {problem.shape}")
     xp = namespace(problem.anchor)
+    if not bool(xp.all(xp.isfinite(start))):
+        raise ValueError("start holds NaN or Inf")
     state = solver.init(problem, term, start)
     weights, certificate = start, certify(problem, term, start)
     history = [(0, certificate.measure)]
     done = 0
-    status = Status.STEP_LIMIT
-    while done < max_steps:
+    status = Status.STEP_LIMIT if certificate.measure > tol or certificate.violation else Status.CONVERGED
+    while status is Status.STEP_LIMIT and done < max_steps:
         for _ in range(min(check_every, max_steps - done)):
             state = solver.step(problem, term, state)
             done += 1
         candidate = solver.weights(state)
         if not bool(xp.all(xp.isfinite(candidate))):
             status = Status.BROKEN
-            break
+            continue
         weights, certificate = candidate, certify(problem, term, candidate)
         history.append((done, certificate.measure))
         if certificate.measure <= tol and certificate.violation == 0:
             status = Status.CONVERGED
-            break
     return Solution(weights, status, certificate, done, tuple(history))

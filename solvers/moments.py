@@ -11,7 +11,7 @@ class Moments:
     """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, summed over tokens in float64.
 
     `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C` and `E` exist
-    only once some batch had `X* != X`; until then they are None and stand for zero. The moments do not depend on the
+    only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not depend on the
     weights, so layers that share an input share them. Products and sums are both float64, whatever the activations'
     dtype: the smallest eigenvalues of a Gram matrix sit 1e-5..1e-6 below the largest.
     """
@@ -27,7 +27,7 @@ class Moments:
         """Add a batch of tokens.
 
         inputs: X*, (..., p); leading axes are tokens. dense: X, same shape, or None when it equals X*.
-        weights: optional token weights (N,), non-negative; each token counts as that many.
+        weights: optional token weights, one per token, non-negative: each counts as that many, and 0 is padding.
         Raises ValueError on another width, on different shapes, and on NaN or Inf, before anything is added.
         """
         if inputs.shape[-1] != self.width:
@@ -36,7 +36,7 @@ class Moments:
             raise ValueError(f"inputs are {tuple(inputs.shape)} but the dense inputs are {tuple(dense.shape)}")
         xp = namespace(inputs, dense)
         star = xp.reshape(xp.astype(inputs, xp.float64), (-1, self.width))
-        root = None if weights is None else xp.sqrt(xp.astype(weights, xp.float64))[:, None]
+        root = None if weights is None else token_roots(weights, star)
         if root is not None:
             star = star * root
         gram = star.T @ star
@@ -52,7 +52,7 @@ class Moments:
             self.cross = cross if self.cross is None else self.cross + cross
             self.drift = drift if self.drift is None else self.drift + drift
         self.gram = gram if self.gram is None else self.gram + gram
-        self.tokens += star.shape[0]
+        self.tokens += star.shape[0] if root is None else int(xp.sum(xp.astype(root > 0, xp.int64)))
 
     def require(self) -> Array:
         """The Gram matrix, or a ValueError that says no token was seen."""
@@ -64,3 +64,14 @@ class Moments:
         """A (p, p) zero matrix beside the Gram, for whoever needs an explicit `C` or `E`."""
         gram = self.require()
         return namespace(gram).zeros_like(gram, device=device(gram))
+
+
+def token_roots(weights: Array, tokens: Array) -> Array:
+    """Square roots of token weights as a column (N, 1)."""
+    xp = namespace(weights, tokens)
+    flat = xp.reshape(xp.astype(weights, xp.float64), (-1, 1))
+    if flat.shape[0] != tokens.shape[0]:
+        raise ValueError(f"there are {flat.shape[0]} token weights but {tokens.shape[0]} tokens")
+    if not bool(xp.all(flat >= 0)):
+        raise ValueError("token weights must be at least zero")
+    return xp.sqrt(flat)

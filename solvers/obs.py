@@ -89,9 +89,9 @@ def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
     while True:
         reversed_gram = xp.flip(problem.damped(used * mean).gram)
         factor, exists = cholesky(reversed_gram)
-        if exists:
+        pivots = xp.linalg.diagonal(factor) ** 2
+        rounding = problem.shape[1] * float(xp.finfo(xp.float64).eps) * float(xp.max(xp.linalg.diagonal(reversed_gram)))
+        if exists and bool(xp.all(pivots > rounding)):  # a singular matrix may pass Cholesky on pivots that are noise
             identity = xp.eye(problem.shape[1], dtype=xp.float64, device=problem.gram.device)
             return solve_triangular(xp.asarray(xp.flip(factor), copy=True), identity, upper=True), used
         used = max(10 * used, 1e-8)
-        if used > 1e3:
-            raise ValueError("gram is not positive semidefinite: no damping up to 1000 times its mean diagonal helps")

@@ -26,7 +26,7 @@ def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
     square of the inputs, so a fixed upper end such as FISTAPruner's M = 1e6 is neither needed nor enough.
     """
     xp = namespace(problem.anchor)
-    size = xp.abs(problem.gradient(xp.zeros_like(problem.anchor)))
+    size = xp.abs(problem.at_zero[1])
     return xp.max(size, axis=1, keepdims=True) if per_row else xp.reshape(xp.max(size), (1, 1))
 
 
@@ -113,13 +113,13 @@ def lasso_to_sparsity(
         history.append((steps, solution.certificate.measure))
         return solution.weights, count_zeros(solution.weights, per_row)
 
-    def absorb(weight: Array, weights: Array, zeros: Array) -> None:
+    def absorb(groups: Array, weight: Array, weights: Array, zeros: Array) -> None:
+        """Move one end of the bracket of every open group; an inexact solve must not reopen a closed one."""
         nonlocal upper, lower, zeros_upper, zeros_lower, kept
-        enough = zeros >= target
-        moved = enough & (weight <= upper)
-        kept = xp.where(moved, weights, kept)
-        upper, zeros_upper = xp.where(moved, weight, upper), xp.where(moved, zeros, zeros_upper)
-        lower, zeros_lower = xp.where(enough, lower, weight), xp.where(enough, zeros_lower, zeros)
+        enough, short = groups & (zeros >= target), groups & (zeros < target)
+        kept = xp.where(enough, weights, kept)
+        upper, zeros_upper = xp.where(enough, weight, upper), xp.where(enough, zeros, zeros_upper)
+        lower, zeros_lower = xp.where(short, weight, lower), xp.where(short, zeros, zeros_lower)
 
     while True:  # walk down from lambda_max until every group has too few zeros, or has run out of lambda
         open_groups = (lower == 0) & (upper > smallest) & (zeros_upper != target)
@@ -127,14 +127,14 @@ def lasso_to_sparsity(
             break
         weight = xp.where(open_groups, xp.where(0.25 * upper > smallest, 0.25 * upper, smallest), upper)
         weights, zeros = visit(weight, kept)
-        absorb(weight, weights, zeros)
+        absorb(open_groups, weight, weights, zeros)
     while True:  # bisect
         open_groups = (lower > 0) & (zeros_upper != target) & (upper > (1 + width) * lower)
         if not bool(xp.any(open_groups)):
             break
         weight = xp.where(open_groups, xp.sqrt(upper * xp.where(lower > 0, lower, upper)), upper)
         weights, zeros = visit(weight, kept)
-        absorb(weight, weights, zeros)
+        absorb(open_groups, weight, weights, zeros)
     exhausted = (lower == 0) & (upper <= smallest) & (zeros_upper > target)
     status = Status.UNREACHABLE if bool(xp.any(exhausted)) else Status.SEARCHED
     solution = Solution(kept, status, certify(problem, L1(upper), kept), steps, tuple(history))

@@ -34,6 +34,7 @@ class TopK:
     def select(self, score: Array) -> Array:
         """Boolean mask (q, p), True on the weights of largest score."""
         xp = namespace(score)
+        check_score(score)
         if self.per_row:
             return keep_largest(score, score.shape[1] - self.zeros(score.shape[1]))
         flat = xp.reshape(score, (1, -1))
@@ -81,14 +82,15 @@ class NM:
         A weight's rank is the number of its group that beat it: m^2 comparisons and no sort, with the tie rule in view.
         """
         self.check(score.shape)
+        check_score(score)
         xp = namespace(score)
         members = [xp.reshape(score, (-1, self.group))[:, j] for j in range(self.group)]
         masks = []
         for j, mine in enumerate(members):
-            rank = xp.zeros(mine.shape, dtype=xp.int8, device=mine.device)
+            rank = xp.zeros(mine.shape, dtype=xp.int16, device=mine.device)
             for i, other in enumerate(members):
                 if i != j:
-                    rank += xp.astype(other >= mine if i < j else other > mine, xp.int8)
+                    rank += xp.astype(other >= mine if i < j else other > mine, xp.int16)
             masks.append(rank < self.kept)
         return xp.reshape(xp.stack(masks, axis=1), score.shape)
 
@@ -111,6 +113,13 @@ def parse_pattern(text: str) -> NM:
     if match is None:
         raise ValueError(f"a pattern is written n:m, as in 2:4 (keep 2 of every 4), but got {text!r}")
     return NM(int(match[1]), int(match[2]))
+
+
+def check_score(score: Array) -> None:
+    """Raises ValueError for NaN, which no order has a place for."""
+    xp = namespace(score)
+    if bool(xp.any(xp.isnan(score))):
+        raise ValueError("the score holds NaN, so nothing can be selected by it")
 
 
 def keep_largest(score: Array, count: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from gramian.solvers._xp import Array, as_floating, full, namespace
+from gramian.solvers._xp import Array, as_floating, device, full, namespace
 from gramian.solvers.moments import Moments
 
 __all__ = ["Quadratic"]
@@ -34,7 +34,7 @@ class Quadratic:
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
             raise ValueError(f"gram must be a square matrix but is {tuple(gram.shape)}")
         if anchor.ndim != 2 or anchor.shape[1] != gram.shape[0]:
-            raise ValueError(f"gram is {tuple(gram.shape)} but weight has shape {tuple(anchor.shape)}, not (q, {gram.shape[0]})")
+            raise ValueError(f"gram is {tuple(gram.shape)} but weight is {tuple(anchor.shape)}, not (q, {gram.shape[0]})")
         if (self.slope is None) != (self.floor is None):
             raise ValueError("slope and floor come together: give both (X* != X) or neither (X* = X)")
         if self.slope is not None and self.floor is not None:
@@ -50,6 +50,10 @@ class Quadratic:
                 raise ValueError(f"{name} is {array.dtype} but weight is {anchor.dtype}: use one floating dtype for all")
             if not bool(xp.all(xp.isfinite(array))):
                 raise ValueError(f"{'weight' if name == 'anchor' else name} holds NaN or Inf")
+        if bool(xp.any(xp.abs(gram - gram.T) > 1e-3 * xp.max(xp.abs(gram)))):
+            raise ValueError("gram is not symmetric: it must be X*^T X*, inputs by inputs")
+        if bool(xp.any(self.diagonal < 0)):
+            raise ValueError("gram is not positive semidefinite: its diagonal, the channels' sums of squares, has negative entries")
 
     # -- ways in -----------------------------------------------------------------------------------------------------
 
@@ -102,9 +106,14 @@ class Quadratic:
         return float(namespace(self.anchor).sum(self.row_losses(weights)))
 
     @cached_property
+    def at_zero(self) -> tuple[Array, Array]:
+        """Loss per row and gradient at V = 0, the scales of everything relative."""
+        return self.value_and_gradient(namespace(self.anchor).zeros_like(self.anchor))
+
+    @cached_property
     def energy(self) -> float:
         """f(0) = 1/2 |X W^T|_F^2, the scale of every relative error."""
-        return self.loss(namespace(self.anchor).zeros_like(self.anchor))
+        return float(namespace(self.anchor).sum(self.at_zero[0]))
 
     def relative_error(self, weights: Array) -> float:
         """|X* V^T - X W^T|_F^2 / |X W^T|_F^2; zero over zero is zero."""
@@ -125,13 +134,16 @@ class Quadratic:
         most p^(1/16), in practice a few per cent, because real Grams have few large eigenvalues.
         """
         xp = namespace(self.gram)
-        trace = float(xp.sum(self.diagonal))
-        if trace <= 0:
-            return 0.0
-        power = self.gram / trace
-        for _ in range(3):
-            power = power @ power
-        return trace * float(xp.sqrt(xp.sum(power * power))) ** 0.125 * (1 + 1e-5)
+        power, bound = self.gram, 1.0
+        for exponent in (1.0, 0.5, 0.25, 0.125):
+            norm = float(xp.sqrt(xp.sum(power * power)))
+            if norm == 0:
+                return 0.0
+            bound *= norm**exponent
+            if exponent > 0.125:
+                power = power / norm  # norms of powers of a normalised matrix neither overflow nor vanish
+                power = power @ power
+        return bound * (1 + self.shape[1] * float(xp.finfo(self.gram.dtype).eps))
 
     # -- problems made of this one -----------------------------------------------------------------------------------
 
@@ -139,7 +151,10 @@ class Quadratic:
         """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0, a number or (p,)."""
         xp = namespace(self.gram)
         width = self.shape[1]
-        return replace(self, gram=self.gram + full((width,), 1.0, self.gram) * ridge * xp.eye(width, dtype=self.gram.dtype))
+        diagonal = full((width,), 1.0, self.gram) * ridge
+        if not bool(xp.all(diagonal >= 0)):
+            raise ValueError(f"a ridge must be at least zero everywhere but is {ridge}")
+        return replace(self, gram=self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal)
 
     def unit_scale(self) -> Array:
         """Channel norms `s_j = sqrt(G_jj)` (p,); one for a dead channel, which stays as it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramian.solvers._xp import Array, namespace
+from gramian.solvers._xp import Array, as_floating, namespace
 
 __all__ = ["L1", "Support", "Term"]
 
@@ -20,28 +20,33 @@ class L1:
 
     def __post_init__(self) -> None:
         if isinstance(self.weight, int | float):
-            valid = self.weight >= 0
+            valid = 0 <= self.weight < float("inf")
         else:
-            valid = bool(namespace(self.weight).all(self.weight >= 0))
+            xp = namespace(self.weight)
+            valid = bool(xp.all((self.weight >= 0) & xp.isfinite(self.weight)))
         if not valid:  # also catches NaN
-            raise ValueError(f"an L1 weight must be at least zero everywhere but is {self.weight}")
+            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but is {self.weight}")
+
+    def weight_like(self, array: Array) -> Array | float:
+        """lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
+        return self.weight if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
 
     def value(self, weights: Array) -> Array:
         """h per row, (q,)."""
         xp = namespace(weights)
-        return xp.sum(self.weight * xp.abs(weights), axis=1)
+        return xp.sum(self.weight_like(weights) * xp.abs(weights), axis=1)
 
     def prox(self, weights: Array, step: float) -> Array:
         """argmin_V 1/2 |V - U|^2 + step h(V): soft threshold at step * lambda, zero on the threshold itself."""
         xp = namespace(weights)
-        size = xp.abs(weights) - step * self.weight
+        size = xp.abs(weights) - step * self.weight_like(weights)
         return xp.sign(weights) * xp.where(size > 0, size, xp.zeros_like(size))
 
     def polar(self, gradient: Array) -> Array:
         """h°(g) = max_j |g_j| / lambda_j per row, (q,): `h*(-s g) = 0` exactly when `|s| h°(g) <= 1`. 0 / 0 is 0."""
         xp = namespace(gradient)
         size = xp.abs(gradient)
-        weight = self.weight + xp.zeros_like(size)
+        weight = self.weight_like(size) + xp.zeros_like(size)
         ratio = size / xp.where(weight > 0, weight, xp.ones_like(size))
         unbounded = xp.where(size > 0, xp.full_like(size, float("inf")), xp.zeros_like(size))
         return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
@@ -56,6 +61,10 @@ class Support:
     """h(V) = 0 if V_ij = 0 wherever mask_ij is False, else infinity. mask: boolean (q, p), True where weights may live."""
 
     mask: Array
+
+    def __post_init__(self) -> None:
+        if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
+            raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
 
     def prox(self, weights: Array, step: float) -> Array:
         """The projection: weights off the support become zero."""

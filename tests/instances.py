@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from gramian.solvers import Quadratic
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from gramian.solvers import Quadratic
 
 __all__ = ["Layer", "fractions", "from_gram", "layers", "normal_layer", "planted_lasso", "points", "scores"]
 

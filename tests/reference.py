@@ -126,8 +126,8 @@ def obs_sweep(
                     prune[row, j + np.argsort(cost[row])[:count]] = True
             else:
                 order = np.argsort(cost, axis=None)[:count]
-                row, column = np.unravel_index(order, cost.shape)
-                prune[row, j + column] = True
+                chosen = np.unravel_index(order, cost.shape)
+                prune[chosen[0], j + chosen[1]] = True
         error = np.where(prune[:, j], weights[:, j], 0.0) / pivots[j]
         weights[:, j:] -= error[:, None] * inverses[j]
         weights[prune[:, j], j] = 0.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gramian.solvers import L1, Support, certify
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from instances import Layer, fractions, layers, normal_layer, planted_lasso, points
 from reference import exact_lasso, lasso_objective
+
+from gramian.solvers import L1, Support, certify
 
 
 def rounding(layer: Layer, point: np.ndarray, objective: float) -> float:

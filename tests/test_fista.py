@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramian.solvers import FISTA, L1, Quadratic, Status, Support, solve
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from instances import Layer, fractions, from_gram, layers, normal_layer, planted_lasso
 from reference import cvxpy_lasso, exact_lasso, lasso_objective
+
+from gramian.solvers import FISTA, L1, Quadratic, Status, Support, solve
 
 
 def objective(layer: Layer, weight: float, point: np.ndarray) -> float:
@@ -148,23 +149,30 @@ def test_error_correction_moves_the_weights(xp):
 
 
 def test_joint_equals_row_by_row(xp):
-    """Rows are separate problems: restarts included, the joint iterates are the rows' own."""
-    layer = normal_layer(16, 40, 10, 5, condition=1e3, drift=0.2)
-    layer = Layer(layer.inputs, layer.weight * np.logspace(0, 2, 5)[:, None], layer.dense)
-    weight = 0.05 * layer.largest * np.logspace(-2, 0, 5)[:, None]
-    options = {"tol": 0.0, "max_steps": 150}
-    joint = xp.numpy(solve(layer.problem(xp), L1(xp.asarray(weight)), FISTA(), **options).weights)
+    """Rows are separate problems: the joint iterates are the rows' own, each with its own restarts."""
+    layer, weight, steps = normal_layer(16, 40, 10, 5, condition=30.0, drift=0.2), 0.05, 80
+    problem, term, solver = layer.problem(xp), L1(weight), FISTA()
+    start = xp.asarray(np.zeros_like(layer.weight))
+    joint = [xp.numpy(point) for point in prox_points(problem, term, start, steps, solver)]
+    state, momenta = solver.init(problem, term, start), []
+    for _ in range(steps):
+        state = solver.step(problem, term, state)
+        momenta.append(xp.numpy(state.momentum)[:, 0])
+    restarts = np.diff(np.array(momenta), axis=0) < 0
+    assert restarts.any(axis=0).sum() >= 3 and np.any(restarts.any(axis=1) & ~restarts.all(axis=1))
     for row in range(5):
-        alone = Layer(layer.inputs, layer.weight[[row]], layer.dense)
-        single = solve(alone.problem(xp), L1(float(weight[row, 0])), FISTA(), **options).weights
-        np.testing.assert_allclose(xp.numpy(single)[0], joint[row], rtol=1e-6, atol=1e-8 * np.max(np.abs(joint[row])))
+        alone = Layer(layer.inputs, layer.weight[[row]], layer.dense).problem(xp)
+        visited = prox_points(alone, term, xp.asarray(np.zeros((1, 10))), steps, solver)
+        for together, single in zip(joint, visited):
+            np.testing.assert_allclose(xp.numpy(single)[0], together[row], rtol=1e-6, atol=1e-8)
 
 
 def test_restart_pays(xp):
     layer = normal_layer(17, 60, 20, 4, condition=20.0)
     term = L1(0.01 * layer.largest)
-    patient, eager = (solve(layer.problem(xp), term, FISTA(restart), tol=1e-8) for restart in (False, True))
-    assert eager.steps < 0.5 * patient.steps
+    options = {"tol": 1e-6, "max_steps": 600}
+    assert solve(layer.problem(xp), term, FISTA(restart=True), **options).status is Status.CONVERGED
+    assert solve(layer.problem(xp), term, FISTA(restart=False), **options).status is Status.STEP_LIMIT
 
 
 @pytest.mark.parametrize("shrink", [1.0, 1e-8])
@@ -231,6 +239,28 @@ def test_broken_iteration_returns_the_last_finite_point(xp):
     assert solution.status is Status.BROKEN
     np.testing.assert_allclose(xp.numpy(solution.weights), np.full((2, 3), 2 * 0.5**6))  # certified after 6 steps
     assert np.isfinite(solution.certificate.objective) and solution.history[-1][0] == 6
+
+
+@dataclass(frozen=True)
+class Still:
+    """A solver that stays where it starts."""
+
+    def init(self, problem: Quadratic, term: Support, start: Any) -> Any:
+        return start
+
+    def step(self, problem: Quadratic, term: Support, state: Any) -> Any:
+        return state
+
+    def weights(self, state: Any) -> Any:
+        return state
+
+
+def test_off_the_support_is_never_converged(xp):
+    """At the dense weights the gradient vanishes, so the residual is zero; but they violate the support."""
+    layer = normal_layer(28, 12, 4, 1)
+    solution = solve(layer.problem(xp), Support(xp.asarray([[True, False, True, True]])), Still(), max_steps=5)
+    assert solution.certificate.residual == 0 and solution.certificate.violation > 0
+    assert solution.status is Status.STEP_LIMIT
 
 
 def test_bad_arguments(xp):

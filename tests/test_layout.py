@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import gramian.solvers
 import pytest
+
+import gramian.solvers
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"solvers", "adapters", "proofs", "tests", "benchmarks"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gramian.solvers import Moments, Quadratic
 from hypothesis import given
 from hypothesis import strategies as st
 from instances import Layer, layers, normal_layer
+
+from gramian.solvers import Moments, Quadratic
 
 
 def close(xp, array, expected, rtol=1e-12):

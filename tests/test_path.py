@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from instances import Layer, from_gram, layers, normal_layer
+from reference import exact_lasso, exact_zeros
+
 from gramian.solvers import (
     L1,
     Quadratic,
@@ -14,10 +19,6 @@ from gramian.solvers import (
     lasso_path,
     lasso_to_sparsity,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from instances import Layer, from_gram, layers, normal_layer
-from reference import exact_lasso, exact_zeros
 
 TIGHT = {"tol": 1e-12, "max_steps": 4000}
 
@@ -184,7 +185,7 @@ def test_zeros_are_not_monotone_in_lambda(xp, gram, weight, counts):
 def test_ties_jump_over_the_target(xp):
     """X = I and equal weights: no lambda has some zeros but not all. The bracket closes in on the jump."""
     problem = Quadratic(xp.asarray(np.eye(4)), xp.asarray(np.full((2, 4), 0.7)))
-    search = lasso_to_sparsity(problem, 0.5, width=1e-3)
+    search = lasso_to_sparsity(problem, 0.5, width=1e-3, tol=1e-10)
     check_bracket(xp, from_gram(np.eye(4), np.full((2, 4), 0.7)), search, per_row=False)
     weight, below = number(xp, search.weight), number(xp, search.below)
     assert search.target == 4 and number(xp, search.zeros) == 8 and number(xp, search.zeros_below) == 0
@@ -202,6 +203,16 @@ def test_natural_zeros_cannot_be_told_apart(xp):
     search = lasso_to_sparsity(rows.problem(xp), 0.5, per_row=True, **TIGHT)
     assert search.solution.status is Status.UNREACHABLE
     np.testing.assert_array_equal(xp.numpy(search.zeros), [[3], [2]])
+
+
+def test_the_last_lambda_may_hit_the_target(xp):
+    """W = (1, 2e-7, 3e-8), X = I: one zero is first met at the smallest lambda tried, 1e-7. That is a find."""
+    layer = Layer(np.eye(3), np.array([[1.0, 2e-7, 3e-8]]))
+    search = lasso_to_sparsity(layer.problem(xp), 1 / 3, **TIGHT)
+    check_bracket(xp, layer, search, per_row=False)
+    assert number(xp, search.zeros) == search.target == 1
+    assert number(xp, search.weight) == pytest.approx(1e-7)
+    assert search.solution.status is Status.SEARCHED
 
 
 def test_nothing_to_fit(xp):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gramian.solvers import NM, TopK, parse_pattern
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from instances import scores
 from reference import brute_force_groups
+
+from gramian.solvers import NM, TopK, parse_pattern
 
 sparsities = st.sampled_from([0.0, 0.01, 0.25, 1 / 3, 0.5, 0.7, 0.9, 0.99])
 groups = st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 4), (4, 8), (1, 1), (2, 2), (1, 3)])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gramian.solvers import L1, Moments, Quadratic
 from hypothesis import given
 from hypothesis import strategies as st
 from instances import Layer, from_gram, layers, normal_layer, points
 from reference import central_gradient
+
+from gramian.solvers import L1, Moments, Quadratic
 
 
 @given(layer=layers(), data=st.data())
@@ -150,8 +151,8 @@ def parts(xp, **changes):
     [
         ({"gram": np.ones((3, 2))}, r"gram must be a square matrix but is \(3, 2\)"),
         ({"gram": np.ones(3)}, r"gram must be a square matrix but is \(3,\)"),
-        ({"anchor": np.ones((2, 4))}, r"gram is \(3, 3\) but weight has shape \(2, 4\)"),
-        ({"anchor": np.ones(3)}, r"gram is \(3, 3\) but weight has shape \(3,\)"),
+        ({"anchor": np.ones((2, 4))}, r"gram is \(3, 3\) but weight .*\(2, 4\)"),
+        ({"anchor": np.ones(3)}, r"gram is \(3, 3\) but weight .*\(3,\)"),
         ({"slope": None}, "slope and floor come together"),
         ({"floor": None}, "slope and floor come together"),
         ({"slope": np.ones((3, 2))}, r"slope is \(3, 2\) but weight is \(2, 3\)"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gramian.solvers import L1, Support
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from gramian.solvers import L1, Support
 
 ROWS, COLUMNS = 3, 4
 values = st.one_of(st.integers(-3, 3).map(float), st.floats(-4, 4, allow_subnormal=False))

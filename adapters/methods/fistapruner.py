@@ -26,7 +26,7 @@ def fistapruner(
     threshold: float = 0.3,
     tolerance: float = 1e-3,
     first_lambda: float = 1e-5,
-    visits: int = 20,
+    visits: int = 12,
 ) -> Solution:
     """Best of the points visited by: V = FISTA on min f(V) + lambda |V|_1 from the best point so far, for `inner_steps`;
     round V to the pattern; if rounding made more than `threshold` of the error, raise lambda, else lower it.
@@ -59,7 +59,7 @@ def fistapruner(
     exact, scale = judge.rescaled() if coordinates == "unit" else (judge, xp.ones_like(judge.diagonal))
     channel = judge.unit_scale() if l1 == "scaled" else xp.ones_like(scale)
     unit = L1((channel / scale)[None, :])  # the term at lambda = 1, in working coordinates
-    top = float(xp.max(unit.polar(exact.gradient(xp.zeros_like(exact.anchor)))))  # lambda_max
+    top = float(xp.max(unit.polar(exact.at_zero[1])))  # lambda_max
     work = exact.astype(xp.float32)
 
     def error_of(weights: Array) -> float:
@@ -79,16 +79,15 @@ def fistapruner(
     solver = FISTA()
     while len(history) < visits and failures < patience and best_error > 0 and top > 0:
         term = L1(unit.weight * (weight * top))
-        inner = L1(xp.astype(term.weight, xp.float32))
-        state = solver.init(work, inner, xp.astype(start, xp.float32))
+        state = solver.init(work, term, xp.astype(start, xp.float32))
         for _ in range(budget):
-            state = solver.step(work, inner, state)
+            state = solver.step(work, term, state)
         steps += budget
-        point = xp.astype(solver.weights(state), xp.float64)
-        candidate = rounded(point)
+        point = solver.weights(state)
+        candidate = xp.astype(rounded(point), xp.float64)
         error = error_of(candidate)
         gain = (best_error - error) / best_error
-        ratio = (error - error_of(point)) / error if error > 0 else 0.0
+        ratio = (error - math.sqrt(max(work.loss(point), 0.0))) / error if error > 0 else 0.0
         history.append((steps, error))
         low, high = (weight, high) if ratio > threshold else (low, weight)
         weight = math.sqrt(low * high)
@@ -111,11 +110,18 @@ def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Arr
     if warm_start == "dense":
         return problem.anchor
     choose = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt}[warm_start]
-    return choose(problem, pattern).weights
+    return choose(problem.astype(namespace(problem.anchor).float32), pattern).weights
 
 
 def check_options(
-    warm_start: str, coordinates: str, l1: str, inner_steps: int, patience: int, threshold: float, first_lambda: float, visits: int
+    warm_start: str,
+    coordinates: str,
+    l1: str,
+    inner_steps: int,
+    patience: int,
+    threshold: float,
+    first_lambda: float,
+    visits: int,
 ) -> None:
     """Raises ValueError for the first option out of range."""
     if warm_start not in WARM_STARTS:

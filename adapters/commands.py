@@ -1,0 +1,210 @@
+"""`gramian prune` and `gramian perplexity`: a model in, a smaller or a measured one out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gramian.adapters.calibration import SOURCES, Tokens, builtin_text, calibration_tokens, text_windows
+from gramian.adapters.checkpoint import check_output, load_model, save_model
+from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
+from gramian.adapters.families import operator_names
+from gramian.adapters.grammar import options_of, pattern_of
+from gramian.adapters.pipeline import check_weights, prune
+from gramian.adapters.plan import plan
+from gramian.adapters.report import Report, table, versions
+
+__all__ = ["Texts", "check_result", "judge_model", "prune_and_save", "prune_model", "texts", "write_json"]
+
+MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a run reads: tokens that calibrate, windows held out for layer errors, windows for perplexity and their source."""
+
+    calibration: Tokens
+    heldout: torch.Tensor | None
+    judged: torch.Tensor | None
+    judged_source: str
+
+
+def prune_model(asked: argparse.Namespace) -> None:
+    if asked.out is not None:
+        check_output(asked.out, asked.overwrite)
+    check_result(asked.json)
+    check_source(asked.calibration)
+    check_text(asked.evaluate)
+    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
+    pattern = pattern_of(asked)
+    check_weights(model, operator_names(model, asked.include, asked.exclude), pattern)
+    heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+    read = texts(model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate)
+    if asked.no_perplexity:
+        read = replace(read, judged=None)
+    how = {
+        "method": asked.method,
+        "options": options_of(asked),
+        "inputs": asked.inputs,
+        "correction": asked.correction,
+        "include": asked.include,
+        "exclude": asked.exclude,
+        "jobs": asked.jobs,
+    }
+    if asked.dry_run:
+        count, length = read.calibration.windows.shape
+        judged = 0 if read.judged is None else len(read.judged)
+        print(plan(model, (count, length), heldout=heldout, judged=judged, **how))
+        return
+    report = prune_and_save(model, tokenizer, asked.model, read, {**how, "pattern": pattern}, asked.out, asked.overwrite)
+    if asked.json is not None:
+        write_json(asked.json, report)
+
+
+def texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: str,
+    samples: int,
+    length: int,
+    seed: int,
+    heldout: int,
+    evaluate: Path | None = None,
+) -> Texts:
+    """Read calibration and held-out windows. The built-in text has a part for each; of other sources, the last of the
+    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows."""
+    vocabulary = model.config.get_text_config().vocab_size
+    print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
+    apart = source == "builtin" and heldout > 0
+    drawn = calibration_tokens(
+        source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary
+    )
+    rest: torch.Tensor | None = None
+    if apart and tokenizer is not None:
+        rest = text_windows(builtin_text("heldout"), tokenizer, length)
+        if len(rest) < heldout:
+            raise ValueError(
+                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} asked "
+                "for: lower --heldout or --length"
+            )
+        rest = rest[:heldout]
+    elif heldout:
+        rest = drawn.windows[samples:]
+        drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
+    judged, judged_source = rest, f"held out of {source}"
+    if evaluate is not None:
+        judged, judged_source = file_windows(evaluate, tokenizer, length), str(evaluate)
+    check_windows(model, drawn.windows, "calibration windows")
+    return Texts(drawn, rest, None if judged is None else judged[:MOST_JUDGED], judged_source)
+
+
+def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int) -> torch.Tensor:
+    """All windows of a UTF-8 text file; ValueError, naming it, if it is not that or too short."""
+    if tokenizer is None:
+        raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
+    try:
+        return text_windows(path.read_text(encoding="utf-8"), tokenizer, length)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def prune_and_save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: str,
+    read: Texts,
+    how: Mapping[str, Any],
+    out: Path,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Measure, prune, measure again, save, print. `how`: keywords of `prune`. Returns the report that was saved."""
+    dense = None if read.judged is None else perplexity(model, read.judged)
+    report: Report = prune(model, read.calibration, heldout=read.heldout, **how)
+    document: dict[str, Any] = {"model": str(source), **report.to_dict()}
+    lines = [str(report)]
+    if dense is not None and read.judged is not None:
+        document["perplexity"], shown = compare(dense, perplexity(model, read.judged), read)
+        lines.append(shown)
+    saved = save_model(model, tokenizer, out, report=document, overwrite=overwrite)
+    lines.append(f"saved to {saved}; it loads with AutoModelForCausalLM.from_pretrained({str(out)!r})")
+    print("\n\n".join(lines))
+    return document
+
+
+def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
+    """Perplexity before and after, for the report and for people."""
+    assert read.judged is not None
+    count, length = read.judged.shape
+    difference, error = paired_difference(pruned, dense)
+    figures = {
+        "dense": dense.value,
+        "pruned": pruned.value,
+        "difference_nats": difference,
+        "standard_error": error,
+        "source": read.judged_source,
+        "windows": count,
+        "context": length,
+    }
+    shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
+    where = f"on {count} windows of {length} tokens, {read.judged_source}"
+    return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
+
+
+def judge_model(asked: argparse.Namespace) -> None:
+    check_result(asked.json)
+    check_text(asked.text)
+    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    windows = file_windows(asked.text, tokenizer, asked.length)[: asked.windows]
+    result = perplexity(model, windows)
+    print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {asked.text}")
+    if asked.json is not None:
+        figures = {
+            "model": asked.model,
+            "text": str(asked.text),
+            "sha256": Tokens(windows, str(asked.text)).digest,
+            "perplexity": result.value,
+            "windows": len(windows),
+            "context": windows.shape[1],
+            "versions": dict(versions()),
+        }
+        write_json(asked.json, figures)
+
+
+def check_result(path: Path | None) -> None:
+    """Raise OSError, before any work, if a result cannot be written at `path`."""
+    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
+        raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
+
+
+def check_text(path: Path | None) -> None:
+    """Raise FileNotFoundError, before any work, if there is no such file."""
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no text file {str(path)!r}")
+
+
+def check_source(source: str) -> None:
+    """The same for calibration text, which may be a name instead of a file."""
+    if source != "builtin" and not source.startswith("hf:") and not Path(source).expanduser().is_file():
+        raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write JSON that appears complete or not at all."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,119 @@
+"""Layer errors of our methods on problem files, beside those of published codes.
+
+    python benchmarks/layer_error.py --problems FOLDER [--peers peers.json] [--out FILE.json]
+
+FOLDER holds problem files (`gramian capture` writes them) and, in FOLDER/test, the Gram matrices of the same operators
+on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ..., "test_error": ...}}}}}.
+
+Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
+in float64. Wanda prunes per row as its code does, everything else over the whole matrix. For FISTAPruner also its error
+as a fraction of its warm start's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gramian.adapters.methods import METHODS
+from gramian.adapters.problemfile import read_gram, read_problem
+from gramian.adapters.report import table, versions
+from gramian.solvers import NM, Pattern, Quadratic, TopK
+
+PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wanda": ("wanda", {}),
+    "sparsegpt": ("sparsegpt", {}),
+    "fistapruner from wanda": ("fistapruner", {"warm_start": "wanda"}),
+    "fistapruner from sparsegpt": ("fistapruner", {"warm_start": "sparsegpt"}),
+}
+
+
+def run(method: str, options: dict[str, Any], pattern: Pattern, problem: Quadratic, test: Quadratic) -> dict[str, float]:
+    """One method on one problem: both errors, the time, and the certificate of what came out."""
+    recipe = METHODS[method]
+    if isinstance(pattern, TopK):
+        pattern = TopK(pattern.sparsity, per_row=recipe.per_row)
+    started = time.perf_counter()
+    solution = recipe.bind(options)(problem, pattern)
+    seconds = time.perf_counter() - started
+    assert pattern.admits(solution.weights != 0)
+    return {
+        "error": problem.relative_error(solution.weights),
+        "test_error": test.relative_error(solution.weights),
+        "seconds": seconds,
+        "residual": solution.certificate.residual or 0.0,
+        **solution.detail,
+    }
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
+def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
+    """Every case, then geometric means of ratios."""
+    cells = []
+    for row in rows:
+        peer = peers.get(row["operator"], {}).get(row["pattern"], {}).get(row["run"])
+        start = row.get("warm_start_error")
+        cells.append(
+            [
+                f"{row['operator']} {row['pattern']} {row['run']}",
+                f"{row['error']:.5f}",
+                f"{row['test_error']:.5f}",
+                f"{peer['error']:.5f}" if peer else "-",
+                f"{peer['test_error']:.5f}" if peer else "-",
+                f"{row['error'] / start:.3f}" if start else "-",
+                f"{row['seconds']:.2f}",
+            ]
+        )
+    print(table(["case", "error", "test", "published", "test", "of warm start", "s"], cells))
+    for name in RUNS:
+        mine = [row for row in rows if row["run"] == name]
+        for code in ("wanda", "sparsegpt", "admm", "alps"):
+            pairs = [(row, peers.get(row["operator"], {}).get(row["pattern"], {}).get(code)) for row in mine]
+            known = [(row, peer) for row, peer in pairs if peer]
+            if known:
+                fit = [row["error"] / peer["error"] for row, peer in known]
+                test = [row["test_error"] / peer["test_error"] for row, peer in known]
+                print(
+                    f"{name} / published {code}: calibration {geometric_mean(fit):.3f} ({min(fit):.3f} to {max(fit):.3f}), "
+                    f"test {geometric_mean(test):.3f} ({min(test):.3f} to {max(test):.3f})"
+                )
+        ratios = [row["error"] / row["warm_start_error"] for row in mine if "warm_start_error" in row]
+        if ratios:
+            print(f"{name} / its warm start: calibration {geometric_mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--peers", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
+    arguments = parser.parse_args()
+    files = sorted(arguments.problems.glob("*.safetensors"))
+    peers = json.loads(arguments.peers.read_text())["layers"] if arguments.peers else {}
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(files) * len(PATTERNS) * len(RUNS), unit="case") as bar:
+        for file in files:
+            problem, metadata = read_problem(file)
+            test = Quadratic(read_gram(arguments.problems / "test" / file.name), problem.anchor)
+            operator = f"{metadata['layer']}.{metadata['operator']}"
+            for pattern in PATTERNS:
+                for name, (method, options) in RUNS.items():
+                    figures = run(method, options, PATTERNS[pattern], problem, test)
+                    rows.append({"operator": operator, "pattern": pattern, "run": name, **figures})
+                    bar.update()
+    show(rows, peers)
+    arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

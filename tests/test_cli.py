@@ -1,0 +1,438 @@
+"""Every command on tiny models, and every bad call: the right exit code, one clear line, nothing left behind."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+import gramian.adapters
+from gramian.adapters import calibration, checkpoint, commands, demo, exchange, load_model, prune, read_problem, save_model
+from gramian.adapters.cli import main
+
+TEXT = " ".join(map(str, range(3000)))  # no two windows are alike
+FAST = ["--samples", "4", "--length", "32", "--heldout", "2"]
+OPERATORS = re.compile(r"layers\.\d+\.(self_attn|mlp)\..*_proj\.weight")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError(f"network access: {arguments}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def short_builtin_text(monkeypatch):
+    def builtin_text(part="calibration"):
+        return TEXT if part == "calibration" else " ".join(map(str, range(3000, 4000)))
+
+    monkeypatch.setattr(calibration, "builtin_text", builtin_text)
+    monkeypatch.setattr(commands, "builtin_text", builtin_text)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def call(*arguments) -> int:
+    """Exit code of a command line."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def failure(capsys, *arguments) -> str:
+    """The one line of a call that must fail with exit code 1."""
+    assert call(*arguments) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gramian: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def zeros(folder: Path) -> dict[str, float]:
+    return {
+        name: float((weight == 0).double().mean())
+        for name, weight in load_file(folder / "model.safetensors").items()
+        if OPERATORS.search(name)
+    }
+
+
+# -- what a user gets ------------------------------------------------------------------------------------------------
+
+
+def test_prune_saves_a_model_that_stock_transformers_loads(model, tmp_path, capsys):
+    out = tmp_path / "sparse"
+    assert call("prune", model, "--out", out, *FAST, "--json", tmp_path / "report.json") == 0
+    printed = capsys.readouterr().out
+    assert "perplexity" in printed and "model.layers.1.mlp.down_proj" in printed and str(out) in printed
+    assert min(zeros(out).values()) >= 0.5 and len(zeros(out)) == 14
+    stock = AutoModelForCausalLM.from_pretrained(out)
+    mine, tokenizer = load_model(out)
+    ids = torch.arange(20)[None]
+    assert stock(input_ids=ids).logits.equal(mine(input_ids=ids).logits) and tokenizer is not None
+
+    report = json.loads((out / "gramian.json").read_text())
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report["settings"]["method"] == "fistapruner" and report["settings"]["versions"]["torch"]
+    assert report["settings"]["calibration"]["sha256"] and report["sparsity"] >= 0.5
+    assert report["perplexity"]["context"] == 33 and report["perplexity"]["windows"] == 2
+    assert report["perplexity"]["dense"] > 0 and report["perplexity"]["pruned"] > 0
+    assert all(0 < operator["heldout_error"] < 1 for operator in report["operators"])
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["report.json", "sparse"]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--method", "wanda", "--sparsity", "0.25"], {"method": "wanda", "pattern": "25% per row", "inputs": "pruned"}),
+        (["--method", "wanda", "--whole-matrix"], {"pattern": "50%"}),
+        (["--method", "sparsegpt", "--pattern", "2:4"], {"method": "sparsegpt", "pattern": "2:4", "correction": "none"}),
+        (["--method", "magnitude", "--per-row"], {"pattern": "50% per row"}),
+        (
+            ["--warm-start", "wanda", "--inner-steps", "5", "--patience", "2", "--threshold", "0.2", "--tolerance", "0.01"],
+            {"options": {"warm_start": "wanda", "inner_steps": "5", "patience": "2", "threshold": "0.2", "tolerance": "0.01"}},
+        ),
+        (["--inputs", "pruned", "--correction", "model"], {"inputs": "pruned", "correction": "model"}),
+        (["--jobs", "2", "--dtype", "bfloat16"], {"inputs": "dense", "dtype": "bfloat16"}),
+        (["--heldout", "0"], {"heldout_windows": None}),
+    ],
+)
+def test_prune_options_reach_the_run(options, settings, model, tmp_path):
+    out = tmp_path / "sparse"
+    assert call("prune", model, "--out", out, *FAST, "--no-perplexity", "--include", "mlp", *options) == 0
+    report = json.loads((out / "gramian.json").read_text())
+    assert settings.items() <= report["settings"].items()
+    assert "perplexity" not in report and len(report["operators"]) == 6
+
+
+def test_choice_of_operators(model, tmp_path):
+    out = tmp_path / "sparse"
+    assert (
+        call("prune", model, "--out", out, *FAST, "--method", "magnitude", "--include", r"\.1\.", "--exclude", "[qk]_proj") == 0
+    )
+    pruned = [name for name, part in zeros(out).items() if part > 0]
+    assert len(pruned) == 5 and all(".1." in name for name in pruned)
+
+
+def test_calibration_sources(model, text, tmp_path):
+    save_file({"tokens": torch.randint(0, 256, (6, 24))}, tmp_path / "tokens.safetensors")
+    digests = set()
+    for source in ("builtin", text, tmp_path / "tokens.safetensors"):
+        out = tmp_path / "sparse"
+        arguments = ["--calibration", source, "--evaluate", text, "--method", "wanda", "--overwrite"]
+        assert call("prune", model, "--out", out, *FAST, *arguments) == 0
+        report = json.loads((out / "gramian.json").read_text())
+        digests.add(report["settings"]["calibration"]["sha256"])
+        assert report["settings"]["windows"][0] == 4 and report["settings"]["heldout_windows"][0] == 2
+        assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == commands.MOST_JUDGED
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("part", ["builtin", "file"])
+def test_held_out_windows_do_not_calibrate(part, text, model):
+    read = commands.texts(*load_model(model), part if part == "builtin" else str(text), 5, 32, 0, 3)
+    seen = {tuple(row) for row in read.calibration.windows.tolist()}
+    assert read.heldout is not None and len(read.heldout) == 3 and len(read.calibration.windows) == 5
+    assert not seen & {tuple(row) for row in read.heldout.tolist()}
+
+
+def test_dry_run_changes_nothing(model, tmp_path, capsys):
+    assert call("prune", model, *FAST, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "model.layers.0.self_attn.q_proj" in printed and "64x32" not in printed and "memory" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_perplexity(model, text, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    assert call("perplexity", model, "--text", text, "--length", "64", "--windows", "3", "--json", result) == 0
+    figures = json.loads(result.read_text())
+    assert figures["windows"] == 3 and figures["context"] == 65
+    assert f"perplexity {figures['perplexity']:.4f} on 3 windows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_capture_then_solve_is_prune(model_type, tmp_path):
+    source = save_model(tiny_model(model_type), tiny_tokenizer(), tmp_path / "model")
+    same = ["--samples", "4", "--length", "32"]
+    assert call("capture", source, "--include", ".", "--out", tmp_path / "problems", *same) == 0
+    files = sorted((tmp_path / "problems").iterdir())
+    assert len(files) == (14 if model_type == "llama" else 8)
+    solving = ["--method", "wanda", "--sparsity", "0.5"]
+    assert call("solve", *files, *solving, "--json", tmp_path / "rows.json") == 0
+    rows = {Path(row["file"]).stem: row for row in json.loads((tmp_path / "rows.json").read_text())}
+
+    loaded, tokenizer = load_model(source)
+    tokens = commands.texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
+    report = prune(loaded, tokens, method="wanda", inputs="dense", correction="none", progress=False)
+    for operator in report.operators:
+        row = rows[operator.name]
+        assert row["relative_error"] == pytest.approx(operator.relative_error, rel=1e-4)
+        assert row["sparsity"] == operator.sparsity and row["pattern"] == operator.pattern
+        metadata = read_problem(tmp_path / "problems" / f"{operator.name}.safetensors")[1]
+        assert metadata["operator"] == operator.name and metadata["tokens"] == str(4 * 33)
+        assert metadata["layer"] == operator.name.split(".")[2]
+
+
+def test_solve_rows(model, tmp_path, capsys):
+    for name, seed in (("problems", "0"), ("heldout", "1")):
+        assert (
+            call("capture", model, "--include", r"0\..*(q|down)_proj", "--seed", seed, "--out", tmp_path / name, *FAST[:4]) == 0
+        )
+    files = sorted((tmp_path / "problems").iterdir())
+    result, answers = tmp_path / "rows.json", tmp_path / "answers"
+    asked = [
+        "--pattern",
+        "2:4",
+        "--heldout",
+        tmp_path / "heldout",
+        "--json",
+        result,
+        "--out",
+        answers,
+        "--first-lambda",
+        "1e-3",
+    ]
+    assert call("solve", *files, *asked) == 0
+    assert "model.layers.0.mlp.down_proj" in capsys.readouterr().out
+    rows = json.loads(result.read_text())
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    for row in rows:
+        assert {"method", "pattern", "sparsity", "relative_error", "seconds", "certificate", "heldout_error"} <= row.keys()
+        assert row["method"] == "fistapruner" and row["pattern"] == "2:4" and row["sparsity"] >= 0.5
+        assert row["options"] == {"first_lambda": 1e-3}
+        assert row["certificate"]["violation"] == 0 and row["certificate"]["objective"] > 0
+        weights = load_file(answers / Path(row["file"]).name)["weight"].double().numpy()
+        problem, _ = read_problem(row["file"])
+        assert row["relative_error"] == problem.relative_error(weights)
+        held, _ = read_problem(tmp_path / "heldout" / Path(row["file"]).name)
+        assert row["heldout_error"] == held.relative_error(weights)
+    assert call("solve", files[0], "--heldout", tmp_path / "heldout" / files[0].name, "--method", "magnitude") == 0
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "load_model", lambda _: (tiny_model("gemma3_text"), tiny_tokenizer()))
+    for name, value in (("SAMPLES", 3), ("HELDOUT", 2), ("LENGTH", 32)):
+        monkeypatch.setattr(demo, name, value)
+    monkeypatch.chdir(tmp_path)
+    assert call("demo") == 0
+    printed = capsys.readouterr().out
+    for promised in ("dense", "pruned", "error", "held-out", "KKT", "from_pretrained('gramian-demo')"):
+        assert promised in printed
+    assert min(zeros(tmp_path / "gramian-demo").values()) >= 0.5
+    AutoModelForCausalLM.from_pretrained("gramian-demo")
+    assert "--overwrite" in failure(capsys, "demo")
+
+
+# -- bad usage: exit code 2 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sparsity", "1.0"], r"'1.0' is not a sparsity in \[0, 1\)"),
+        (["--sparsity", "-0.1"], "is not a sparsity|expected one argument"),
+        (["--sparsity=-0.1"], "'-0.1' is not a sparsity"),
+        (["--sparsity", "nan"], "'nan' is not a sparsity"),
+        (["--sparsity", "half"], "'half' is not a sparsity"),
+        (["--pattern", "2-4"], "a pattern is written n:m"),
+        (["--pattern", "5:4"], "1 <= n <= m"),
+        (["--pattern", "2:4", "--sparsity", "0.5"], "not allowed with"),
+        (["--pattern", "2:4", "--per-row"], "has groups of its own"),
+        (["--method", "magic"], "invalid choice"),
+        (["--method", "wanda", "--warm-start", "dense"], "--warm-start is an option of fistapruner, not of wanda"),
+        (["--method", "sparsegpt", "--inner-steps", "3"], "--inner-steps is an option of fistapruner"),
+        (["--inner-steps", "0"], "at least 1"),
+        (["--threshold", "1.5"], "is not a number in"),
+        (["--first-lambda", "0"], "is not a number in"),
+        (["--tolerance", "inf"], "is not a number"),
+        (["--jobs", "2", "--inputs", "pruned"], "--jobs 2 needs --inputs dense"),
+        (["--jobs", "2", "--method", "wanda"], "--jobs 2 needs --inputs dense"),
+        (["--include", "("], "not a regular expression"),
+        (["--samples", "0"], "at least 1"),
+        (["--evaluate", "x.txt", "--no-perplexity"], "contradict"),
+    ],
+)
+def test_bad_usage(options, message, model, tmp_path, capsys):
+    assert call("prune", model, "--out", tmp_path / "sparse", *options) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and "Traceback" not in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_bad_usage(model, capsys):
+    assert call() == 2
+    assert "demo" in capsys.readouterr().err
+    assert call("prune", model) == 2
+    assert "--out DIR is needed" in capsys.readouterr().err
+    for command in ("prune", "solve", "capture", "perplexity", "nonsense"):
+        assert call(command) == 2
+
+
+# -- failures: exit code 1, one line, nothing left -------------------------------------------------------------------
+
+
+def test_no_model(tmp_path, monkeypatch, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    for source in (".", "nothing-here", "missing.gguf"):
+        assert "no model" in failure(capsys, "prune", source, "--out", "sparse")
+        assert "no model" in failure(capsys, "perplexity", source, "--text", __file__)
+        assert "no model" in failure(capsys, "capture", source, "--include", ".", "--out", "problems")
+    assert not list(empty.iterdir())
+
+
+def test_unknown_family(tmp_path, capsys):
+    save_model(tiny_model("gemma2"), tiny_tokenizer(), tmp_path / "model")
+    line = failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *FAST)
+    assert "'gemma2'" in line and "qwen3" in line and "gramian.adapters.capture" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pattern", "3:5"], r"model\.layers\.0\.self_attn\.q_proj: pattern 3:5 needs a multiple of 5 inputs"),
+        (["--include", "no_such_thing"], "no operator is left"),
+        (["--calibration", "empty.txt"], "empty.txt: the text is empty"),
+        (["--calibration", "short.txt"], "short.txt: the text has 5 tokens, one window needs 32"),
+        (["--calibration", "missing.txt"], "no calibration text 'missing.txt'"),
+        (["--calibration", "missing.safetensors"], "no calibration text"),
+        (["--calibration", "strange.safetensors"], "holds token 9999, the model's vocabulary has 258"),
+        (["--evaluate", "short.txt"], "short.txt: the text has 5 tokens"),
+        (["--evaluate", "missing.txt"], "no text file 'missing.txt'"),
+        (["--heldout", "100000"], "fewer than the 100000 asked for"),
+        (["--length", "500"], "context has 128|128 positions"),
+        (["--device", "nonsense"], "device 'nonsense' cannot be used"),
+        (["--json", "missing/report.json"], "missing/report.json cannot be written"),
+        (["--out", "taken"], "taken exists and is not empty"),
+        (["--out", "."], "current or home directory"),
+        (["--out", "short.txt/sparse"], "is a file"),
+    ],
+)
+def test_bad_input(options, message, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    Path("short.txt").write_text("short")
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    save_file({"tokens": torch.full((10, 32), 9999)}, "strange.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    assert re.search(message, failure(capsys, "prune", model, "--out", "sparse", *FAST, *options))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_that_are_not_finite(tmp_path, capsys):
+    broken = tiny_model("llama")
+    with torch.no_grad():
+        broken.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    save_model(broken, tiny_tokenizer(), tmp_path / "model")
+    line = failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *FAST)
+    assert "model.layers.1.mlp.up_proj.weight holds NaN or Inf" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_activations_that_are_not_finite(tmp_path, capsys):
+    broken = tiny_model("llama")
+    with torch.no_grad():
+        broken.model.layers[1].input_layernorm.weight.fill_(3e38)
+        broken.model.layers[0].mlp.down_proj.weight.mul_(1e10)
+    save_model(broken, tiny_tokenizer(), tmp_path / "model")
+    asked = [*FAST, "--no-perplexity", "--include", r"\.1\."]
+    assert "model.layers.1." in failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *asked)
+    line = failure(capsys, "capture", tmp_path / "model", "--out", tmp_path / "problems", "--include", ".", *FAST[:4])
+    assert re.search(r"model\.layers\.1\..*: the inputs hold NaN or Inf", line)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_disk_error_leaves_nothing(model, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError("[Errno 28] No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_model", full)
+    line = failure(capsys, "prune", model, "--out", tmp_path / "sparse", *FAST, "--method", "magnitude")
+    assert "saving to" in line and "No space left" in line
+    monkeypatch.setattr(exchange, "write_problem", full)
+    assert "No space left" in failure(capsys, "capture", model, "--include", ".", "--out", tmp_path / "problems", *FAST[:4])
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_problem_files(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call("capture", model, "--include", "0.*down_proj", "--out", "problems", *FAST[:4]) == 0
+    (file,) = Path("problems").iterdir()
+    Path("junk.safetensors").write_text("junk")
+    assert "no problem file 'missing'" in failure(capsys, "solve", "missing")
+    assert "not a readable safetensors file" in failure(capsys, "solve", file, "junk.safetensors", "--json", "rows.json")
+    assert "needs a multiple of 5 inputs" in failure(capsys, "solve", file, "--pattern", "2:5")
+    assert "no held-out moments" in failure(capsys, "solve", file, "--heldout", ".")
+    assert "same name" in failure(capsys, "solve", file, file, "--out", "answers")
+    assert "--overwrite" in failure(capsys, "capture", model, "--include", "up", "--out", "problems", *FAST[:4])
+    assert call("capture", model, "--include", "0.*up_proj", "--out", "problems", "--overwrite", *FAST[:4]) == 0
+    assert len(list(Path("problems").iterdir())) == 2
+    assert sorted(os.listdir()) == ["junk.safetensors", "problems"]
+
+
+def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    def faulty(*_, **__):
+        raise KeyError("surprise")
+
+    asked = ["prune", model, "--out", tmp_path / "sparse", *FAST]
+    monkeypatch.setattr(commands, "prune", interrupted)
+    assert call(*asked) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
+    monkeypatch.setattr(commands, "prune", faulty)
+    assert failure(capsys, *asked) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
+    assert call(*asked, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+# -- from outside ----------------------------------------------------------------------------------------------------
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from gramian.adapters.cli import main\n"
+    code += "try: main(['prune', '--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False"
+    assert "examples:" in done.stdout and done.stderr == ""
+
+
+def test_version(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == f"gramian {version('gramian')}"
+
+
+def test_public_names():
+    assert set(gramian.adapters.__all__) == set(gramian.adapters.HOMES)
+    for name in gramian.adapters.__all__:
+        assert getattr(gramian.adapters, name) is not None and name in dir(gramian.adapters)
+    # files of these names were imported above and must not have taken the functions' places
+    assert callable(gramian.adapters.capture) and callable(gramian.adapters.plan)
+    with pytest.raises(AttributeError, match="nonsense"):
+        gramian.adapters.nonsense  # noqa: B018
