@@ -5,21 +5,19 @@ Everything named here is imported when first used, so that `gramian --help` need
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
-    from gramian.adapters.capture import capture
     from gramian.adapters.checkpoint import load_model, save_model
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
     from gramian.adapters.families import FAMILIES, Family
+    from gramian.adapters.forecast import Plan, plan
+    from gramian.adapters.hooks import capture
     from gramian.adapters.layers import Layer
     from gramian.adapters.methods import METHODS
     from gramian.adapters.pipeline import prune
-    from gramian.adapters.plan import Plan, plan
     from gramian.adapters.problemfile import read_problem, write_problem
     from gramian.adapters.report import Report
 
@@ -29,16 +27,16 @@ HOMES = {
     "Layer": "layers",
     "METHODS": "methods",
     "Perplexity": "evaluate",
-    "Plan": "plan",
+    "Plan": "forecast",
     "Report": "report",
     "Tokens": "calibration",
     "builtin_text": "calibration",
     "calibration_tokens": "calibration",
-    "capture": "capture",
+    "capture": "hooks",
     "load_model": "checkpoint",
     "paired_difference": "evaluate",
     "perplexity": "evaluate",
-    "plan": "plan",
+    "plan": "forecast",
     "prune": "pipeline",
     "read_problem": "problemfile",
     "save_model": "checkpoint",
@@ -80,15 +78,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class Package(ModuleType):
-    """`capture` and `plan` are functions here and files too, and importing a file would put its module in the
-    function's place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = Package

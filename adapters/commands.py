@@ -18,9 +18,9 @@ from gramian.adapters.calibration import SOURCES, Tokens, builtin_text, calibrat
 from gramian.adapters.checkpoint import check_output, load_model, save_model
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import operator_names
+from gramian.adapters.forecast import plan
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.pipeline import check_weights, prune
-from gramian.adapters.plan import plan
 from gramian.adapters.report import Report, table, versions
 
 __all__ = ["Texts", "check_result", "judge_model", "prune_and_save", "prune_model", "texts", "write_json"]

@@ -15,12 +15,12 @@ import torch
 from tqdm import tqdm
 
 from gramian.adapters.calibration import Tokens, calibration_tokens
-from gramian.adapters.capture import feed
 from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.commands import check_result, check_source, write_json
 from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.grammar import options_of, pattern_of
+from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
 from gramian.adapters.pipeline import TOKENS_PER_BATCH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from gramian.adapters.calibration import Tokens
-from gramian.adapters.capture import feed
 from gramian.adapters.checkpoint import storage_dtype
 from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
+from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import METHODS
 from gramian.adapters.report import OperatorReport, Report, versions
@@ -109,7 +109,8 @@ def prune(
     if heldout is not None:
         batches += heldout.split(batch)
     family = family_of(model)
-    blocks = blocks_of(model)
+    last = max(int(name.removeprefix(f"{family.blocks}.").split(".")[0]) for name in names)
+    blocks = list(blocks_of(model))[: last + 1]
     results: list[list[OperatorReport]] = []
     with tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
         job = Job(
@@ -142,14 +143,16 @@ def prune(
 
 
 def prune_in_parallel(
-    job: Job, blocks: nn.ModuleList, calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
+    job: Job, blocks: list[nn.Module], calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
 ) -> list[list[OperatorReport]]:
     """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures = []
+        futures: list[Future[tuple[list[OperatorReport], list[torch.Tensor], list[torch.Tensor]]]] = []
         for index, block in enumerate(blocks):
             following = run_block(block, calls[index], hidden)  # before the block is handed over and changes
+            if index >= jobs:
+                futures[index - jobs].result()  # hidden states of no more blocks than are at work
             futures.append(pool.submit(prune_block, job, index, block, calls[index], hidden, hidden))
             hidden = following
         return [future.result()[0] for future in futures]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gramian.adapters.capture import watch
 from gramian.adapters.families import blocks_of
+from gramian.adapters.hooks import watch
 
 __all__ = ["BlockCall", "enter", "inputs_of", "run_block"]
 

@@ -11,9 +11,9 @@ class Moments:
     """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, summed over tokens in float64.
 
     `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C` and `E` exist
-    only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not depend on the
-    weights, so layers that share an input share them. Products and sums are both float64, whatever the activations'
-    dtype: the smallest eigenvalues of a Gram matrix sit 1e-5..1e-6 below the largest.
+    only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not
+    depend on the weights, so layers that share an input share them. Products and sums are both float64, whatever the
+    activations' dtype: the smallest eigenvalues of a Gram matrix are 1e-5..1e-6 of the largest.
     """
 
     def __init__(self, width: int) -> None:

@@ -53,7 +53,7 @@ class Quadratic:
         if bool(xp.any(xp.abs(gram - gram.T) > 1e-3 * xp.max(xp.abs(gram)))):
             raise ValueError("gram is not symmetric: it must be X*^T X*, inputs by inputs")
         if bool(xp.any(self.diagonal < 0)):
-            raise ValueError("gram is not positive semidefinite: its diagonal, the channels' sums of squares, has negative entries")
+            raise ValueError("gram is not positive semidefinite: its diagonal, sums of squares, has negative entries")
 
     # -- ways in -----------------------------------------------------------------------------------------------------
 

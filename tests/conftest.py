@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
+
+threadpool_limits(1)  # small matrices: threads that wait for each other would cost more than they bring
+torch.set_num_threads(1)
 
 settings.register_profile(
     "gramian",

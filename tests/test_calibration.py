@@ -3,9 +3,10 @@ import types
 
 import pytest
 import torch
-from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
 from safetensors.torch import save_file
 from tiny import BEGIN, VOCABULARY, tiny_tokenizer
+
+from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
 
 TOKENIZER = tiny_tokenizer()
 

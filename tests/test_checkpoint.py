@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from gramian.adapters import checkpoint
-from gramian.adapters.checkpoint import check_output, load_model, save_model, storage_dtype
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gramian.adapters import checkpoint
+from gramian.adapters.checkpoint import check_output, load_model, save_model, storage_dtype
 
 IDS = torch.arange(40).view(2, 20)
 

@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+from tiny import FAMILIES, VOCABULARY, tiny_model
+
 from gramian.adapters import evaluate
 from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
-from tiny import FAMILIES, VOCABULARY, tiny_model
 
 
 def tokens(n: int = 3, length: int = 20) -> torch.Tensor:

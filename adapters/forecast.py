@@ -1,7 +1,8 @@
 """What a pruning run would do: its operators, the memory at its peak and the time it takes, before any of it is done.
 
-Both are estimates. Memory counts the arrays that the code keeps; time divides operations by the rate of one matrix
-product measured here and now, so a machine that is busy later takes longer. Expect either within a factor of two.
+Both are estimates, to within a factor of two. Memory counts the arrays that pruning keeps, not what loading a file
+briefly needs. Time divides operations by the rate of one matrix product measured here and now, so a machine that is busy
+later takes longer.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 from tiny import FAMILIES, tiny_model
 
 from gramian.adapters import METHODS, Plan, plan
-from gramian.adapters.plan import Rates, solver_seconds, working_bytes
+from gramian.adapters.forecast import Rates, solver_seconds, working_bytes
 from gramian.solvers import Quadratic, TopK
 
 RATES = Rates(2e9, 1e9)
