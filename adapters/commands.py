@@ -41,6 +41,8 @@ class Texts:
 def prune_model(asked: argparse.Namespace) -> None:
     if asked.out is not None:
         check_output(asked.out, asked.overwrite)
+    if asked.problems is not None:
+        check_output(asked.problems, overwrite=False)
     check_result(asked.json)
     check_source(asked.calibration)
     check_text(asked.evaluate)
@@ -52,7 +54,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     read = texts(model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate)
     if asked.no_perplexity:
         read = replace(read, judged=None)
-    how = {
+    how: dict[str, Any] = {
         "method": asked.method,
         "options": options_of(asked),
         "inputs": asked.inputs,
@@ -66,7 +68,10 @@ def prune_model(asked: argparse.Namespace) -> None:
         judged = 0 if read.judged is None else len(read.judged)
         print(plan(model, (count, length), heldout=heldout, judged=judged, **how))
         return
-    report = prune_and_save(model, tokenizer, asked.model, read, {**how, "pattern": pattern}, asked.out, asked.overwrite)
+    if asked.problems is not None:
+        asked.problems.mkdir(parents=True, exist_ok=True)
+    how |= {"pattern": pattern, "problems": asked.problems}
+    report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite)
     if asked.json is not None:
         write_json(asked.json, report)
 

@@ -149,13 +149,14 @@ def plan(
                 starts.append(done)
             done += sum(math.prod(layer_shape(model, name)) for name in stage_names)
         squares = [width**2 for width in widths]
+        # A product A^T A takes half the operations of a general one.
         if correction == "none":  # all stages of a block stream at once
             moment_entries = max(moment_entries, sum(squares))
-            moment_operations += 2 * tokens * sum(squares)
+            moment_operations += tokens * sum(squares)
         elif squares:  # stages one after the other, with G, C and E; on dense inputs nothing has moved at the first
             kept_widths = max(kept_widths, sum(widths))
             moment_entries = max(moment_entries, 3 * max(squares))
-            moment_operations += 2 * tokens * (3 * sum(squares) - (2 * squares[0] if inputs == "dense" else 0))
+            moment_operations += tokens * (4 * sum(squares) - (3 * squares[0] if inputs == "dense" else 0))
             replays += sum(starts) / done / len(blocks)
 
     hidden_width = model.get_input_embeddings().embedding_dim
@@ -163,8 +164,8 @@ def plan(
     bytes_each = next(model.parameters()).element_size()
     at_once = min(jobs, len(blocks))
     streams = 2 if inputs == "dense" else (4 if correction == "model" else 3)
-    if jobs > 1:  # blocks wait for their turn with their inputs
-        streams = len(blocks) + 1
+    if jobs > 1:  # every block at work has its own
+        streams = at_once + 2
     pruning = {
         "hidden states between blocks": streams * tokens * hidden_width * bytes_each,
         "operator inputs kept for the correction": at_once * tokens * kept_widths * bytes_each,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gramian.adapters.methods import METHODS
-from gramian.adapters.methods.fistapruner import SMALLEST, WARM_STARTS, fistapruner
+from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, SMALLEST, WARM_STARTS, fistapruner
 from gramian.solvers import Pattern, TopK, parse_pattern
 
 __all__ = ["check_usage", "command_line", "options_of", "pattern_of"]
@@ -95,6 +95,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     prune.add_argument(
         "--dry-run", action="store_true", help="check everything, list operators, estimate memory and time, stop"
+    )
+    prune.add_argument(
+        "--problems", type=Path, metavar="DIR", help="write every operator's problem, as it was solved, as a problem file there"
     )
     add_json(prune)
 
@@ -208,13 +211,19 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         help="meet the sparsity over a weight as a whole (default for the others)",
     )  # fmt: skip
     paper = parser.add_argument_group("fistapruner only")
-    paper.add_argument("--warm-start", choices=WARM_STARTS, help=f"where the search starts (default {PUBLISHED['warm_start']})")
+    for flag, choices, text in (
+        ("--warm-start", WARM_STARTS, "where the search starts"),
+        ("--coordinates", COORDINATES, "run and round in channels scaled to unit norm, or in the weights as they are"),
+        ("--l1", PENALTIES, "penalty lambda |v_j|, or lambda |v_j| times the norm of channel j"),
+    ):
+        paper.add_argument(flag, choices=choices, help=f"{text} (default {PUBLISHED[flag[2:].replace('-', '_')]})")
     for flag, kind, letter, text in (
         ("--inner-steps", positive, "K", "FISTA steps for each lambda"),
         ("--patience", positive, "T", "end after T lambdas in a row without improvement"),
         ("--threshold", portion, "XI", "raise lambda when rounding makes more than this part of the error"),
         ("--tolerance", nonnegative, "EPSILON", "end when an improvement is relatively smaller than this"),
         ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
+        ("--visits", positive, "N", "try at most N lambdas"),
     ):
         default = PUBLISHED[flag[2:].replace("-", "_")]
         paper.add_argument(flag, type=kind, metavar=letter, help=f"{text} (default {default:g})")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import METHODS
+from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report, versions
 from gramian.adapters.walk import BlockCall, enter, inputs_of, run_block
 from gramian.solvers import NM, Moments, Pattern, Quadratic, Solution, Support, TopK, certify, parse_pattern
@@ -42,6 +44,7 @@ class Job:
     fitted: int  # batches that calibrate; the ones after them are held out
     dtype: torch.dtype
     advance: Callable[[], object]
+    problems: Path | None
 
     def named(self, index: int, operator: str) -> str:
         return f"{self.blocks_path}.{index}.{operator}"
@@ -64,6 +67,7 @@ def prune(
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
+    problems: Path | None = None,
     progress: bool = True,
 ) -> Report:
     """Prune every linear operator inside the blocks of a causal language model, in place, and report on each.
@@ -71,6 +75,7 @@ def prune(
     tokens: calibration windows (n, length), integer. pattern: `"2:4"`, a Pattern, or None for `sparsity` of every
     operator (the method's own grouping: rows for Wanda, the whole matrix otherwise). options: keywords of the method,
     such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
+    problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where X* != X.
 
     inputs, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
     them run at once with the same result) or `pruned` (those of the blocks pruned so far).
@@ -115,7 +120,7 @@ def prune(
     with tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
         job = Job(
             family.stages, family.blocks, frozenset(names), solve, pattern, inputs, correction, fitted,
-            storage_dtype(model), bar.update,
+            storage_dtype(model), bar.update, problems,
         )  # fmt: skip
         dense, calls = enter(model, batches)
         entering = dense
@@ -166,28 +171,28 @@ def prune_block(
     the next block."""
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.correction == "model" else entering
-    targets: dict[tuple[str, ...], Path] = {
-        stage: Path(job.named(index, stage[0]), job.fitted, keep=job.correction != "none") for stage in stages
+    targets: dict[tuple[str, ...], Inflow] = {
+        stage: Inflow(job.named(index, stage[0]), job.fitted, keep=job.correction != "none") for stage in stages
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
     rows: list[OperatorReport] = []
     for stage in stages:
-        path = targets.pop(stage)
+        inflow = targets.pop(stage)
         first = block.get_submodule(stage[0])
         layers = [Layer(job.named(index, name), block.get_submodule(name)) for name in job.wanted(index, stage)]
         if job.correction != "none":
             moved = bool(rows) or source is not entering
             star = inputs_of(first, block, call, entering) if moved else None
-            path.settle(star)
-        rows.extend(prune_layer(job, layer, path) for layer in layers)
+            inflow.settle(star)
+        rows.extend(prune_layer(job, layer, inflow) for layer in layers)
     if job.inputs == "dense":
         return rows, leaving, leaving
     following = run_block(block, call, entering)
     return rows, leaving if job.correction == "model" else following, following
 
 
-class Path:
+class Inflow:
     """What reaches one stage of a block: moments of the calibration batches and of the held-out ones.
 
     Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
@@ -223,11 +228,15 @@ class Path:
         feed(self.name, self.moments[part], inputs, dense)
 
 
-def prune_layer(job: Job, layer: Layer, path: Path) -> OperatorReport:
+def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
     """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
     started = time.perf_counter()
-    problem = layer.problem(path.moments[0])
-    heldout = layer.problem(path.moments[1]) if len(path.moments) > 1 else None
+    problem = layer.problem(inflow.moments[0])
+    heldout = layer.problem(inflow.moments[1]) if len(inflow.moments) > 1 else None
+    if job.problems is not None:
+        metadata = {"operator": layer.name, "inputs": job.inputs, "correction": job.correction}
+        file = job.problems / f"{layer.name}.safetensors"
+        write_problem(file, problem, tokens=inflow.moments[0].tokens, metadata=metadata)
     solution = job.solve(problem, job.pattern)
     layer.assign(solution.weights, job.dtype)
     stored = solver_array(layer.weight.to(torch.float64))

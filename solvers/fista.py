@@ -29,6 +29,10 @@ class FISTA:
     points uphill (<y_k - x_{k+1}, x_{k+1} - x_k> > 0, O'Donoghue and Candes 2015) starts its momentum anew; rows are
     separate problems, so each decides for itself.
 
+    With `scaled` the step of channel j is 1 / (L' G_jj), L' bounding the unit-diagonal Gram's largest eigenvalue: the
+    very same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the very same problem. On layers, whose channels
+    differ much in size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
+
     Two departures from FISTAPruner's Eq. (4) as printed. Its (4d) takes the momentum from the extrapolated point, which
     loses the O(1/k^2) rate (counterexample: G = diag(1, 1/800)); here it is taken between prox points. And it returns
     the extrapolated point, which has no exact zeros; here the prox point is returned. The gradient uses X* on both
@@ -36,20 +40,24 @@ class FISTA:
     """
 
     restart: bool = True
+    scaled: bool = False
 
     def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
         return FistaState(start, start, full((problem.shape[0], 1), 1.0, problem.anchor))
 
     def step(self, problem: Quadratic, term: Term, state: FistaState) -> FistaState:
         xp = namespace(state.point)
-        lipschitz = problem.lipschitz
+        lipschitz = problem.unit_lipschitz if self.scaled else problem.lipschitz
         step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
+        if self.scaled:
+            step = step / problem.unit_scale**2
         point = term.prox(state.ahead - step * problem.gradient(state.ahead), step)
         move = point - state.point
         momentum = 0.5 * (1 + xp.sqrt(1 + 4 * state.momentum**2))
         inertia = (state.momentum - 1) / momentum
         if self.restart:
-            uphill = xp.sum((state.ahead - point) * move, axis=1, keepdims=True) > 0
+            back = (state.ahead - point) / step if self.scaled else state.ahead - point  # the metric of the step
+            uphill = xp.sum(back * move, axis=1, keepdims=True) > 0
             momentum = xp.where(uphill, xp.ones_like(momentum), momentum)
             inertia = xp.where(uphill, xp.zeros_like(inertia), inertia)
         return FistaState(point, point + inertia * move, momentum)

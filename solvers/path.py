@@ -53,7 +53,7 @@ def lasso_path(
     points: list[PathPoint] = []
     start = namespace(problem.anchor).zeros_like(problem.anchor)
     for weight in weights:
-        solution = solve(problem, L1(weight), solver or FISTA(), start=start, tol=tol, max_steps=max_steps)
+        solution = solve(problem, L1(weight), solver or FISTA(scaled=True), start=start, tol=tol, max_steps=max_steps)
         points.append(PathPoint(weight, solution))
         start = solution.weights
     return points
@@ -97,7 +97,7 @@ def lasso_to_sparsity(
     """
     xp = namespace(problem.anchor)
     target = TopK(sparsity).zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
-    solver = solver or FISTA()
+    solver = solver or FISTA(scaled=True)
     upper = lambda_max(problem, per_row=per_row)
     upper = xp.where(upper > 0, upper, xp.ones_like(upper))  # nothing to fit: zero is optimal at any lambda
     smallest = SMALLEST * upper

@@ -133,17 +133,12 @@ class Quadratic:
         A power iteration would be an estimate from below, and a step longer than 1/L may diverge; the excess here is at
         most p^(1/16), in practice a few per cent, because real Grams have few large eigenvalues.
         """
-        xp = namespace(self.gram)
-        power, bound = self.gram, 1.0
-        for exponent in (1.0, 0.5, 0.25, 0.125):
-            norm = float(xp.sqrt(xp.sum(power * power)))
-            if norm == 0:
-                return 0.0
-            bound *= norm**exponent
-            if exponent > 0.125:
-                power = power / norm  # norms of powers of a normalised matrix neither overflow nor vanish
-                power = power @ power
-        return bound * (1 + self.shape[1] * float(xp.finfo(self.gram.dtype).eps))
+        return spectral_bound(self.gram)
+
+    @cached_property
+    def unit_lipschitz(self) -> float:
+        """The same bound for the Gram in unit-diagonal coordinates."""
+        return spectral_bound(self.gram / self.unit_scale / self.unit_scale[:, None])
 
     # -- problems made of this one -----------------------------------------------------------------------------------
 
@@ -156,6 +151,7 @@ class Quadratic:
             raise ValueError(f"a ridge must be at least zero everywhere but is {ridge}")
         return replace(self, gram=self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal)
 
+    @cached_property
     def unit_scale(self) -> Array:
         """Channel norms `s_j = sqrt(G_jj)` (p,); one for a dead channel, which stays as it is."""
         xp = namespace(self.gram)
@@ -168,7 +164,7 @@ class Quadratic:
         A term must follow its problem: `term.rescaled(s)` turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so the model
         is unchanged. Conditioning improves 3 to 10 times on real layers.
         """
-        scale = self.unit_scale()
+        scale = self.unit_scale
         slope = None if self.slope is None else self.slope / scale
         return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor), scale
 
@@ -183,3 +179,18 @@ class Quadratic:
     def double(self) -> Quadratic:
         """The problem in float64, where certificates are judged."""
         return self.astype(namespace(self.anchor).float64)
+
+
+def spectral_bound(matrix: Array) -> float:
+    """|A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
+    xp = namespace(matrix)
+    power, bound = matrix, 1.0
+    for exponent in (1.0, 0.5, 0.25, 0.125):
+        norm = float(xp.sqrt(xp.sum(power * power)))
+        if norm == 0:
+            return 0.0
+        bound *= norm**exponent
+        if exponent > 0.125:
+            power = power / norm  # powers of a normalised matrix neither overflow nor vanish
+            power = power @ power
+    return bound * (1 + matrix.shape[0] * float(xp.finfo(matrix.dtype).eps))

@@ -36,8 +36,9 @@ class L1:
         xp = namespace(weights)
         return xp.sum(self.weight_like(weights) * xp.abs(weights), axis=1)
 
-    def prox(self, weights: Array, step: float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + step h(V): soft threshold at step * lambda, zero on the threshold itself."""
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """argmin_V 1/2 |V - U|^2 + step h(V): soft threshold at step * lambda, zero on the threshold itself. A step per
+        channel (p,) is the same in the metric 1 / step."""
         xp = namespace(weights)
         size = xp.abs(weights) - step * self.weight_like(weights)
         return xp.sign(weights) * xp.where(size > 0, size, xp.zeros_like(size))
@@ -66,7 +67,7 @@ class Support:
         if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
             raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
 
-    def prox(self, weights: Array, step: float) -> Array:
+    def prox(self, weights: Array, step: Array | float) -> Array:
         """The projection: weights off the support become zero."""
         xp = namespace(weights)
         return xp.where(self.mask, weights, xp.zeros_like(weights))

@@ -8,9 +8,11 @@ from gramian.adapters.methods.baselines import magnitude, wanda
 from gramian.solvers import FISTA, L1, Pattern, Quadratic, Solution, Status, Support, certify, sparsegpt
 from gramian.solvers._xp import Array, namespace
 
-__all__ = ["WARM_STARTS", "fistapruner"]
+__all__ = ["COORDINATES", "PENALTIES", "WARM_STARTS", "fistapruner"]
 
 WARM_STARTS = ("dense", "magnitude", "wanda", "sparsegpt")
+COORDINATES = ("unit", "raw")
+PENALTIES = ("plain", "scaled")
 SMALLEST = 1e-7  # of lambda_max, the lower end of the search
 
 
@@ -57,7 +59,7 @@ def fistapruner(
     xp = namespace(problem.anchor)
     judge = problem.double
     exact, scale = judge.rescaled() if coordinates == "unit" else (judge, xp.ones_like(judge.diagonal))
-    channel = judge.unit_scale() if l1 == "scaled" else xp.ones_like(scale)
+    channel = judge.unit_scale if l1 == "scaled" else xp.ones_like(scale)
     unit = L1((channel / scale)[None, :])  # the term at lambda = 1, in working coordinates
     top = float(xp.max(unit.polar(exact.at_zero[1])))  # lambda_max
     work = exact.astype(xp.float32)
@@ -126,10 +128,10 @@ def check_options(
     """Raises ValueError for the first option out of range."""
     if warm_start not in WARM_STARTS:
         raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)} but is {warm_start!r}")
-    if coordinates not in ("unit", "raw"):
-        raise ValueError(f"coordinates must be 'unit' or 'raw' but is {coordinates!r}")
-    if l1 not in ("plain", "scaled"):
-        raise ValueError(f"l1 must be 'plain' or 'scaled' but is {l1!r}")
+    if coordinates not in COORDINATES:
+        raise ValueError(f"coordinates must be one of {', '.join(COORDINATES)} but is {coordinates!r}")
+    if l1 not in PENALTIES:
+        raise ValueError(f"l1 must be one of {', '.join(PENALTIES)} but is {l1!r}")
     if min(inner_steps, patience, visits) < 1:
         raise ValueError(f"inner_steps, patience and visits must be at least 1 but are {inner_steps}, {patience}, {visits}")
     if not (0 <= threshold <= 1 and SMALLEST <= first_lambda <= 1):
