@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.calibration import SOURCES, Tokens, builtin_text, calibration_tokens, text_windows
 from gramian.adapters.checkpoint import check_output, load_model, save_model
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
-from gramian.adapters.families import operator_names
+from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.pipeline import check_weights, prune
@@ -46,6 +47,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     check_result(asked.json)
     check_source(asked.calibration)
     check_text(asked.evaluate)
+    check_family(asked.model)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     pattern = pattern_of(asked)
@@ -197,6 +199,14 @@ def check_text(path: Path | None) -> None:
     """Raise FileNotFoundError, before any work, if there is no such file."""
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"no text file {str(path)!r}")
+
+
+def check_family(source: str) -> None:
+    """Raise ValueError, before weights are read, for a local model of a family that has no row."""
+    config = Path(source).expanduser() / "config.json"
+    if config.is_file():
+        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):  # loading says what is wrong with it
+            family_named(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
 
 
 def check_source(source: str) -> None:

@@ -1,6 +1,8 @@
 """Perplexity on given tokens, and whether two models differ on them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,17 +39,13 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch: int = 1,
     check_windows(model, windows)
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress) as bar:
-            _check_head(model, head, windows[:1, :8])
-            losses = []
-            for chunk in windows.split(batch):
-                losses.append(_losses(model, head, chunk))
-                bar.update(len(chunk))
-    finally:
-        model.train(training)
+    losses = []
+    bar = tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress)
+    with bar, eval_mode(model), torch.no_grad():
+        _check_head(model, head, windows[:1, :8])
+        for chunk in windows.split(batch):
+            losses.append(_losses(model, head, chunk))
+            bar.update(len(chunk))
     joined = torch.cat(losses)
     return Perplexity(joined.double().mean().exp().item(), joined)
 
@@ -61,6 +59,17 @@ def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
         raise ValueError(f"losses are of {a.tokens} and {b.tokens} tokens: evaluate both models on the same windows")
     difference = a.losses.double() - b.losses.double()
     return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
+
+
+@contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """While open, no dropout and the like; then the mode the model was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 class _Head(NamedTuple):

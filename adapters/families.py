@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["FAMILIES", "Family", "blocks_of", "family_of", "operator_names"]
+__all__ = ["FAMILIES", "Family", "blocks_of", "family_named", "family_of", "operator_names"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,12 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(model: nn.Module) -> Family:
     """The row for a Hugging Face model by its `config.model_type`; ValueError if there is none."""
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in FAMILIES:
+    return family_named(getattr(getattr(model, "config", None), "model_type", None))
+
+
+def family_named(model_type: str | None) -> Family:
+    """The row of a model type; a ValueError that says what is supported, and how to go on, if there is none."""
+    if model_type is None or model_type not in FAMILIES:
         raise ValueError(
             f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. Add a row to "
             "gramian.adapters.families.FAMILIES (path of the block list, operators by stage), or prune single layers "

@@ -47,7 +47,7 @@ class Layer:
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"the weight of {self.name} holds NaN or Inf")
         moments = moments or self.moments
-        weight = weight.to(torch.float64)
+        weight = weight.to(torch.float64, copy=True)  # the problem must not change when its answer is written back
         return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
 
     def assign(self, weights: Any, dtype: torch.dtype | None = None) -> None:
@@ -57,10 +57,11 @@ class Layer:
         if tuple(weights.shape) != tuple(target.shape):
             raise ValueError(f"weights are {tuple(weights.shape)} but {self.name} is {tuple(target.shape)}")
         values = weights if isinstance(weights, torch.Tensor) else torch.from_numpy(to_numpy(weights).copy())
+        values = values.to(dtype or target.dtype).to(target.dtype)
         if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"the weights for {self.name} hold NaN or Inf")
+            raise ValueError(f"the weights for {self.name} hold NaN or Inf in {dtype or target.dtype}")
         with torch.no_grad():
-            target.copy_(values.to(dtype) if dtype is not None else values)
+            target.copy_(values)
 
 
 def solver_array(tensor: torch.Tensor) -> Any:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gramian.adapters.calibration import Tokens
 from gramian.adapters.checkpoint import storage_dtype
-from gramian.adapters.evaluate import check_windows
+from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
@@ -117,7 +117,7 @@ def prune(
     last = max(int(name.removeprefix(f"{family.blocks}.").split(".")[0]) for name in names)
     blocks = list(blocks_of(model))[: last + 1]
     results: list[list[OperatorReport]] = []
-    with tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
+    with eval_mode(model), tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
         job = Job(
             family.stages, family.blocks, frozenset(names), solve, pattern, inputs, correction, fitted,
             storage_dtype(model), bar.update, problems,
@@ -260,7 +260,7 @@ def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
 
 
 def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
-    """Raises ValueError, naming the layer, for a weight that is not finite or that the pattern does not divide."""
+    """Raises ValueError, naming it, for a layer that the pattern does not divide or a parameter that is not finite."""
     for name in names:
         weight = Layer(name, model.get_submodule(name)).weight
         if isinstance(pattern, NM):
@@ -268,5 +268,6 @@ def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
                 pattern.check((weight.shape[0], weight.shape[1]))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"the weight of {name} holds NaN or Inf")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"{name} holds NaN or Inf")

@@ -18,13 +18,13 @@ __all__ = ["BlockCall", "enter", "inputs_of", "run_block"]
 
 @dataclass(frozen=True)
 class BlockCall:
-    """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size, because windows
-    of equal length without padding differ in nothing else."""
+    """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size and length,
+    because windows without padding differ in nothing else."""
 
-    by_size: Mapping[int, tuple[tuple[Any, ...], dict[str, Any]]]
+    by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        args, kwargs = self.by_size[hidden.shape[0]]
+        args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
         return block(hidden, *args, **kwargs)
 
 
@@ -36,7 +36,7 @@ def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch
     and without a cache, which would grow with every replay.
     """
     blocks = blocks_of(model)
-    seen: list[dict[int, tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
+    seen: list[dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
     hidden: list[torch.Tensor] = []
     device = next(model.parameters()).device
     with ExitStack() as stack:
@@ -49,21 +49,26 @@ def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch
 
 @contextmanager
 def bypass(
-    block: nn.Module, calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]], hidden: list[torch.Tensor] | None
+    block: nn.Module,
+    calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]],
+    hidden: list[torch.Tensor] | None,
 ) -> Iterator[None]:
     """While open, `block` returns its input and its other arguments are noted."""
 
     def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        calls.setdefault(states.shape[0], (args, kwargs))
+        calls.setdefault((states.shape[0], states.shape[1]), (args, kwargs))
         if hidden is not None:
             hidden.append(states)
         return states
 
+    own = vars(block).get("forward")  # set on the instance by whoever dispatches modules to devices
     block.forward = identity  # type: ignore[method-assign]
     try:
         yield
     finally:
         del block.forward  # the class's own method is visible again
+        if own is not None:
+            block.forward = own  # type: ignore[method-assign]
 
 
 class Reached(Exception):

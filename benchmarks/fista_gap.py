@@ -4,7 +4,8 @@
 
 For every problem file of the chosen width and for sparsity 50 % and 70 %: lambda is found by bisection (one lambda for
 the whole matrix), then the LASSO at that lambda is solved from the dense weights in float64, with steps per channel and,
-if --raw is given, with one step for all. The gap printed is computed again from the returned weights and the file's own moments.
+if --raw is given, with one step for all. The gap printed is computed again from the returned weights and the file's
+moments.
 """
 
 from __future__ import annotations

@@ -39,16 +39,16 @@ class Moments:
         root = None if weights is None else token_roots(weights, star)
         if root is not None:
             star = star * root
-        gram = star.T @ star
-        if not bool(xp.all(xp.isfinite(xp.sum(gram)))):
+        if not bool(xp.all(xp.isfinite(star))):
             raise ValueError("the inputs hold NaN or Inf")
+        gram = star.T @ star
         if dense is not None:
             difference = xp.reshape(xp.astype(inputs, xp.float64) - xp.astype(dense, xp.float64), (-1, self.width))
             if root is not None:
                 difference = difference * root
-            cross, drift = difference.T @ star, difference.T @ difference
-            if not bool(xp.all(xp.isfinite(xp.sum(drift)))):
+            if not bool(xp.all(xp.isfinite(difference))):
                 raise ValueError("the dense inputs hold NaN or Inf")
+            cross, drift = difference.T @ star, difference.T @ difference
             self.cross = cross if self.cross is None else self.cross + cross
             self.drift = drift if self.drift is None else self.drift + drift
         self.gram = gram if self.gram is None else self.gram + gram

@@ -29,7 +29,7 @@ class L1:
 
     def weight_like(self, array: Array) -> Array | float:
         """lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
-        return self.weight if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
+        return float(self.weight) if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
 
     def value(self, weights: Array) -> Array:
         """h per row, (q,)."""

@@ -194,6 +194,20 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
         assert metadata["layer"] == operator.name.split(".")[2]
 
 
+def test_problems_of_a_run_hold_its_corrected_targets(model, tmp_path):
+    """--problems: solved again from the files, every operator comes out as the run reported it, slope and floor included."""
+    out, problems, rows = tmp_path / "out", tmp_path / "problems", tmp_path / "rows.json"
+    assert call("prune", model, "--out", out, *FAST, "--method", "wanda", "--inputs", "dense", "--correction", "layer",
+                "--problems", problems) == 0  # fmt: skip
+    assert read_problem(problems / "model.layers.0.self_attn.q_proj.safetensors")[0].slope is None
+    assert read_problem(problems / "model.layers.0.self_attn.o_proj.safetensors")[0].slope is not None
+    assert call("solve", *sorted(problems.iterdir()), "--method", "wanda", "--json", rows) == 0
+    reported = {row["name"]: row["relative_error"] for row in json.loads((out / "gramian.json").read_text())["operators"]}
+    found = {Path(row["file"]).stem: row["relative_error"] for row in json.loads(rows.read_text())}
+    assert found == pytest.approx(reported, rel=1e-4)
+    assert call("prune", model, "--out", tmp_path / "other", *FAST, "--problems", problems) == 1  # it is not empty
+
+
 def test_solve_rows(model, tmp_path, capsys):
     for name, seed in (("problems", "0"), ("heldout", "1")):
         assert (

@@ -54,7 +54,7 @@ def fistapruner(
       inner budget, because a point that FISTA has carried too far is lost in rounding at any lambda;
     - rounding in `unit` coordinates, and a pattern that is exact to the count under ties.
     """
-    check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, first_lambda, visits)
+    check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, visits)
     pattern.check(problem.shape)
     xp = namespace(problem.anchor)
     judge = problem.double
@@ -68,10 +68,13 @@ def fistapruner(
         return math.sqrt(max(exact.loss(weights), 0.0))
 
     def rounded(weights: Array) -> Array:
-        return Support(pattern.select(xp.abs(weights))).prox(weights, 1.0)
+        score = xp.where(exact.diagonal > 0, xp.abs(weights), xp.zeros_like(weights))  # dead channels go first
+        return Support(pattern.select(score)).prox(weights, 1.0)
 
     start = xp.astype(starting_point(judge, pattern, warm_start) * scale, xp.float64)
     best = rounded(start)
+    if warm_start != "dense":
+        start = best
     best_error = error_of(best)
     detail = {"warm_start_error": exact.relative_error(best)}
     source: tuple[Array, L1] | None = None  # the LASSO point that `best` was rounded from
@@ -89,6 +92,7 @@ def fistapruner(
         candidate = xp.astype(rounded(point), xp.float64)
         error = error_of(candidate)
         gain = (best_error - error) / best_error
+        enough = start is best and 0 < gain < tolerance  # a gain over a dense start says nothing about gains to come
         ratio = (error - math.sqrt(max(work.loss(point), 0.0))) / error if error > 0 else 0.0
         history.append((steps, error))
         low, high = (weight, high) if ratio > threshold else (low, weight)
@@ -98,7 +102,7 @@ def fistapruner(
         else:
             failures, budget = failures + 1, max(1, budget // 2)
         start = best
-        if 0 < gain < tolerance:
+        if enough:
             break
     if source is not None:
         detail["lasso_gap"] = certify(exact, source[1], source[0]).relative_gap
@@ -122,6 +126,7 @@ def check_options(
     inner_steps: int,
     patience: int,
     threshold: float,
+    tolerance: float,
     first_lambda: float,
     visits: int,
 ) -> None:
@@ -134,6 +139,8 @@ def check_options(
         raise ValueError(f"l1 must be one of {', '.join(PENALTIES)} but is {l1!r}")
     if min(inner_steps, patience, visits) < 1:
         raise ValueError(f"inner_steps, patience and visits must be at least 1 but are {inner_steps}, {patience}, {visits}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
     if not (0 <= threshold <= 1 and SMALLEST <= first_lambda <= 1):
         raise ValueError(
             f"threshold must be in [0, 1] and first_lambda in [{SMALLEST:g}, 1] but they are {threshold} and {first_lambda}"

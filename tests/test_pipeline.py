@@ -1,0 +1,403 @@
+"""`prune` on every family: exact patterns, and every reported error recomputed from plain hooks on whole models."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, VOCABULARY, tiny_model
+from torch import nn
+
+from gramian.adapters import METHODS, Report, Tokens, prune
+from gramian.adapters import pipeline as module_of_prune
+from gramian.adapters.families import family_of, operator_names
+from gramian.adapters.methods import Method
+from gramian.adapters.methods.baselines import magnitude
+from gramian.solvers import Quadratic
+
+LENGTH = 24
+
+
+def some_windows(count: int, seed: int) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+WINDOWS, HELDOUT = some_windows(7, 1), some_windows(5, 2)
+WALKS = [(inputs, correction) for inputs in ("dense", "pruned") for correction in ("none", "layer", "model")]
+QUICK = {"visits": 3, "inner_steps": 8, "warm_start": "wanda"}
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Batches of 3, 3 and 1 windows, and of 3 and 2 held out."""
+    monkeypatch.setattr(module_of_prune, "TOKENS_PER_BATCH", 3 * LENGTH)
+
+
+def run(model: Any, **arguments: Any) -> Report:
+    arguments = {"tokens": WINDOWS, "progress": False} | arguments
+    return prune(model, arguments.pop("tokens"), **arguments)
+
+
+def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], names: Iterable[str] | None = None) -> bool:
+    """Bit for bit, NaN included."""
+    names = before if names is None else names
+    return all(before[name].contiguous().view(torch.uint8).equal(after[name].contiguous().view(torch.uint8)) for name in names)
+
+
+def weight_of(model: nn.Module, name: str) -> np.ndarray:
+    """W (q, p) in float64."""
+    module = model.get_submodule(name)
+    weight = module.weight.detach()
+    return (weight.T if type(module).__name__ == "Conv1D" else weight).double().numpy()
+
+
+def blend(dense: nn.Module, pruned: nn.Module, names: Iterable[str]) -> nn.Module:
+    """The dense model with the named operators replaced by their pruned versions."""
+    mixed = copy.deepcopy(dense)
+    with torch.no_grad():
+        for name in names:
+            mixed.get_submodule(name).weight.copy_(pruned.get_submodule(name).weight)
+    return mixed
+
+
+def flows(model: nn.Module, windows: torch.Tensor, names: list[str]) -> dict[str, np.ndarray]:
+    """What each module receives when the whole model runs, as (tokens, p) in float64."""
+    seen: dict[str, np.ndarray] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, args: seen.__setitem__(name, args[0].reshape(-1, args[0].shape[-1]).double().numpy())
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
+    with torch.no_grad():
+        model.base_model(input_ids=windows, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: str, correction: str) -> dict[str, Any]:
+    """X and X* of every operator, from whole models in which only what the two switches say has been pruned."""
+    family = family_of(dense)
+    found: dict[str, Any] = {}
+    done: list[str] = []  # operators of earlier blocks
+    blocks = dense.get_submodule(family.blocks)
+    for index in range(len(blocks)):
+        entering = done if inputs == "pruned" else []
+        within: list[str] = []  # operators of earlier stages of this block
+        for stage in family.stages:
+            names = [f"{family.blocks}.{index}.{operator}" for operator in stage]
+            target = flows(blend(dense, pruned, [] if correction == "model" else entering), windows, names)
+            star = target
+            if correction != "none":
+                star = flows(blend(dense, pruned, [*entering, *within]), windows, names)
+            found |= {name: (target[name], star[name]) for name in names}
+            within += names
+        done = done + within
+    return found
+
+
+def relative_error(dense: nn.Module, pruned: nn.Module, name: str, target: np.ndarray, star: np.ndarray) -> float:
+    outputs = target @ weight_of(dense, name).T
+    return float(np.sum((star @ weight_of(pruned, name).T - outputs) ** 2) / np.sum(outputs**2))
+
+
+def check_errors(dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str) -> None:
+    for windows, field in ((WINDOWS, "relative_error"), (HELDOUT, "heldout_error")):
+        expected = paths(dense, pruned, windows, inputs, correction)
+        for row in report.operators:
+            value = relative_error(dense, pruned, row.name, *expected[row.name])
+            np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_family_and_method(model_type, method):
+    """Exact pattern, honest errors, and nothing but the operators' weights changed."""
+    model, dense = tiny_model(model_type), tiny_model(model_type)
+    before = parameters(model)
+    options = QUICK if method == "fistapruner" else None
+    report = run(model, method=method, options=options, heldout=HELDOUT)
+    names = operator_names(model)
+    assert [row.name for row in report.operators] == names
+    for row in report.operators:
+        weight = weight_of(model, row.name)
+        zeros = weight == 0
+        assert row.shape == weight.shape and row.sparsity == np.mean(zeros) == 0.5
+        assert np.all(np.sum(zeros, axis=1) == weight.shape[1] // 2) or method != "wanda"
+        assert not np.array_equal(weight, weight_of(dense, row.name))
+    assert report.sparsity == 0.5
+    untouched = set(before) - {f"{name}.weight" for name in names}
+    assert len(untouched) > 2 and same(before, parameters(model), untouched)
+    check_errors(dense, model, report, METHODS[method].inputs, METHODS[method].correction)
+
+
+@pytest.mark.parametrize(("inputs", "correction"), WALKS)
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2", "opt"])
+def test_errors_are_about_the_inputs_and_targets_asked_for(model_type, inputs, correction):
+    model, dense = tiny_model(model_type), tiny_model(model_type)
+    report = run(model, method="sparsegpt", inputs=inputs, correction=correction, heldout=HELDOUT)
+    assert (report.settings["inputs"], report.settings["correction"]) == (inputs, correction)
+    check_errors(dense, model, report, inputs, correction)
+
+
+def test_the_walks_differ():
+    """Else the tests above could not tell them apart; with dense inputs the dense model is the dense layer."""
+    errors = {}
+    for walk in WALKS:
+        report = run(tiny_model("llama"), method="sparsegpt", inputs=walk[0], correction=walk[1])
+        errors[walk] = tuple(row.relative_error for row in report.operators)
+    assert errors["dense", "layer"] == errors["dense", "model"]
+    assert len(set(errors.values())) == len(WALKS) - 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("pattern", "kept", "group"), [("2:4", 2, 4), ("1:4", 1, 4), ("4:8", 4, 8)])
+def test_group_patterns_are_exact(method, pattern, kept, group):
+    model = tiny_model("gpt2")
+    options = QUICK if method == "fistapruner" else None
+    report = run(model, method=method, pattern=pattern, options=options)
+    for row in report.operators:
+        weight = weight_of(model, row.name)
+        counts = np.sum((weight != 0).reshape(-1, group), axis=1)
+        assert np.all(counts <= kept) and row.pattern == pattern and row.sparsity == np.mean(weight == 0)
+        assert np.all(counts == kept) or method == "fistapruner"  # whose LASSO may have zeros of its own
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, inputs: str, correction: str) -> dict[int, Quadratic]:
+    """A method `spy` that prunes by magnitude and notes the problems it is given, in order."""
+    problems: dict[int, Quadratic] = {}
+
+    def spy(problem, pattern):
+        problems[len(problems)] = problem
+        return magnitude(problem, pattern)
+
+    monkeypatch.setitem(METHODS, "spy", Method(spy, inputs, correction))
+    return problems
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_correction_reaches_the_solver(model_type, monkeypatch):
+    """The gradient at W is W (X* - X)^T X*: zero for what comes first in a block, not for what follows."""
+    problems = spied(monkeypatch, "dense", "layer")
+    model, dense = tiny_model(model_type), tiny_model(model_type)
+    report = run(model, method="spy")
+    first = family_of(model).stages[0]
+    expected = paths(dense, model, WINDOWS, "dense", "layer")
+    for row, problem in zip(report.operators, problems.values(), strict=True):
+        target, star = expected[row.name]
+        gram = star.T @ star
+        np.testing.assert_allclose(problem.gram, gram, rtol=1e-4, atol=1e-5 * np.max(gram))
+        np.testing.assert_array_equal(problem.anchor, weight_of(dense, row.name))
+        if row.name.endswith(first):
+            assert problem.slope is None
+        else:
+            slope = weight_of(dense, row.name) @ ((star - target).T @ star)
+            np.testing.assert_allclose(problem.slope, slope, rtol=1e-3, atol=1e-4 * np.max(np.abs(slope)))
+            assert np.linalg.norm(slope) > 1e-2 * np.linalg.norm(problem.at_zero[1])
+
+
+def test_without_correction_no_problem_has_a_slope(monkeypatch):
+    for inputs in ("dense", "pruned"):
+        problems = spied(monkeypatch, inputs, "none")
+        run(tiny_model("llama"), method="spy")
+        assert len(problems) == 14 and all(problem.slope is None for problem in problems.values())
+
+
+@pytest.mark.parametrize("model_type", ["gemma3_text", "gpt2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_parallel_equals_serial_and_both_repeat(model_type, method):
+    options = QUICK if method == "fistapruner" else None
+    results = []
+    for jobs in (1, 1, 2, 5):
+        model = tiny_model(model_type)
+        report = run(model, method=method, options=options, inputs="dense", jobs=jobs, heldout=HELDOUT)
+        rows = [(row.name, row.relative_error, row.heldout_error, row.residual, row.detail) for row in report.operators]
+        results.append((parameters(model), rows))
+    for weights, rows in results[1:]:
+        assert same(results[0][0], weights) and rows == results[0][1]
+
+
+def test_repeats_with_pruned_inputs():
+    results = []
+    for _ in range(2):
+        model = tiny_model("gemma3_text")
+        run(model, method="sparsegpt")
+        results.append(parameters(model))
+    assert same(*results)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_is_not_selected_stays(jobs):
+    model, dense = tiny_model("gemma3_text"), tiny_model("gemma3_text")
+    selection: dict[str, Any] = {"include": r"layers\.[01]\.", "exclude": "(q|v|gate|down)_proj"}
+    report = run(model, options=QUICK, jobs=jobs, heldout=HELDOUT, **selection)
+    names = operator_names(dense, **selection)
+    assert [row.name for row in report.operators] == names and len(names) == 6
+    chosen = {f"{name}.weight" for name in names}
+    before, after = parameters(dense), parameters(model)
+    assert same(before, after, set(before) - chosen) and all(not before[name].equal(after[name]) for name in chosen)
+    expected = paths(dense, model, WINDOWS, "dense", "layer")  # operators that were not pruned are dense in `model`
+    for row in report.operators:
+        np.testing.assert_allclose(
+            row.relative_error, relative_error(dense, model, row.name, *expected[row.name]), rtol=2e-3
+        )
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_errors_are_judged_after_the_cast(model_type, sparsity):
+    """At sparsity 0 the rounding to bfloat16 is the only error."""
+    model, dense = tiny_model(model_type), tiny_model(model_type)
+    model.config.dtype = torch.bfloat16
+    report = run(model, method="sparsegpt", sparsity=sparsity, inputs="dense", correction="layer", heldout=HELDOUT)
+    assert report.settings["dtype"] == "bfloat16" and model.dtype == torch.float32
+    for name in operator_names(model):
+        weight = model.get_submodule(name).weight.detach()
+        assert weight.equal(weight.bfloat16().float())
+    assert all(row.relative_error > 1e-7 for row in report.operators)
+    check_errors(dense, model, report, "dense", "layer")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_a_model_that_runs_in_another_dtype(model_type, dtype):
+    model, dense = tiny_model(model_type).to(dtype), tiny_model(model_type).to(dtype)
+    for each in (model, dense):
+        each.config.dtype = dtype
+    name = operator_names(model)[0]  # nothing pruned before it, whatever the batches
+    report = run(model, method="magnitude", include=name.replace(".", r"\."))
+    target = flows(dense, WINDOWS, [name])[name]
+    value = relative_error(dense, model, name, target, target)
+    assert value > 1e-3
+    np.testing.assert_allclose(report.operators[0].relative_error, value, rtol=1e-6 if dtype == torch.float64 else 0.02)
+
+
+def test_a_model_in_training_mode_is_calibrated_without_dropout():
+    reference, model = tiny_model("gpt2"), tiny_model("gpt2").train()
+    expected, report = (run(each, method="sparsegpt") for each in (reference, model))
+    assert [row.relative_error for row in report.operators] == [row.relative_error for row in expected.operators]
+    assert same(parameters(reference), parameters(model)) and model.training
+
+
+def test_the_report_says_what_was_done():
+    tokens = Tokens(WINDOWS, "test.txt", seed=4)
+    report = run(tiny_model("llama"), tokens=tokens, method="wanda", pattern="2:4", heldout=HELDOUT)
+    settings = report.settings
+    assert settings["method"] == "wanda" and settings["pattern"] == "2:4" and settings["windows"] == [7, LENGTH]
+    assert settings["heldout_windows"] == [5, LENGTH]
+    assert settings["calibration"] == {"source": "test.txt", "seed": 4, "sha256": tokens.digest}
+    errors = [row.relative_error for row in report.operators]
+    assert report.mean_error == pytest.approx(np.mean(errors))
+    text = str(report)
+    assert all(row.name in text for row in report.operators) and "14 operators, 50.00% zeros" in text
+    assert report.to_dict()["operators"][0]["name"] == "model.layers.0.self_attn.q_proj"
+    assert run(tiny_model("llama"), method="wanda").mean_heldout_error is None
+
+
+def test_no_gradients_are_kept():
+    model = tiny_model("llama")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    run(model, method="wanda")
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+LONG = torch.zeros(1, 129, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, sparsegpt, wanda, magnitude"),
+        ({"inputs": "sparse"}, "inputs must be .* 'sparse'"),
+        ({"correction": "block"}, "correction must be .* 'block'"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"jobs": 2, "inputs": "pruned"}, "jobs is 2"),
+        ({"jobs": 2, "method": "wanda"}, "jobs is 2"),
+        ({"options": {"damping": 0.1}}, "fistapruner has no option 'damping'; it has warm_start, "),
+        ({"method": "wanda", "options": {"x": 1}}, "wanda has no option 'x'; it has none"),
+        ({"options": {"warm_start": "none"}}, "warm_start must be one of"),
+        ({"method": "sparsegpt", "options": {"damping": -1.0}}, "damping"),
+        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\)"),
+        ({"sparsity": -0.1}, "sparsity"),
+        ({"sparsity": float("nan")}, "sparsity"),
+        ({"pattern": "2/4"}, "n:m"),
+        ({"pattern": "5:4"}, "5:4"),
+        ({"pattern": "2:5"}, r"model\.layers\.0\.self_attn\.q_proj: pattern 2:5"),
+        ({"pattern": "2:32"}, r"model\.layers\.0\.mlp\.down_proj: pattern 2:32"),
+        ({"include": "nothing"}, "no operator is left"),
+        ({"exclude": "["}, "not a regular expression"),
+        ({"tokens": torch.full((2, 8), VOCABULARY)}, f"token {VOCABULARY}"),
+        ({"tokens": torch.full((2, 8), -1)}, "token -1"),
+        ({"tokens": torch.zeros(0, 8, dtype=torch.int64)}, "calibration windows"),
+        ({"tokens": torch.zeros(8, dtype=torch.int64)}, "calibration windows"),
+        ({"tokens": torch.zeros(2, 0, dtype=torch.int64)}, "calibration windows"),
+        ({"tokens": torch.zeros(2, 8)}, "expected integers"),
+        ({"tokens": LONG}, "context has 128"),
+        ({"heldout": LONG}, "held-out windows have 129"),
+        ({"heldout": torch.zeros(0, LENGTH, dtype=torch.int64)}, "held-out windows"),
+        ({"heldout": torch.full((1, LENGTH), VOCABULARY)}, "held-out windows hold token"),
+    ],
+)
+def test_bad_arguments_change_nothing(arguments, message):
+    model = tiny_model("llama")
+    before = parameters(model)
+    with pytest.raises(ValueError, match=message):
+        run(model, **arguments)
+    assert same(before, parameters(model))
+    assert not any(module._forward_pre_hooks or "forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize(
+    ("parameter", "named"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight holds NaN or Inf"),
+        ("model.layers.1.self_attn.q_proj.bias", "model.layers.1.self_attn.q_proj.bias holds NaN or Inf"),
+        ("model.embed_tokens.weight", "model.embed_tokens.weight holds NaN or Inf"),
+    ],
+)
+def test_parameters_that_are_not_finite_are_named(parameter, named, value, jobs):
+    model = tiny_model("qwen2")
+    with torch.no_grad():
+        model.get_parameter(parameter).view(-1)[:] = value
+    before = parameters(model)
+    with pytest.raises(ValueError, match=re.escape(named)):
+        run(model, options=QUICK, jobs=jobs)
+    assert same(before, parameters(model))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("parameter", "reached"),
+    [
+        ("model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_proj"),
+        ("model.layers.1.post_attention_layernorm.weight", "model.layers.1.mlp.gate_proj"),
+    ],
+)
+def test_activations_that_overflow_name_the_layer_they_reach(parameter, reached, jobs):
+    model = tiny_model("qwen2")
+    with torch.no_grad():
+        model.get_parameter(parameter)[:] = 3e38  # finite, but what it multiplies is not
+    with pytest.raises(ValueError, match=re.escape(reached) + ": .*NaN or Inf"):
+        run(model, options=QUICK, jobs=jobs)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_heldout_windows_may_have_another_length(model_type):
+    report = run(tiny_model(model_type), method="magnitude", heldout=HELDOUT[:, :-1])
+    assert all(row.heldout_error > 0 for row in report.operators)
+
+
+def test_an_unknown_family_is_refused():
+    with pytest.raises(ValueError, match="no family row for model type 'gemma2'"):
+        run(tiny_model("gemma2"))
