@@ -19,7 +19,6 @@ from gramian.adapters.evaluate import LOGIT_BYTES
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
-from gramian.adapters.methods.fistapruner import fistapruner
 from gramian.adapters.pipeline import TOKENS_PER_BATCH
 from gramian.adapters.report import table
 
@@ -215,7 +214,7 @@ def solver_seconds(method: str, shape: tuple[int, int], options: Mapping[str, An
     sweep = direct + 4 * p**3 / rates.double + COLUMN * p
     if method != "fistapruner":
         return judging + (sweep if method == "sparsegpt" else direct)
-    chosen = {**fistapruner.__kwdefaults__, **options}
+    chosen = {**METHODS[method].defaults, **options}
     visit = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
     return judging + start + 6 * p**3 / rates.single + chosen["visits"] * visit

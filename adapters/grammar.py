@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gramian.adapters.methods import METHODS
-from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, SMALLEST, WARM_STARTS, fistapruner
+from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, SMALLEST, WARM_STARTS
 from gramian.solvers import Pattern, TopK, parse_pattern
 
 __all__ = ["check_usage", "command_line", "options_of", "pattern_of"]
 
-PUBLISHED: dict[str, Any] = fistapruner.__kwdefaults__
+OPTIONS = METHODS["fistapruner"].defaults
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -216,7 +216,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         ("--coordinates", COORDINATES, "run and round in channels scaled to unit norm, or in the weights as they are"),
         ("--l1", PENALTIES, "penalty lambda |v_j|, or lambda |v_j| times the norm of channel j"),
     ):
-        paper.add_argument(flag, choices=choices, help=f"{text} (default {PUBLISHED[flag[2:].replace('-', '_')]})")
+        paper.add_argument(flag, choices=choices, help=f"{text} (default {OPTIONS[flag[2:].replace('-', '_')]})")
     for flag, kind, letter, text in (
         ("--inner-steps", positive, "K", "FISTA steps for each lambda"),
         ("--patience", positive, "T", "end after T lambdas in a row without improvement"),
@@ -225,13 +225,13 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
         ("--visits", positive, "N", "try at most N lambdas"),
     ):
-        default = PUBLISHED[flag[2:].replace("-", "_")]
+        default = OPTIONS[flag[2:].replace("-", "_")]
         paper.add_argument(flag, type=kind, metavar=letter, help=f"{text} (default {default:g})")
 
 
 def options_of(asked: argparse.Namespace) -> dict[str, Any]:
     """The method's options that were given, by the names that its function has for them."""
-    return {name: value for name in PUBLISHED if (value := getattr(asked, name, None)) is not None}
+    return {name: value for name in OPTIONS if (value := getattr(asked, name, None)) is not None}
 
 
 def pattern_of(asked: argparse.Namespace) -> Pattern:

@@ -27,11 +27,17 @@ class Method:
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[Quadratic, Pattern], Solution]:
         """The recipe with its options fixed; ValueError for an option it does not have."""
-        known = list(inspect.signature(self.solve).parameters)[2:]
+        known = self.defaults
         for name in options:
             if name not in known:
                 raise ValueError(f"{self.solve.__name__} has no option {name!r}; it has {', '.join(known) or 'none'}")
         return partial(self.solve, **options)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its options and their defaults: the parameters after problem and pattern."""
+        parameters = list(inspect.signature(self.solve).parameters.values())[2:]
+        return {parameter.name: parameter.default for parameter in parameters}
 
 
 METHODS: dict[str, Method] = {
