@@ -68,6 +68,24 @@ def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> 
     return _windows(_ids(text, tokenizer), tokenizer, length)
 
 
+def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int) -> torch.Tensor:
+    """`text_windows` of a UTF-8 file; a ValueError names it."""
+    if tokenizer is None:
+        raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
+    try:
+        return text_windows(path.read_text(encoding="utf-8"), tokenizer, length)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_source(source: str) -> None:
+    """Raise FileNotFoundError if a calibration source is neither a name nor a file."""
+    if source != "builtin" and not source.startswith("hf:") and not Path(source).expanduser().is_file():
+        raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
+
+
 def calibration_tokens(
     source: str,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -105,11 +123,10 @@ def calibration_tokens(
 
 
 def _read(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, length: int) -> torch.Tensor:
+    check_source(source)
     path = Path(source).expanduser()
     if path.suffix == ".safetensors":
         return _token_file(path)
-    if source != "builtin" and not source.startswith("hf:") and not path.is_file():
-        raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
     if tokenizer is None:
         raise ValueError(
             f"the model has no tokenizer, so the text of {source} cannot be used: give the tokens themselves as "
@@ -119,14 +136,7 @@ def _read(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, 
         return _windows(_dataset_ids(source, tokenizer, samples * length), tokenizer, length)
     if source == "builtin":
         return text_windows(builtin_text(), tokenizer, length)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    try:
-        return text_windows(text, tokenizer, length)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return file_windows(path, tokenizer, length)
 
 
 def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -148,8 +158,6 @@ def _windows(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) ->
 
 
 def _token_file(path: Path) -> torch.Tensor:
-    if not path.is_file():
-        raise FileNotFoundError(f"no calibration tokens {str(path)!r}: expected {SOURCES}")
     try:
         tensors = load_file(path)
     except SafetensorError as error:

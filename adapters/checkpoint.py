@@ -46,8 +46,8 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device, dtype=torch.float64).sum().item()  # moments and certificates are float64
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ValueError(f"device {device!r} cannot be used: {_one_line(error)}") from error
     place = _locate(source)
     try:
@@ -76,17 +76,20 @@ def storage_dtype(model: PreTrainedModel) -> torch.dtype:
     return dtype or next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
 
 
-def check_output(out: str | Path, overwrite: bool) -> None:
-    """Raise, before any work, if a model cannot be saved at `out`.
+def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
+    """Raise, before any work, if a model cannot be saved at `out`, or files not be added to it.
 
-    FileExistsError: it is a file or a directory that is not empty, and not to be overwritten; or the directory that the
-    process runs in, which is never replaced. NotADirectoryError, PermissionError: its parent cannot be written.
+    FileExistsError: it is a file or a directory that is not empty, and not to be overwritten; or something that is not a
+    saved model and would be replaced by one; or the directory that the process runs in, which is never replaced.
+    NotADirectoryError, PermissionError: its parent cannot be written.
     """
     out = Path(out).expanduser().resolve()
     if Path.cwd().is_relative_to(out) or Path.home().is_relative_to(out):
         raise FileExistsError(f"{out} is or contains the current or home directory: choose a new directory")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise FileExistsError(f"{out} exists and is not empty: choose another, or replace it with --overwrite")
+    if out.exists() and not (out.is_dir() and (adding or not any(out.iterdir()) or (out / "config.json").is_file())):
+        raise FileExistsError(f"{out} is not a saved model, so --overwrite does not replace it: choose another")
     parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir():
         raise NotADirectoryError(f"{out} cannot be created: {parent} is a file")
@@ -120,7 +123,8 @@ def save_model(
         if report is not None:
             (draft / "gramian.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
-            shutil.copymode(draft / "config.json", file)
+            if file.is_file():
+                shutil.copymode(draft / "config.json", file)
         _replace(draft, out, aside)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {_one_line(error)}") from error
@@ -238,6 +242,11 @@ def _settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) ->
     """Round the weights to the storage dtype, freeze them, and refuse NaN and Inf."""
     model.config.dtype = storage
     model.requires_grad_(False).eval()
+    if (generation := getattr(model, "generation_config", None)) is not None:
+        try:
+            generation.validate(strict=True)
+        except ValueError:  # it could not be saved again; as a rule a temperature without the sampling it is for
+            generation.do_sample = True
     for name, weight in model.named_parameters():
         if weight.dtype != storage and weight.is_floating_point():
             weight.copy_(weight.to(storage))
@@ -248,11 +257,13 @@ def _settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) ->
 def _write_model(model: PreTrainedModel, folder: Path) -> None:
     storage = storage_dtype(model)
     # Casting each storage once keeps tied weights one tensor; model.to() would round the live buffers as well.
-    cast: dict[int, torch.Tensor] = {}
-    weights = {
-        name: cast.setdefault(weight.data_ptr(), weight.to(storage)) if weight.is_floating_point() else weight
-        for name, weight in model.state_dict().items()
-    }
+    cast: dict[tuple[Any, ...], torch.Tensor] = {}
+    weights = {}
+    for name, weight in model.state_dict().items():
+        same = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype)
+        if same not in cast:
+            cast[same] = weight.to(storage) if weight.is_floating_point() else weight
+        weights[name] = cast[same]
     try:
         model.save_pretrained(folder, state_dict=weights)
     finally:

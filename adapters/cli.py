@@ -64,11 +64,13 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
     if debug:
         yield
         return
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    enable_progress_bars()  # downloads are long work, and the line above silenced them too
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

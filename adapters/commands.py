@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.calibration import SOURCES, Tokens, builtin_text, calibration_tokens, text_windows
+from gramian.adapters.atomic import write_json
+from gramian.adapters.calibration import (
+    Tokens,
+    builtin_text,
+    calibration_tokens,
+    check_source,
+    file_windows,
+    text_windows,
+)
 from gramian.adapters.checkpoint import check_output, load_model, save_model
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
@@ -24,7 +29,7 @@ from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.pipeline import check_weights, prune
 from gramian.adapters.report import Report, table, versions
 
-__all__ = ["Texts", "check_result", "judge_model", "prune_and_save", "prune_model", "texts", "write_json"]
+__all__ = ["Texts", "check_family", "check_result", "judge_model", "prune_and_save", "prune_model", "texts"]
 
 MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
 
@@ -48,6 +53,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     check_source(asked.calibration)
     check_text(asked.evaluate)
     check_family(asked.model)
+    print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     pattern = pattern_of(asked)
@@ -115,18 +121,6 @@ def texts(
     return Texts(drawn, rest, None if judged is None else judged[:MOST_JUDGED], judged_source)
 
 
-def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int) -> torch.Tensor:
-    """All windows of a UTF-8 text file; ValueError, naming it, if it is not that or too short."""
-    if tokenizer is None:
-        raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
-    try:
-        return text_windows(path.read_text(encoding="utf-8"), tokenizer, length)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def prune_and_save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -172,8 +166,10 @@ def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[st
 def judge_model(asked: argparse.Namespace) -> None:
     check_result(asked.json)
     check_text(asked.text)
+    print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    windows = file_windows(asked.text, tokenizer, asked.length)[: asked.windows]
+    length = asked.length or longest_window(model, tokenizer)
+    windows = file_windows(asked.text, tokenizer, length)[: asked.windows]
     result = perplexity(model, windows)
     print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {asked.text}")
     if asked.json is not None:
@@ -189,6 +185,13 @@ def judge_model(asked: argparse.Namespace) -> None:
         write_json(asked.json, figures)
 
 
+def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:
+    """Tokens of text that fit in a window: `most`, or the model's context less the begin token."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
+    begins = tokenizer is not None and tokenizer.bos_token_id is not None
+    return min(most, context - begins)
+
+
 def check_result(path: Path | None) -> None:
     """Raise OSError, before any work, if a result cannot be written at `path`."""
     if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
@@ -202,24 +205,12 @@ def check_text(path: Path | None) -> None:
 
 
 def check_family(source: str) -> None:
-    """Raise ValueError, before weights are read, for a local model of a family that has no row."""
-    config = Path(source).expanduser() / "config.json"
-    if config.is_file():
-        with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):  # loading says what is wrong with it
-            family_named(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
-
-
-def check_source(source: str) -> None:
-    """The same for calibration text, which may be a name instead of a file."""
-    if source != "builtin" and not source.startswith("hf:") and not Path(source).expanduser().is_file():
-        raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON that appears complete or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row."""
+    path = Path(source).expanduser()
+    if source == "demo" or path.is_file():  # a GGUF file takes as long to look into as to load
+        return
     try:
-        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+        model_type = AutoConfig.from_pretrained(source).model_type
+    except Exception:  # loading says what is wrong with it
+        return
+    family_named(model_type)

@@ -10,6 +10,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from gramian.adapters.calibration import Tokens
+
 LOGIT_BYTES = 2**28  # most memory one slice of float32 logits may take
 
 
@@ -26,7 +28,9 @@ class Perplexity:
         return self.losses.numel()
 
 
-def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
+def perplexity(
+    model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True
+) -> Perplexity:
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
     `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits
@@ -35,6 +39,7 @@ def perplexity(model: PreTrainedModel, windows: torch.Tensor, *, batch: int = 1,
     ValueError: windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a
     model that is no causal language model or that makes its logits in a way this function does not know.
     """
+    windows = windows.windows if isinstance(windows, Tokens) else windows
     head = _Head.of(model)
     check_windows(model, windows)
     if batch < 1:
@@ -122,7 +127,10 @@ def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "wi
             raise ValueError(f"{what} hold token {token}, but the model's vocabulary has {config.vocab_size} tokens")
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and windows.shape[1] > context:
-        raise ValueError(f"{what} have {windows.shape[1]} tokens, but the model's context has {context}: shorten them")
+        raise ValueError(
+            f"{what} have {windows.shape[1]} tokens, a begin token included, but the model's context has {context}: "
+            "lower --length"
+        )
 
 
 def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:

@@ -14,27 +14,29 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from gramian.adapters.calibration import Tokens, calibration_tokens
+from gramian.adapters.atomic import write_json
+from gramian.adapters.calibration import Tokens, calibration_tokens, check_source
 from gramian.adapters.checkpoint import check_output, load_model
-from gramian.adapters.commands import check_result, check_source, write_json
+from gramian.adapters.commands import check_family, check_result
 from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
-from gramian.adapters.pipeline import TOKENS_PER_BATCH
 from gramian.adapters.problemfile import read_gram, read_problem, write_problem, write_tensors
 from gramian.adapters.report import figure, table
-from gramian.adapters.walk import enter, run_block
+from gramian.adapters.walk import batches_of, enter, run_block
 from gramian.solvers import Moments, Pattern, Quadratic, Support, certify
 
 __all__ = ["capture_problems", "solve_problems"]
 
 
 def capture_problems(asked: argparse.Namespace) -> None:
-    check_output(asked.out, asked.overwrite)
+    check_output(asked.out, asked.overwrite, adding=True)
     check_source(asked.calibration)
+    check_family(asked.model)
+    print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
     names = operator_names(model, asked.include, asked.exclude)
     tokens = calibration_tokens(
@@ -57,7 +59,7 @@ def capture_problems(asked: argparse.Namespace) -> None:
 def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path, source: str) -> None:
     """One file per operator, from the dense model's activations; the moments of one block exist at a time."""
     family, wanted = family_of(model), set(names)
-    hidden, calls = enter(model, tokens.windows.split(max(1, TOKENS_PER_BATCH // tokens.windows.shape[1])))
+    hidden, calls = enter(model, batches_of(tokens.windows))
     with tqdm(total=len(names), desc="capture", unit="operator") as bar:
         for index, block in enumerate(blocks_of(model)):
             shared: list[tuple[list[Layer], Moments]] = []  # layers of one stage share their input
@@ -98,7 +100,7 @@ def publish(draft: Path, out: Path) -> None:
 def solve_problems(asked: argparse.Namespace) -> None:
     check_result(asked.json)
     if asked.out is not None:
-        check_output(asked.out, asked.overwrite)
+        check_output(asked.out, asked.overwrite, adding=True)
         if len({file.name for file in asked.files}) < len(asked.files):
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
     pattern = pattern_of(asked)
@@ -161,7 +163,7 @@ def judged(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict[st
     certificate = certify(problem, Support(mask), weights)
     return {
         "sparsity": 1 - float(mask.mean()),
-        "relative_error": problem.relative_error(weights),
+        "relative_error": certificate.relative_error,
         "certificate": {
             "residual": certificate.residual,
             "violation": certificate.violation,

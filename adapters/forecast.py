@@ -19,8 +19,8 @@ from gramian.adapters.evaluate import LOGIT_BYTES
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
-from gramian.adapters.pipeline import TOKENS_PER_BATCH
 from gramian.adapters.report import table
+from gramian.adapters.walk import TOKENS_PER_BATCH
 
 __all__ = ["Plan", "PlannedOperator", "Rates", "plan"]
 

@@ -51,7 +51,7 @@ def command_line() -> argparse.ArgumentParser:
         "Minutes on two cores.",
         "  gramian demo\n  gramian demo --out /tmp/sparse-gemma",
     )
-    add_output(demo, "directory for the pruned model (default %(default)s)", default="gramian-demo")
+    add_output(demo, "directory for the pruned model (default %(default)s)", REPLACING, default="gramian-demo")
 
     prune = command(
         "prune",
@@ -65,7 +65,7 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian prune ./model --dry-run                               what it would take, nothing done",
     )
     add_model(prune)
-    add_output(prune, "directory for the pruned model; needed unless --dry-run")
+    add_output(prune, "directory for the pruned model; needed unless --dry-run", REPLACING)
     add_method(prune)
     prune.add_argument(
         "--inputs",
@@ -84,10 +84,12 @@ def command_line() -> argparse.ArgumentParser:
         "--heldout",
         type=natural,
         metavar="N",
-        help="windows of the same source that errors and perplexity are measured on, apart from calibration "
-        "(default: an eighth of --samples, at least 1; 0 for none)",
+        help="windows of the same source that errors and perplexity are measured on, apart from calibration; "
+        "perplexity on the first 8 (default: an eighth of --samples, at least 1; 0 for none)",
     )
-    prune.add_argument("--evaluate", type=Path, metavar="FILE.txt", help="measure perplexity on this text instead")
+    prune.add_argument(
+        "--evaluate", type=Path, metavar="FILE.txt", help="measure perplexity on this text instead, its first 8 windows"
+    )
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
     add_choice(prune)
     prune.add_argument(
@@ -111,7 +113,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_model(perplexity)
     perplexity.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
-    perplexity.add_argument("--length", type=positive, default=1024, help="tokens in a window (default %(default)s)")
+    perplexity.add_argument(
+        "--length", type=positive, help="tokens in a window (default 1024, or the model's context if that is less)"
+    )
     perplexity.add_argument("--windows", type=positive, metavar="N", help="only the first N windows (default: all)")
     add_json(perplexity)
 
@@ -124,7 +128,7 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian capture org/model --include down_proj --calibration other.txt --out heldout",
     )
     add_model(capture)
-    add_output(capture, "directory for the files; --overwrite adds to it, replacing files of the same name", required=True)
+    add_output(capture, "directory for the files", ADDING, required=True)
     add_calibration(capture)
     add_choice(capture, required=True)
 
@@ -146,7 +150,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="PATH",
         help="files, or directories of files, named like the problems and holding `gram_upper` of other text",
     )
-    add_output(solve, "directory for the solutions: files named like the problems, with the tensor `weight`")
+    add_output(solve, "directory for the solutions: files named like the problems, with the tensor `weight`", ADDING)
     add_json(solve)
     return parser
 
@@ -164,9 +168,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, text: str, *, default: str | None = None, required: bool = False) -> None:
+REPLACING = "replace the model that is in DIR; everything there is deleted"
+ADDING = "allow a DIR that is not empty; files of the same name are replaced"
+
+
+def add_output(
+    parser: argparse.ArgumentParser, text: str, replacing: str, *, default: str | None = None, required: bool = False
+) -> None:
     parser.add_argument("--out", type=Path, default=default, required=required, metavar="DIR", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="allow a directory that is not empty")
+    parser.add_argument("--overwrite", action="store_true", help=replacing)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -255,8 +265,16 @@ def check_usage(asked: argparse.Namespace) -> None:
         inputs = asked.inputs or METHODS[asked.method].inputs
         if asked.jobs > 1 and inputs == "pruned":
             asked.usage_error(f"--jobs {asked.jobs} needs --inputs dense: a block with pruned inputs waits for those before it")
+        if asked.dry_run and (asked.json or asked.problems):
+            asked.usage_error("--dry-run writes nothing: leave out --json and --problems")
+        if asked.problems and asked.out and overlap(asked.problems.absolute(), asked.out.absolute()):
+            asked.usage_error("--problems and --out need separate directories")
         if asked.evaluate is not None and asked.no_perplexity:
             asked.usage_error("--evaluate and --no-perplexity contradict each other")
+
+
+def overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 # -- kinds of values: each raises argparse's error, exit code 2, for text that is no such value -----------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -36,18 +37,20 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
     names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every
     token that reaches a module counts, but for padding: where the model is called with a two-dimensional
     `attention_mask`, tokens it marks 0 are left out. Leaving the block removes every hook; the layers stay usable.
+    Every layer has moments of its own, also where several receive the same input.
     Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
     """
     modules = dict(model.named_modules())
     layers: dict[str, Layer] = {}
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         if name not in modules:
             raise ValueError(f"the model has no module {name!r}; names come from model.named_modules()")
         layers[name] = Layer(name, modules[name])
     padding: list[torch.Tensor | None] = [None]
+    bound = inspect.signature(model.forward)
 
     def remember_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask")
+        mask = bound.bind_partial(*args, **kwargs).arguments.get("attention_mask")
         padding[0] = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
 
     def receiver(layer: Layer) -> Callable[[torch.Tensor], None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -22,13 +23,10 @@ from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import METHODS
 from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report, versions
-from gramian.adapters.walk import BlockCall, enter, inputs_of, run_block
+from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
 from gramian.solvers import NM, Moments, Pattern, Quadratic, Solution, Support, TopK, certify, parse_pattern
 
 __all__ = ["prune"]
-
-TOKENS_PER_BATCH = 2048
-
 
 @dataclass(frozen=True)
 class Job:
@@ -58,12 +56,12 @@ def prune(
     tokens: Tokens | torch.Tensor,
     *,
     method: str = "fistapruner",
-    sparsity: float = 0.5,
+    sparsity: float | None = None,
     pattern: str | Pattern | None = None,
     options: Mapping[str, Any] | None = None,
     inputs: str | None = None,
     correction: str | None = None,
-    heldout: torch.Tensor | None = None,
+    heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
@@ -73,8 +71,8 @@ def prune(
     """Prune every linear operator inside the blocks of a causal language model, in place, and report on each.
 
     tokens: calibration windows (n, length), integer. pattern: `"2:4"`, a Pattern, or None for `sparsity` of every
-    operator (the method's own grouping: rows for Wanda, the whole matrix otherwise). options: keywords of the method,
-    such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
+    operator, 0.5 by default (grouped as the method does: rows for Wanda, the whole matrix otherwise). options: keywords of
+    the method, such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
     problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where X* != X.
 
     inputs, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
@@ -97,22 +95,28 @@ def prune(
         raise ValueError(f"correction must be 'none', 'layer' or 'model' but is {correction!r}")
     if jobs < 1 or (jobs > 1 and inputs == "pruned"):
         raise ValueError(f"jobs is {jobs}: at least 1, and only 1 when inputs='pruned', where a block needs its predecessors")
+    if pattern is not None and sparsity is not None:
+        raise ValueError(f"sparsity={sparsity} and pattern={str(pattern)!r} are both given: a pattern has its own sparsity")
     if pattern is None:
-        pattern = TopK(sparsity, per_row=recipe.per_row)
+        pattern = TopK(0.5 if sparsity is None else sparsity, per_row=recipe.per_row)
     elif isinstance(pattern, str):
         pattern = parse_pattern(pattern)
-    windows = tokens.windows if isinstance(tokens, Tokens) else tokens
-    check_windows(model, windows, "calibration windows")
-    if heldout is not None:
-        check_windows(model, heldout, "held-out windows")
+    given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
+    check_windows(model, given.windows, "calibration windows")
+    apart = heldout.windows if isinstance(heldout, Tokens) else heldout
+    if apart is not None:
+        check_windows(model, apart, "held-out windows")
     names = operator_names(model, include, exclude)
     check_weights(model, names, pattern)
     solve = recipe.bind(options or {})
-    batch = max(1, TOKENS_PER_BATCH // windows.shape[1])
-    batches = list(windows.split(batch))
+    width = pattern.group if isinstance(pattern, NM) else 2
+    solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)  # an option out of range is refused now, not in an hour
+    batches = batches_of(given.windows)
     fitted = len(batches)
-    if heldout is not None:
-        batches += heldout.split(batch)
+    if apart is not None:
+        batches += batches_of(apart)
+    if problems is not None:
+        problems.mkdir(parents=True, exist_ok=True)
     family = family_of(model)
     last = max(int(name.removeprefix(f"{family.blocks}.").split(".")[0]) for name in names)
     blocks = list(blocks_of(model))[: last + 1]
@@ -133,17 +137,19 @@ def prune(
     settings: dict[str, Any] = {
         "method": method,
         "pattern": str(pattern),
-        "options": {key: str(value) for key, value in (options or {}).items()},
+        "options": {**recipe.defaults, **(options or {})},
         "inputs": inputs,
         "correction": correction,
-        "windows": list(windows.shape),
-        "heldout_windows": None if heldout is None else list(heldout.shape),
+        "include": include,
+        "exclude": exclude,
+        "jobs": jobs,
+        "windows": list(given.windows.shape),
+        "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
+        "heldout": None if apart is None else {"windows": list(apart.shape), "sha256": Tokens(apart, "").digest},
         "dtype": str(job.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": dict(versions()),
     }
-    if isinstance(tokens, Tokens):
-        settings["calibration"] = {"source": tokens.source, "seed": tokens.seed, "sha256": tokens.digest}
     return Report(tuple(row for rows in results for row in rows), settings, time.perf_counter() - started)
 
 
@@ -151,16 +157,25 @@ def prune_in_parallel(
     job: Job, blocks: list[nn.Module], calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
 ) -> list[list[OperatorReport]]:
     """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
+
+
+    def rows_of(index: int, inputs: list[torch.Tensor]) -> list[OperatorReport]:
+        return prune_block(job, index, blocks[index], calls[index], inputs, inputs)[0]
+
     threads = torch.get_num_threads()
+    futures: list[Future[list[OperatorReport]]] = []
     with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        futures: list[Future[tuple[list[OperatorReport], list[torch.Tensor], list[torch.Tensor]]]] = []
-        for index, block in enumerate(blocks):
-            following = run_block(block, calls[index], hidden)  # before the block is handed over and changes
-            if index >= jobs:
-                futures[index - jobs].result()  # hidden states of no more blocks than are at work
-            futures.append(pool.submit(prune_block, job, index, block, calls[index], hidden, hidden))
-            hidden = following
-        return [future.result()[0] for future in futures]
+        try:
+            for index, block in enumerate(blocks):
+                following = run_block(block, calls[index], hidden)  # before the block is handed over and changes
+                if index >= jobs:
+                    futures[index - jobs].result()  # hidden states of no more blocks than are at work
+                futures.append(pool.submit(rows_of, index, hidden))
+                hidden = following
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 @torch.no_grad()
@@ -176,6 +191,7 @@ def prune_block(
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
+    del receivers  # they hold on to what `targets` lets go of
     rows: list[OperatorReport] = []
     for stage in stages:
         inflow = targets.pop(stage)
@@ -186,6 +202,7 @@ def prune_block(
             star = inputs_of(first, block, call, entering) if moved else None
             inflow.settle(star)
         rows.extend(prune_layer(job, layer, inflow) for layer in layers)
+        del inflow, layers  # before the next stage's moments come to be
     if job.inputs == "dense":
         return rows, leaving, leaving
     following = run_block(block, call, entering)
@@ -237,7 +254,10 @@ def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
         metadata = {"operator": layer.name, "inputs": job.inputs, "correction": job.correction}
         file = job.problems / f"{layer.name}.safetensors"
         write_problem(file, problem, tokens=inflow.moments[0].tokens, metadata=metadata)
-    solution = job.solve(problem, job.pattern)
+    try:
+        solution = job.solve(problem, job.pattern)
+    except ValueError as error:
+        raise ValueError(f"{layer.name}: {error}") from error
     layer.assign(solution.weights, job.dtype)
     stored = solver_array(layer.weight.to(torch.float64))
     mask = stored != 0

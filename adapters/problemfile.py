@@ -12,8 +12,6 @@ hold `gram_upper` alone are moments of other text, for held-out errors.
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gramian.adapters.atomic import write_bytes
 from gramian.solvers import Quadratic
 from gramian.solvers._xp import to_numpy
 
@@ -58,12 +57,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
             single[name] = np.ascontiguousarray(tensor, dtype=np.float32)
         if not np.isfinite(single[name]).all():
             raise ValueError(f"{path}: {name} holds values that are not finite in float32")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        draft.write_bytes(save(single, dict(metadata)))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_bytes(path, save(single, dict(metadata)))
 
 
 def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:

@@ -13,7 +13,14 @@ from torch import nn
 from gramian.adapters.families import blocks_of
 from gramian.adapters.hooks import watch
 
-__all__ = ["BlockCall", "enter", "inputs_of", "run_block"]
+__all__ = ["TOKENS_PER_BATCH", "BlockCall", "batches_of", "enter", "inputs_of", "run_block"]
+
+TOKENS_PER_BATCH = 2048
+
+
+def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
+    """Windows (n, length) in batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
+    return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
 
 
 @dataclass(frozen=True)

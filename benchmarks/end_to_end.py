@@ -10,17 +10,15 @@ first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB. All seven
 Three corrections at three sparsities (FISTAPruner, Appendix E) are compared with a short search from a Wanda start, on
 WikiText-2 alone: nine models are many minutes.
 
-A cell that is in the JSON already is not run again. Differences between two of our models are paired: the mean over
-tokens of the difference of negative log-likelihood, with its standard error.
+A cell that is in the JSON already, with the same keywords, is not run again. Differences between two of our models are
+paired: the mean over tokens of the difference of negative log-likelihood, with its standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +58,8 @@ def cells() -> dict[str, dict[str, Any]]:
         "correction inside layers": {"inputs": "dense", "correction": "layer"},
         "correction to the dense model": {"inputs": "pruned", "correction": "model"},
     }
-    short = {"warm_start": "wanda", "visits": 4}  # enough to compare, not the best that can be had
-    for sparsity in (0.5, 0.2, 0.1):
+    for sparsity, visits in ((0.5, 4), (0.2, 2), (0.1, 2)):
+        short = {"warm_start": "wanda", "visits": visits}  # enough to compare, not the best that can be had
         for name, switches in corrections.items():
             found[f"{100 * sparsity:g}% {name}"] = {**fista, "sparsity": sparsity, "options": short, **switches}
     return found
@@ -104,7 +102,9 @@ def show(results: dict[str, Any], losses: Path) -> None:
             for second in (f"sparsegpt {pattern}", f"wanda {pattern}"):
                 for text in TEXTS:
                     paths = [losses / f"{name} {text}.pt" for name in (first, second)]
-                    if all(path.exists() for path in paths):
+                    if not all(path.exists() for path in paths):
+                        print(f"  {first} - {second}, {text}: per-token losses are missing, delete the cells to run them again")
+                    else:
                         a, b = (Perplexity(0.0, torch.load(path, weights_only=True)) for path in paths)
                         mean, error = paired_difference(a, b)
                         print(f"  {first} - {second}, {text}: {mean:+.4f} +- {error:.4f}")
@@ -116,10 +116,14 @@ def main() -> None:
     parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "end_to_end.json")
     arguments = parser.parse_args()
-    losses = Path(tempfile.gettempdir()) / f"gramian-losses-{os.getuid()}"
-    losses.mkdir(exist_ok=True)
+    losses = arguments.out.with_suffix("")  # per-token losses, a file for each cell and text
+    losses.mkdir(parents=True, exist_ok=True)
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    waiting = {name: keywords for name, keywords in cells().items() if re.search(arguments.cells, name) and name not in results}
+    waiting = {
+        name: keywords
+        for name, keywords in cells().items()
+        if re.search(arguments.cells, name) and results.get(name, {}).get("keywords") != keywords
+    }
     if waiting:
         model, tokenizer = load_model("demo")
         original = {key: value.clone() for key, value in model.state_dict().items()}
@@ -132,7 +136,7 @@ def main() -> None:
     for name, keywords in waiting.items():
         print(f"== {name}", flush=True)
         model.load_state_dict(original)
-        cell: dict[str, Any] = {}
+        cell: dict[str, Any] = {"keywords": keywords}
         if keywords:
             report = prune(model, tokens, heldout=calibration[32:40] if "correction" not in name else None, **keywords)
             cell["report"] = report.to_dict()

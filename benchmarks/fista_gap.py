@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=1e-6)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fista_gap.json")
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for file in sorted(arguments.problems.glob("*.safetensors")):
         problem, metadata = read_problem(file)

@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
     arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(arguments.problems.glob("*.safetensors"))
     peers = json.loads(arguments.peers.read_text())["layers"] if arguments.peers else {}
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The only iteration loop for convex iterative solvers."""
+"""The loop that runs a convex iterative solver until a certificate says that it is done."""
 
 from __future__ import annotations
 

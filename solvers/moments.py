@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gramian.solvers._xp import Array, device, namespace
+from gramian.solvers._xp import Array, namespace
 
 __all__ = ["Moments"]
 
@@ -27,7 +27,8 @@ class Moments:
         """Add a batch of tokens.
 
         inputs: X*, (..., p); leading axes are tokens. dense: X, same shape, or None when it equals X*.
-        weights: optional token weights, one per token, non-negative: each counts as that many, and 0 is padding.
+        weights: optional token weights, one per token, non-negative: each counts as that many (`tokens` is the
+        sum of weights, rounded), and 0 is padding.
         Raises ValueError on another width, on different shapes, and on NaN or Inf, before anything is added.
         """
         if inputs.shape[-1] != self.width:
@@ -52,18 +53,13 @@ class Moments:
             self.cross = cross if self.cross is None else self.cross + cross
             self.drift = drift if self.drift is None else self.drift + drift
         self.gram = gram if self.gram is None else self.gram + gram
-        self.tokens += star.shape[0] if root is None else int(xp.sum(xp.astype(root > 0, xp.int64)))
+        self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
     def require(self) -> Array:
         """The Gram matrix, or a ValueError that says no token was seen."""
         if self.gram is None:
             raise ValueError("no tokens were seen: run the model on some input before asking for its moments")
         return self.gram
-
-    def zeros(self) -> Array:
-        """A (p, p) zero matrix beside the Gram, for whoever needs an explicit `C` or `E`."""
-        gram = self.require()
-        return namespace(gram).zeros_like(gram, device=device(gram))
 
 
 def token_roots(weights: Array, tokens: Array) -> Array:

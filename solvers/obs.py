@@ -33,6 +33,9 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
     factor = xp.astype(factor, problem.anchor.dtype)
     columns = xp.asarray(xp.astype(target.T, problem.anchor.dtype), copy=True)  # (p, q): a column of V is contiguous
     mask = xp.zeros(columns.shape, dtype=xp.bool, device=columns.device)
+    pivots = xp.linalg.diagonal(factor)
+    infinity = xp.full_like(pivots, float("inf"))
+    rank_by = xp.where(problem.diagonal > 0, pivots, infinity)  # dead channels score 0, whatever damping makes of them
     width = columns.shape[0]
     if isinstance(pattern, NM):
         block = pattern.group * max(1, block // pattern.group)
@@ -40,16 +43,15 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
         last = min(first + block, width)
         part = xp.asarray(columns[first:last, :], copy=True)
         errors = xp.zeros_like(part)
-        pivots = xp.linalg.diagonal(factor)[first:last]
-        keep = None if isinstance(pattern, NM) else select_block(pattern, part, pivots, first, width)
+        keep = None if isinstance(pattern, NM) else select_block(pattern, part, rank_by[first:last], first, width)
         for j in range(last - first):
             if isinstance(pattern, NM) and j % pattern.group == 0:
                 chosen = slice(j, j + pattern.group)
-                keep = pattern.select((part[chosen, :] / pivots[chosen][:, None]).T ** 2).T
+                keep = pattern.select((part[chosen, :] / rank_by[first:last][chosen][:, None]).T ** 2).T
             assert keep is not None
             kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
             row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
-            error = (part[j, :] - row) / pivots[j]
+            error = (part[j, :] - row) / pivots[first + j]
             part[j:, :] -= factor[first + j, first + j : last][:, None] * error[None, :]
             part[j, :] = row
             errors[j, :] = error

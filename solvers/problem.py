@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 
 from gramian.solvers._xp import Array, as_floating, device, full, namespace
@@ -21,14 +21,18 @@ class Quadratic:
 
     Anchored at W because in float32 the raw form <V G, V> - 2 <V, Q> loses every digit near the dense weights.
     Rows of V are independent problems that share one Gram. All arrays come from one backend and share one dtype.
+    Raises ValueError for shapes or dtypes that do not fit, NaN or Inf, and a Gram that is no X*^T X* on the face of it.
     """
 
     gram: Array
     anchor: Array
     slope: Array | None = None
     floor: Array | None = None
+    trusted: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, trusted: bool) -> None:
+        if trusted:  # made from a problem that was checked
+            return
         gram, anchor = self.gram, self.anchor
         xp = namespace(gram, anchor, self.slope, self.floor)
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
@@ -149,7 +153,8 @@ class Quadratic:
         diagonal = full((width,), 1.0, self.gram) * ridge
         if not bool(xp.all(diagonal >= 0)):
             raise ValueError(f"a ridge must be at least zero everywhere but is {ridge}")
-        return replace(self, gram=self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal)
+        gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal
+        return Quadratic(gram, self.anchor, self.slope, self.floor, trusted=True)
 
     @cached_property
     def unit_scale(self) -> Array:
@@ -166,18 +171,25 @@ class Quadratic:
         """
         scale = self.unit_scale
         slope = None if self.slope is None else self.slope / scale
-        return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor), scale
+        return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
 
     def astype(self, dtype: object) -> Quadratic:
         """The same problem in another floating dtype of its backend (`xp.float32`, ...); itself when nothing changes."""
         if self.anchor.dtype == dtype:
             return self
         xp = namespace(self.anchor)
-        return Quadratic(*(a if a is None else xp.astype(a, dtype) for a in (self.gram, self.anchor, self.slope, self.floor)))
+        slope = None if self.slope is None else xp.astype(self.slope, dtype)
+        floor = None if self.floor is None else xp.astype(self.floor, dtype)
+        return Quadratic(xp.astype(self.gram, dtype), xp.astype(self.anchor, dtype), slope, floor, trusted=True)
+
+    @property
+    def double(self) -> Quadratic:
+        """The problem in float64, where certificates are judged; itself when it is that already."""
+        # Itself is not cached: an object that holds itself is freed only when the garbage collector comes by.
+        return self if self.anchor.dtype == namespace(self.anchor).float64 else self.as_double
 
     @cached_property
-    def double(self) -> Quadratic:
-        """The problem in float64, where certificates are judged."""
+    def as_double(self) -> Quadratic:
         return self.astype(namespace(self.anchor).float64)
 
 

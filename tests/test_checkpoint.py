@@ -266,7 +266,14 @@ def test_check_output(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(FileExistsError, match="--overwrite"):
         check_output(tmp_path / "file", False)
-    check_output(tmp_path / "file", True)
+    for adding in (False, True):
+        with pytest.raises(FileExistsError, match="not a saved model"):
+            check_output(tmp_path / "file", True, adding)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.tex").write_text("x")
+    check_output(tmp_path / "work", True, adding=True)
+    with pytest.raises(FileExistsError, match="not a saved model"):
+        check_output(tmp_path / "work", True)
     with pytest.raises(NotADirectoryError, match="is a file"):
         check_output(tmp_path / "file" / "model", True)
     monkeypatch.chdir(tmp_path / "empty")
@@ -278,15 +285,13 @@ def test_check_output(tmp_path, monkeypatch):
         check_output(tmp_path / "new", False)
 
 
-def test_new_parents_a_link_and_a_file(tmp_path):
+def test_new_parents_and_a_link(tmp_path):
     model = tiny_model("gpt2")
     save_model(model, None, tmp_path / "a" / "b")
     (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
     assert save_model(model, None, tmp_path / "link", overwrite=True) == tmp_path / "a" / "b"
-    (tmp_path / "file").write_text("x")
-    save_model(model, None, tmp_path / "file", overwrite=True)
-    assert (tmp_path / "link").is_symlink() and load_model(tmp_path / "link") and load_model(tmp_path / "file")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file", "link"]
+    assert (tmp_path / "link").is_symlink() and load_model(tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
 
 
 @pytest.mark.parametrize("failure", [OSError("No space left on device"), SafetensorError("No space left on device")])

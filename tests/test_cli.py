@@ -110,19 +110,25 @@ def test_prune_saves_a_model_that_stock_transformers_loads(model, tmp_path, caps
         (["--method", "magnitude", "--per-row"], {"pattern": "50% per row"}),
         (
             ["--warm-start", "wanda", "--inner-steps", "5", "--patience", "2", "--threshold", "0.2", "--tolerance", "0.01"],
-            {"options": {"warm_start": "wanda", "inner_steps": "5", "patience": "2", "threshold": "0.2", "tolerance": "0.01"}},
+            {"warm_start": "wanda", "inner_steps": 5, "patience": 2, "threshold": 0.2, "tolerance": 0.01, "visits": 12},
         ),
         (["--inputs", "pruned", "--correction", "model"], {"inputs": "pruned", "correction": "model"}),
         (["--jobs", "2", "--dtype", "bfloat16"], {"inputs": "dense", "dtype": "bfloat16"}),
-        (["--heldout", "0"], {"heldout_windows": None}),
+        (["--heldout", "0"], {"heldout": None}),
     ],
 )
 def test_prune_options_reach_the_run(options, settings, model, tmp_path):
     out = tmp_path / "sparse"
     assert call("prune", model, "--out", out, *FAST, "--no-perplexity", "--include", "mlp", *options) == 0
     report = json.loads((out / "gramian.json").read_text())
-    assert settings.items() <= report["settings"].items()
+    assert settings.items() <= {**report["settings"], **report["settings"]["options"]}.items()
     assert "perplexity" not in report and len(report["operators"]) == 6
+
+
+def test_problems_need_a_directory_of_their_own(model, tmp_path):
+    for problems in (tmp_path / "out", tmp_path / "out" / "inside", tmp_path):
+        assert call("prune", model, "--out", tmp_path / "out", *FAST, "--problems", problems) == 2
+    assert call("prune", model, "--dry-run", "--json", tmp_path / "plan.json") == 2
 
 
 def test_choice_of_operators(model, tmp_path):
@@ -143,7 +149,7 @@ def test_calibration_sources(model, text, tmp_path):
         assert call("prune", model, "--out", out, *FAST, *arguments) == 0
         report = json.loads((out / "gramian.json").read_text())
         digests.add(report["settings"]["calibration"]["sha256"])
-        assert report["settings"]["windows"][0] == 4 and report["settings"]["heldout_windows"][0] == 2
+        assert report["settings"]["windows"][0] == 4 and report["settings"]["heldout"]["windows"][0] == 2
         assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == commands.MOST_JUDGED
     assert len(digests) == 3
 

@@ -153,9 +153,3 @@ def test_errors_name_both_sides(xp):
     with pytest.raises(ValueError, match="no tokens were seen"):
         moments.require()
     assert moments.tokens == 0 and moments.gram is None
-
-
-def test_zeros_is_a_matrix_beside_the_gram(xp):
-    moments = collected(xp, (np.ones((3, 2)),), width=2)
-    np.testing.assert_array_equal(xp.numpy(moments.zeros()), np.zeros((2, 2)))
-    assert moments.zeros().dtype == xp.dtype("float64")

@@ -34,7 +34,8 @@ def fistapruner(
     round V to the pattern; if rounding made more than `threshold` of the error, raise lambda, else lower it.
 
     FISTAPruner, Eq. (3), (8) and Algorithm 1, where K = inner_steps, T = patience, xi = threshold, epsilon = tolerance,
-    lambda_0 = first_lambda (here in units of lambda_max, so that scaling the inputs changes nothing). `visits` bounds
+    lambda_0 = first_lambda (here in units of lambda_max, so that scaling the inputs changes nothing); the paper's epsilon
+    is 1e-3 for LLaMA and 1e-6 for OPT. `visits` bounds
     the number of lambdas. Errors are |X* V^T - X W^T|_F, compared in float64; FISTA runs in float32.
 
     warm_start: `dense`, `magnitude`, `wanda` or `sparsegpt`. The result satisfies the pattern and is never worse than
@@ -60,7 +61,7 @@ def fistapruner(
     judge = problem.double
     exact, scale = judge.rescaled() if coordinates == "unit" else (judge, xp.ones_like(judge.diagonal))
     channel = judge.unit_scale if l1 == "scaled" else xp.ones_like(scale)
-    unit = L1((channel / scale)[None, :])  # the term at lambda = 1, in working coordinates
+    unit = L1(channel[None, :]).rescaled(scale)  # the term at lambda = 1, in working coordinates
     top = float(xp.max(unit.polar(exact.at_zero[1])))  # lambda_max
     work = exact.astype(xp.float32)
 
@@ -71,15 +72,17 @@ def fistapruner(
         score = xp.where(exact.diagonal > 0, xp.abs(weights), xp.zeros_like(weights))  # dead channels go first
         return Support(pattern.select(score)).prox(weights, 1.0)
 
-    start = xp.astype(starting_point(judge, pattern, warm_start) * scale, xp.float64)
+    warm = starting_point(judge, pattern, warm_start)
+    start = xp.astype((judge.anchor if warm is None else warm.weights) * scale, xp.float64)
     best = rounded(start)
-    if warm_start != "dense":
+    if warm is not None:
         start = best
     best_error = error_of(best)
     detail = {"warm_start_error": exact.relative_error(best)}
-    source: tuple[Array, L1] | None = None  # the LASSO point that `best` was rounded from
+    detail |= {f"warm_start_{name}": value for name, value in (warm.detail if warm else {}).items()}
+    source: tuple[Array, L1] | None = None  # the LASSO point that `best` was rounded from, or else the last one
     low, high, weight = SMALLEST, 1.0, first_lambda
-    failures, budget, steps = 0, inner_steps, 0
+    failures, budget, steps, improved = 0, inner_steps, 0, False
     history: list[tuple[int, float]] = []
     solver = FISTA()
     while len(history) < visits and failures < patience and best_error > 0 and top > 0:
@@ -98,9 +101,11 @@ def fistapruner(
         low, high = (weight, high) if ratio > threshold else (low, weight)
         weight = math.sqrt(low * high)
         if gain > 0:
-            failures, best, best_error, source = 0, candidate, error, (point, term)
+            failures, best, best_error, improved = 0, candidate, error, True
         else:
             failures, budget = failures + 1, max(1, budget // 2)
+        if gain > 0 or not improved:
+            source = (point, term)
         start = best
         if enough:
             break
@@ -111,12 +116,12 @@ def fistapruner(
     return Solution(weights, Status.SEARCHED, certificate, steps, tuple(history), detail)
 
 
-def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Array:
-    """The weights that the search starts from; `dense` ones are not sparse yet."""
+def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Solution | None:
+    """What the search starts from; None for `dense`, the anchor, which is not sparse yet."""
     if warm_start == "dense":
-        return problem.anchor
+        return None
     choose = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt}[warm_start]
-    return choose(problem.astype(namespace(problem.anchor).float32), pattern).weights
+    return choose(problem.astype(namespace(problem.anchor).float32), pattern)
 
 
 def check_options(
