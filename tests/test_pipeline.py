@@ -294,7 +294,7 @@ def test_the_report_says_what_was_done():
     report = run(tiny_model("llama"), tokens=tokens, method="wanda", pattern="2:4", heldout=HELDOUT)
     settings = report.settings
     assert settings["method"] == "wanda" and settings["pattern"] == "2:4" and settings["windows"] == [7, LENGTH]
-    assert settings["heldout_windows"] == [5, LENGTH]
+    assert settings["heldout"] == {"windows": [5, LENGTH], "sha256": Tokens(HELDOUT, "").digest}
     assert settings["calibration"] == {"source": "test.txt", "seed": 4, "sha256": tokens.digest}
     errors = [row.relative_error for row in report.operators]
     assert report.mean_error == pytest.approx(np.mean(errors))
