@@ -4,16 +4,23 @@ transformers, so that help comes at once."""
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gramian.adapters.argument_types import (
+    expression,
+    fraction,
+    groups,
+    natural,
+    nonnegative,
+    portion,
+    positive,
+    strength,
+)
 from gramian.adapters.methods import METHODS
-from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, SMALLEST, WARM_STARTS
-from gramian.solvers import Pattern, TopK, parse_pattern
+from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
+from gramian.solvers import Pattern, TopK
 
 __all__ = ["check_usage", "command_line", "options_of", "pattern_of"]
 
@@ -49,7 +56,7 @@ def command_line() -> argparse.ArgumentParser:
         "Prune gemma-3-270m (from the extra `demo`) to 50 % zeros with FISTAPruner, calibrated on English text that\n"
         "ships with Python; print perplexity before and after and what every layer lost; save the pruned model.\n"
         "Minutes on two cores.",
-        "  gramian demo\n  gramian demo --out /tmp/sparse-gemma",
+        "  gramian demo\n  gramian demo --out sparse-gemma",
     )
     add_output(demo, "directory for the pruned model (default %(default)s)", REPLACING, default="gramian-demo")
 
@@ -275,55 +282,3 @@ def check_usage(asked: argparse.Namespace) -> None:
 
 def overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-# -- kinds of values: each raises argparse's error, exit code 2, for text that is no such value -----------------------
-
-
-def number(text: str, kind: Callable[[str], Any], admits: Callable[[Any], bool], described: str) -> Any:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not admits(value):  # NaN is never admitted
-        raise argparse.ArgumentTypeError(f"{text!r} is not {described}")
-    return value
-
-
-def positive(text: str) -> int:
-    return number(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def natural(text: str) -> int:
-    return number(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def fraction(text: str) -> float:
-    return number(text, float, lambda value: 0 <= value < 1, "a sparsity in [0, 1), as 0.5")
-
-
-def portion(text: str) -> float:
-    return number(text, float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-
-
-def nonnegative(text: str) -> float:
-    return number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-
-
-def strength(text: str) -> float:
-    return number(text, float, lambda value: SMALLEST <= value <= 1, f"a number in [{SMALLEST:g}, 1]")
-
-
-def groups(text: str) -> Pattern:
-    try:
-        return parse_pattern(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
-    return text
