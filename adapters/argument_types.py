@@ -1,0 +1,63 @@
+"""Kinds of values on a command line: each turns text into one, or raises argparse's error, which is bad usage."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gramian.adapters.methods.fistapruner import SMALLEST
+from gramian.solvers import Pattern, parse_pattern
+
+__all__ = ["expression", "fraction", "groups", "natural", "nonnegative", "portion", "positive", "strength"]
+
+
+def number(text: str, kind: Callable[[str], Any], admits: Callable[[Any], bool], described: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not admits(value):  # NaN is never admitted
+        raise argparse.ArgumentTypeError(f"{text!r} is not {described}")
+    return value
+
+
+def positive(text: str) -> int:
+    return number(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def natural(text: str) -> int:
+    return number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def fraction(text: str) -> float:
+    return number(text, float, lambda value: 0 <= value < 1, "a sparsity in [0, 1), as 0.5")
+
+
+def portion(text: str) -> float:
+    return number(text, float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+
+
+def nonnegative(text: str) -> float:
+    return number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+
+
+def strength(text: str) -> float:
+    return number(text, float, lambda value: SMALLEST <= value <= 1, f"a number in [{SMALLEST:g}, 1]")
+
+
+def groups(text: str) -> Pattern:
+    try:
+        return parse_pattern(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
+    return text
