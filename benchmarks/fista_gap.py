@@ -3,9 +3,9 @@
     python benchmarks/fista_gap.py --problems FOLDER [--tol 1e-6] [--out FILE.json]
 
 For every problem file of the chosen width and for sparsity 50 % and 70 %: lambda is found by bisection (one lambda for
-the whole matrix), then the LASSO at that lambda is solved from the dense weights in float64, with steps per channel and,
-if --raw is given, with one step for all. The gap printed is computed again from the returned weights and the file's
-moments.
+the whole matrix, roughly), then the LASSO at that lambda is solved in float64 from where the search was, with steps per
+channel and, if --raw is given, with one step for all. The gap printed is computed again from the returned weights and
+the file's moments.
 """
 
 from __future__ import annotations
@@ -50,12 +50,15 @@ def main() -> None:
         if problem.shape[1] != arguments.width:
             continue
         for sparsity in (0.5, 0.7):
-            search = lasso_to_sparsity(problem.astype(np.float32), sparsity, tol=1e-3, max_steps=400, width=2e-2)
+            search = lasso_to_sparsity(problem.astype(np.float32), sparsity, tol=1e-2, max_steps=200, width=5e-2)
             weight = float(search.weight[0, 0])
             for scaled in (False, True) if arguments.raw else (True,):
                 started = time.perf_counter()
                 solver = FISTA(scaled=scaled)
-                solution = solve(problem, L1(weight), solver, tol=0.3 * arguments.tol, max_steps=20_000, check_every=50)
+                start = search.solution.weights
+                solution = solve(
+                    problem, L1(weight), solver, start=start, tol=0.5 * arguments.tol, max_steps=20_000, check_every=50
+                )
                 seconds = time.perf_counter() - started
                 weights = solution.weights
                 objective, gap = duality_gap(problem, weights, weight)
