@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from instances import Layer, fractions, layers, normal_layer, planted_lasso, points
-from reference import exact_lasso, lasso_objective
 
+from gramian.proofs.references import exact_lasso, lasso_objective
+from gramian.proofs.strategies import Layer, fractions, layers, normal_layer, planted_lasso, points
 from gramian.solvers import L1, Support, certify
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from instances import Layer, fractions, from_gram, layers, normal_layer, planted_lasso
-from reference import cvxpy_lasso, exact_lasso, lasso_objective
 
+from gramian.proofs.references import cvxpy_lasso, exact_lasso, lasso_objective
+from gramian.proofs.strategies import Layer, fractions, from_gram, layers, normal_layer, planted_lasso
 from gramian.solvers import FISTA, L1, Quadratic, Status, Support, lambda_max, solve
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import Layer, layers, normal_layer
 
 from gramian.adapters.methods import METHODS
 from gramian.adapters.methods.baselines import magnitude, wanda
 from gramian.adapters.methods.fistapruner import WARM_STARTS, fistapruner
+from gramian.proofs.strategies import Layer, layers, normal_layer
 from gramian.solvers import FISTA, L1, NM, Pattern, Quadratic, Solution, Status, TopK, certify, solve, sparsegpt
 
 PATTERNS = [TopK(0.5), TopK(0.5, per_row=True), NM(2, 4), NM(1, 4), TopK(0.8)]

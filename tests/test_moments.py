@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from instances import Layer, layers, normal_layer
 
+from gramian.proofs.strategies import Layer, layers, normal_layer
 from gramian.solvers import Moments, Quadratic
 
 

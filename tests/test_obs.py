@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import Layer, layers, normal_layer
-from reference import obs_sweep
 
+from gramian.proofs.references import obs_sweep
+from gramian.proofs.strategies import Layer, layers, normal_layer
 from gramian.solvers import NM, Quadratic, Status, TopK, sparsegpt
 
 

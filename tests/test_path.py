@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from instances import Layer, from_gram, layers, normal_layer
-from reference import exact_lasso, exact_zeros
 
+from gramian.proofs.references import exact_lasso, exact_zeros
+from gramian.proofs.strategies import Layer, from_gram, layers, normal_layer
 from gramian.solvers import (
     L1,
     Quadratic,

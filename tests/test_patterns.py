@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from instances import scores
-from reference import brute_force_groups
 
+from gramian.proofs.references import brute_force_groups
+from gramian.proofs.strategies import scores
 from gramian.solvers import NM, TopK, parse_pattern
 
 sparsities = st.sampled_from([0.0, 0.01, 0.25, 1 / 3, 0.5, 0.7, 0.9, 0.99])

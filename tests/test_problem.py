@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from instances import Layer, from_gram, layers, normal_layer, points
-from reference import central_gradient
 
+from gramian.proofs.references import central_gradient
+from gramian.proofs.strategies import Layer, from_gram, layers, normal_layer, points
 from gramian.solvers import L1, Moments, Quadratic
 
 
