@@ -44,6 +44,12 @@ def nonnegative(text: str) -> float:
     return number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 
 
+def damping(text: str) -> float | str:
+    if text == "auto":
+        return text
+    return number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0, or auto")
+
+
 def strength(text: str) -> float:
     return number(text, float, lambda value: SMALLEST <= value <= 1, f"a number in [{SMALLEST:g}, 1]")
 

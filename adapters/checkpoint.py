@@ -8,7 +8,6 @@ loaded can execute.
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import secrets
@@ -24,6 +23,9 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.atomic import write_json
+from gramian.adapters.widths import narrow_class, read_widths, unstated_widths, write_widths
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -38,6 +40,7 @@ def load_model(
     `source` is a directory, a `.gguf` file, a hub id `org/name`, or `demo` (see `demo_model_path`). `dtype` is the
     storage dtype: `auto` is the checkpoint's own, for a GGUF file, which is dequantised, bfloat16. It is recorded in
     `model.config.dtype`; the weights are rounded to it once. The model runs in float32 on a CPU, else in that dtype.
+    A directory with widths beside its configuration (see `save_model`) is built in those widths.
 
     FileNotFoundError: no such model. ValueError: unreadable, incomplete, pickled or quantised weights, NaN or Inf
     weights (names the parameter), a model that needs code of its own. OSError: the hub cannot be asked. ImportError:
@@ -107,21 +110,24 @@ def save_model(
 ) -> Path:
     """Save a model, its tokeniser and a report (`gramian.json`) as a directory that stock `from_pretrained` loads.
 
-    Weights are stored as safetensors in `storage_dtype(model)`; the model itself stays as it is. Everything is written
-    to a sibling directory first and renamed at the end: `out` is the complete new model or, after any failure, what it
-    was before. Failures to write raise OSError; existing directories need `overwrite` (see `check_output`).
+    Widths of a shrunk model that its configuration cannot state are recorded beside it, and only `load_model` loads it
+    (`save_structured` has a form for stock classes); a model wider than its configuration says is a ValueError. Weights
+    are stored as safetensors in `storage_dtype(model)`; the model itself stays as it is. Everything is written to a
+    sibling directory first and renamed at the end: `out` is the complete new model or, after any failure, what it was
+    before. Failures to write raise OSError; existing directories need `overwrite` (see `check_output`).
     """
     check_output(out, overwrite)
     out = Path(out).expanduser().resolve()
     draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
     try:
         draft.mkdir(parents=True)
+        write_widths(draft, unstated_widths(model))
         with _quiet_libraries():
             _write_model(model, draft)
             if tokenizer is not None:
                 tokenizer.save_pretrained(draft)
         if report is not None:
-            (draft / "gramian.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            write_json(draft / "gramian.json", report)
         for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
             if file.is_file():
                 shutil.copymode(draft / "config.json", file)
@@ -201,7 +207,9 @@ def _load_weights(
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # else some architectures stay packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
+    factory: Any = narrow_class(config, widths) if widths else AutoModelForCausalLM
+    loaded: Any = factory.from_pretrained(
         place.name,
         config=config,
         dtype=running if storage else "auto",
@@ -217,6 +225,8 @@ def _load_weights(
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
     if info["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
+    if widths and info["unexpected_keys"]:
+        raise ValueError(f"weights of no module: {', '.join(sorted(info['unexpected_keys'])[:3])}")
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)

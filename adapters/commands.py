@@ -67,6 +67,8 @@ def prune_model(asked: argparse.Namespace) -> None:
         "options": options_of(asked),
         "inputs": asked.inputs,
         "correction": asked.correction,
+        "damping": asked.damping,
+        "refit": asked.refit,
         "include": asked.include,
         "exclude": asked.exclude,
         "jobs": asked.jobs,

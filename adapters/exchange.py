@@ -20,10 +20,11 @@ from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.commands import check_family, check_result
 from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
-from gramian.adapters.grammar import options_of, pattern_of
+from gramian.adapters.grammar import damping_of, options_of, pattern_of
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
+from gramian.adapters.methods.estimate import Estimate, Evidence
 from gramian.adapters.problemfile import read_gram, read_problem, write_problem, write_tensors
 from gramian.adapters.report import figure, table
 from gramian.adapters.walk import batches_of, enter, run_block
@@ -106,13 +107,13 @@ def solve_problems(asked: argparse.Namespace) -> None:
     pattern = pattern_of(asked)
     for file in asked.files:  # all are read once before the first is solved, which may take long
         load(file, asked.heldout, pattern)
-    solve = METHODS[asked.method].bind(options_of(asked))
+    estimate = Estimate(METHODS[asked.method].bind(options_of(asked)), damping_of(asked), asked.refit)
     rows: list[dict[str, Any]] = []
     answers: dict[str, np.ndarray] = {}
     for file in tqdm(asked.files, desc=asked.method, unit="problem"):
-        problem, heldout = load(file, asked.heldout, pattern)
+        problem, heldout, tokens = load(file, asked.heldout, pattern)
         started = time.perf_counter()
-        solution = solve(problem, pattern)
+        solution = estimate(problem, pattern, Evidence(tokens))
         seconds = time.perf_counter() - started
         single = np.asarray(solution.weights, dtype=np.float32)  # judged as it is stored
         row = {"file": str(file), "method": asked.method, "pattern": str(pattern), **judged(problem, pattern, single)}
@@ -120,7 +121,8 @@ def solve_problems(asked: argparse.Namespace) -> None:
             row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
         if heldout is not None:
             row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-        rows.append({**row, "status": solution.status.value, "seconds": seconds, "options": options_of(asked)})
+        how = {"options": options_of(asked), "damping": estimate.damping, "refit": estimate.refit}
+        rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
         answers[file.name] = single
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -133,23 +135,24 @@ def solve_problems(asked: argparse.Namespace) -> None:
     print(shown(rows))
 
 
-def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None]:
-    """A problem, and the same operator's problem on held-out text when there is any."""
-    problem, _ = read_problem(file)
+def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
+    """A problem, the same operator's problem on held-out text when there is any, and how many tokens the first is of."""
+    problem, metadata = read_problem(file)
+    tokens = int(metadata.get("tokens", problem.shape[1]))  # unsaid: as few as could be
     try:
         pattern.check(problem.shape)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if not heldout:
-        return problem, None
+        return problem, None, tokens
     candidates = [path / file.name if path.is_dir() else path for path in heldout]
     found = [path for path in candidates if path.name == file.name and path.is_file()]
     if not found:
         raise FileNotFoundError(f"no held-out moments for {file}: expected {file.name} in {', '.join(map(str, heldout))}")
     if problem.slope is not None:  # X* != X: moments of X* alone do not say what the target was
-        return problem, read_problem(found[0])[0]
+        return problem, read_problem(found[0])[0], tokens
     try:
-        return problem, Quadratic(read_gram(found[0]), problem.anchor)
+        return problem, Quadratic(read_gram(found[0]), problem.anchor), tokens
     except ValueError as error:
         raise ValueError(f"{found[0]} does not fit {file}: {error}") from error
 

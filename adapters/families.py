@@ -1,4 +1,5 @@
-"""One row per model family: where its blocks are, and its operators in the order in which activations meet them."""
+"""One row per model family: where its blocks are, its operators in the order in which activations meet them, and the
+depth-2 modules they form."""
 
 from __future__ import annotations
 
@@ -7,18 +8,41 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["FAMILIES", "Family", "blocks_of", "family_named", "family_of", "operator_names"]
+__all__ = ["FAMILIES", "Family", "Structure", "blocks_of", "family_named", "family_of", "operator_names"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A depth-2 module of a block, f(x) = sum over units u of C_u h(P_u x): a unit (a hidden channel, a query head) is some
+    rows P_u of the producers, biases included, and some columns C_u of the consumer.
+
+    producers: dotted paths, each with the levels of its sections of rows, one section after another: rows of a `unit`
+    section belong to single units, rows of a `group` section to groups of units that share them (the keys and values of
+    grouped-query attention). consumer: dotted path. owner: the module whose attributes repeat the widths (the empty path
+    is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
+    configuration states the number of units, of groups, and the unit size; empty where it ties them to something else.
+    """
+
+    owner: str
+    producers: tuple[tuple[str, tuple[str, ...]], ...]
+    consumer: str
+    unit_size: str | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Family:
     """blocks: dotted path from the causal language model to its list of blocks.
     stages: operators of a block as dotted paths; those of one stage receive the very same input, and a stage comes
-    after every stage that its input depends on."""
+    after every stage that its input depends on. structures: the depth-2 modules of a block; none means that units of
+    this family cannot be removed."""
 
     blocks: str
     stages: tuple[tuple[str, ...], ...]
+    structures: tuple[Structure, ...] = ()
 
+
+UNIT, GROUP = ("unit",), ("group",)
 
 GATED = Family(
     "model.layers",
@@ -27,6 +51,21 @@ GATED = Family(
         ("self_attn.o_proj",),
         ("mlp.gate_proj", "mlp.up_proj"),
         ("mlp.down_proj",),
+    ),
+    (
+        Structure(
+            "self_attn",
+            (("self_attn.q_proj", UNIT), ("self_attn.k_proj", GROUP), ("self_attn.v_proj", GROUP)),
+            "self_attn.o_proj",
+            "head_dim",
+            ("num_attention_heads", "num_key_value_heads", "head_dim"),
+        ),
+        Structure(
+            "mlp",
+            (("mlp.gate_proj", UNIT), ("mlp.up_proj", UNIT)),
+            "mlp.down_proj",
+            keys=("intermediate_size",),
+        ),
     ),
 )
 
@@ -44,8 +83,24 @@ FAMILIES: dict[str, Family] = {
             ("fc1",),
             ("fc2",),
         ),
+        (
+            Structure(
+                "self_attn",
+                (("self_attn.q_proj", UNIT), ("self_attn.k_proj", UNIT), ("self_attn.v_proj", UNIT)),
+                "self_attn.out_proj",
+                "head_dim",
+            ),
+            Structure("", (("fc1", UNIT),), "fc2", keys=("ffn_dim",)),
+        ),
     ),
-    "gpt2": Family("transformer.h", (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",))),
+    "gpt2": Family(
+        "transformer.h",
+        (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
+        (
+            Structure("attn", (("attn.c_attn", 3 * UNIT),), "attn.c_proj", "head_dim"),
+            Structure("mlp", (("mlp.c_fc", UNIT),), "mlp.c_proj", keys=("n_inner",)),
+        ),
+    ),
 }
 
 

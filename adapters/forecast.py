@@ -21,6 +21,8 @@ from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS
 from gramian.adapters.report import table
 from gramian.adapters.walk import TOKENS_PER_BATCH
+from gramian.solvers.restricted import BATCH_BYTES
+from gramian.solvers.shrinkage import PILOT_ROWS, STRENGTHS
 
 __all__ = ["Plan", "PlannedOperator", "Rates", "plan"]
 
@@ -28,10 +30,11 @@ LIBRARIES = 600 * 2**20  # what Python, torch and transformers take before any m
 PASSES = 2.0  # a block takes about twice as long as its matrix products alone
 SELECTION = 1.2e-7  # seconds to rank one weight among others
 COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
+EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
 SHORTENED = 0.5  # of FISTAPruner's inner steps are made: its budget halves at failures
 
 # Working arrays of a method beside its problem, float64: how many of the Gram's size, how many of the weight's.
-WORKING = {"fistapruner": (4, 11), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
+WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def plan(
     options: Mapping[str, Any] | None = None,
     inputs: str | None = None,
     correction: str | None = None,
+    damping: float | str | None = None,
+    refit: bool = False,
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
@@ -132,7 +137,11 @@ def plan(
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {name: layer_shape(model, name) for name in names}
-    operators = [PlannedOperator(n, s, solver_seconds(method, s, options or {}, rates, heldout > 0)) for n, s in shapes.items()]
+    damping = recipe.damping if damping is None else damping
+    operators = [
+        PlannedOperator(name, shape, solver_seconds(method, shape, options or {}, rates, heldout > 0, damping, refit))
+        for name, shape in shapes.items()
+    ]
 
     # Per block: widths of what flows into its stages, and what part of the block is computed before each.
     family, blocks = family_of(model), blocks_of(model)
@@ -201,17 +210,35 @@ def layer_shape(model: Any, name: str) -> tuple[int, int]:
 def working_bytes(method: str, shape: tuple[int, int]) -> int:
     """What a method holds beside the moments: its working arrays and the weight in float64."""
     grams, weights = WORKING[method]
-    return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape))
+    factorised = 3 * min(BATCH_BYTES, 2 * shape[0] * shape[1] ** 2) if method == "l0" else 0  # half of the weights kept
+    return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
 
 
-def solver_seconds(method: str, shape: tuple[int, int], options: Mapping[str, Any], rates: Rates, heldout: bool) -> float:
-    """Time to solve one operator and to judge the result, in matrix products, rankings and sweeps."""
+def solver_seconds(
+    method: str,
+    shape: tuple[int, int],
+    options: Mapping[str, Any],
+    rates: Rates,
+    heldout: bool,
+    damping: float | str = 0.0,
+    refit: bool = False,
+) -> float:
+    """Time to solve one operator and to judge the result, in matrix products, rankings, sweeps and factorisations."""
     q, p = shape
     product = 2 * q * p * p  # V G
     judging = (4 + 2 * heldout) * product / rates.double
     ranking = SELECTION * q * p
     direct = ranking + 2 * product / rates.double
     sweep = direct + 4 * p**3 / rates.double + COLUMN * p
+    exact = (p / 2) ** 3 / 3 * 2 / rates.double  # weights of one row, half of them kept
+    judging += q * exact if refit else 0.0
+    if damping == "auto":
+        judging += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
+    if method == "l0":
+        steps = {**METHODS[method].defaults, **options}["steps"]
+        stages = steps / {**METHODS[method].defaults, **options}["stage"]
+        step = product / rates.single + ranking
+        return judging + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
     if method != "fistapruner":
         return judging + (sweep if method == "sparsegpt" else direct)
     chosen = {**METHODS[method].defaults, **options}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gramian.adapters.argument_types import (
+    damping,
     expression,
     fraction,
     groups,
@@ -22,7 +23,7 @@ from gramian.adapters.methods import METHODS
 from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
 from gramian.solvers import Pattern, TopK
 
-__all__ = ["check_usage", "command_line", "options_of", "pattern_of"]
+__all__ = ["check_usage", "command_line", "damping_of", "options_of", "pattern_of"]
 
 OPTIONS = METHODS["fistapruner"].defaults
 
@@ -213,6 +214,14 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 def add_method(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=tuple(METHODS), default="fistapruner", help="(default %(default)s)")
+    group.add_argument(
+        "--damping", type=damping, metavar="D",
+        help="how little to trust the calibration text: 0, a ridge on the change of the weights relative to each "
+        "channel's energy such as 0.03, or auto, chosen layer by layer on text set aside (default: the method's own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--refit", action="store_true", help="at the end, solve for the best weights at the positions the method kept"
+    )
     target = group.add_mutually_exclusive_group()
     target.add_argument(
         "--sparsity", type=fraction, metavar="S", help="part of the weights to set to zero, 0 <= S < 1 (default 0.5)"
@@ -249,6 +258,11 @@ def add_method(parser: argparse.ArgumentParser) -> None:
 def options_of(asked: argparse.Namespace) -> dict[str, Any]:
     """The method's options that were given, by the names that its function has for them."""
     return {name: value for name in OPTIONS if (value := getattr(asked, name, None)) is not None}
+
+
+def damping_of(asked: argparse.Namespace) -> float | str:
+    """What was asked for, else what the method does by default."""
+    return METHODS[asked.method].damping if asked.damping is None else asked.damping
 
 
 def pattern_of(asked: argparse.Namespace) -> Pattern:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,16 @@ from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import METHODS
+from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
 from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report, versions
 from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
-from gramian.solvers import NM, Moments, Pattern, Quadratic, Solution, Support, TopK, certify, parse_pattern
+from gramian.solvers import NM, Moments, Pattern, Quadratic, Support, TopK, certify, parse_pattern
 
 __all__ = ["prune"]
+
+CHOOSING = 4  # one batch in so many chooses the damping
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,11 +41,11 @@ class Job:
     stages: tuple[tuple[str, ...], ...]
     blocks_path: str
     chosen: frozenset[str]
-    solve: Callable[[Quadratic, Pattern], Solution]
+    estimate: Estimate
     pattern: Pattern
     inputs: str
     correction: str
-    fitted: int  # batches that calibrate; the ones after them are held out
+    parts: tuple[int, ...]  # batches that are fitted, then those that choose the damping, then those held out for the report
     dtype: torch.dtype
     advance: Callable[[], object]
     problems: Path | None
@@ -61,6 +67,8 @@ def prune(
     options: Mapping[str, Any] | None = None,
     inputs: str | None = None,
     correction: str | None = None,
+    damping: float | str | None = None,
+    refit: bool = False,
     heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
     exclude: str | None = None,
@@ -74,6 +82,10 @@ def prune(
     operator, 0.5 by default (grouped as the method does: rows for Wanda, the whole matrix otherwise). options: keywords of
     the method, such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
     problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where X* != X.
+
+    damping: trust in the estimated Gram, see `Estimate`: a number, "auto" (then a quarter of the calibration batches, if
+    there are four or more, choose its strength and are then fitted too), or None for the method's own. refit: solve for
+    the best weights on the method's support.
 
     inputs, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
     them run at once with the same result) or `pruned` (those of the blocks pruned so far).
@@ -89,6 +101,8 @@ def prune(
     if recipe is None:
         raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
     inputs, correction = inputs or recipe.inputs, correction or recipe.correction
+    damping = recipe.damping if damping is None else damping
+    check_damping(damping)
     if inputs not in ("dense", "pruned"):
         raise ValueError(f"inputs must be 'dense' or 'pruned' but is {inputs!r}")
     if correction not in ("none", "layer", "model"):
@@ -112,7 +126,8 @@ def prune(
     width = pattern.group if isinstance(pattern, NM) else 2
     solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)  # an option out of range is refused now, not in an hour
     batches = batches_of(given.windows)
-    fitted = len(batches)
+    choosing = len(batches) // CHOOSING if damping == "auto" else 0
+    parts = (len(batches) - choosing, choosing)
     if apart is not None:
         batches += batches_of(apart)
     if problems is not None:
@@ -123,8 +138,8 @@ def prune(
     results: list[list[OperatorReport]] = []
     with eval_mode(model), tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
         job = Job(
-            family.stages, family.blocks, frozenset(names), solve, pattern, inputs, correction, fitted,
-            storage_dtype(model), bar.update, problems,
+            family.stages, family.blocks, frozenset(names), Estimate(solve, damping, refit), pattern, inputs, correction,
+            parts, storage_dtype(model), bar.update, problems,
         )  # fmt: skip
         dense, calls = enter(model, batches)
         entering = dense
@@ -140,6 +155,8 @@ def prune(
         "options": {**recipe.defaults, **(options or {})},
         "inputs": inputs,
         "correction": correction,
+        "damping": damping,
+        "refit": refit,
         "include": include,
         "exclude": exclude,
         "jobs": jobs,
@@ -157,7 +174,6 @@ def prune_in_parallel(
     job: Job, blocks: list[nn.Module], calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
 ) -> list[list[OperatorReport]]:
     """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
-
 
     def rows_of(index: int, inputs: list[torch.Tensor]) -> list[OperatorReport]:
         return prune_block(job, index, blocks[index], calls[index], inputs, inputs)[0]
@@ -187,7 +203,7 @@ def prune_block(
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.correction == "model" else entering
     targets: dict[tuple[str, ...], Inflow] = {
-        stage: Inflow(job.named(index, stage[0]), job.fitted, keep=job.correction != "none") for stage in stages
+        stage: Inflow(job.named(index, stage[0]), job.parts, keep=job.correction != "none") for stage in stages
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
@@ -210,17 +226,17 @@ def prune_block(
 
 
 class Inflow:
-    """What reaches one stage of a block: moments of the calibration batches and of the held-out ones.
+    """What reaches one stage of a block: moments of the batches that are fitted, that choose the damping, and of the rest.
 
     Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
     the stage too, and both enter together.
     """
 
-    def __init__(self, name: str, fitted: int, keep: bool) -> None:
+    def __init__(self, name: str, parts: tuple[int, ...], keep: bool) -> None:
         self.name = name
-        self.fitted = fitted
+        self.ends = list(accumulate(parts))
         self.kept: list[torch.Tensor] | None = [] if keep else None
-        self.moments: list[Moments] = []
+        self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
 
     def receive(self, batch: int, inputs: torch.Tensor) -> None:
         if self.kept is not None:
@@ -239,23 +255,29 @@ class Inflow:
                 self.add(batch, pruned, inputs)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
-        part = 0 if batch < self.fitted else 1
-        while len(self.moments) <= part:
-            self.moments.append(Moments(inputs.shape[-1]))
-        feed(self.name, self.moments[part], inputs, dense)
+        part = bisect_right(self.ends, batch)
+        feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
+
+    @property
+    def calibration(self) -> Moments:
+        """Of all batches that calibrate."""
+        fitted, choosing = self.moments[0], self.moments.get(1)
+        return fitted if choosing is None else fitted.merged(choosing)
 
 
 def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
     """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
     started = time.perf_counter()
-    problem = layer.problem(inflow.moments[0])
-    heldout = layer.problem(inflow.moments[1]) if len(inflow.moments) > 1 else None
+    moments, (fitted, choosing, apart) = inflow.calibration, (inflow.moments.get(part) for part in range(3))
+    problem = layer.problem(moments)
+    heldout = None if apart is None else layer.problem(apart)
+    split = None if choosing is None else (layer.problem(fitted), layer.problem(choosing), fitted.tokens)
     if job.problems is not None:
         metadata = {"operator": layer.name, "inputs": job.inputs, "correction": job.correction}
         file = job.problems / f"{layer.name}.safetensors"
-        write_problem(file, problem, tokens=inflow.moments[0].tokens, metadata=metadata)
+        write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
     try:
-        solution = job.solve(problem, job.pattern)
+        solution = job.estimate(problem, job.pattern, Evidence(moments.tokens, split))
     except ValueError as error:
         raise ValueError(f"{layer.name}: {error}") from error
     layer.assign(solution.weights, job.dtype)

@@ -53,6 +53,8 @@ def cells() -> dict[str, dict[str, Any]]:
         found[f"wanda {name}"] = {"method": "wanda", **target}
         for warm in ("sparsegpt", "wanda"):
             found[f"fistapruner from {warm} {name}"] = {**fista, **target, "options": {"warm_start": warm}}
+        found[f"fistapruner, refit {name}"] = {**fista, **target, "refit": True}
+        found[f"l0 {name}"] = {"method": "l0", **target}
     corrections = {
         "no correction": {"inputs": "dense", "correction": "none"},
         "correction inside layers": {"inputs": "dense", "correction": "layer"},
@@ -98,7 +100,7 @@ def show(results: dict[str, Any], losses: Path) -> None:
     print(table(["model", "pattern", "mean error", "held-out", "WikiText-2", "PTB", "prune s"], rows))
     print("\nPaired differences of negative log-likelihood per token (nats, mean +- standard error; negative: first is better)")
     for pattern in ("50%", "2:4"):
-        for first in (f"fistapruner from sparsegpt {pattern}", f"fistapruner from wanda {pattern}"):
+        for first in (f"l0 {pattern}", f"fistapruner from sparsegpt {pattern}", f"fistapruner from wanda {pattern}"):
             for second in (f"sparsegpt {pattern}", f"wanda {pattern}"):
                 for text in TEXTS:
                     paths = [losses / f"{name} {text}.pt" for name in (first, second)]

@@ -7,7 +7,8 @@ on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ...,
 
 Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
 in float64. Wanda prunes per row as its code does, everything else over the whole matrix. For FISTAPruner also its error
-as a fraction of its warm start's.
+as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say; `l0, undamped` is the
+optimiser. Times are ratios to SparseGPT's in the same run: set one thread (OMP_NUM_THREADS=1) to compare with peers.json.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -22,32 +24,47 @@ from typing import Any
 from tqdm import tqdm
 
 from gramian.adapters.methods import METHODS
+from gramian.adapters.methods.estimate import Estimate, Evidence
 from gramian.adapters.problemfile import read_gram, read_problem
 from gramian.adapters.report import table, versions
 from gramian.solvers import NM, Pattern, Quadratic, TopK
 
 PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
-RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "wanda": ("wanda", {}),
-    "sparsegpt": ("sparsegpt", {}),
-    "fistapruner from wanda": ("fistapruner", {"warm_start": "wanda"}),
-    "fistapruner from sparsegpt": ("fistapruner", {"warm_start": "sparsegpt"}),
+RUNS: dict[str, tuple[str, dict[str, Any], float | str, bool]] = {  # method, its options, damping, refit
+    "wanda": ("wanda", {}, 0.0, False),
+    "sparsegpt": ("sparsegpt", {}, 0.0, False),
+    "sparsegpt, refit": ("sparsegpt", {}, 0.0, True),
+    "fistapruner from wanda": ("fistapruner", {"warm_start": "wanda"}, 0.0, False),
+    "fistapruner from sparsegpt": ("fistapruner", {"warm_start": "sparsegpt"}, 0.0, False),
+    "l0, undamped": ("l0", {}, 0.0, False),
+    "l0": ("l0", {}, "auto", False),
 }
 
 
-def run(method: str, options: dict[str, Any], pattern: Pattern, problem: Quadratic, test: Quadratic) -> dict[str, float]:
-    """One method on one problem: both errors, the time, and the certificate of what came out."""
+def run(
+    asked: tuple[str, dict[str, Any], float | str, bool],
+    pattern: Pattern,
+    problem: Quadratic,
+    tokens: int,
+    test: Quadratic,
+    repeats: int,
+) -> dict[str, float]:
+    """One method on one problem: both errors, the median time, and the certificate of what came out."""
+    method, options, damping, refit = asked
     recipe = METHODS[method]
     if isinstance(pattern, TopK):
         pattern = TopK(pattern.sparsity, per_row=recipe.per_row)
-    started = time.perf_counter()
-    solution = recipe.bind(options)(problem, pattern)
-    seconds = time.perf_counter() - started
+    estimate = Estimate(recipe.bind(options), damping, refit)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        solution = estimate(problem, pattern, Evidence(tokens))
+        seconds.append(time.perf_counter() - started)
     assert pattern.admits(solution.weights != 0)
     return {
         "error": problem.relative_error(solution.weights),
         "test_error": test.relative_error(solution.weights),
-        "seconds": seconds,
+        "seconds": statistics.median(seconds),
         "residual": solution.certificate.residual or 0.0,
         **solution.detail,
     }
@@ -57,11 +74,22 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
+def pattern_peers(peers: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """What the published codes reach on this row's operator and pattern."""
+    return peers.get(row["operator"], {}).get(row["pattern"], {})
+
+
+def seconds_of(rows: list[dict[str, Any]], row: dict[str, Any], name: str) -> float:
+    """The time of another run on this row's operator and pattern."""
+    same = (other for other in rows if (other["operator"], other["pattern"]) == (row["operator"], row["pattern"]))
+    return next(other["seconds"] for other in same if other["run"] == name)
+
+
 def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
     """Every case, then geometric means of ratios."""
     cells = []
     for row in rows:
-        peer = peers.get(row["operator"], {}).get(row["pattern"], {}).get(row["run"])
+        peer = pattern_peers(peers, row).get(row["run"])
         start = row.get("warm_start_error")
         cells.append(
             [
@@ -78,7 +106,7 @@ def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
     for name in RUNS:
         mine = [row for row in rows if row["run"] == name]
         for code in ("wanda", "sparsegpt", "admm", "alps"):
-            pairs = [(row, peers.get(row["operator"], {}).get(row["pattern"], {}).get(code)) for row in mine]
+            pairs = [(row, pattern_peers(peers, row).get(code)) for row in mine]
             known = [(row, peer) for row, peer in pairs if peer]
             if known:
                 fit = [row["error"] / peer["error"] for row, peer in known]
@@ -87,6 +115,11 @@ def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
                     f"{name} / published {code}: calibration {geometric_mean(fit):.3f} ({min(fit):.3f} to {max(fit):.3f}), "
                     f"test {geometric_mean(test):.3f} ({min(test):.3f} to {max(test):.3f})"
                 )
+        times = [(row["seconds"] / seconds_of(rows, row, "sparsegpt"), pattern_peers(peers, row)) for row in mine]
+        if known := [(ratio, found) for ratio, found in times if "alps" in found]:
+            mean = geometric_mean([ratio for ratio, _ in known])
+            theirs = geometric_mean([found["alps"]["seconds"] / found["sparsegpt"]["seconds"] for _, found in known])
+            print(f"{name}: {mean:.1f} times as long as our sparsegpt; published alps {theirs:.1f} times published sparsegpt")
         ratios = [row["error"] / row["warm_start_error"] for row in mine if "warm_start_error" in row]
         if ratios:
             print(f"{name} / its warm start: calibration {geometric_mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
@@ -96,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--peers", type=Path, metavar="FILE")
+    parser.add_argument("--repeats", type=int, default=3, help="timings are medians of so many runs (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,8 +142,8 @@ def main() -> None:
             test = Quadratic(read_gram(arguments.problems / "test" / file.name), problem.anchor)
             operator = f"{metadata['layer']}.{metadata['operator']}"
             for pattern in PATTERNS:
-                for name, (method, options) in RUNS.items():
-                    figures = run(method, options, PATTERNS[pattern], problem, test)
+                for name, asked in RUNS.items():
+                    figures = run(asked, PATTERNS[pattern], problem, int(metadata["tokens"]), test, arguments.repeats)
                     rows.append({"operator": operator, "pattern": pattern, "run": name, **figures})
                     bar.update()
     show(rows, peers)

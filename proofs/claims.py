@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-__all__ = ["Claim", "Counterexample", "Outcome", "Property", "Verdict", "verify"]
+from gramian.proofs.falsify import falsify
+
+__all__ = ["Claim", "Counterexample", "Outcome", "Property", "Verdict", "told", "verify"]
+
+MUTANT_EXAMPLES = 100  # some mutants are caught on one instance in fifty
 
 
 class Verdict(Enum):
@@ -41,26 +44,9 @@ class Property:
 
     def run(self, examples: int, formula: Any = None) -> int:
         """How many examples were run; raises AssertionError, with the smallest failing instance in a note."""
-        count = 0
         using = self.formula if formula is None else formula
-
-        @settings(
-            max_examples=max(1, examples // self.slow),
-            deadline=None,
-            derandomize=True,
-            database=None,
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.explicit, Phase.generate] + ([Phase.shrink] if formula is None else []),
-        )
-        @given(self.given)
-        def every(instance: Any) -> None:
-            nonlocal count
-            count += 1
-            self.holds(instance, using)
-
-        every()
-        return count
+        count = max(1, examples // self.slow)
+        return falsify(self.given, lambda instance: self.holds(instance, using), count, shrink=formula is None)
 
     def catches(self, mutant: str, examples: int) -> bool:
         """Whether some instance shows that this mutant is wrong."""
@@ -123,25 +109,35 @@ class Outcome:
 
 
 def verify(claim: Claim, examples: int = 100) -> Outcome:
-    """Run every property on `examples` instances, every mutant until it is caught, and every counterexample."""
+    """Run every property on `examples` instances, every mutant until it is caught, and every counterexample.
+
+    A mutant is looked for in MUTANT_EXAMPLES instances where `examples` are fewer: a quick run is a less thorough one of
+    what holds, and no weaker a test of whether it could fail.
+    """
     started = time.perf_counter()
     failures: list[str] = []
     ran = caught = mutants = 0
+    tried = max(examples, MUTANT_EXAMPLES)
     for check in claim.properties:
         try:
             ran += check.run(examples)
-        except AssertionError as error:
-            failures.append("\n".join([f"{check.name}: {error}", *getattr(error, "__notes__", ())]))
+        except Exception as error:  # one that is no AssertionError comes from the code that the property is about
+            failures.append("\n".join([f"{check.name}: {told(error)}", *getattr(error, "__notes__", ())]))
         for mutant in check.mutants:
             mutants += 1
-            if check.catches(mutant, examples):
+            if check.catches(mutant, tried):
                 caught += 1
             else:
-                failures.append(f"{check.name}: the mutant '{mutant}' was not caught in {examples} examples")
+                failures.append(f"{check.name}: the mutant '{mutant}' was not caught in {tried} examples")
     for example in claim.counterexamples:
         ran += 1
         try:
             example.check()
-        except AssertionError as error:
-            failures.append(f"{example.name}: the counterexample does not refute the statement: {error}")
+        except Exception as error:
+            failures.append(f"{example.name}: the counterexample does not refute the statement: {told(error)}")
     return Outcome(claim, ran, caught, mutants, time.perf_counter() - started, tuple(failures))
+
+
+def told(error: Exception) -> str:
+    """What an exception says, and of which kind it is unless it is a check that failed."""
+    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ knot of the path an interior point method returns small numbers where the exact 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "exact_zeros",
     "lasso_objective",
     "obs_sweep",
+    "proximal_descent",
 ]
 
 
@@ -38,29 +40,47 @@ def cvxpy_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndar
     return float(problem.value)
 
 
-def exact_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
+def exact_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndarray) -> tuple[np.ndarray, float]:
     """Minimiser (q, p) and minimum of the LASSO, by enumerating supports and signs (3^p candidates per row).
 
-    On support A with signs s the stationary point is v_A = G_AA^+ (X_A^T y - lambda s). Some optimum has independent
+    On support A with signs s the stationary point is v_A = G_AA^+ (X_A^T y - lambda_A s). Some optimum has independent
     columns, so it is among the candidates, and every candidate's objective is an upper bound: the least is the minimum.
+    weight: lambda, one number or an array that broadcasts to (q, p).
     """
     width = inputs.shape[1]
     gram, cross = inputs.T @ inputs, inputs.T @ outputs
     best = np.zeros((outputs.shape[1], width))
+    weight = np.broadcast_to(np.asarray(weight, dtype=float), best.shape)
     least = 0.5 * np.sum(outputs**2, axis=0)
     for size in range(1, width + 1):
         signs = np.array(list(product((-1.0, 1.0), repeat=size)))
         for support in map(list, combinations(range(width), size)):
             inverse = np.linalg.pinv(gram[np.ix_(support, support)], hermitian=True)
             for row in range(outputs.shape[1]):
-                values = (cross[support, row] - weight * signs) @ inverse  # (2^size, size)
+                prices = weight[row, support]
+                values = (cross[support, row] - prices * signs) @ inverse  # (2^size, size)
                 losses = 0.5 * np.sum((values @ inputs[:, support].T - outputs[:, row]) ** 2, axis=1)
-                totals = losses + weight * np.sum(np.abs(values), axis=1)
+                totals = losses + np.abs(values) @ prices
                 k = int(np.argmin(totals))
                 if totals[k] < least[row] - 1e-14 * abs(least[row]):
                     least[row], best[row] = totals[k], 0.0
                     best[row, support] = values[k]
     return best, float(np.sum(least))
+
+
+def proximal_descent(
+    inputs: np.ndarray, outputs: np.ndarray, prox: Callable[[np.ndarray, float], np.ndarray], start: np.ndarray, steps: int
+) -> np.ndarray:
+    """Where so many steps V <- prox(V - grad f(V) / L, 1 / L), with momentum that restarts uphill, take a point."""
+    gram, cross = inputs.T @ inputs, outputs.T @ inputs
+    step = 1 / (float(np.linalg.norm(inputs, 2)) ** 2 or 1.0)
+    point, ahead, count = start, start, 0
+    for _ in range(steps):
+        following = prox(ahead - step * (ahead @ gram - cross), step)
+        count = 0 if np.sum((ahead - following) * (following - point)) > 0 else count + 1
+        ahead = following + count / (count + 3) * (following - point)
+        point = following
+    return point
 
 
 def exact_zeros(inputs: np.ndarray, outputs: np.ndarray, weight: float) -> np.ndarray:

@@ -1,7 +1,13 @@
-"""Layers to test on: hypothesis strategies that shrink to small integers, and planted problems of known optimum."""
+"""Layers, terms and patterns to test on: hypothesis strategies, and planted problems of known optimum.
+
+Every strategy shrinks towards few tokens, channels and outputs, X* = X, small whole numbers, nothing dead or duplicate and
+scale one, so that what is left of a failure can be read. Nasty cases are common and not rare: ties, zeros, rank deficits,
+dead and duplicate channels, fewer tokens than channels, axes of length one, inputs of size 1e-6 and 1e6.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +15,26 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gramian.solvers import Quadratic
+from gramian.solvers import L1, NM, Affine, Pattern, Quadratic, Support, Term, TopK
 
-__all__ = ["Layer", "fractions", "from_gram", "layers", "normal_layer", "planted_lasso", "points", "scores"]
+__all__ = [
+    "PATTERNS",
+    "TERMS",
+    "Layer",
+    "fractions",
+    "from_gram",
+    "layers",
+    "masks",
+    "normal_layer",
+    "patterns",
+    "planted_lasso",
+    "points",
+    "scores",
+    "small",
+    "spectral_layers",
+    "terms",
+    "weights",
+]
 
 
 @dataclass(frozen=True)
@@ -48,9 +71,15 @@ class Layer:
         changed = np.sum((self.inputs @ weights.T) ** 2) + np.sum((self.inputs @ self.weight.T) ** 2)
         return float(changed + 2 * self.energy)
 
-    def scaled(self, inputs: float = 1.0, weight: float = 1.0) -> Layer:
+    def scaled(self, inputs: float | np.ndarray = 1.0, weight: float | np.ndarray = 1.0) -> Layer:
+        """inputs, weight: factors, one number or one per channel (p,)."""
         dense = None if self.dense is None else self.dense * inputs
         return Layer(self.inputs * inputs, self.weight * weight, dense)
+
+    def permuted(self, rows: Any = slice(None), columns: Any = slice(None)) -> Layer:
+        """Outputs and channels in another order."""
+        dense = None if self.dense is None else self.dense[:, columns]
+        return Layer(self.inputs[:, columns], self.weight[rows][:, columns], dense)
 
     def problem(self, xp: Any, dtype: str = "float64") -> Quadratic:
         dense = None if self.dense is None else xp.asarray(self.dense)
@@ -58,7 +87,21 @@ class Layer:
         return problem.astype(xp.dtype(dtype))
 
 
+# -- layers ------------------------------------------------------------------------------------------------------------
+
 small = st.integers(-3, 3).map(float)  # few values: ties, zeros and rank deficits are then the rule
+fractions = st.sampled_from([1e-3, 0.03, 0.2, 0.5, 0.9, 1.0, 1.5])  # of lambda_max
+WHOLE = 256  # seeds below it, towards which a failure shrinks, stand for whole numbers
+
+
+@st.composite
+def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Arrays of normal numbers from a seed, without ties or zeros: drawn one by one, entries mostly repeat each other."""
+    seed = draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    if seed < WHOLE:
+        return [rng.integers(-3, 4, size=shape).astype(float) for shape in shapes]
+    return [rng.normal(size=shape) for shape in shapes]
 
 
 @st.composite
@@ -69,25 +112,67 @@ def layers(
     outputs: int = 3,
     shifted: bool | None = None,
     scales: tuple[float, ...] = (1.0, 1e-6, 1e6),
+    multiple: int = 1,
 ) -> Layer:
-    """A layer of at most `tokens` x `inputs` x `outputs`; shifted: X* != X, None for either. Axes may be one long."""
-    n, p, q = draw(st.integers(1, tokens)), draw(st.integers(1, inputs)), draw(st.integers(1, outputs))
+    """Anything that may come: a layer of at most `tokens` x `inputs` x `outputs`, of whole numbers or normal ones.
+
+    shifted: X* != X, None for either. scales: of the inputs. multiple: divides the number of inputs. Axes may be one long.
+    """
+    n, p = draw(st.integers(1, tokens)), multiple * draw(st.integers(1, max(1, inputs // multiple)))
+    q = draw(st.integers(1, outputs))
     if draw(st.booleans()):
-        star, weight = (draw(arrays(float, shape, elements=small)) for shape in ((n, p), (q, p)))
-        dense = draw(arrays(float, (n, p), elements=small))
-    else:
-        rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-        star, weight = rng.normal(size=(n, p)), rng.normal(size=(q, p))
+        star, weight, drift = draw(full((n, p), (q, p), (n, p)))
         star *= np.logspace(0, -draw(st.integers(0, 2)), p)  # channels of unequal size: ill-conditioned Grams
-        dense = star + 0.3 * rng.normal(size=(n, p))
+        dense = star + 0.3 * drift
+    else:
+        star, weight, dense = (draw(arrays(float, shape, elements=small)) for shape in ((n, p), (q, p), (n, p)))
     if draw(st.booleans()):
         star[:, draw(st.integers(0, p - 1))] = 0  # a dead channel
     if draw(st.booleans()):
         star[:, draw(st.integers(0, p - 1))] = star[:, draw(st.integers(0, p - 1))]  # a duplicate channel
     if shifted is None:
         shifted = draw(st.booleans())
-    scale = draw(st.sampled_from(scales))
-    return Layer(star, weight, dense if shifted else None).scaled(inputs=scale)
+    return Layer(star, weight, dense if shifted else None).scaled(inputs=draw(st.sampled_from(scales)))
+
+
+ANGLES = ((0.8, 0.6), (0.6, 0.8), (12 / 13, 5 / 13))  # cosine and sine
+
+
+@st.composite
+def spectral_layers(
+    draw: Any,
+    inputs: int = 4,
+    outputs: int = 2,
+    *,
+    rank: int | None = None,
+    condition: float | None = None,
+    shifted: bool = False,
+) -> Layer:
+    """A layer of chosen rank and condition number: X* = diag(s) R, (rank, p), with singular values s from 1 down to
+    1 / condition and R a product of few rotations of two channels. G = X*^T X* has the condition number condition^2.
+
+    rank: of X*, at most p; None, anything from 1 to p. condition: None, from 1 to 1000. Shrinks to a diagonal Gram.
+    """
+    p, q = draw(st.integers(1, inputs)), draw(st.integers(1, outputs))
+    held = draw(st.integers(1, p)) if rank is None else min(rank, p)
+    worst = draw(st.sampled_from([1.0, 3.0, 30.0, 1000.0])) if condition is None else condition
+    basis = np.eye(p)
+    pair = st.tuples(st.integers(0, p - 1), st.integers(0, p - 1), st.sampled_from(ANGLES))
+    for first, second, (cosine, sine) in draw(st.lists(pair, max_size=p)):
+        if first != second:
+            one, other = basis[:, first].copy(), basis[:, second].copy()
+            basis[:, first], basis[:, second] = cosine * one - sine * other, sine * one + cosine * other
+    star = np.geomspace(1, 1 / worst, held)[:, None] * basis[:held]
+    moved = star + 0.25 * draw(arrays(float, star.shape, elements=small)) if shifted else None
+    return Layer(star, draw(weights((q, p))), moved)
+
+
+@st.composite
+def weights(draw: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Weights (q, p): small whole numbers, mostly tied, or normal ones without ties."""
+    if draw(st.booleans()):
+        return draw(full(shape))[0]
+    return draw(arrays(float, shape, elements=small))
 
 
 @st.composite
@@ -100,17 +185,70 @@ def points(draw: Any, layer: Layer) -> np.ndarray:
         return layer.weight.copy()
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     noise = rng.normal(size=layer.weight.shape)
-    weights = layer.weight + 0.1 * noise if kind == "near" else noise
-    return weights * (rng.random(weights.shape) < draw(st.sampled_from([1.0, 0.5])))
-
-
-fractions = st.sampled_from([1e-3, 0.03, 0.2, 0.5, 0.9, 1.0, 1.5])  # of lambda_max
+    point = layer.weight + 0.1 * noise if kind == "near" else noise
+    return point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5])))
 
 
 def scores(rows: int = 4, columns: int = 12, multiple: int = 1) -> st.SearchStrategy[np.ndarray]:
     """Scores (q, p) with heavy ties, p a multiple of `multiple`."""
     sizes = st.tuples(st.integers(1, rows), st.integers(1, max(1, columns // multiple)).map(lambda k: k * multiple))
     return sizes.flatmap(lambda shape: arrays(float, shape, elements=small))
+
+
+def masks(shape: tuple[int, int]) -> st.SearchStrategy[np.ndarray]:
+    """Boolean (q, p), every entry for itself; full and empty rows included."""
+    return arrays(bool, shape, elements=st.booleans(), fill=st.nothing())
+
+
+# -- terms and patterns ------------------------------------------------------------------------------------------------
+
+
+def penalties(shape: tuple[int, int]) -> st.SearchStrategy[L1]:
+    """L1 with one lambda, or one per row, per channel or per entry; zeros among them."""
+    sizes = st.sampled_from([(), (1, 1), (shape[0], 1), (1, shape[1]), shape])
+    values = st.sampled_from([0.25, 1.0, 2.0, 0.0])
+    return sizes.flatmap(lambda size: arrays(float, size, elements=values) if size else values).map(L1)
+
+
+@st.composite
+def equalities(draw: Any, shape: tuple[int, int]) -> Affine:
+    """V A^T = D that some V satisfies; constraints may repeat or say nothing."""
+    matrix = draw(arrays(float, (draw(st.integers(1, 3)), shape[1]), elements=small, fill=st.nothing()))
+    return Affine(matrix, draw(weights(shape)) @ matrix.T)
+
+
+# How to draw one of each kind; a kind of term or pattern that is added to the toolkit needs a row here.
+TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Any]]] = {
+    L1: penalties,
+    Support: lambda shape: masks(shape).map(Support),
+    Affine: equalities,
+}
+PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
+    TopK: lambda inputs: st.builds(TopK, st.sampled_from([0.5, 0.0, 0.01, 0.25, 1 / 3, 0.7, 0.99]), st.booleans()),
+    NM: lambda inputs: st.sampled_from(
+        [(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]
+    ).map(lambda pair: NM(*pair)),
+}
+
+
+def terms(kind: type, shape: tuple[int, int]) -> st.SearchStrategy[Term]:
+    """Terms of a class for weights of a shape (q, p). Raises LookupError for a class without a row in TERMS."""
+    return strategy_of(kind, TERMS)(shape)
+
+
+def patterns(kind: type, inputs: int) -> st.SearchStrategy[Pattern]:
+    """Patterns of a class for weights of so many inputs. Raises LookupError for a class without a row in PATTERNS."""
+    return strategy_of(kind, PATTERNS)(inputs)
+
+
+def strategy_of(kind: type, table: dict[type, Any]) -> Any:
+    if kind not in table:
+        name = "TERMS" if table is TERMS else "PATTERNS"
+        raise LookupError(f"nothing says how to draw a {kind.__name__}: add a row to gramian.proofs.strategies.{name}")
+    return table[kind]
+
+
+# -- layers that are made, not drawn -----------------------------------------------------------------------------------
 
 
 def from_gram(gram: Any, weight: Any) -> Layer:

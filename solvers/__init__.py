@@ -1,25 +1,40 @@
 """Convex solvers for layer-wise compression, on numpy, torch, cupy or any array-API arrays. Knows nothing of transformers."""
 
+from gramian.solvers.box import relaxed_mask
+from gramian.solvers.budget import Allocation, allocate, allocate_by_score, allocate_uniformly
 from gramian.solvers.certificate import Certificate, certify
 from gramian.solvers.fista import FISTA
+from gramian.solvers.l0 import l0_admm
 from gramian.solvers.loop import Solver, solve
+from gramian.solvers.mask import Budget, MaskChoice, MaskProblem, RelaxedMask, keep_within, threshold
 from gramian.solvers.moments import Moments
+from gramian.solvers.newton import head_scores, newton_score
 from gramian.solvers.obs import sparsegpt
 from gramian.solvers.path import PathPoint, SparsitySearch, lambda_max, lasso_path, lasso_to_sparsity
 from gramian.solvers.patterns import NM, Pattern, TopK, parse_pattern
 from gramian.solvers.problem import Quadratic
+from gramian.solvers.program import certify_mask
+from gramian.solvers.restricted import affine_least_squares, refit
+from gramian.solvers.shrinkage import Shrinkage, empirical_ridge
 from gramian.solvers.solution import Solution, Status
-from gramian.solvers.terms import L1, Support, Term
+from gramian.solvers.terms import L1, Affine, Support, Term
 
 __all__ = [
+    "Affine",
+    "Allocation",
+    "Budget",
+    "Certificate",
     "FISTA",
     "L1",
-    "NM",
-    "Certificate",
+    "MaskChoice",
+    "MaskProblem",
     "Moments",
+    "NM",
     "PathPoint",
     "Pattern",
     "Quadratic",
+    "RelaxedMask",
+    "Shrinkage",
     "Solution",
     "Solver",
     "SparsitySearch",
@@ -27,11 +42,24 @@ __all__ = [
     "Support",
     "Term",
     "TopK",
+    "affine_least_squares",
+    "allocate",
+    "allocate_by_score",
+    "allocate_uniformly",
     "certify",
+    "certify_mask",
+    "empirical_ridge",
+    "head_scores",
+    "keep_within",
+    "l0_admm",
     "lambda_max",
     "lasso_path",
     "lasso_to_sparsity",
+    "newton_score",
     "parse_pattern",
+    "refit",
+    "relaxed_mask",
     "solve",
     "sparsegpt",
+    "threshold",
 ]

@@ -20,6 +20,8 @@ __all__ = [
     "full",
     "kth_largest",
     "namespace",
+    "principal",
+    "solve_positive",
     "solve_triangular",
     "to_numpy",
 ]
@@ -99,3 +101,45 @@ def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
 
         return solve(factor, right, lower=not upper, check_finite=False)
     return xp.linalg.solve(factor, right)
+
+def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
+    """Solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky; and, per
+    matrix, whether it was positive definite (b,): where it was not, its x is not to be used. `matrices` may be overwritten.
+    """
+    xp = namespace(matrices, right)
+    count = matrices.shape[0]
+    if is_torch_array(matrices):
+        import torch
+
+        factor, info = torch.linalg.cholesky_ex(matrices)
+        return torch.cholesky_solve(right, factor), info == 0
+    if is_numpy_array(matrices):
+        from scipy.linalg import get_lapack_funcs
+
+        posv = get_lapack_funcs("posv", (matrices, right))
+        found, positive = np.empty_like(right), np.empty(count, dtype=bool)
+        for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
+            _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
+            positive[index] = info == 0
+        return found, positive
+    try:
+        factor = xp.linalg.cholesky(matrices)
+    except Exception as error:
+        if type(error).__name__ != "LinAlgError":
+            raise
+        if count == 1:
+            return right, xp.zeros((1,), dtype=xp.bool, device=device(matrices))
+        parts = [solve_positive(matrices[k : k + 1, :, :], right[k : k + 1, :, :]) for k in range(count)]
+        return xp.concat([part[0] for part in parts]), xp.concat([part[1] for part in parts])
+    found = xp.linalg.solve(xp.matrix_transpose(factor), xp.linalg.solve(factor, right))
+    return found, xp.all(xp.isfinite(factor), axis=(1, 2))
+
+
+def principal(matrix: Array, chosen: Array) -> Array:
+    """Principal submatrices `matrix[i_b, i_b]` (b, k, k) for indices (b, k)."""
+    xp = namespace(matrix, chosen)
+    if is_torch_array(matrix) or is_cupy_array(matrix):
+        return matrix[chosen[:, :, None], chosen[:, None, :]]
+    # Whole rows first, which are contiguous, then columns: three times faster than indexing both at once.
+    parts = [xp.take(xp.take(matrix, chosen[b, :], axis=0), chosen[b, :], axis=1) for b in range(chosen.shape[0])]
+    return xp.stack(parts)

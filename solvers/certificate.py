@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gramian.solvers._xp import Array, namespace
 from gramian.solvers.problem import Quadratic
-from gramian.solvers.terms import L1, Support, Term
+from gramian.solvers.terms import L1, Term
 
 __all__ = ["Certificate", "certify"]
 
@@ -14,7 +14,7 @@ __all__ = ["Certificate", "certify"]
 @dataclass(frozen=True)
 class Certificate:
     """objective: f(V) + h(V). bound: a proven lower bound of the optimum, -inf if none is known.
-    relative_error: |X* V^T - X W^T|^2 / |X W^T|^2. residual: |grad f(V)| over the free weights / |grad f(0)|, None where
+    relative_error: |X* V^T - X W^T|^2 / |X W^T|^2. residual: |grad f(V)| along the feasible set / |grad f(0)|, None where
     a gap says more. violation: largest entry outside the feasible set, 0 when feasible."""
 
     objective: float
@@ -45,7 +45,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     L1: the duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality gives per row
         gap = (1 - s)^2 f(V) + h(V) + h*(-s g) + s <V, g>,
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes.
-    Support: the Karush-Kuhn-Tucker residual over the free weights, and the largest weight off the support.
+    Support, Affine: the Karush-Kuhn-Tucker residual, of the gradient along the set, and how far V is off the set.
     """
     problem = problem.double
     xp = namespace(problem.anchor, weights)
@@ -54,13 +54,10 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     loss = float(xp.sum(losses))
     energy = problem.energy
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if isinstance(term, Support):
-        zero = xp.zeros_like(weights)
-        start = norm(problem.at_zero[1])
-        free = norm(xp.where(term.mask, gradient, zero))
+    if not isinstance(term, L1):
+        start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
-        violation = float(xp.max(xp.where(term.mask, zero, xp.abs(weights))))
-        return Certificate(loss, float("-inf"), relative_error, residual, violation)
+        return Certificate(loss, float("-inf"), relative_error, residual, term.violation(weights))
     penalty = term.value(weights)
     gap = xp.sum(row_gaps(term, weights, losses, gradient, penalty))
     objective = loss + float(xp.sum(penalty))

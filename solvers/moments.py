@@ -55,6 +55,17 @@ class Moments:
         self.gram = gram if self.gram is None else self.gram + gram
         self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
+    def merged(self, other: Moments) -> Moments:
+        """The moments of both sets of tokens together. Raises ValueError unless both or neither have dense counterparts."""
+        if self.width != other.width or (self.cross is None) != (other.cross is None):
+            raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
+        both = Moments(self.width)
+        both.tokens = self.tokens + other.tokens
+        both.gram = self.require() + other.require()
+        if self.cross is not None and self.drift is not None:
+            both.cross, both.drift = self.cross + other.cross, self.drift + other.drift
+        return both
+
     def require(self) -> Array:
         """The Gram matrix, or a ValueError that says no token was seen."""
         if self.gram is None:

@@ -84,12 +84,13 @@ class NM:
         self.check(score.shape)
         check_score(score)
         xp = namespace(score)
-        members = [xp.reshape(score, (-1, self.group))[:, j] for j in range(self.group)]
+        members = xp.asarray(xp.reshape(score, (-1, self.group)).T, copy=True)  # (m, groups): comparing runs of memory
         masks = []
-        for j, mine in enumerate(members):
-            rank = xp.zeros(mine.shape, dtype=xp.int16, device=mine.device)
-            for i, other in enumerate(members):
+        for j in range(self.group):
+            rank = xp.zeros(members.shape[1:], dtype=xp.int16, device=members.device)
+            for i in range(self.group):
                 if i != j:
+                    mine, other = members[j, :], members[i, :]
                     rank += xp.astype(other >= mine if i < j else other > mine, xp.int16)
             masks.append(rank < self.kept)
         return xp.reshape(xp.stack(masks, axis=1), score.shape)
@@ -128,6 +129,9 @@ def keep_largest(score: Array, count: int) -> Array:
     if count == 0:
         return xp.zeros(score.shape, dtype=xp.bool, device=score.device)
     cut = kth_largest(score, count)
+    reached = score >= cut
+    if int(xp.sum(xp.astype(reached, xp.int64))) == count * score.shape[0]:  # no ties at the cut, the usual case
+        return reached
     above, level = score > cut, score == cut
     missing = count - xp.sum(xp.astype(above, xp.int64), axis=1, keepdims=True)
     order = xp.cumulative_sum(xp.astype(level, xp.int64), axis=1)

@@ -163,15 +163,23 @@ class Quadratic:
         diagonal = self.diagonal
         return xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
 
-    def rescaled(self) -> tuple[Quadratic, Array]:
-        """The same loss in unit-diagonal coordinates `v'_j = s_j v_j`, and the scale `s` (p,).
+    def rescaled(self, scale: Array | None = None) -> tuple[Quadratic, Array]:
+        """The same loss in coordinates `v'_j = s_j v_j`, and the scale `s` (p,), positive; by default `unit_scale`, which
+        gives the Gram a unit diagonal.
 
         A term must follow its problem: `term.rescaled(s)` turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so the model
-        is unchanged. Conditioning improves 3 to 10 times on real layers.
+        is unchanged. Unit-diagonal coordinates improve conditioning 3 to 10 times on real layers.
         """
-        scale = self.unit_scale
+        scale = self.unit_scale if scale is None else scale
         slope = None if self.slope is None else self.slope / scale
         return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
+
+    def rows(self, chosen: Array) -> Quadratic:
+        """The problem of some outputs alone; chosen: indices of rows."""
+        xp = namespace(self.anchor, chosen)
+        slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
+        floor = None if self.floor is None else xp.take(self.floor, chosen, axis=0)
+        return Quadratic(self.gram, xp.take(self.anchor, chosen, axis=0), slope, floor, trusted=True)
 
     def astype(self, dtype: object) -> Quadratic:
         """The same problem in another floating dtype of its backend (`xp.float32`, ...); itself when nothing changes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gramian.solvers._xp import Array, as_floating, namespace
 
-__all__ = ["L1", "Support", "Term"]
+__all__ = ["Affine", "L1", "Support", "Term"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,62 @@ class Support:
         xp = namespace(weights)
         return xp.where(self.mask, weights, xp.zeros_like(weights))
 
+    def tangent(self, gradient: Array) -> Array:
+        """The part of a gradient along the set: what it says about the free weights."""
+        return self.prox(gradient, 1.0)
+
+    def violation(self, weights: Array) -> float:
+        """Largest weight off the support."""
+        xp = namespace(weights)
+        return float(xp.max(xp.abs(weights - self.prox(weights, 1.0))))
+
     def rescaled(self, scale: Array) -> Support:
         return self
 
 
-Term = L1 | Support
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """h(V) = 0 if V A^T = D, else infinity. matrix: A (m, p). values: D (q, m)."""
+
+    matrix: Array
+    values: Array
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
+            raise ValueError(
+                f"V A^T = D needs A (m, p) and D (q, m) but A is {tuple(self.matrix.shape)} and D {tuple(self.values.shape)}"
+            )
+        xp = namespace(self.matrix, self.values)
+        if not (bool(xp.all(xp.isfinite(self.matrix))) and bool(xp.all(xp.isfinite(self.values)))):
+            raise ValueError("the constraints V A^T = D hold NaN or Inf")
+
+    def normalised(self, like: Array) -> tuple[Array, Array]:
+        """The same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
+        xp = namespace(like)
+        matrix, values = as_floating(self.matrix, like=like), as_floating(self.values, like=like)
+        length = xp.sqrt(xp.sum(matrix * matrix, axis=1))
+        length = xp.where(length > 0, length, xp.ones_like(length))
+        return matrix / length[:, None], values / length
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """The projection: V - (V A^T - D) (A A^T)^+ A."""
+        matrix, values = self.normalised(weights)
+        return weights - (weights @ matrix.T - values) @ namespace(weights).linalg.pinv(matrix).T
+
+    def tangent(self, gradient: Array) -> Array:
+        """The part of a gradient along the set: its projection on the null space of A."""
+        matrix, _ = self.normalised(gradient)
+        return gradient - gradient @ (namespace(gradient).linalg.pinv(matrix) @ matrix)
+
+    def violation(self, weights: Array) -> float:
+        """Largest entry of |V A^T - D|."""
+        xp = namespace(weights)
+        short = weights @ as_floating(self.matrix, like=weights).T - as_floating(self.values, like=weights)
+        return float(xp.max(xp.abs(short))) if short.shape[1] else 0.0
+
+    def rescaled(self, scale: Array) -> Affine:
+        """The same set in coordinates `v' = scale * v`."""
+        return Affine(self.matrix / scale, self.values)
+
+
+Term = L1 | Support | Affine

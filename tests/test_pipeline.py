@@ -317,7 +317,7 @@ LONG = torch.zeros(1, 129, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, sparsegpt, wanda, magnitude"),
+        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, l0, sparsegpt, wanda, magnitude"),
         ({"inputs": "sparse"}, "inputs must be .* 'sparse'"),
         ({"correction": "block"}, "correction must be .* 'block'"),
         ({"jobs": 0}, "jobs is 0"),

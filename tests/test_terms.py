@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gramian.solvers import L1, Support
+from gramian.solvers import L1, Affine, Support
 
 ROWS, COLUMNS = 3, 4
 values = st.one_of(st.integers(-3, 3).map(float), st.floats(-4, 4, allow_subnormal=False))
 matrices = arrays(float, (ROWS, COLUMNS), elements=values)
 steps = st.sampled_from([0.125, 1.0, 3.0])
+scales = arrays(float, COLUMNS, elements=st.sampled_from([0.5, 1.0, 4.0]))
+constraints = st.integers(1, 3).flatmap(lambda count: arrays(float, (count, COLUMNS), elements=st.integers(-3, 3).map(float)))
 shapes = st.sampled_from([(), (1, 1), (ROWS, 1), (1, COLUMNS), (ROWS, COLUMNS)])
 weights = shapes.flatmap(lambda shape: arrays(float, shape, elements=st.sampled_from([0.0, 0.25, 1.0, 2.0])))
 
@@ -77,7 +79,7 @@ def test_l1_polar_inequality(xp, matrix, point, weight):
     assert np.all(np.sum(matrix * point, axis=1)[finite] <= polar[finite] * value[finite] + 1e-12)
 
 
-@given(matrix=matrices, weight=weights, scale=arrays(float, COLUMNS, elements=st.sampled_from([0.5, 1.0, 4.0])))
+@given(matrix=matrices, weight=weights, scale=scales)
 def test_l1_follows_its_problem_to_other_coordinates(xp, matrix, weight, scale):
     moved = l1(xp, weight).rescaled(xp.asarray(scale)).value(xp.asarray(matrix * scale))
     np.testing.assert_allclose(xp.numpy(moved), xp.numpy(l1(xp, weight).value(xp.asarray(matrix))), rtol=1e-14)
@@ -105,7 +107,55 @@ def test_support_prox_is_the_projection(xp, matrix, mask, step):
     assert term.rescaled(xp.asarray(np.full(COLUMNS, 2.0))) is term
 
 
+@given(matrix=matrices, along=constraints, inside=matrices, step=steps)
+def test_affine_prox_is_the_projection(xp, matrix, along, inside, step):
+    """P = prox(U) if and only if P A^T = D and U - P is in the row space of A, redundant rows or not."""
+    values = inside @ along.T
+    term = Affine(xp.asarray(along), xp.asarray(values))
+    point = xp.numpy(term.prox(xp.asarray(matrix), step))
+    np.testing.assert_allclose(point @ along.T, values, atol=1e-11)
+    rows = np.linalg.pinv(along, rcond=1e-10) @ along
+    np.testing.assert_allclose((matrix - point) @ rows, matrix - point, atol=1e-12)
+    np.testing.assert_allclose(xp.numpy(term.prox(xp.asarray(point), step)), point, atol=1e-12)
+    assert term.violation(xp.asarray(point)) <= 1e-11
+    assert np.linalg.norm(matrix - point) <= np.linalg.norm(matrix - inside) + 1e-12
+
+
+@given(matrix=matrices, along=constraints, inside=matrices)
+def test_affine_tangent_is_the_part_along_the_set(xp, matrix, along, inside):
+    """T A^T = 0 and U - T is in the row space of A: a step along T stays in the set, whatever D."""
+    term = Affine(xp.asarray(along), xp.asarray(inside @ along.T))
+    tangent = xp.numpy(term.tangent(xp.asarray(matrix)))
+    np.testing.assert_allclose(tangent @ along.T, 0, atol=1e-11)
+    np.testing.assert_allclose((matrix - tangent) @ np.linalg.pinv(along, rcond=1e-10) @ along, matrix - tangent, atol=1e-12)
+    assert term.violation(xp.asarray(inside + tangent)) <= 1e-10
+
+
+@given(matrix=matrices, along=constraints, inside=matrices, scale=scales)
+def test_affine_violation_here_and_in_other_coordinates(xp, matrix, along, inside, scale):
+    values = inside @ along.T
+    term, expected = Affine(xp.asarray(along), xp.asarray(values)), np.max(np.abs(matrix @ along.T - values))
+    assert term.violation(xp.asarray(matrix)) == pytest.approx(expected, rel=1e-12, abs=1e-13)
+    moved = term.rescaled(xp.asarray(scale))
+    assert moved.violation(xp.asarray(matrix * scale)) == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+def test_affine_without_constraints_is_everything(xp):
+    term, matrix = Affine(xp.asarray(np.zeros((0, 4))), xp.asarray(np.zeros((3, 0)))), np.arange(12.0).reshape(3, 4)
+    for point in (term.prox(xp.asarray(matrix), 1.0), term.tangent(xp.asarray(matrix))):
+        np.testing.assert_array_equal(xp.numpy(point), matrix)
+    assert term.violation(xp.asarray(matrix)) == 0
+
+
+@pytest.mark.parametrize("along, values", [((2, 4), (3, 1)), ((4,), (3, 4)), ((2, 4), (2,))])
+def test_affine_rejects_shapes_that_do_not_fit(xp, along, values):
+    with pytest.raises(ValueError, match=r"needs A \(m, p\) and D \(q, m\) but A is"):
+        Affine(xp.asarray(np.ones(along)), xp.asarray(np.ones(values)))
+
+
 def test_float32_stays_float32(xp):
     matrix = xp.asarray(np.ones((ROWS, COLUMNS)), "float32")
     assert L1(0.5).prox(matrix, 0.5).dtype == xp.dtype("float32")
     assert Support(xp.asarray(np.eye(ROWS, COLUMNS) > 0)).prox(matrix, 1.0).dtype == xp.dtype("float32")
+    term = Affine(xp.asarray(np.ones((1, COLUMNS))), xp.asarray(np.ones((ROWS, 1))))
+    assert term.prox(matrix, 1.0).dtype == term.tangent(matrix).dtype == xp.dtype("float32")

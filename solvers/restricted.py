@@ -1,0 +1,241 @@
+"""Least squares under equality constraints: weights restricted to a support, or to an affine set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gramian.solvers._xp import Array, as_floating, device, full, namespace, principal, solve_positive, to_numpy
+from gramian.solvers.certificate import certify
+from gramian.solvers.problem import Quadratic
+from gramian.solvers.solution import Solution, Status
+from gramian.solvers.terms import Affine, Support
+
+__all__ = ["affine_least_squares", "refit"]
+
+GRADIENT_STEPS = 500  # conjugate gradient steps that a layer's Gram (condition 1e4 to 1e6) is expected to take
+BATCH_BYTES = 2**24  # of submatrices that are factorised together
+TRUSTED = 1e-7  # relative residual above which a factorisation is taken for one of a singular matrix
+REGULAR = 1e10  # size of a solution, for a right-hand side of size one and a unit diagonal, from which it is, too
+
+
+def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Solution:
+    """argmin_V f(V) subject to V_ij = 0 where mask_ij is False: v_K = w_K + G_KK^-1 G_KP w_P in every row when X* = X.
+
+    mask: boolean (q, p), True where weights may live (K), False where they are pruned (P). Solved in float64. Rows that
+    share a support share its factorisation; others are factorised in batches of similar size (k^3 / 3 multiply-adds
+    each), or, where that is dearer than GRADIENT_STEPS products `V G`, solved together by conjugate gradients.
+
+    Where G_KK is singular the answer is the minimiser that changes the masked dense weights least, in coordinates
+    v_j sqrt(G_jj), and the status says so; of a Gram in float32 rounding counts as curvature, and conjugate gradients, which
+    go to the same minimiser, do not notice. A ridge on the change is `refit(problem.damped(ridge), mask)`.
+
+    start: weights on the same support; a row keeps them unless its loss falls, so that the answer is never worse.
+    Raises ValueError for a mask of another shape and a start off the mask. The certificate is the KKT residual.
+    Numerical Pruning, Theorem 3 and Eq. (11), is the case of one support for all rows; its damped form (Remark 5, with
+    gamma) is `problem.damped(gamma / 2)`. FISTAPruner's Eq. (3) on a fixed support at lambda = 0, and each level of
+    Greedy Output Approximation's Algorithm 2, are others.
+    """
+    if tuple(mask.shape) != problem.shape:
+        raise ValueError(f"the mask is {tuple(mask.shape)} but the problem's weight is {problem.shape}")
+    support, exact = Support(mask), problem.double
+    xp = namespace(exact.anchor, mask)
+    masked = support.prox(exact.anchor, 1.0)
+    rivals = [masked]
+    if start is not None:
+        rivals.append(as_floating(start, like=exact.anchor))
+        if tuple(start.shape) != problem.shape or bool(xp.any((start != 0) & ~mask)):
+            raise ValueError(f"the start must be {problem.shape} and zero wherever the mask is False")
+    work, scale = exact.rescaled()
+    gradient = support.prox(work.gradient(masked * scale), 1.0)
+    change, singular = restricted_change(work.gram, mask, gradient)
+    weights = as_floating(masked + change / scale, like=problem.anchor)
+    for rival in rivals:  # where there is nothing to gain, rounding, that to the problem's dtype included, must not lose
+        rival = as_floating(rival, like=problem.anchor)
+        losses, least = (exact.row_losses(as_floating(point, like=exact.anchor)) for point in (weights, rival))
+        weights = xp.where((least <= losses)[:, None], rival, weights)
+    status = Status.SINGULAR if singular else Status.DIRECT
+    return Solution(weights, status, certify(problem, support, weights), detail={"singular_rows": float(singular)})
+
+
+def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array, int]:
+    """Rows d with d_P = 0 and G_KK d_K = -gradient_K, least norm where G_KK is singular; and how many rows that were."""
+    xp = namespace(gram, mask, gradient)
+    bundles = bundled(to_numpy(mask))
+    factorising = sum(rows.shape[0] * size**3 / 3 for rows, size in bundles)
+    if factorising > GRADIENT_STEPS * 2 * mask.shape[0] * mask.shape[1] ** 2:
+        return conjugate_gradients(gram, mask, gradient), 0
+    parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
+    order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
+    change = xp.take(xp.concat(parts), xp.asarray(order, device=device(gram)), axis=0)
+    residual = xp.max(xp.abs(xp.where(mask, gradient + change @ gram, xp.zeros_like(change))), axis=1)
+    trusted = to_numpy(residual <= TRUSTED * xp.max(xp.abs(gradient), axis=1))  # NaN is not
+    singular = 0
+    for sharing in (rows for bundle, _ in bundles for rows in bundle if not np.all(trusted[rows])):
+        index = xp.asarray(sharing, device=device(gram))
+        masks = xp.take(mask, index, axis=0)
+        kept = xp.asarray(np.flatnonzero(to_numpy(masks[0, :])), device=device(gram))
+        right = xp.take(xp.take(gradient, index, axis=0), kept, axis=1)
+        matrix = principal(gram, kept[None, :])[0, :, :]
+        found, deficient = least_norm(matrix, -right.T, rounding(matrix))
+        found = spread(found.T, masks)
+        for k, row in enumerate(map(int, sharing)):
+            change[row, :] = found[k, :]
+        singular += deficient * sharing.size
+    return change, singular
+
+
+def bundled(mask: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Rows that are solved together, (supports, rows of each), with the size of their largest support: rows that share
+    a support make one bundle, the others go by size."""
+    _, names = np.unique(np.packbits(mask, axis=1), axis=0, return_inverse=True)
+    sizes, counts = mask.sum(axis=1), np.bincount(names.reshape(-1))
+    shared = counts[names.reshape(-1)] > 1
+    bundles = [np.flatnonzero(names.reshape(-1) == name)[None, :] for name in np.flatnonzero(counts > 1)]
+    alone = np.flatnonzero(~shared)
+    alone = alone[np.argsort(-sizes[alone], kind="stable")]
+    first = 0
+    while first < alone.size:
+        together = max(1, BATCH_BYTES // (8 * max(1, int(sizes[alone[first]])) ** 2))
+        bundles.append(alone[first : first + together][:, None])
+        first += together
+    return [(rows, int(sizes[rows[:, 0]].max())) for rows in bundles]
+
+
+def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, size: int) -> Array:
+    """Changes of the rows (b, m), of which the m in a line share a support, flattened to (b m, p); by Cholesky."""
+    xp = namespace(gram, mask, gradient)
+    supports, sharing = rows.shape
+    index = xp.asarray(rows.reshape(-1), device=device(gram))
+    masks = xp.take(mask, index, axis=0)
+    right = xp.take(gradient, index, axis=0)
+    if size == 0:
+        return xp.zeros_like(right)
+    firsts = masks[::sharing, :]
+    kept = xp.argsort(xp.astype(~firsts, xp.int8), axis=1, stable=True)[:, :size]  # pruned ones fill up short supports
+    filled = xp.take_along_axis(firsts, kept, axis=1)
+    matrices = principal(gram, kept)
+    if not bool(xp.all(filled)):
+        identity = xp.eye(size, dtype=gram.dtype, device=device(gram))
+        matrices = xp.where(filled[:, :, None] & filled[:, None, :], matrices, identity[None, :, :])
+    spots = xp.reshape(xp.broadcast_to(kept[:, None, :], (supports, sharing, size)), (supports * sharing, size))
+    right = xp.reshape(xp.take_along_axis(right, spots, axis=1), (supports, sharing, size))
+    solved, regular = solve_regular(matrices, -xp.matrix_transpose(right))
+    solved = xp.where(regular[:, None, None], solved, xp.full_like(solved, float("nan")))  # to be noticed
+    return spread(xp.reshape(xp.matrix_transpose(solved), (supports * sharing, size)), masks)
+
+
+def solve_regular(matrices: Array, right: Array) -> tuple[Array, Array]:
+    """Solutions of `A x = b` as by `solve_positive`, for A (b, k, k) of unit diagonal, and which A are regular (b,).
+
+    A singular A may pass Cholesky, with a small residual, on a pivot that is rounding: x is then off by anything along
+    the null space. For a right-hand side that is not orthogonal to it, x is of size 1 / rounding, which tells.
+    """
+    xp = namespace(matrices, right)
+    count, size = matrices.shape[:2]
+    probe = xp.asarray(np.random.default_rng(0).normal(size=(1, size, 1)), dtype=right.dtype, device=device(right))
+    solved, positive = solve_positive(matrices, xp.concat([right, xp.broadcast_to(probe, (count, size, 1))], axis=2))
+    return solved[:, :, :-1], positive & (xp.max(xp.abs(solved[:, :, -1]), axis=1) < REGULAR)
+
+
+def spread(values: Array, masks: Array) -> Array:
+    """Values on supports (n, k), in the order of the channels, to where they belong (n, p); zero elsewhere."""
+    xp = namespace(values, masks)
+    place = xp.cumulative_sum(xp.astype(masks, xp.int64), axis=1) - 1
+    inside = xp.clip(place, 0, values.shape[1] - 1)
+    return xp.where(masks, xp.take_along_axis(values, inside, axis=1), full((1, 1), 0.0, values))
+
+
+def rounding(gram: Array) -> float:
+    """Size up to which an eigenvalue of G may be rounding: p eps |G|_F."""
+    xp = namespace(gram)
+    return gram.shape[0] * float(xp.finfo(gram.dtype).eps) * float(xp.sqrt(xp.sum(gram * gram)))
+
+
+def least_norm(matrix: Array, right: Array, negligible: float) -> tuple[Array, bool]:
+    """The x of least norm that minimises |A x - b| for a symmetric semidefinite A, and whether A is singular, of which
+    eigenvalues up to `negligible` count as zero."""
+    xp = namespace(matrix, right)
+    if matrix.shape[0] == 0:
+        return right, False
+    values, vectors = xp.linalg.eigh(matrix)
+    positive = values > negligible
+    inverse = xp.where(positive, 1 / xp.where(positive, values, xp.ones_like(values)), xp.zeros_like(values))
+    return vectors @ (inverse[:, None] * (vectors.T @ right)), not bool(xp.all(positive))
+
+
+def conjugate_gradients(gram: Array, mask: Array, gradient: Array, *, tol: float = 1e-10, most: int = 5000) -> Array:
+    """The same changes, every row its own iteration and all of them one product `D G` a step; from zero, hence towards the
+    least norm. Ends at |residual| <= tol |gradient| in every row, or after `most` steps."""
+    xp = namespace(gram, mask, gradient)
+    zero = xp.zeros_like(gradient)
+    change, residual = zero, -gradient
+    direction, size = residual, xp.sum(residual * residual, axis=1, keepdims=True)
+    goal = tol**2 * size
+    for step in range(most):
+        if step % 20 == 0 and bool(xp.all(size <= goal)):
+            break
+        product = xp.where(mask, direction @ gram, zero)
+        curvature = xp.sum(direction * product, axis=1, keepdims=True)
+        going = (curvature > 0) & (size > goal)  # a row that went on after its end would drift along the null space
+        length = xp.where(going, size / xp.where(going, curvature, xp.ones_like(size)), xp.zeros_like(size))
+        change, residual = change + length * direction, residual - length * product
+        following = xp.sum(residual * residual, axis=1, keepdims=True)
+        direction = residual + following / xp.where(size > 0, size, xp.ones_like(size)) * direction
+        size = following
+    return change
+
+
+def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> Solution:
+    """argmin_V f(V) subject to V A^T = D.
+
+    matrix: A (m, p), rows may be redundant. values: D (q, m). In float64. With G positive definite by its Schur complement,
+        V = V_0 + (D - V_0 A^T) S^-1 A G^-1,  S = A G^-1 A^T,  V_0 = W - slope G^-1 the unconstrained minimiser;
+    else in a basis of the null space of A, where of all minimisers the one is taken that changes the feasible weights
+    nearest to W least, both in coordinates v_j sqrt(G_jj); the status says so.
+    Raises ValueError for shapes that do not fit and for constraints that contradict each other. The certificate is the
+    KKT residual: the gradient within the null space of A, relative to the gradient at zero.
+    """
+    term = Affine(matrix, values)
+    rows, width = problem.shape
+    if matrix.shape[1] != width or values.shape[0] != rows or matrix.shape[0] < 1:
+        raise ValueError(f"A is {tuple(matrix.shape)} and D is {tuple(values.shape)} but the weight is {problem.shape}")
+    exact = problem.double
+    xp = namespace(exact.anchor, matrix, values)
+    work, scale = exact.rescaled()
+    precision = max(float(xp.finfo(as_floating(array).dtype).eps) for array in (matrix, values))
+    along = as_floating(matrix, like=exact.anchor) / scale  # A in unit-diagonal coordinates
+    units = xp.sqrt(xp.sum(along * along, axis=1))
+    units = xp.where(units > 0, units, xp.ones_like(units))  # a constraint may be written in any: its rank must not depend
+    along, wanted = along / units[:, None], as_floating(values, like=exact.anchor) / units
+    present = work.anchor @ along.T
+    missing = wanted - present
+    left, sizes, right = xp.linalg.svd(along, full_matrices=True)
+    rank = int(xp.sum(xp.astype(sizes > max(along.shape) * precision * xp.max(sizes), xp.int64)))
+    basis, null = right[:rank, :], right[rank:, :]
+    nearest = ((missing @ left[:, :rank]) / sizes[:rank]) @ basis
+    short = xp.max(xp.abs(nearest @ along.T - missing), axis=1)
+    if bool(xp.any(short > precision**0.5 * xp.max(xp.abs(wanted) + xp.abs(present), axis=1))):
+        worst = float(xp.max(xp.abs((nearest @ along.T - missing) * units)))
+        raise ValueError(f"the constraints V A^T = D contradict each other: the nearest V misses D by {worst:.3g}")
+    gradient = work.gradient(work.anchor + nearest)
+    change, singular = along_null_space(work.gram, gradient, basis, null)
+    weights = xp.astype((work.anchor + nearest + change) / scale, problem.anchor.dtype)
+    status = Status.SINGULAR if singular else Status.DIRECT
+    return Solution(weights, status, certify(problem, term, weights))
+
+
+def along_null_space(gram: Array, gradient: Array, basis: Array, null: Array) -> tuple[Array, bool]:
+    """Rows d with B d = 0 that minimise <gradient, d> + 1/2 d G d, least norm if there are many, and whether there are.
+    basis: B (r, p), orthonormal. null: N (p - r, p), orthonormal and orthogonal to B."""
+    xp = namespace(gram, gradient, basis)
+    rows, trusted = gradient.shape[0], TRUSTED * float(xp.max(xp.abs(gradient)))
+    solved, regular = solve_regular(xp.asarray(gram, copy=True)[None, :, :], xp.concat([gradient, basis]).T[None, :, :])
+    if bool(regular[0]) and basis.shape[0]:
+        towards, across = solved[0, :, :rows].T, solved[0, :, rows:]  # gradient G^-1 (q, p), G^-1 B^T (p, r)
+        pull, positive = solve_positive((basis @ across)[None, :, :], (towards @ basis.T).T[None, :, :])
+        change = pull[0, :, :].T @ across.T - towards
+        if bool(positive[0]) and bool(xp.all(xp.abs((gradient + change @ gram) @ null.T) <= trusted)):
+            return change, False
+    # nothing but rounding may be left of G in the null space of A, so its size there is no measure
+    found, singular = least_norm(null @ gram @ null.T, -(gradient @ null.T).T, rounding(gram))
+    return found.T @ null, singular
