@@ -8,10 +8,22 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gramian.adapters.methods import METHODS
 from gramian.adapters.methods.fistapruner import SMALLEST
 from gramian.solvers import Pattern, parse_pattern
 
-__all__ = ["expression", "fraction", "groups", "natural", "nonnegative", "portion", "positive", "strength"]
+__all__ = [
+    "damping",
+    "expression",
+    "fraction",
+    "groups",
+    "method",
+    "natural",
+    "nonnegative",
+    "portion",
+    "positive",
+    "strength",
+]
 
 
 def number(text: str, kind: Callable[[str], Any], admits: Callable[[Any], bool], described: str) -> Any:
@@ -52,6 +64,12 @@ def damping(text: str) -> float | str:
 
 def strength(text: str) -> float:
     return number(text, float, lambda value: SMALLEST <= value <= 1, f"a number in [{SMALLEST:g}, 1]")
+
+
+def method(text: str) -> str:
+    if text not in METHODS and not re.fullmatch(r"[^:]+:[^:]+", text):
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} is none of {', '.join(METHODS)}, nor MODULE:NAME")
+    return text
 
 
 def groups(text: str) -> Pattern:

@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command is None:
         parser.print_help(sys.stderr)
         return 2
-    check_usage(asked)
     try:
+        check_usage(asked)
         with quiet_libraries(asked.debug):
             run(asked)
     except KeyboardInterrupt:
@@ -52,6 +52,10 @@ def run(asked: argparse.Namespace) -> None:
         from gramian.adapters import exchange
 
         {"capture": exchange.capture_problems, "solve": exchange.solve_problems}[asked.command](asked)
+    elif asked.command == "verify":
+        from gramian.adapters.verification import verify_claims
+
+        verify_claims(asked)
     else:
         from gramian.adapters import commands
 

@@ -23,7 +23,7 @@ from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.grammar import damping_of, options_of, pattern_of
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer
-from gramian.adapters.methods import METHODS
+from gramian.adapters.methods import resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence
 from gramian.adapters.problemfile import read_gram, read_problem, write_problem, write_tensors
 from gramian.adapters.report import figure, table
@@ -107,7 +107,7 @@ def solve_problems(asked: argparse.Namespace) -> None:
     pattern = pattern_of(asked)
     for file in asked.files:  # all are read once before the first is solved, which may take long
         load(file, asked.heldout, pattern)
-    estimate = Estimate(METHODS[asked.method].bind(options_of(asked)), damping_of(asked), asked.refit)
+    estimate = Estimate(resolve(asked.method).bind(options_of(asked)), damping_of(asked), asked.refit)
     rows: list[dict[str, Any]] = []
     answers: dict[str, np.ndarray] = {}
     for file in tqdm(asked.files, desc=asked.method, unit="problem"):

@@ -18,7 +18,7 @@ import torch
 from gramian.adapters.evaluate import LOGIT_BYTES
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.layers import Layer
-from gramian.adapters.methods import METHODS
+from gramian.adapters.methods import METHODS, resolve
 from gramian.adapters.report import table
 from gramian.adapters.walk import TOKENS_PER_BATCH
 from gramian.solvers.restricted import BATCH_BYTES
@@ -127,11 +127,10 @@ def plan(
 
     windows: how many calibration windows, and tokens in each. heldout, judged: how many more such windows errors and
     perplexity (before and after) are measured on. rates: measured within a quarter of a second when not given.
+    Of a method that is not the toolkit's nothing is known: it is taken for another SparseGPT.
     Raises ValueError for an unknown method, an unknown family and when no operator is chosen.
     """
-    recipe = METHODS.get(method)
-    if recipe is None:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    recipe = resolve(method)
     inputs, correction = inputs or recipe.inputs, correction or recipe.correction
     names = operator_names(model, include, exclude)
     device = next(model.parameters()).device
@@ -209,7 +208,7 @@ def layer_shape(model: Any, name: str) -> tuple[int, int]:
 
 def working_bytes(method: str, shape: tuple[int, int]) -> int:
     """What a method holds beside the moments: its working arrays and the weight in float64."""
-    grams, weights = WORKING[method]
+    grams, weights = WORKING.get(method, WORKING["sparsegpt"])
     factorised = 3 * min(BATCH_BYTES, 2 * shape[0] * shape[1] ** 2) if method == "l0" else 0  # half of the weights kept
     return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
 
@@ -240,7 +239,7 @@ def solver_seconds(
         step = product / rates.single + ranking
         return judging + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
     if method != "fistapruner":
-        return judging + (sweep if method == "sparsegpt" else direct)
+        return judging + (direct if method in ("wanda", "magnitude") else sweep)
     chosen = {**METHODS[method].defaults, **options}
     visit = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)

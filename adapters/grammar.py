@@ -13,13 +13,14 @@ from gramian.adapters.argument_types import (
     expression,
     fraction,
     groups,
+    method,
     natural,
     nonnegative,
     portion,
     positive,
     strength,
 )
-from gramian.adapters.methods import METHODS
+from gramian.adapters.methods import METHODS, resolve
 from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
 from gramian.solvers import Pattern, TopK
 
@@ -160,6 +161,21 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_output(solve, "directory for the solutions: files named like the problems, with the tensor `weight`", ADDING)
     add_json(solve)
+
+    verify = command(
+        "verify",
+        "check what the papers claim",
+        "Check the ledger of published claims: what holds on drawn instances, what holds under further hypotheses, and\n"
+        "what a counterexample refutes, in exact arithmetic. Wrong versions of every formula (mutants) have to be caught.\n"
+        "A minute or two for all. Needs the extra `proofs`.",
+        "  gramian verify\n  gramian verify --claims N15 F7 --examples 1000 --json claims.json",
+    )
+    verify.add_argument("--claims", nargs="+", metavar="ID", help="only these, such as N15 F7 (default: all)")
+    verify.add_argument(
+        "--examples", type=positive, default=100, metavar="N",
+        help="instances of every property; mutants get 100 at least (default %(default)s)",
+    )  # fmt: skip
+    add_json(verify)
     return parser
 
 
@@ -213,7 +229,11 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 def add_method(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=tuple(METHODS), default="fistapruner", help="(default %(default)s)")
+    group.add_argument(
+        "--method", type=method, default="fistapruner",
+        help=f"{', '.join(METHODS)}, or MODULE:NAME for a function solve(problem, pattern) of your own, from an installed "
+        "module or one in the current directory (default %(default)s)",
+    )  # fmt: skip
     group.add_argument(
         "--damping", type=damping, metavar="D",
         help="how little to trust the calibration text: 0, a ridge on the change of the weights relative to each "
@@ -262,14 +282,14 @@ def options_of(asked: argparse.Namespace) -> dict[str, Any]:
 
 def damping_of(asked: argparse.Namespace) -> float | str:
     """What was asked for, else what the method does by default."""
-    return METHODS[asked.method].damping if asked.damping is None else asked.damping
+    return resolve(asked.method).damping if asked.damping is None else asked.damping
 
 
 def pattern_of(asked: argparse.Namespace) -> Pattern:
     """What was asked for, grouped as the method does by default."""
     if asked.pattern is not None:
         return asked.pattern
-    per_row = METHODS[asked.method].per_row if asked.per_row is None else asked.per_row
+    per_row = resolve(asked.method).per_row if asked.per_row is None else asked.per_row
     return TopK(0.5 if asked.sparsity is None else asked.sparsity, per_row)
 
 
@@ -283,7 +303,7 @@ def check_usage(asked: argparse.Namespace) -> None:
     if asked.command == "prune":
         if asked.out is None and not asked.dry_run:
             asked.usage_error("--out DIR is needed: where the pruned model goes")
-        inputs = asked.inputs or METHODS[asked.method].inputs
+        inputs = asked.inputs or resolve(asked.method).inputs
         if asked.jobs > 1 and inputs == "pruned":
             asked.usage_error(f"--jobs {asked.jobs} needs --inputs dense: a block with pruned inputs waits for those before it")
         if asked.dry_run and (asked.json or asked.problems):

@@ -22,7 +22,7 @@ from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
-from gramian.adapters.methods import METHODS
+from gramian.adapters.methods import resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
 from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report, versions
@@ -97,9 +97,7 @@ def prune(
     ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
     """
     started = time.perf_counter()
-    recipe = METHODS.get(method)
-    if recipe is None:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    recipe = resolve(method)
     inputs, correction = inputs or recipe.inputs, correction or recipe.correction
     damping = recipe.damping if damping is None else damping
     check_damping(damping)
@@ -268,7 +266,8 @@ class Inflow:
 def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
     """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
     started = time.perf_counter()
-    moments, (fitted, choosing, apart) = inflow.calibration, (inflow.moments.get(part) for part in range(3))
+    moments, fitted = inflow.calibration, inflow.moments[0]
+    choosing, apart = inflow.moments.get(1), inflow.moments.get(2)
     problem = layer.problem(moments)
     heldout = None if apart is None else layer.problem(apart)
     split = None if choosing is None else (layer.problem(fitted), layer.problem(choosing), fitted.tokens)

@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.backends import Backend, backends
-from gramian.proofs.laws import Law
-from gramian.proofs.strategies import Layer, layers, points
+from gramian.proofs.law import Law
+from gramian.proofs.strategies import Layer, layers, per_channel, points
 from gramian.solvers import Quadratic
 
 __all__ = ["PROBLEM_LAWS", "Build"]
@@ -88,11 +88,6 @@ def with_channels(values: tuple[float, ...]) -> Callable[[Build], st.SearchStrat
         return judged(build).flatmap(lambda case: per_channel(case[1], values).map(lambda array: (*case, array)))
 
     return given
-
-
-def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
-    width = layer.weight.shape[1]
-    return st.lists(st.sampled_from(values), min_size=width, max_size=width).map(np.array)
 
 
 PROBLEM_LAWS = (

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.backends import NUMPY, backends
-from gramian.proofs.laws import Law
+from gramian.proofs.law import Law
 from gramian.proofs.references import exact_lasso, proximal_descent
 from gramian.proofs.strategies import Layer, layers, points, weights
 from gramian.solvers import L1, certify

@@ -20,6 +20,7 @@ __all__ = [
     "lasso_objective",
     "obs_sweep",
     "proximal_descent",
+    "support_least_squares",
 ]
 
 
@@ -87,6 +88,15 @@ def exact_zeros(inputs: np.ndarray, outputs: np.ndarray, weight: float) -> np.nd
     """Zeros per row of the exact LASSO solution; meaningful away from knots of the path."""
     point, _ = exact_lasso(inputs, outputs, weight)
     return np.sum(np.abs(point) <= 1e-12 * max(1e-300, np.max(np.abs(point))), axis=1)
+
+
+def support_least_squares(inputs: np.ndarray, outputs: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+    """Minimiser (q, p) and minimum of 1/2 |X V^T - Y|^2 over V that are zero off the mask, row by row by `lstsq`."""
+    point = np.zeros(mask.shape)
+    for row, kept in enumerate(mask):
+        if kept.any():
+            point[row, kept] = np.linalg.lstsq(inputs[:, kept], outputs[:, row], rcond=1e-9)[0]
+    return point, 0.5 * float(np.sum((inputs @ point.T - outputs) ** 2))
 
 
 def central_gradient(loss: object, point: np.ndarray, step: float) -> np.ndarray:

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from importlib import import_module
 from typing import Any
 
@@ -61,6 +62,8 @@ class Source:
             return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
         if is_dataclass(value) and not isinstance(value, type) and importable(type(value)):
             return f"{self.of(type(value))}({', '.join(self.arguments(value))})"
+        if isinstance(value, Enum):
+            return f"{self.of(type(value))}.{value.name}"
         if inspect.ismethod(value):
             return f"{self.of(value.__self__)}.{value.__name__}"
         if importable(value):

@@ -241,7 +241,8 @@ def is_the_saliency_of_the_loss(sample: Sample, formula: Callable[[float, np.nda
 
 def is_synflow(case: Case, formula: Callable[[np.ndarray], np.ndarray]) -> None:
     """The saliency at |W| and x = 1 with ReLU, of what each unit contributes to f(1; |W|)."""
-    network = Network(*(abs(part) for part in (case.network.first, case.network.second, case.network.readout)), RELU)
+    given = case.network
+    network = Network(abs(given.first), abs(given.second), abs(given.readout), RELU)
     ones = np.ones(len(network.first))
     np.testing.assert_allclose(
         formula(network.contributions(ones)), network.saliency(network.gradient(ones)), rtol=1e-12, atol=1e-12

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,11 +165,15 @@ def matches_the_cross_moment(correlation: float, formula: Callable[[float], floa
     np.testing.assert_allclose(formula(correlation), moment, rtol=0, atol=1e-12)
 
 
+def square_of(activation: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    return activation(inputs) ** 2
+
+
 def matches_the_moment_of_gelu(variance: float, formula: Callable[[float], float]) -> None:
     value = formula(variance)
     np.testing.assert_allclose(value, gaussian_mean(lambda x: gelu(x) ** 2, variance), rtol=1e-10)
     for activation in (gelu, silu):  # x g(x) with g(x) + g(-x) = 1: E = v/4 + E x^2 (g - 1/2)^2, and |g - 1/2| <= 1/2
-        moment = gaussian_mean(lambda x, activation=activation: activation(x) ** 2, variance)
+        moment = gaussian_mean(partial(square_of, activation), variance)
         assert variance / 4 * (1 - 1e-12) <= moment <= variance / 2 * (1 + 1e-12)
 
 

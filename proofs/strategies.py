@@ -21,12 +21,14 @@ __all__ = [
     "PATTERNS",
     "TERMS",
     "Layer",
+    "equalities",
     "fractions",
     "from_gram",
     "layers",
     "masks",
     "normal_layer",
     "patterns",
+    "per_channel",
     "planted_lasso",
     "points",
     "scores",
@@ -118,21 +120,27 @@ def layers(
 
     shifted: X* != X, None for either. scales: of the inputs. multiple: divides the number of inputs. Axes may be one long.
     """
-    n, p = draw(st.integers(1, tokens)), multiple * draw(st.integers(1, max(1, inputs // multiple)))
-    q = draw(st.integers(1, outputs))
+    p = multiple * draw(st.integers(1, max(1, inputs // multiple)))
+    moved = draw(st.booleans()) if shifted is None else shifted
     if draw(st.booleans()):
+        n, q = draw(st.integers(1, tokens)), draw(st.integers(1, outputs))
         star, weight, drift = draw(full((n, p), (q, p), (n, p)))
         star *= np.logspace(0, -draw(st.integers(0, 2)), p)  # channels of unequal size: ill-conditioned Grams
         dense = star + 0.3 * drift
     else:
-        star, weight, dense = (draw(arrays(float, shape, elements=small)) for shape in ((n, p), (q, p), (n, p)))
+        weight, both = draw(rows(p, outputs)), draw(rows(2 * p if moved else p, tokens))
+        star, dense = both[:, :p], both[:, -p:].copy()
     if draw(st.booleans()):
         star[:, draw(st.integers(0, p - 1))] = 0  # a dead channel
     if draw(st.booleans()):
         star[:, draw(st.integers(0, p - 1))] = star[:, draw(st.integers(0, p - 1))]  # a duplicate channel
-    if shifted is None:
-        shifted = draw(st.booleans())
-    return Layer(star, weight, dense if shifted else None).scaled(inputs=draw(st.sampled_from(scales)))
+    return Layer(star, weight, dense if moved else None).scaled(inputs=draw(st.sampled_from(scales)))
+
+
+def rows(width: int, most: int) -> st.SearchStrategy[np.ndarray]:
+    """Whole numbers, at most so many rows of a width, (rows, width); shrinks by rows."""
+    row = st.lists(small, min_size=width, max_size=width)
+    return st.lists(row, min_size=1, max_size=most).map(np.array)
 
 
 ANGLES = ((0.8, 0.6), (0.6, 0.8), (12 / 13, 5 / 13))  # cosine and sine
@@ -198,6 +206,12 @@ def scores(rows: int = 4, columns: int = 12, multiple: int = 1) -> st.SearchStra
 def masks(shape: tuple[int, int]) -> st.SearchStrategy[np.ndarray]:
     """Boolean (q, p), every entry for itself; full and empty rows included."""
     return arrays(bool, shape, elements=st.booleans(), fill=st.nothing())
+
+
+def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
+    """One of these values for every channel, (p,)."""
+    width = layer.weight.shape[1]
+    return st.lists(st.sampled_from(values), min_size=width, max_size=width).map(np.array)
 
 
 # -- terms and patterns ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from gramian.solvers.box import relaxed_mask
 from gramian.solvers.budget import Allocation, allocate, allocate_by_score, allocate_uniformly
 from gramian.solvers.certificate import Certificate, certify
+from gramian.solvers.exchange import exchange_weights
 from gramian.solvers.fista import FISTA
 from gramian.solvers.l0 import l0_admm
 from gramian.solvers.loop import Solver, solve
@@ -49,6 +50,7 @@ __all__ = [
     "certify",
     "certify_mask",
     "empirical_ridge",
+    "exchange_weights",
     "head_scores",
     "keep_within",
     "l0_admm",

@@ -22,6 +22,7 @@ __all__ = [
     "namespace",
     "principal",
     "solve_positive",
+    "solves_stacks",
     "solve_triangular",
     "to_numpy",
 ]
@@ -140,6 +141,11 @@ def principal(matrix: Array, chosen: Array) -> Array:
     xp = namespace(matrix, chosen)
     if is_torch_array(matrix) or is_cupy_array(matrix):
         return matrix[chosen[:, :, None], chosen[:, None, :]]
-    # Whole rows first, which are contiguous, then columns: three times faster than indexing both at once.
+    # Whole rows first, which are contiguous, then columns: faster than indexing both at once.
     parts = [xp.take(xp.take(matrix, chosen[b, :], axis=0), chosen[b, :], axis=1) for b in range(chosen.shape[0])]
-    return xp.stack(parts)
+    return xp.expand_dims(parts[0], axis=0) if len(parts) == 1 else xp.stack(parts)
+
+
+def solves_stacks(array: Array) -> bool:
+    """Whether the backend factorises a stack of matrices at once; the others go through it one by one."""
+    return is_torch_array(array) or is_cupy_array(array)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gramian.solvers._xp import Array, as_floating, device, full, namespace, principal, solve_positive, to_numpy
+from gramian.solvers._xp import Array, as_floating, device, full, namespace, principal, solve_positive, solves_stacks, to_numpy
 from gramian.solvers.certificate import certify
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.solution import Solution, Status
@@ -60,15 +60,11 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
 def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array, int]:
     """Rows d with d_P = 0 and G_KK d_K = -gradient_K, least norm where G_KK is singular; and how many rows that were."""
     xp = namespace(gram, mask, gradient)
-    bundles = bundled(to_numpy(mask))
+    bundles = bundles_of(mask)
     factorising = sum(rows.shape[0] * size**3 / 3 for rows, size in bundles)
     if factorising > GRADIENT_STEPS * 2 * mask.shape[0] * mask.shape[1] ** 2:
         return conjugate_gradients(gram, mask, gradient), 0
-    parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
-    order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
-    change = xp.take(xp.concat(parts), xp.asarray(order, device=device(gram)), axis=0)
-    residual = xp.max(xp.abs(xp.where(mask, gradient + change @ gram, xp.zeros_like(change))), axis=1)
-    trusted = to_numpy(residual <= TRUSTED * xp.max(xp.abs(gradient), axis=1))  # NaN is not
+    change, _, trusted = factorised_change(gram, mask, gradient, bundles)
     singular = 0
     for sharing in (rows for bundle, _ in bundles for rows in bundle if not np.all(trusted[rows])):
         index = xp.asarray(sharing, device=device(gram))
@@ -84,9 +80,27 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
     return change, singular
 
 
-def bundled(mask: np.ndarray) -> list[tuple[np.ndarray, int]]:
+def factorised_change(
+    gram: Array, mask: Array, gradient: Array, bundles: list[tuple[np.ndarray, int]]
+) -> tuple[Array, Array, np.ndarray]:
+    """The same rows d by Cholesky alone, their products d G, and for which of them G_KK is regular: the others may be NaN."""
+    xp = namespace(gram, mask, gradient)
+    parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
+    order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
+    change = xp.take(xp.concat(parts), xp.asarray(order, device=device(gram)), axis=0)
+    product = change @ gram
+    residual = xp.max(xp.abs(xp.where(mask, gradient + product, xp.zeros_like(change))), axis=1)
+    return change, product, to_numpy(residual <= TRUSTED * xp.max(xp.abs(gradient), axis=1))  # NaN is not
+
+
+def bundles_of(mask: Array) -> list[tuple[np.ndarray, int]]:
+    """Rows that are best solved together on the backend of `mask`."""
+    return bundled(to_numpy(mask), BATCH_BYTES if solves_stacks(mask) else 0)
+
+
+def bundled(mask: np.ndarray, memory: int) -> list[tuple[np.ndarray, int]]:
     """Rows that are solved together, (supports, rows of each), with the size of their largest support: rows that share
-    a support make one bundle, the others go by size."""
+    a support make one bundle, the others go by size, as many as fit in `memory` bytes of submatrices."""
     _, names = np.unique(np.packbits(mask, axis=1), axis=0, return_inverse=True)
     sizes, counts = mask.sum(axis=1), np.bincount(names.reshape(-1))
     shared = counts[names.reshape(-1)] > 1
@@ -95,7 +109,7 @@ def bundled(mask: np.ndarray) -> list[tuple[np.ndarray, int]]:
     alone = alone[np.argsort(-sizes[alone], kind="stable")]
     first = 0
     while first < alone.size:
-        together = max(1, BATCH_BYTES // (8 * max(1, int(sizes[alone[first]])) ** 2))
+        together = max(1, memory // (8 * max(1, int(sizes[alone[first]])) ** 2))
         bundles.append(alone[first : first + together][:, None])
         first += together
     return [(rows, int(sizes[rows[:, 0]].max())) for rows in bundles]

@@ -38,7 +38,7 @@ def test_batches_of_any_size(xp, monkeypatch, size):
     whole, _ = answer(xp, layer, mask)
     monkeypatch.setattr(restricted, "BATCH_BYTES", size)
     monkeypatch.setattr(restricted, "least_norm", None)
-    bundles = restricted.bundled(mask)
+    bundles = restricted.bundled(mask, restricted.BATCH_BYTES)
     assert sorted(np.concatenate([rows.reshape(-1) for rows, _ in bundles])) == list(range(11))
     assert all(largest == mask[rows].sum(axis=2).max() for rows, largest in bundles)
     assert len(bundles) == {0: 10, 1: 10, 2000: 6, 10**5: 2}[size]

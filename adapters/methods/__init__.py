@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
+from importlib import import_module
 from typing import Any
 
 from gramian.adapters.methods.baselines import magnitude, wanda
 from gramian.adapters.methods.fistapruner import fistapruner
 from gramian.solvers import Pattern, Quadratic, Solution, l0_admm, sparsegpt
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,32 @@ class Method:
     `Estimate`."""
 
     solve: Callable[..., Solution]
-    inputs: str
-    correction: str
+    inputs: str = "pruned"
+    correction: str = "none"
     per_row: bool = False
     damping: float | str = 0.0
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[Quadratic, Pattern], Solution]:
-        """The recipe with its options fixed; ValueError for an option it does not have."""
-        known = self.defaults
+        """The recipe with its options fixed; ValueError for an option it does not have, and once called for an answer that
+        is no Solution."""
+        known, called = self.defaults, getattr(self.solve, "__name__", type(self.solve).__name__)
         for name in options:
             if name not in known:
-                raise ValueError(f"{self.solve.__name__} has no option {name!r}; it has {', '.join(known) or 'none'}")
-        return partial(self.solve, **options)
+                raise ValueError(f"{called} has no option {name!r}; it has {', '.join(known) or 'none'}")
+
+        def solve(problem: Quadratic, pattern: Pattern) -> Solution:
+            solution = self.solve(problem, pattern, **options)
+            if not isinstance(solution, Solution):
+                raise ValueError(f"{called} returned a {type(solution).__name__}, not a gramian.solvers.Solution")
+            return solution
+
+        return solve
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Its options and their defaults: the parameters after problem and pattern."""
         parameters = list(inspect.signature(self.solve).parameters.values())[2:]
-        return {parameter.name: parameter.default for parameter in parameters}
+        return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 METHODS: dict[str, Method] = {
@@ -49,3 +61,30 @@ METHODS: dict[str, Method] = {
     "wanda": Method(wanda, inputs="pruned", correction="none", per_row=True),
     "magnitude": Method(magnitude, inputs="pruned", correction="none"),
 }
+
+
+def resolve(name: str) -> Method:
+    """One of METHODS, or from `module:name` a method of the user's own: a function `solve(problem, pattern) -> Solution`, any
+    other callable like it, or a Method, which also says how a model is walked.
+
+    The module is imported, and so run; it is looked for where Python looks and then in the current directory.
+    Raises ValueError for a name that is neither, a module that cannot be imported, and what is no such callable.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    module, colon, path = name.partition(":")
+    if not (module and colon and path):
+        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}, and module:name for one of your own")
+    if os.getcwd() not in sys.path:  # as an installed command starts without it
+        sys.path.append(os.getcwd())
+    try:
+        found = reduce(getattr, path.split("."), import_module(module))
+    except Exception as error:  # whatever a module raises while it is imported
+        raise ValueError(f"method {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    method = found if isinstance(found, Method) else Method(found)
+    try:
+        inspect.signature(method.solve).bind(None, None)
+        json.dumps(method.defaults)  # they will stand in a report, at the end of a long run
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"method {name!r} cannot be called as solve(problem, pattern): {error}") from error
+    return method

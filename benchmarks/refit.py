@@ -1,0 +1,94 @@
+"""Exact weights on a support: our refit beside one factorisation after another.
+
+    python benchmarks/refit.py --problems FOLDER [--rows N] [--repeats 3] [--out FILE.json]
+
+The problem file with the most weights, half of them kept by Wanda's score. `cho_factor` and `cho_solve` per row are what
+one would write with scipy. Printed: the ratio of times (medians, same threads, one run), the largest difference of the
+answers, what part of the rate of a matrix product our factorisations reach, the same where all rows share one support,
+and from which size of layer on conjugate gradients would be chosen instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from gramian.adapters.problemfile import read_problem
+from gramian.adapters.report import table, versions
+from gramian.solvers import Quadratic, TopK, refit
+from gramian.solvers.restricted import GRADIENT_STEPS
+
+
+def row_by_row(problem: Quadratic, mask: np.ndarray) -> np.ndarray:
+    """v_K = w_K + G_KK^-1 G_KP w_P, a row at a time."""
+    weights = np.zeros_like(problem.anchor)
+    target = problem.anchor @ problem.gram
+    for row, kept in enumerate(mask):
+        chosen = np.flatnonzero(kept)
+        weights[row, chosen] = cho_solve(cho_factor(problem.gram[np.ix_(chosen, chosen)]), target[row, chosen])
+    return weights
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = call()
+    return time.perf_counter() - started, result
+
+
+def compared(problem: Quadratic, mask: np.ndarray, repeats: int) -> dict[str, float]:
+    """Medians of alternating runs, and how the answers agree."""
+    ours, theirs = [], []
+    for _ in range(repeats):
+        seconds, solution = timed(lambda: refit(problem, mask))
+        ours.append(seconds)
+        seconds, reference = timed(lambda: row_by_row(problem, mask))
+        theirs.append(seconds)
+    multiplications = float(np.sum(mask.sum(axis=1).astype(float) ** 3) / 3)
+    product, _ = timed(lambda: problem.gram @ problem.gram)
+    rate = 2 * problem.shape[1] ** 3 / product
+    mine = statistics.median(ours)
+    return {
+        "seconds": mine,
+        "row by row": statistics.median(theirs),
+        "ratio": statistics.median(theirs) / mine,
+        "difference": float(np.abs(solution.weights - reference).max() / np.abs(reference).max()),
+        "residual": solution.certificate.residual or 0.0,
+        "part of the product's rate": multiplications / mine / rate,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--rows", type=int, help="only the first N rows")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "refit.json")
+    arguments = parser.parse_args()
+    file = max(arguments.problems.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    problem, metadata = read_problem(file)
+    problem = Quadratic(problem.gram, problem.anchor[: arguments.rows])
+    score = np.abs(problem.anchor) * np.sqrt(problem.diagonal)
+    masks = {"a support for every row": TopK(0.5).select(score)}
+    masks["one support for all rows"] = np.broadcast_to(TopK(0.5).select(score.sum(axis=0)[None, :]), problem.shape).copy()
+    rows = {name: compared(problem, mask, arguments.repeats) for name, mask in masks.items()}
+    print(f"{metadata['layer']}.{metadata['operator']}, {problem.shape[0]} rows of {problem.shape[1]}, half of them kept")
+    head = ["", *next(iter(rows.values()))]
+    print(table(head, [[name, *(f"{value:.3g}" for value in row.values())] for name, row in rows.items()]))
+    # rows k^3 / 3 against GRADIENT_STEPS * 2 rows p^2, at k = p / 2
+    switch = 48 * GRADIENT_STEPS
+    print(f"with half of the weights kept, conjugate gradients are chosen from {switch} inputs on")
+    result = {"versions": dict(versions()), "file": file.name, "rows": rows, "conjugate gradients from": switch}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Every claim by its id, and all of them checked: what `gramian verify` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from tqdm import tqdm
+
+from gramian.adapters.report import table
+from gramian.proofs import crossings, fistapruner, greedy_output, numerical_pruning, tasp
+from gramian.proofs.claims import Claim, Outcome, verify
+
+__all__ = ["CLAIMS", "Verification", "verify_all"]
+
+CLAIMS: Mapping[str, Claim] = {
+    claim.id: claim for module in (numerical_pruning, fistapruner, greedy_output, tasp, crossings) for claim in module.CLAIMS
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What running some claims gave. examples: asked for of every property."""
+
+    outcomes: tuple[Outcome, ...]
+    examples: int
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.failures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON."""
+        return {
+            "passed": not self.failed,
+            "examples": self.examples,
+            "seconds": sum(outcome.seconds for outcome in self.outcomes),
+            "versions": {package: version(package) for package in ("gramian", "numpy", "hypothesis")},
+            "claims": [
+                {
+                    "id": outcome.claim.id,
+                    "source": outcome.claim.source,
+                    "printed": outcome.claim.printed,
+                    "verdict": outcome.claim.verdict.value,
+                    "corrected": outcome.claim.corrected,
+                    "examples": outcome.examples,
+                    "mutants": outcome.mutants,
+                    "caught": outcome.caught,
+                    "seconds": outcome.seconds,
+                    "failures": list(outcome.failures),
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
+    def __str__(self) -> str:
+        """One row per claim, then what failed, then how many of each verdict."""
+        head = ["claim", "verdict", "examples", "mutants", "s", ""]
+        rows = [
+            [
+                f"{outcome.claim.id:4} {outcome.claim.source}",
+                outcome.claim.verdict.value,
+                str(outcome.examples),
+                f"{outcome.caught}/{outcome.mutants}",
+                f"{outcome.seconds:.1f}",
+                "FAILED" if outcome.failures else "ok",
+            ]
+            for outcome in self.outcomes
+        ]
+        failures = [f"{outcome.claim.id}: {failure}" for outcome in self.failed for failure in outcome.failures]
+        verdicts = [outcome.claim.verdict.value for outcome in self.outcomes]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        seconds = sum(outcome.seconds for outcome in self.outcomes)
+        total = f"{len(self.outcomes)} claims ({counts}), {len(self.failed)} not as stated here, {seconds:.0f} s"
+        return "\n\n".join([table(head, rows), *failures, total])
+
+
+def verify_all(ids: Sequence[str] | None = None, examples: int = 100, progress: bool = True) -> Verification:
+    """Check claims, all of them by default: `examples` instances of every property, every mutant, every counterexample.
+
+    Raises ValueError, naming the claims there are, for an id that is none, and for examples below 1.
+    """
+    if examples < 1:
+        raise ValueError(f"examples must be at least 1 but is {examples}")
+    wanted = list(CLAIMS if ids is None else dict.fromkeys(ids))
+    if unknown := [name for name in wanted if name not in CLAIMS]:
+        raise ValueError(f"no claim {', '.join(unknown)}; there are {', '.join(CLAIMS)}")
+    outcomes = []
+    with tqdm(wanted, desc="verify", unit="claim", disable=not progress) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            outcomes.append(verify(CLAIMS[name], examples))
+    return Verification(tuple(outcomes), examples)
