@@ -169,7 +169,7 @@ def plan(
     hidden_width = model.get_input_embeddings().embedding_dim
     vocabulary = model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
-    at_once = min(jobs, len(blocks))
+    at_once, stacks = min(jobs, len(blocks)), device.type != "cpu"
     streams = 2 if inputs == "dense" else (4 if correction == "model" else 3)
     if jobs > 1:  # every block at work has its own
         streams = at_once + 2
@@ -177,7 +177,7 @@ def plan(
         "hidden states between blocks": streams * tokens * hidden_width * bytes_each,
         "operator inputs kept for the correction": at_once * tokens * kept_widths * bytes_each,
         "moments of one block, float64": at_once * (2 if heldout else 1) * moment_entries * 8,
-        f"working arrays of {method}": at_once * max(working_bytes(method, shape) for shape in shapes.values()),
+        f"working arrays of {method}": at_once * max(working_bytes(method, shape, stacks) for shape in shapes.values()),
         "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
     logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * length * vocabulary) if judged else 0}
@@ -206,10 +206,12 @@ def layer_shape(model: Any, name: str) -> tuple[int, int]:
     return rows, columns
 
 
-def working_bytes(method: str, shape: tuple[int, int]) -> int:
-    """What a method holds beside the moments: its working arrays and the weight in float64."""
+def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
+    """What a method holds beside the moments: its working arrays and the weight in float64. stacks: whether rows are
+    refitted many at a time, as off the CPU."""
     grams, weights = WORKING.get(method, WORKING["sparsegpt"])
-    factorised = 3 * min(BATCH_BYTES, 2 * shape[0] * shape[1] ** 2) if method == "l0" else 0  # half of the weights kept
+    row = 2 * shape[1] ** 2  # bytes of a Gram of half of the channels
+    factorised = (3 * min(BATCH_BYTES, shape[0] * row) if stacks else row) if method == "l0" else 0
     return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
 
 

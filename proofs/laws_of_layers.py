@@ -20,7 +20,7 @@ from gramian.proofs.strategies import full, weights
 
 __all__ = ["LAYER_LAWS", "Plugging", "conv1d", "linear"]
 
-Build = Callable[[np.ndarray, bool], nn.Module]
+Build = Callable[[np.ndarray, bool], Any]  # a module with the attributes `weight` and `bias`
 
 
 class Plugging(NamedTuple):
@@ -30,12 +30,12 @@ class Plugging(NamedTuple):
     build: Build
 
 
-def linear(weight: np.ndarray, bias: bool) -> nn.Module:
+def linear(weight: np.ndarray, bias: bool) -> Any:
     """x W^T + b, the parameter W (q, p)."""
     return filled(nn.Linear(weight.shape[1], weight.shape[0], bias=bias), weight)
 
 
-def conv1d(weight: np.ndarray, bias: bool) -> nn.Module:
+def conv1d(weight: np.ndarray, bias: bool) -> Any:
     """The same by the module of GPT-2, the parameter W^T (p, q); it always has a bias, here zero unless asked for."""
     from transformers.pytorch_utils import Conv1D
 
@@ -45,7 +45,7 @@ def conv1d(weight: np.ndarray, bias: bool) -> nn.Module:
     return module
 
 
-def filled(module: nn.Module, parameter: np.ndarray) -> nn.Module:
+def filled(module: Any, parameter: np.ndarray) -> Any:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(np.ascontiguousarray(parameter)))
         if module.bias is not None:

@@ -61,9 +61,9 @@ def the_certificate_is_of_what_is_returned(method: Any, layer: Layer, pattern: A
     if certificate.residual is not None and start > 0:
         slope = (layer.inputs @ point.T - layer.outputs).T @ layer.inputs
         size = ROUNDING * np.linalg.norm(layer.inputs) * np.sqrt(layer.magnitude(point) + layer.magnitude(layer.weight))
-        least, most = np.linalg.norm(slope[point != 0]), np.linalg.norm(slope)  # a kept weight may be zero by nature
+        inside, most = np.linalg.norm(slope[point != 0]), np.linalg.norm(slope)  # a kept weight may be zero by nature
         stated = certificate.residual * start
-        assert least - size <= stated <= most + size, f"|grad f| on the support is {least}, in all {most}, not {stated}"
+        assert inside - size <= stated <= most + size, f"|grad f| on the support is {inside}, in all {most}, not {stated}"
     if certificate.bound > -np.inf:
         least = best_of_all_masks(layer, pattern)
         assert certificate.bound <= least + slack, f"a bound of {certificate.bound} is claimed, and {least} is reached"

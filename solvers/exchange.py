@@ -106,14 +106,14 @@ class Walk:
         gradient = self.problem.gradient(self.weights)
         kept = to_numpy(xp.sum(xp.astype(self.mask, xp.int64), axis=1))
         order = order[np.lexsort((-kept[order], -self.width[order]))]
-        width, parts, counts = self.width[order], [], []
+        width, counts, parts = self.width[order], list[int](), []
         while len(counts) < order.size:
             first = order[len(counts)]
             batch = order[len(counts) :][: max(1, BATCH_BYTES // (24 * int(kept[first] + self.width[first]) ** 2))]
             batch = batch[self.width[batch] == self.width[first]]
             rows = xp.asarray(batch, device=device(gradient))
-            given = (xp.take(array, rows, axis=0) for array in (self.weights, self.mask, gradient, self.tolerance))
-            *part, made = self.search(*given, self.limit[batch], int(self.width[first]))
+            given = [xp.take(array, rows, axis=0) for array in (self.weights, self.mask, gradient, self.tolerance)]
+            *part, made = self.search(given[0], given[1], given[2], given[3], self.limit[batch], int(self.width[first]))
             parts.append(part)
             counts.extend(made)
         weights, mask, worth = (xp.concat(arrays) for arrays in zip(*parts))

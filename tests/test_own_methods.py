@@ -105,7 +105,7 @@ def test_names_that_lead_nowhere(mine, name, message):
 
 
 def test_an_answer_that_is_no_solution(mine):
-    with pytest.raises(ValueError, match="<lambda> returned a ndarray, not a gramian.solvers.Solution"):
+    with pytest.raises(ValueError, match="<lambda> returned ndarray, not a gramian"):
         resolve("mymethod:answers").bind({})(PROBLEM, TopK(0.5))
 
 
@@ -140,7 +140,7 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
         line = "gramian: error: method 'faulty:x' cannot be imported: ZeroDivisionError: division by zero"
         assert capsys.readouterr().err.splitlines()[-1] == line
         assert main([*command, "--method", "mymethod:answers"]) == 1
-        assert "returned a ndarray, not a gramian.solvers.Solution" in capsys.readouterr().err.splitlines()[-1]
+        assert "returned ndarray, not a gramian.solvers.Solution" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit, match="2"):
         main([*asked, "--out", "other", "--method", "mymethod.curvature"])
     assert "invalid choice: 'mymethod.curvature' is none of fistapruner, " in capsys.readouterr().err

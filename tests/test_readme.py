@@ -21,7 +21,7 @@ def test_snippets_run(snippet, tmp_path, monkeypatch):
 
 
 def test_the_map_is_true():
-    listed = set(re.findall(r"\b[a-z_]+\.py\b", README.split("## Map")[1]))
+    listed = set(re.findall(r"\b[a-z0-9_]+\.py\b", README.split("## Map")[1]))
     folders = [ROOT / folder for folder in ("solvers", "adapters", "proofs")]
     present = {file.name for folder in folders for file in folder.glob("[!_]*.py") if not file.name.startswith("test_")}
     assert present <= listed

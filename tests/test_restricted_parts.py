@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from least_squares import answer, close, least_change, random_mask
 
 from gramian.proofs.strategies import Layer, layers, normal_layer
-from gramian.solvers import Quadratic, Status, _xp, refit, restricted
+from gramian.solvers import Quadratic, _xp, refit, restricted
 
 # -- supports ----------------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Method:
         def solve(problem: Quadratic, pattern: Pattern) -> Solution:
             solution = self.solve(problem, pattern, **options)
             if not isinstance(solution, Solution):
-                raise ValueError(f"{called} returned a {type(solution).__name__}, not a gramian.solvers.Solution")
+                raise ValueError(f"{called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
             return solution
 
         return solve
@@ -78,7 +78,7 @@ def resolve(name: str) -> Method:
     if os.getcwd() not in sys.path:  # as an installed command starts without it
         sys.path.append(os.getcwd())
     try:
-        found = reduce(getattr, path.split("."), import_module(module))
+        found: Any = reduce(getattr, path.split("."), import_module(module))
     except Exception as error:  # whatever a module raises while it is imported
         raise ValueError(f"method {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     method = found if isinstance(found, Method) else Method(found)
