@@ -1,5 +1,6 @@
 """Transformers as layer-wise problems: load, calibrate, prune, judge, save.
 
+`shrink_model` and `mask_model` are `shrink` and `mask` of the module `shrink`, which a function of that name would hide.
 Everything named here is imported when first used, so that `gramian --help` need not wait for torch.
 """
 
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
     from gramian.adapters.pipeline import prune
     from gramian.adapters.problemfile import read_problem, write_problem
     from gramian.adapters.report import Report
+    from gramian.adapters.shrink import count_parameters
+    from gramian.adapters.shrink import mask as mask_model
+    from gramian.adapters.shrink import shrink as shrink_model
+    from gramian.adapters.structure import parts_of
+    from gramian.adapters.structured import prune_structured
+    from gramian.adapters.structured_checkpoint import load, save_structured
+    from gramian.adapters.structured_forecast import plan_structured
+    from gramian.adapters.structured_methods import STRUCTURED_METHODS
+    from gramian.adapters.structured_report import StructuredReport
 
-HOMES = {
+HOMES = {  # where each name is; after a colon, what it is called there, if not the same
     "FAMILIES": "families",
     "Family": "families",
     "Layer": "layers",
@@ -29,17 +39,27 @@ HOMES = {
     "Perplexity": "evaluate",
     "Plan": "forecast",
     "Report": "report",
+    "STRUCTURED_METHODS": "structured_methods",
+    "StructuredReport": "structured_report",
     "Tokens": "calibration",
     "builtin_text": "calibration",
     "calibration_tokens": "calibration",
     "capture": "hooks",
+    "count_parameters": "shrink",
+    "load": "structured_checkpoint",
     "load_model": "checkpoint",
+    "mask_model": "shrink:mask",
     "paired_difference": "evaluate",
+    "parts_of": "structure",
     "perplexity": "evaluate",
     "plan": "forecast",
+    "plan_structured": "structured_forecast",
     "prune": "pipeline",
+    "prune_structured": "structured",
     "read_problem": "problemfile",
     "save_model": "checkpoint",
+    "save_structured": "structured_checkpoint",
+    "shrink_model": "shrink:shrink",
     "text_windows": "calibration",
     "write_problem": "problemfile",
 }
@@ -52,17 +72,27 @@ __all__ = [
     "Perplexity",
     "Plan",
     "Report",
+    "STRUCTURED_METHODS",
+    "StructuredReport",
     "Tokens",
     "builtin_text",
     "calibration_tokens",
     "capture",
+    "count_parameters",
+    "load",
     "load_model",
+    "mask_model",
     "paired_difference",
+    "parts_of",
     "perplexity",
     "plan",
+    "plan_structured",
     "prune",
+    "prune_structured",
     "read_problem",
     "save_model",
+    "save_structured",
+    "shrink_model",
     "text_windows",
     "write_problem",
 ]
@@ -71,7 +101,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    module, _, there = HOMES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), there or name)
     globals()[name] = value
     return value
 

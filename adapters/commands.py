@@ -21,13 +21,20 @@ from gramian.adapters.calibration import (
     file_windows,
     text_windows,
 )
-from gramian.adapters.checkpoint import check_output, load_model, save_model
+from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
 from gramian.adapters.grammar import options_of, pattern_of
+from gramian.adapters.method_grammar import removal_of, removes_units
 from gramian.adapters.pipeline import check_weights, prune
 from gramian.adapters.report import Report, table, versions
+from gramian.adapters.structured import plan_removal, prune_structured
+from gramian.adapters.structured_checkpoint import save_structured
+from gramian.adapters.structured_forecast import plan_structured
+from gramian.adapters.structured_methods import STRUCTURED_METHODS
+from gramian.adapters.structured_report import StructuredReport
+from gramian.adapters.widths import WIDTHS
 
 __all__ = ["Texts", "check_family", "check_result", "judge_model", "prune_and_save", "prune_model", "texts"]
 
@@ -56,13 +63,30 @@ def prune_model(asked: argparse.Namespace) -> None:
     print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
-    pattern = pattern_of(asked)
-    check_weights(model, operator_names(model, asked.include, asked.exclude), pattern)
+    how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
     heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
     read = texts(model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate)
     if asked.no_perplexity:
         read = replace(read, judged=None)
-    how: dict[str, Any] = {
+    if asked.dry_run:
+        count, length = read.calibration.windows.shape
+        judged = 0 if read.judged is None else len(read.judged)
+        forecast = plan_structured if removes_units(asked) else plan
+        print(forecast(model, (count, length), heldout=heldout, judged=judged, **how))
+        return
+    if asked.problems is not None:
+        asked.problems.mkdir(parents=True, exist_ok=True)
+    if not removes_units(asked):
+        how |= {"pattern": pattern_of(asked), "problems": asked.problems}
+    report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite, asked.pad)
+    if asked.json is not None:
+        write_json(asked.json, report)
+
+
+def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune` and `plan` share, checked against the model."""
+    check_weights(model, operator_names(model, asked.include, asked.exclude), pattern_of(asked))
+    return {
         "method": asked.method,
         "options": options_of(asked),
         "inputs": asked.inputs,
@@ -73,17 +97,18 @@ def prune_model(asked: argparse.Namespace) -> None:
         "exclude": asked.exclude,
         "jobs": asked.jobs,
     }
-    if asked.dry_run:
-        count, length = read.calibration.windows.shape
-        judged = 0 if read.judged is None else len(read.judged)
-        print(plan(model, (count, length), heldout=heldout, judged=judged, **how))
-        return
-    if asked.problems is not None:
-        asked.problems.mkdir(parents=True, exist_ok=True)
-    how |= {"pattern": pattern, "problems": asked.problems}
-    report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite)
-    if asked.json is not None:
-        write_json(asked.json, report)
+
+
+def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune_structured` and `plan_structured` share, checked against the model."""
+    how = removal_of(asked)
+    wanted = {name: how[name] for name in ("compensate", "heads", "include", "exclude")}
+    if any(plan_removal(model, asked.method, how["ratio"], **wanted).tolls) and asked.pad:
+        raise ValueError(
+            f"--pad cannot hold the biases that {asked.method} gives operators without one: leave it out, or add "
+            "--no-compensate"
+        )
+    return how
 
 
 def texts(
@@ -131,17 +156,21 @@ def prune_and_save(
     how: Mapping[str, Any],
     out: Path,
     overwrite: bool,
+    pad: bool = False,
 ) -> dict[str, Any]:
-    """Measure, prune, measure again, save, print. `how`: keywords of `prune`. Returns the report that was saved."""
+    """Measure, prune, measure again, save, print. `how`: keywords of `prune`, or of `prune_structured` where they name a
+    structured method. pad: see `save_structured`. Returns the report that was saved."""
     dense = None if read.judged is None else perplexity(model, read.judged)
-    report: Report = prune(model, read.calibration, heldout=read.heldout, **how)
+    remove = prune_structured if how["method"] in STRUCTURED_METHODS else prune
+    report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
     document: dict[str, Any] = {"model": str(source), **report.to_dict()}
     lines = [str(report)]
     if dense is not None and read.judged is not None:
         document["perplexity"], shown = compare(dense, perplexity(model, read.judged), read)
         lines.append(shown)
-    saved = save_model(model, tokenizer, out, report=document, overwrite=overwrite)
-    lines.append(f"saved to {saved}; it loads with AutoModelForCausalLM.from_pretrained({str(out)!r})")
+    saved = save_structured(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
+    loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
+    lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
     print("\n\n".join(lines))
     return document
 

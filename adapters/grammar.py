@@ -6,27 +6,20 @@ from __future__ import annotations
 import argparse
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from gramian.adapters.argument_types import (
-    damping,
-    expression,
-    fraction,
-    groups,
-    method,
-    natural,
-    nonnegative,
-    portion,
-    positive,
-    strength,
+from gramian.adapters.argument_types import expression, natural, positive
+from gramian.adapters.method_grammar import (
+    add_method,
+    add_removal,
+    damping_of,
+    options_of,
+    pattern_of,
+    removal_usage,
+    removes_units,
 )
-from gramian.adapters.methods import METHODS, resolve
-from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
-from gramian.solvers import Pattern, TopK
+from gramian.adapters.methods import resolve
 
 __all__ = ["check_usage", "command_line", "damping_of", "options_of", "pattern_of"]
-
-OPTIONS = METHODS["fistapruner"].defaults
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -67,20 +60,23 @@ def command_line() -> argparse.ArgumentParser:
         "prune a language model and save it",
         "Set half of a model's weights (or another part) to zero, layer by layer, so that every layer's output on\n"
         "calibration text changes as little as possible. Embeddings and the head stay as they are. The result loads\n"
-        "with `from_pretrained` like the original; gramian.json beside it records how it was made and what it lost.",
+        "with `from_pretrained` like the original; gramian.json beside it records how it was made and what it lost.\n"
+        "Structured methods remove whole attention heads and hidden channels instead, and the model is smaller for it.",
         "  gramian prune org/model --out sparse                          half of the weights\n"
         "  gramian prune ./model --out sparse --pattern 2:4              2 of every 4 weights kept\n"
         "  gramian prune ./model --out sparse --method wanda --sparsity 0.6 --calibration text.txt\n"
+        "  gramian prune ./model --out small --method numerical --ratio 0.2   a fifth of the blocks' parameters gone\n"
         "  gramian prune ./model --dry-run                               what it would take, nothing done",
     )
     add_model(prune)
     add_output(prune, "directory for the pruned model; needed unless --dry-run", REPLACING)
-    add_method(prune)
+    add_method(prune, structured=True)
+    add_removal(prune)
     prune.add_argument(
         "--inputs",
         choices=("dense", "pruned"),
         help="what enters a block: activations of the dense model (blocks are independent) or of the model pruned so "
-        "far (default: the method's own)",
+        "far (default: the method's own); structured methods then fit the outputs of the dense model",
     )
     prune.add_argument(
         "--correction",
@@ -227,83 +223,19 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=natural, default=0, help="which windows, where the source has more (default %(default)s)")
 
 
-def add_method(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--method", type=method, default="fistapruner",
-        help=f"{', '.join(METHODS)}, or MODULE:NAME for a function solve(problem, pattern) of your own, from an installed "
-        "module or one in the current directory (default %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--damping", type=damping, metavar="D",
-        help="how little to trust the calibration text: 0, a ridge on the change of the weights relative to each "
-        "channel's energy such as 0.03, or auto, chosen layer by layer on text set aside (default: the method's own)",
-    )  # fmt: skip
-    group.add_argument(
-        "--refit", action="store_true", help="at the end, solve for the best weights at the positions the method kept"
-    )
-    target = group.add_mutually_exclusive_group()
-    target.add_argument(
-        "--sparsity", type=fraction, metavar="S", help="part of the weights to set to zero, 0 <= S < 1 (default 0.5)"
-    )
-    target.add_argument("--pattern", type=groups, metavar="N:M", help="keep N of every M consecutive weights of a row, as 2:4")
-    grouping = group.add_mutually_exclusive_group()
-    grouping.add_argument(
-        "--per-row", dest="per_row", action="store_true", default=None,
-        help="meet the sparsity in every row of a weight (default for wanda)",
-    )  # fmt: skip
-    grouping.add_argument(
-        "--whole-matrix", dest="per_row", action="store_false",
-        help="meet the sparsity over a weight as a whole (default for the others)",
-    )  # fmt: skip
-    paper = parser.add_argument_group("fistapruner only")
-    for flag, choices, text in (
-        ("--warm-start", WARM_STARTS, "where the search starts"),
-        ("--coordinates", COORDINATES, "run and round in channels scaled to unit norm, or in the weights as they are"),
-        ("--l1", PENALTIES, "penalty lambda |v_j|, or lambda |v_j| times the norm of channel j"),
-    ):
-        paper.add_argument(flag, choices=choices, help=f"{text} (default {OPTIONS[flag[2:].replace('-', '_')]})")
-    for flag, kind, letter, text in (
-        ("--inner-steps", positive, "K", "FISTA steps for each lambda"),
-        ("--patience", positive, "T", "end after T lambdas in a row without improvement"),
-        ("--threshold", portion, "XI", "raise lambda when rounding makes more than this part of the error"),
-        ("--tolerance", nonnegative, "EPSILON", "end when an improvement is relatively smaller than this"),
-        ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
-        ("--visits", positive, "N", "try at most N lambdas"),
-    ):
-        default = OPTIONS[flag[2:].replace("-", "_")]
-        paper.add_argument(flag, type=kind, metavar=letter, help=f"{text} (default {default:g})")
-
-
-def options_of(asked: argparse.Namespace) -> dict[str, Any]:
-    """The method's options that were given, by the names that its function has for them."""
-    return {name: value for name in OPTIONS if (value := getattr(asked, name, None)) is not None}
-
-
-def damping_of(asked: argparse.Namespace) -> float | str:
-    """What was asked for, else what the method does by default."""
-    return resolve(asked.method).damping if asked.damping is None else asked.damping
-
-
-def pattern_of(asked: argparse.Namespace) -> Pattern:
-    """What was asked for, grouped as the method does by default."""
-    if asked.pattern is not None:
-        return asked.pattern
-    per_row = resolve(asked.method).per_row if asked.per_row is None else asked.per_row
-    return TopK(0.5 if asked.sparsity is None else asked.sparsity, per_row)
-
-
 def check_usage(asked: argparse.Namespace) -> None:
     """Options that contradict each other are bad usage, exit code 2."""
     if asked.command in ("prune", "solve"):
-        if asked.method != "fistapruner" and (given := options_of(asked)):
+        if asked.method != "fistapruner" and not removes_units(asked) and (given := options_of(asked)):
             asked.usage_error(f"--{next(iter(given)).replace('_', '-')} is an option of fistapruner, not of {asked.method}")
         if asked.pattern is not None and asked.per_row is not None:
             asked.usage_error("--per-row and --whole-matrix go with --sparsity; an n:m pattern has groups of its own")
     if asked.command == "prune":
+        if (wrong := removal_usage(asked)) is not None:
+            asked.usage_error(wrong)
         if asked.out is None and not asked.dry_run:
             asked.usage_error("--out DIR is needed: where the pruned model goes")
-        inputs = asked.inputs or resolve(asked.method).inputs
+        inputs = asked.inputs or ("dense" if removes_units(asked) else resolve(asked.method).inputs)
         if asked.jobs > 1 and inputs == "pruned":
             asked.usage_error(f"--jobs {asked.jobs} needs --inputs dense: a block with pruned inputs waits for those before it")
         if asked.dry_run and (asked.json or asked.problems):

@@ -55,10 +55,12 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
 
     Exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block where
     the stock class accepts them, else those that `model.config` states. The given model stays as it is; what is in no
-    depth-2 module is shared with it. ValueError: an unsupported family, or a configuration that states less than the model
-    has.
+    depth-2 module is shared with it. ValueError: an unsupported family, a configuration that states less than the model
+    has, or a consumer with a bias where the stock class has none: zeros do not make up for that.
     """
-    unstated_widths(model)  # raises where there is nothing to pad to
+    for name, each in unstated_widths(model).items():  # raises where there is nothing to pad to
+        if each.bias:
+            raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
     parts = parts_of(twin)

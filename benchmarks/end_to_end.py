@@ -2,10 +2,7 @@
 
     python benchmarks/end_to_end.py --text FOLDER [--cells REGEX] [--out FILE.json]
 
-FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt. The model is gemma-3-270m from
-the `demo` extra, rounded once to bfloat16 and run in float32. Every text is tokenised whole and cut into consecutive
-windows, each after a begin token. Calibration: the first 32 windows of 512 tokens; held-out error: the next 8. Test: the
-first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB. All seven operators of all blocks are pruned.
+`protocol.py` says what FOLDER holds and how perplexity is measured. All seven operators of all blocks are pruned.
 
 Three corrections at three sparsities (FISTAPruner, Appendix E) are compared with a short search from a Wanda start, on
 WikiText-2 alone: nine models are many minutes.
@@ -17,20 +14,17 @@ paired: the mean over tokens of the difference of negative log-likelihood, with 
 from __future__ import annotations
 
 import argparse
-import json
-import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from protocol import TEXTS, Protocol, resumed
 
-from gramian.adapters.calibration import Tokens, text_windows
-from gramian.adapters.checkpoint import load_model
-from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
+from gramian.adapters.evaluate import Perplexity, paired_difference
 from gramian.adapters.pipeline import prune
-from gramian.adapters.report import table, versions
-
-TEXTS = {"wikitext2": ("wikitext2.test.raw.txt", 16), "ptb": ("ptb.test.txt", 12)}
+from gramian.adapters.report import table
 
 # The published algorithms, their released code run on this protocol (block by block on pruned inputs): WikiText-2, PTB.
 PUBLISHED = {
@@ -65,16 +59,6 @@ def cells() -> dict[str, dict[str, Any]]:
         for name, switches in corrections.items():
             found[f"{100 * sparsity:g}% {name}"] = {**fista, "sparsity": sparsity, "options": short, **switches}
     return found
-
-
-def evaluate(model: Any, windows: dict[str, torch.Tensor], losses: Path, name: str) -> dict[str, float]:
-    """Perplexity on every text; per-token losses go to `losses` for paired comparisons."""
-    values = {}
-    for text, tokens in windows.items():
-        result = perplexity(model, tokens, batch=2)
-        values[text] = result.value
-        torch.save(result.losses, losses / f"{name} {text}.pt")
-    return values
 
 
 def show(results: dict[str, Any], losses: Path) -> None:
@@ -120,36 +104,25 @@ def main() -> None:
     arguments = parser.parse_args()
     losses = arguments.out.with_suffix("")  # per-token losses, a file for each cell and text
     losses.mkdir(parents=True, exist_ok=True)
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    waiting = {
-        name: keywords
-        for name, keywords in cells().items()
-        if re.search(arguments.cells, name) and results.get(name, {}).get("keywords") != keywords
-    }
-    if waiting:
-        model, tokenizer = load_model("demo")
-        original = {key: value.clone() for key, value in model.state_dict().items()}
-        calibration = text_windows((arguments.text / "wikitext2.valid.txt").read_text(), tokenizer, 512)
-        tokens = Tokens(calibration[:32], source="wikitext2.valid.txt", seed=None)
-        windows = {
-            text: text_windows((arguments.text / file).read_text(), tokenizer, 1024)[:count]
-            for text, (file, count) in TEXTS.items()
-        }
-    for name, keywords in waiting.items():
-        print(f"== {name}", flush=True)
-        model.load_state_dict(original)
-        cell: dict[str, Any] = {"keywords": keywords}
+
+    @cache
+    def loaded() -> tuple[Protocol, dict[str, torch.Tensor]]:
+        protocol = Protocol.load(arguments.text)
+        return protocol, {key: value.clone() for key, value in protocol.model.state_dict().items()}
+
+    def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        protocol, original = loaded()
+        protocol.model.load_state_dict(original)
+        cell: dict[str, Any] = {}
+        short = "correction" in name
         if keywords:
-            report = prune(model, tokens, heldout=calibration[32:40] if "correction" not in name else None, **keywords)
+            report = prune(protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords)
             cell["report"] = report.to_dict()
             print(report, flush=True)
-        texts = {"wikitext2": windows["wikitext2"]} if "correction" in name else windows
-        cell["perplexity"] = evaluate(model, texts, losses, name)
-        cell["versions"] = dict(versions())
-        results[name] = cell
-        draft = arguments.out.with_suffix(".partial")
-        draft.write_text(json.dumps(results, indent=1))
-        draft.replace(arguments.out)
+        texts = ("wikitext2",) if short else tuple(TEXTS)
+        return cell | {"perplexity": protocol.evaluate(protocol.model, texts, losses, name)}
+
+    results = resumed(cells(), arguments.cells, arguments.out, run)
     show(results, losses)
 
 

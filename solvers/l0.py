@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gramian.solvers._xp import Array, namespace
+from gramian.solvers._xp import namespace
 from gramian.solvers.obs import inverse_factor
 from gramian.solvers.patterns import Pattern
 from gramian.solvers.problem import Quadratic
@@ -39,14 +39,15 @@ def l0_admm(
     then costs one product of its size and every step one product `V G`, in float32. The weights are at last solved for
     exactly on the support found (`refit`).
 
-    Boyd et al. 2011, Section 9.1; a growing penalty as in ALPS (Meng et al. 2024). Ties keep the weight that comes
-    first; dead channels go first. The certificate is the KKT residual on the support.
+    Boyd et al. 2011, Section 9.1; a growing penalty as in ALPS (Meng et al. 2024). The count is exact, ties included:
+    each step keeps the first of equals, which need not be what the search ends with. Dead channels go first. The
+    certificate is the KKT residual on the support.
     """
     if steps < 1 or stage < 1 or not 0 < first <= last:
         raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
     pattern.check(problem.shape)
     xp = namespace(problem.anchor)
-    work, scale = pivoted(problem.double)
+    work = pivoted(problem.double)
     values, vectors = xp.linalg.eigh(work.gram)
     values = xp.clip(values, 0, None)
     mean = float(xp.mean(values)) or 1.0
@@ -66,13 +67,13 @@ def l0_admm(
         mask = pattern.select(xp.abs(moved) * alive)
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
         dual = moved - sparse
-    solution = refit(problem, mask, start=xp.astype(sparse, xp.float64) / scale)
+    solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
     return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
 
 
-def pivoted(problem: Quadratic) -> tuple[Quadratic, Array]:
-    """The problem in float32 and in coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped; and s."""
+def pivoted(problem: Quadratic) -> Quadratic:
+    """The problem in float32 and in coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped."""
     xp = namespace(problem.anchor)
     factor, _ = inverse_factor(problem.rescaled()[0], PIVOT_DAMPING)
-    moved, scale = problem.rescaled(problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0)))  # (G + D)^-1 = U^T U
-    return moved.astype(xp.float32), scale
+    scale = problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0))  # (G + D)^-1 = U^T U
+    return problem.rescaled(scale)[0].astype(xp.float32)

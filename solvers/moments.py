@@ -8,10 +8,11 @@ __all__ = ["Moments"]
 
 
 class Moments:
-    """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, summed over tokens in float64.
+    """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, and the sums over tokens `total = 1^T X*` and
+    `shift = 1^T (X* - X)`, which tell means; all in float64.
 
-    `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C` and `E` exist
-    only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not
+    `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C`, `E` and `shift`
+    exist only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not
     depend on the weights, so layers that share an input share them. Products and sums are both float64, whatever the
     activations' dtype: the smallest eigenvalues of a Gram matrix are 1e-5..1e-6 of the largest.
     """
@@ -22,6 +23,8 @@ class Moments:
         self.gram: Array | None = None
         self.cross: Array | None = None
         self.drift: Array | None = None
+        self.total: Array | None = None
+        self.shift: Array | None = None
 
     def update(self, inputs: Array, dense: Array | None = None, weights: Array | None = None) -> None:
         """Add a batch of tokens.
@@ -49,10 +52,12 @@ class Moments:
                 difference = difference * root
             if not bool(xp.all(xp.isfinite(difference))):
                 raise ValueError("the dense inputs hold NaN or Inf")
-            cross, drift = difference.T @ star, difference.T @ difference
-            self.cross = cross if self.cross is None else self.cross + cross
-            self.drift = drift if self.drift is None else self.drift + drift
-        self.gram = gram if self.gram is None else self.gram + gram
+            cross, drift, shift = difference.T @ star, difference.T @ difference, column_sums(difference, root)
+            self.cross = added(self.cross, cross)
+            self.drift = added(self.drift, drift)
+            self.shift = added(self.shift, shift)
+        self.gram = added(self.gram, gram)
+        self.total = added(self.total, column_sums(star, root))
         self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
     def merged(self, other: Moments) -> Moments:
@@ -62,8 +67,8 @@ class Moments:
         both = Moments(self.width)
         both.tokens = self.tokens + other.tokens
         both.gram = self.require() + other.require()
-        if self.cross is not None and self.drift is not None:
-            both.cross, both.drift = self.cross + other.cross, self.drift + other.drift
+        both.cross, both.drift = added(self.cross, other.cross), added(self.drift, other.drift)
+        both.total, both.shift = added(self.total, other.total), added(self.shift, other.shift)
         return both
 
     def require(self) -> Array:
@@ -71,6 +76,16 @@ class Moments:
         if self.gram is None:
             raise ValueError("no tokens were seen: run the model on some input before asking for its moments")
         return self.gram
+
+
+def added(one: Array | None, other: Array | None) -> Array | None:
+    """The sum of two arrays, of which None stands for zero."""
+    return other if one is None else one if other is None else one + other
+
+
+def column_sums(tokens: Array, root: Array | None) -> Array:
+    """Sums over tokens (p,) of rows that come times the roots of their weights."""
+    return namespace(tokens).sum(tokens if root is None else tokens * root, axis=0)
 
 
 def token_roots(weights: Array, tokens: Array) -> Array:

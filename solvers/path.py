@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from gramian.solvers._xp import Array, full, namespace
+from gramian.solvers.active import Workspace
 from gramian.solvers.certificate import certify
-from gramian.solvers.fista import FISTA
 from gramian.solvers.loop import Solver, solve
 from gramian.solvers.patterns import TopK
 from gramian.solvers.problem import Quadratic
@@ -48,15 +48,30 @@ def lasso_path(
 ) -> list[PathPoint]:
     """argmin_V f(V) + lambda |V|_1 for every lambda in `weights`, each started from its predecessor.
 
-    Largest lambda first is cheapest: the first solution is then nearly zero and supports grow slowly.
+    Largest lambda first is cheapest: the first solution is then nearly zero and supports grow slowly. solver: None for
+    `lasso`, of whose inverses all lambdas make use; or FISTA(...). tol, max_steps: of each of its runs.
     """
     points: list[PathPoint] = []
+    run = runs(problem, solver)
     start = namespace(problem.anchor).zeros_like(problem.anchor)
     for weight in weights:
-        solution = solve(problem, L1(weight), solver or FISTA(scaled=True), start=start, tol=tol, max_steps=max_steps)
+        solution = run(L1(weight), start, tol, max_steps)
         points.append(PathPoint(weight, solution))
         start = solution.weights
     return points
+
+
+def runs(problem: Quadratic, solver: Solver | None) -> Callable[[L1, Array, float, int], Solution]:
+    """(term, start, tol, max_steps) -> the LASSO of `problem`, by `solver`, or by `lasso` if it is None."""
+    workspace = Workspace.of(problem) if solver is None else None
+
+    def run(term: L1, start: Array, tol: float, max_steps: int) -> Solution:
+        if solver is None:
+            assert workspace is not None
+            return workspace.lasso(term, start=start, tol=tol, max_steps=max_steps)
+        return solve(problem, term, solver, start=start, tol=tol, max_steps=max_steps)
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +108,12 @@ def lasso_to_sparsity(
     are exact and `width` is below the distance of knots; ties jump over it, and rounding to a pattern remains.
 
     One lambda for the whole matrix, or one for every row with `per_row`, then all rows are bisected at once.
-    Ends where N(upper) = target, or where upper / lower < 1 + width. tol, max_steps: of each inner solve, warm-started.
+    Ends where N(upper) = target, or where upper / lower < 1 + width. solver: as of `lasso_path`. tol, max_steps: of each
+    inner solve, warm-started.
     """
     xp = namespace(problem.anchor)
     target = TopK(sparsity).zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
-    solver = solver or FISTA(scaled=True)
+    run = runs(problem, solver)
     upper = lambda_max(problem, per_row=per_row)
     upper = xp.where(upper > 0, upper, xp.ones_like(upper))  # nothing to fit: zero is optimal at any lambda
     smallest = SMALLEST * upper
@@ -108,7 +124,7 @@ def lasso_to_sparsity(
 
     def visit(weight: Array, start: Array) -> tuple[Array, Array]:
         nonlocal steps
-        solution = solve(problem, L1(weight), solver, start=start, tol=tol, max_steps=max_steps)
+        solution = run(L1(weight), start, tol, max_steps)
         steps += solution.steps
         history.append((steps, solution.certificate.measure))
         return solution.weights, count_zeros(solution.weights, per_row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gramian.solvers._xp import Array, device, namespace
+from gramian.solvers._xp import Array, as_floating, device, namespace
 from gramian.solvers.obs import sparsegpt
 from gramian.solvers.patterns import Pattern
 from gramian.solvers.problem import Quadratic
@@ -21,8 +21,8 @@ PRIOR_ROWS = 8  # how many rows the average channel counts for in the spread of 
 
 @dataclass(frozen=True, eq=False)
 class Shrinkage:
-    """ridge: (p,), to be given to `problem.damped`. strength: the multiple of the Gaussian ridge that this is.
-    heldout: (strength, held-out loss of the pilot) for every strength that was tried, empty if none was."""
+    """ridge: (p,), to be given to `problem.damped`, zero on dead channels. strength: the multiple of the Gaussian ridge that
+    this is. heldout: (strength, held-out loss of the pilot) for every strength that was tried, empty if none was."""
 
     ridge: Array
     strength: float
@@ -50,9 +50,12 @@ def empirical_ridge(
     refit loses least there; without it, TYPICAL.
 
     tokens: how many the Gram was made of (its scale does not matter: a mean will do). The ridge scales as the Gram.
+    Raises ValueError for tokens or strengths out of range, and a held-out problem of another shape.
     """
-    if tokens < 1 or not strengths or min(strengths) < 0:
-        raise ValueError(f"need at least one token and strengths >= 0 but got {tokens} tokens and {tuple(strengths)}")
+    if tokens < 1 or not strengths or not all(0 <= strength < float("inf") for strength in strengths):
+        raise ValueError(f"need at least one token and finite strengths >= 0 but got {tokens} tokens and {tuple(strengths)}")
+    if heldout is not None and heldout.shape != problem.shape:
+        raise ValueError(f"the held-out problem's weight is {heldout.shape} but the problem's weight is {problem.shape}")
     xp = namespace(problem.anchor)
     count = min(PILOT_ROWS, problem.shape[0])
     chosen = xp.arange(count, device=device(problem.anchor)) * problem.shape[0] // count
@@ -64,12 +67,12 @@ def empirical_ridge(
     average = xp.sum(squares) / xp.maximum(xp.sum(kept), xp.asarray(1.0, device=device(kept)))
     spread = (xp.sum(squares, axis=0) + PRIOR_ROWS * average) / (xp.sum(kept, axis=0) + PRIOR_ROWS)
     if not float(average) > 0:  # nothing had to change: nothing is known of how much it might
-        return Shrinkage(xp.zeros_like(pilot.unit_scale), 0.0)
+        return Shrinkage(xp.zeros_like(problem.diagonal), 0.0)
     variance = 2 * max(0.0, refitted.certificate.objective) / (count * tokens)
-    ridge = variance / spread * pilot.unit_scale**2
+    ridge = variance / spread * pilot.diagonal  # none on a dead channel, or it would cost something to prune it
     if heldout is None:
-        return Shrinkage(TYPICAL * ridge, TYPICAL)
+        return Shrinkage(as_floating(TYPICAL * ridge, like=problem.anchor), TYPICAL)
     judge = heldout.double.rows(chosen)
     losses = tuple((strength, judge.loss(refit(pilot.damped(strength * ridge), mask).weights)) for strength in strengths)
     best = min(losses, key=lambda pair: pair[1])[0]
-    return Shrinkage(best * ridge, best, losses)
+    return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, losses)

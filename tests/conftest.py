@@ -1,8 +1,10 @@
-"""One fixture, `xp`: every solver test runs on every array backend that is present."""
+"""Fixtures: `xp`, with which every solver test runs on every array backend that is present, and what tests of models share."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import array_api_strict
@@ -62,3 +64,30 @@ def backends() -> list[Backend]:
 @pytest.fixture(scope="session", params=backends(), ids=lambda backend: backend.name)
 def xp(request: pytest.FixtureRequest) -> Backend:
     return request.param
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 3, 3 and 1 windows, and of 3 and 2 held out."""
+    from tiny import LENGTH  # here and below: tests of solvers need not wait for transformers
+
+    from gramian.adapters import walk
+
+    monkeypatch.setattr(walk, "TOKENS_PER_BATCH", 3 * LENGTH)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError(f"network access: {arguments}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    from tiny import tiny_model, tiny_tokenizer
+
+    from gramian.adapters.checkpoint import save_model
+
+    return save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})

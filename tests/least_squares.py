@@ -1,13 +1,19 @@
-"""What the tests of least squares under constraints share: answers by numpy's least squares, from X and W alone."""
+"""What the tests of least squares on supports, over supports and with a penalty share: answers by numpy's least squares, from
+X and W alone, and what must hold of every answer of ours."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from gramian.proofs.references import lasso_objective
 from gramian.proofs.strategies import Layer
-from gramian.solvers import Solution, refit
+from gramian.solvers import FISTA, L1, NM, Pattern, Quadratic, Solution, Status, TopK, exchange_weights, l0_admm, refit
+
+USUAL = (TopK(0.5), TopK(0.5, per_row=True), NM(2, 4), NM(1, 4))
+PATTERNS = (*USUAL, NM(1, 2))
 
 
 def random_mask(seed: int, shape: tuple[int, int], density: float = 0.6) -> np.ndarray:
@@ -48,3 +54,88 @@ def answer(xp: Any, layer: Layer, mask: np.ndarray, dtype: str = "float64") -> t
     point = xp.numpy(solution.weights)
     assert np.all(point[~mask] == 0) and solution.certificate.violation == 0
     return point, solution
+
+
+def search(xp: Any, layer: Layer, pattern: Pattern, dtype: str = "float64", **options: Any) -> tuple[np.ndarray, Solution]:
+    """The weights and solution of `l0_admm`, with what must hold of every answer checked."""
+    solution = l0_admm(layer.problem(xp, dtype), pattern, **options)
+    point = xp.numpy(solution.weights)
+    assert point.dtype == dtype and point.shape == layer.weight.shape and np.all(np.isfinite(point))
+    assert pattern.admits(xp.asarray(point != 0)) and solution.certificate.violation == 0
+    assert solution.status is Status.SEARCHED and solution.certificate.bound == -np.inf
+    return point, solution
+
+
+def exact_count(pattern: Pattern, shape: tuple[int, int]) -> int:
+    """Zeros of an answer without natural ones."""
+    if isinstance(pattern, NM):
+        return shape[0] * shape[1] * (pattern.group - pattern.kept) // pattern.group
+    return shape[0] * pattern.zeros(shape[1]) if pattern.per_row else pattern.zeros(shape[0] * shape[1])
+
+
+def random_start(seed: int, layer: Layer, pattern: Pattern) -> np.ndarray:
+    """The dense weights on a random mask of the pattern."""
+    score = np.random.default_rng(seed).random(layer.weight.shape)
+    return np.where(pattern.select(score), layer.weight, 0.0)
+
+
+def improve(
+    xp: Any, layer: Layer, pattern: Pattern, start: np.ndarray, dtype: str = "float64", **options: Any
+) -> tuple[np.ndarray, Solution]:
+    """Weights and the solution, with what must hold of every answer checked."""
+    problem, given = layer.problem(xp, dtype), xp.asarray(start, dtype)
+    solution = exchange_weights(problem, pattern, given, **options)
+    point = xp.numpy(solution.weights)
+    assert np.all(np.isfinite(point)) and point.dtype == dtype and point.shape == layer.weight.shape
+    assert pattern.admits(xp.asarray(point != 0)) and solution.certificate.violation == 0
+    assert solution.certificate.objective <= refit(problem, given != 0, start=given).certificate.objective
+    assert solution.certificate.objective <= problem.double.loss(xp.asarray(start.astype(dtype).astype(float)))
+    return point, solution
+
+
+def row_loss(layer: Layer, row: int, kept: np.ndarray) -> float:
+    found = np.linalg.lstsq(layer.inputs[:, kept], layer.outputs[:, row], rcond=1e-12)[0]
+    return 0.5 * float(np.sum((layer.inputs[:, kept] @ found - layer.outputs[:, row]) ** 2))
+
+
+def refit_loss(layer: Layer, mask: np.ndarray) -> float:
+    return sum(row_loss(layer, row, kept) for row, kept in enumerate(mask))
+
+
+def size(layer: Layer) -> float:
+    """What outputs could be without cancellation: rounding is relative to it where W is in the null space of X."""
+    return float(np.sum(layer.inputs**2) * np.sum(layer.weight**2))
+
+
+def exchanges(layer: Layer, mask: np.ndarray, pattern: Pattern) -> list[tuple[float, float, float]]:
+    """(gain, loss before, loss at zero) of the rows concerned, for every exchange there is, all by least squares."""
+    rows, width = mask.shape
+    group = pattern.group if isinstance(pattern, NM) else width
+    whole = isinstance(pattern, TopK) and not pattern.per_row
+    before = np.array([row_loss(layer, row, kept) for row, kept in enumerate(mask)])
+    zero, found = 0.5 * np.sum(layer.outputs**2, axis=0), []
+    single = np.empty(mask.shape)  # what changing one weight alone does
+    for row, j in product(range(rows), range(width)):
+        single[row, j] = row_loss(layer, row, mask[row] ^ (np.arange(width) == j)) - before[row]
+    for (a, j), (b, i) in product(np.argwhere(mask), np.argwhere(~mask)):
+        if a == b and i // group == j // group:
+            trial = mask[a].copy()
+            trial[[i, j]] = True, False
+            found.append((before[a] - row_loss(layer, a, trial), before[a], zero[a]))
+        elif a != b and whole:
+            found.append((-single[a, j] - single[b, i], before[a] + before[b], zero[a] + zero[b]))
+    return found
+
+
+def objective(layer: Layer, weight: float, point: np.ndarray) -> float:
+    """Of the LASSO."""
+    return lasso_objective(layer.inputs, layer.outputs, weight, point)
+
+
+def prox_points(problem: Quadratic, term: L1, start: Any, steps: int, solver: FISTA) -> list[Any]:
+    """The points FISTA would return after 1, 2, ... steps."""
+    state, visited = solver.init(problem, term, start), []
+    for _ in range(steps):
+        state = solver.step(problem, term, state)
+        visited.append(solver.weights(state))
+    return visited

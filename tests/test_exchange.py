@@ -8,68 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from least_squares import PATTERNS, exchanges, improve, random_start, refit_loss, size
 
 import gramian.solvers.exchange as module
-from gramian.adapters.methods.baselines import wanda
-from gramian.adapters.methods.dynamic import dsnot
 from gramian.proofs.strategies import Layer, from_gram, layers, normal_layer
-from gramian.solvers import NM, Pattern, Quadratic, Status, TopK, l0_admm, refit, sparsegpt
+from gramian.solvers import NM, Quadratic, Status, TopK, l0_admm, refit, sparsegpt
 from gramian.solvers.exchange import Tableau, exchange_weights
-
-PATTERNS = (TopK(0.5), TopK(0.5, per_row=True), NM(2, 4), NM(1, 4), NM(1, 2))
-
-
-def random_start(seed: int, layer: Layer, pattern: Pattern) -> np.ndarray:
-    """The dense weights on a random mask of the pattern."""
-    score = np.random.default_rng(seed).random(layer.weight.shape)
-    return np.where(pattern.select(score), layer.weight, 0.0)
-
-
-def improve(xp, layer: Layer, pattern: Pattern, start: np.ndarray, dtype: str = "float64", **options):
-    """Weights and the solution, with what must hold of every answer checked."""
-    problem, given = layer.problem(xp, dtype), xp.asarray(start, dtype)
-    solution = exchange_weights(problem, pattern, given, **options)
-    point = xp.numpy(solution.weights)
-    assert np.all(np.isfinite(point)) and point.dtype == dtype and point.shape == layer.weight.shape
-    assert pattern.admits(xp.asarray(point != 0)) and solution.certificate.violation == 0
-    assert solution.certificate.objective <= refit(problem, given != 0, start=given).certificate.objective
-    assert solution.certificate.objective <= problem.double.loss(xp.asarray(start.astype(dtype).astype(float)))
-    return point, solution
-
-
-def row_loss(layer: Layer, row: int, kept: np.ndarray) -> float:
-    found = np.linalg.lstsq(layer.inputs[:, kept], layer.outputs[:, row], rcond=1e-12)[0]
-    return 0.5 * float(np.sum((layer.inputs[:, kept] @ found - layer.outputs[:, row]) ** 2))
-
-
-def refit_loss(layer: Layer, mask: np.ndarray) -> float:
-    return sum(row_loss(layer, row, kept) for row, kept in enumerate(mask))
-
-
-def size(layer: Layer) -> float:
-    """What outputs could be without cancellation: rounding is relative to it where W is in the null space of X."""
-    return float(np.sum(layer.inputs**2) * np.sum(layer.weight**2))
-
-
-def exchanges(layer: Layer, mask: np.ndarray, pattern: Pattern) -> list[tuple[float, float, float]]:
-    """(gain, loss before, loss at zero) of the rows concerned, for every exchange there is, all by least squares."""
-    rows, width = mask.shape
-    group = pattern.group if isinstance(pattern, NM) else width
-    whole = isinstance(pattern, TopK) and not pattern.per_row
-    before = np.array([row_loss(layer, row, kept) for row, kept in enumerate(mask)])
-    zero, found = 0.5 * np.sum(layer.outputs**2, axis=0), []
-    single = np.empty(mask.shape)  # what changing one weight alone does
-    for row, j in product(range(rows), range(width)):
-        single[row, j] = row_loss(layer, row, mask[row] ^ (np.arange(width) == j)) - before[row]
-    for (a, j), (b, i) in product(np.argwhere(mask), np.argwhere(~mask)):
-        if a == b and i // group == j // group:
-            trial = mask[a].copy()
-            trial[[i, j]] = True, False
-            found.append((before[a] - row_loss(layer, a, trial), before[a], zero[a]))
-        elif a != b and whole:
-            found.append((-single[a, j] - single[b, i], before[a] + before[b], zero[a] + zero[b]))
-    return found
-
 
 # -- the end of the search ---------------------------------------------------------------------------------------------
 
@@ -89,8 +33,6 @@ def test_no_exchange_helps_when_it_says_so(xp, pattern, drift):
         helped = any(gain > 1e-3 * loss for gain, loss, _ in exchanges(layer, start != 0, pattern))
         assert helped == (solution.certificate.objective < (1 - 1e-6) * refit_loss(layer, start != 0))
     assert moved > 6
-
-
 
 
 @given(layer=layers(tokens=9, inputs=6), seed=st.integers(0, 99), per_row=st.booleans())
@@ -272,91 +214,6 @@ def test_shifts_that_do_not_help_are_refused(xp, monkeypatch):
     assert len(tried) > 2 and all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(errors))
 
 
-# -- units, precision, order -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("unit, pattern", [(1e-6, TopK(0.5)), (1e6, NM(2, 4))], ids=str)
-def test_units_do_not_matter(xp, unit, pattern):
-    layer = normal_layer(92, 60, 16, 3, condition=30.0, drift=0.2)
-    start = random_start(92, layer, pattern)
-    point, solution = improve(xp, layer, pattern, start)
-    channels = np.logspace(0, np.log10(unit), 16)
-    scaled = Layer(layer.inputs * channels, layer.weight / channels, layer.dense * channels)
-    for other, back in ((layer.scaled(unit, unit), unit), (layer.scaled(unit), 1.0), (scaled, 1 / channels)):
-        moved, again = improve(xp, other, pattern, start * back)
-        np.testing.assert_array_equal(moved != 0, point != 0)
-        np.testing.assert_allclose(moved / back, point, rtol=1e-6, atol=1e-8)
-        assert again.detail["exchanges"] == solution.detail["exchanges"]
-
-
-@pytest.mark.parametrize("pattern", (TopK(0.5), TopK(0.5, per_row=True), NM(2, 4)), ids=str)
-def test_rows_have_no_order_and_answers_no_chance(xp, pattern):
-    layer = normal_layer(93, 60, 12, 5, condition=30.0)
-    start, order = random_start(93, layer, pattern), np.random.default_rng(93).permutation(5)
-    point, _ = improve(xp, layer, pattern, start)
-    np.testing.assert_array_equal(improve(xp, layer, pattern, start)[0], point)
-    moved, _ = improve(xp, Layer(layer.inputs, layer.weight[order]), pattern, start[order])
-    np.testing.assert_allclose(moved, point[order], rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("tokens", [60, 10])
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_float32(xp, tokens, scale):
-    layer = normal_layer(94, tokens, 16, 4, condition=30.0, drift=0.2).scaled(inputs=scale)
-    start = random_start(94, layer, TopK(0.5))
-    single, found = improve(xp, layer, TopK(0.5), start, "float32")
-    double, expected = improve(xp, layer, TopK(0.5), start)
-    assert (expected.detail["ridge"] > 0) == (found.detail["ridge"] > 0) == (tokens < 16)
-    assert found.certificate.objective < 0.6 * refit_loss(layer, start != 0)
-    if tokens > 16:
-        np.testing.assert_array_equal(single != 0, double != 0)
-        np.testing.assert_allclose(single, double, rtol=1e-3)
-
-
-@pytest.mark.parametrize("tokens", [3, 6, 11])
-def test_fewer_tokens_than_channels(xp, tokens):
-    layer = normal_layer(95, tokens, 12, 4, condition=10.0)
-    for pattern in (TopK(0.5), TopK(0.75, per_row=True), NM(1, 4)):
-        point, solution = improve(xp, layer, pattern, random_start(95, layer, pattern), rounds=30)
-        assert solution.detail["ridge"] == pytest.approx(1e-7) and solution.detail["swap_optimal"] == 1
-        assert all(gain <= 2e-6 * (loss + zero) for gain, loss, zero in exchanges(layer, point != 0, pattern))
-
-
-def test_duplicate_channels(xp):
-    """Two kept copies of a channel are one too many: the row takes something new for one of them."""
-    layer = normal_layer(96, 60, 8, 1, condition=3.0)
-    layer = Layer(np.hstack([layer.inputs, layer.inputs[:, :2]]), np.hstack([layer.weight, layer.weight[:, :2]]))
-    start = np.where(np.isin(np.arange(10), [0, 1, 8, 9]), layer.weight, 0.0)
-    point, solution = improve(xp, layer, TopK(0.6), start)
-    kept = point[0] != 0
-    assert not (kept[0] and kept[8]) and not (kept[1] and kept[9]) and np.sum(kept) == 4
-    assert solution.certificate.objective < 0.9 * refit_loss(layer, start != 0) and solution.detail["ridge"] > 0
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
-def test_one_row_or_one_column(xp, shape):
-    layer = normal_layer(97, 20, shape[1], shape[0])
-    start = random_start(97, layer, TopK(0.4))
-    point, solution = improve(xp, layer, TopK(0.4), start)
-    assert solution.detail["swap_optimal"] == 1
-    assert all(gain <= 1.1e-6 * loss for gain, loss, _ in exchanges(layer, point != 0, TopK(0.4)))
-    if shape[1] == 1:  # one channel: the largest weights
-        np.testing.assert_array_equal(point != 0, TopK(0.4).select(np.abs(layer.weight)))
-
-
-def test_bad_arguments(xp):
-    layer = normal_layer(98, 20, 8, 2)
-    problem, start = layer.problem(xp), xp.asarray(random_start(98, layer, NM(2, 4)))
-    for options in ({"rounds": -1}, {"candidates": 1}, {"candidates": 64, "widest": 32}):
-        with pytest.raises(ValueError, match="need rounds >= 0 and 2 <= candidates <= widest"):
-            exchange_weights(problem, NM(2, 4), start, **options)
-    for wrong in (xp.asarray(layer.weight), start[:, :4]):
-        with pytest.raises(ValueError, match=r"start must be \(2, 8\) and satisfy 2:4"):
-            exchange_weights(problem, NM(2, 4), wrong)
-    with pytest.raises(ValueError, match="multiple of 3 inputs"):
-        exchange_weights(problem, NM(1, 3), start)
-
-
 # -- the tableau -------------------------------------------------------------------------------------------------------
 
 
@@ -402,76 +259,3 @@ def test_tableau(xp, group):
         np.testing.assert_array_equal(xp.numpy(after.kept)[row], trial)
         np.testing.assert_allclose(xp.numpy(after.table)[row], expected[0], rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(xp.numpy(after.values)[row], expected[1], rtol=1e-8, atol=1e-10)
-
-
-# -- masks alone -------------------------------------------------------------------------------------------------------
-
-
-def grow_and_prune(layer: Layer, mask: np.ndarray, group: int, steps: int) -> np.ndarray:
-    """DSnoT's idea by losses straight from the data, one row and one exchange after another."""
-    mask = mask.copy()
-    for row in range(len(mask)):
-
-        def loss(kept: np.ndarray, row: int = row) -> float:
-            return 0.5 * float(np.sum((layer.inputs[:, kept] @ layer.weight[row, kept] - layer.outputs[:, row]) ** 2))
-
-        for _ in range(steps):
-            now, kept = loss(mask[row]), mask[row].copy()
-            alone = np.array([loss(kept ^ (np.arange(kept.size) == j)) - now for j in range(kept.size)])
-            part = np.arange(kept.size) // group
-            pairs = {
-                i: alone[i] + min(alone[kept & (part == part[i])])
-                for i in np.flatnonzero(~kept)
-                if np.any(kept & (part == part[i]))
-            }
-            if not pairs:
-                break
-            i = min(pairs, key=pairs.get)
-            both = {}
-            for j in np.flatnonzero(kept & (part == part[i])):
-                trial = kept.copy()
-                trial[[i, j]] = True, False
-                both[j] = loss(trial) - now
-            j = min(both, key=both.get)
-            if not both[j] < 0:
-                break
-            mask[row, [i, j]] = True, False
-    return mask
-
-
-@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("drift", [0.0, 0.3])
-def test_dsnot_is_grow_and_prune(xp, pattern, drift):
-    layer = normal_layer(100, 40, 16, 6, condition=30.0, drift=drift)
-    problem = layer.problem(xp)
-    mask = xp.numpy(wanda(problem, pattern).weights) != 0
-    for steps in (0, 1, 3, 50):
-        solution = dsnot(problem, pattern, xp.asarray(mask), steps=steps)
-        point = xp.numpy(solution.weights)
-        expected = grow_and_prune(layer, mask, pattern.group if isinstance(pattern, NM) else 16, steps)
-        np.testing.assert_array_equal(point, np.where(expected, layer.weight, 0.0))
-        assert pattern.admits(xp.asarray(point != 0)) and solution.steps <= steps
-        np.testing.assert_array_equal(np.sum(point != 0, axis=1), np.sum(mask, axis=1))
-    assert layer.loss(point) < 0.9 * layer.loss(np.where(mask, layer.weight, 0.0))
-    assert solution.status is Status.SEARCHED and solution.certificate.objective == pytest.approx(layer.loss(point))
-
-
-@given(layer=layers(tokens=9, inputs=6), per_row=st.booleans())
-@settings(max_examples=10)
-def test_dsnot_never_raises_a_row_s_loss(xp, layer: Layer, per_row):
-    pattern = TopK(0.5, per_row)
-    start = wanda(layer.problem(xp), pattern)
-    mask = pattern.select(np.abs(layer.weight))
-    point = xp.numpy(dsnot(layer.problem(xp), pattern, xp.asarray(mask)).weights)
-    before = layer.row_losses(np.where(mask, layer.weight, 0.0))
-    assert np.all(layer.row_losses(point) <= before + 1e-11 * (layer.magnitude(point) + size(layer)))
-    assert np.all((point == 0) | (point == layer.weight)) and pattern.admits(xp.asarray(point != 0))
-    assert start.certificate.violation == 0
-
-
-def test_dsnot_arguments(xp):
-    problem = normal_layer(101, 20, 8, 2).problem(xp)
-    with pytest.raises(ValueError, match="steps >= 0"):
-        dsnot(problem, TopK(0.5), xp.asarray(np.zeros((2, 8), dtype=bool)), steps=-1)
-    with pytest.raises(ValueError, match=r"mask must be \(2, 8\) and satisfy 50%"):
-        dsnot(problem, TopK(0.5), xp.asarray(np.ones((2, 8), dtype=bool)))

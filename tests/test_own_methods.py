@@ -47,6 +47,11 @@ class Family:
 
 
 instance = Family()
+
+
+class Wanting:
+    def __init__(self, power):
+        self.power = power
 '''
 
 
@@ -67,7 +72,7 @@ def test_names_are_resolved(mine):
     for name, method in METHODS.items():
         assert resolve(name) is method
     expected = resolve("mymethod:curvature").bind({})(PROBLEM, NM(2, 4)).weights
-    for name in ("instance", "Family.member", "walked"):
+    for name in ("instance", "Family", "Family.member", "walked"):
         found = resolve(f"mymethod:{name}").bind({})(PROBLEM, NM(2, 4)).weights
         np.testing.assert_array_equal(found, expected)
     plain, walked = resolve("mymethod:curvature"), resolve("mymethod:walked")
@@ -95,6 +100,7 @@ def test_names_are_resolved(mine):
         ("faulty:x", "method 'faulty:x' cannot be imported: ZeroDivisionError: division by zero"),
         ("mymethod:number", r"method 'mymethod:number' cannot be called as solve\(problem, pattern\)"),
         ("mymethod:short", "cannot be called as solve"),
+        ("mymethod:Wanting", "cannot be called as solve.* missing 1 required positional argument"),
         ("mymethod:strange", "cannot be called as solve.* not JSON serializable"),
     ],
 )
@@ -102,6 +108,20 @@ def test_names_that_lead_nowhere(mine, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         resolve(name)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_example_of_the_readme(mine):
+    """It is 20 lines, holds to the laws, and prunes a model."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("# mymethod.py\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 20
+    (mine / "mymethod.py").write_text(code)
+    laws.check_method(resolve("mymethod:MyMethod").solve)
+    model, out = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
+    assert main(["prune", str(model), "--out", str(out), "--method", "mymethod:MyMethod", *texts]) == 0
+    assert json.loads((out / "gramian.json").read_text())["settings"]["options"] == {"power": 0.5}
 
 
 def test_an_answer_that_is_no_solution(mine):

@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, VOCABULARY, tiny_model
+from tiny import FAMILIES, HELDOUT, LENGTH, QUICK, WINDOWS, parameters, run, same, tiny_model
 from torch import nn
 
-from gramian.adapters import METHODS, Report, Tokens, prune
-from gramian.adapters import walk as traversal
+from gramian.adapters import METHODS, Report, Tokens
 from gramian.adapters.families import family_of, operator_names
 from gramian.adapters.methods import Method
 from gramian.adapters.methods.baselines import magnitude
 from gramian.solvers import Quadratic
 
-LENGTH = 24
-
-
-def some_windows(count: int, seed: int) -> torch.Tensor:
-    return torch.randint(VOCABULARY, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
-
-
-WINDOWS, HELDOUT = some_windows(7, 1), some_windows(5, 2)
+pytestmark = pytest.mark.usefixtures("small_batches")
 WALKS = [(inputs, correction) for inputs in ("dense", "pruned") for correction in ("none", "layer", "model")]
-QUICK = {"visits": 3, "inner_steps": 8, "warm_start": "wanda"}
-
-
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    """Batches of 3, 3 and 1 windows, and of 3 and 2 held out."""
-    monkeypatch.setattr(traversal, "TOKENS_PER_BATCH", 3 * LENGTH)
-
-
-def run(model: Any, **arguments: Any) -> Report:
-    arguments = {"tokens": WINDOWS, "progress": False} | arguments
-    return prune(model, arguments.pop("tokens"), **arguments)
-
-
-def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], names: Iterable[str] | None = None) -> bool:
-    """Bit for bit, NaN included."""
-    names = before if names is None else names
-    return all(before[name].contiguous().view(torch.uint8).equal(after[name].contiguous().view(torch.uint8)) for name in names)
 
 
 def weight_of(model: nn.Module, name: str) -> np.ndarray:
@@ -311,94 +280,7 @@ def test_no_gradients_are_kept():
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-LONG = torch.zeros(1, 129, dtype=torch.int64)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, l0, sparsegpt, wanda, magnitude"),
-        ({"inputs": "sparse"}, "inputs must be .* 'sparse'"),
-        ({"correction": "block"}, "correction must be .* 'block'"),
-        ({"jobs": 0}, "jobs is 0"),
-        ({"jobs": 2, "inputs": "pruned"}, "jobs is 2"),
-        ({"jobs": 2, "method": "wanda"}, "jobs is 2"),
-        ({"options": {"damping": 0.1}}, "fistapruner has no option 'damping'; it has warm_start, "),
-        ({"method": "wanda", "options": {"x": 1}}, "wanda has no option 'x'; it has none"),
-        ({"options": {"warm_start": "none"}}, "warm_start must be one of"),
-        ({"method": "sparsegpt", "options": {"damping": -1.0}}, "damping"),
-        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\)"),
-        ({"sparsity": -0.1}, "sparsity"),
-        ({"sparsity": float("nan")}, "sparsity"),
-        ({"pattern": "2/4"}, "n:m"),
-        ({"pattern": "5:4"}, "5:4"),
-        ({"pattern": "2:5"}, r"model\.layers\.0\.self_attn\.q_proj: pattern 2:5"),
-        ({"pattern": "2:32"}, r"model\.layers\.0\.mlp\.down_proj: pattern 2:32"),
-        ({"include": "nothing"}, "no operator is left"),
-        ({"exclude": "["}, "not a regular expression"),
-        ({"tokens": torch.full((2, 8), VOCABULARY)}, f"token {VOCABULARY}"),
-        ({"tokens": torch.full((2, 8), -1)}, "token -1"),
-        ({"tokens": torch.zeros(0, 8, dtype=torch.int64)}, "calibration windows"),
-        ({"tokens": torch.zeros(8, dtype=torch.int64)}, "calibration windows"),
-        ({"tokens": torch.zeros(2, 0, dtype=torch.int64)}, "calibration windows"),
-        ({"tokens": torch.zeros(2, 8)}, "expected integers"),
-        ({"tokens": LONG}, "context has 128"),
-        ({"heldout": LONG}, "held-out windows have 129"),
-        ({"heldout": torch.zeros(0, LENGTH, dtype=torch.int64)}, "held-out windows"),
-        ({"heldout": torch.full((1, LENGTH), VOCABULARY)}, "held-out windows hold token"),
-    ],
-)
-def test_bad_arguments_change_nothing(arguments, message):
-    model = tiny_model("llama")
-    before = parameters(model)
-    with pytest.raises(ValueError, match=message):
-        run(model, **arguments)
-    assert same(before, parameters(model))
-    assert not any(module._forward_pre_hooks or "forward" in vars(module) for module in model.modules())
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-@pytest.mark.parametrize(
-    ("parameter", "named"),
-    [
-        ("model.layers.1.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight holds NaN or Inf"),
-        ("model.layers.1.self_attn.q_proj.bias", "model.layers.1.self_attn.q_proj.bias holds NaN or Inf"),
-        ("model.embed_tokens.weight", "model.embed_tokens.weight holds NaN or Inf"),
-    ],
-)
-def test_parameters_that_are_not_finite_are_named(parameter, named, value, jobs):
-    model = tiny_model("qwen2")
-    with torch.no_grad():
-        model.get_parameter(parameter).view(-1)[:] = value
-    before = parameters(model)
-    with pytest.raises(ValueError, match=re.escape(named)):
-        run(model, options=QUICK, jobs=jobs)
-    assert same(before, parameters(model))
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize(
-    ("parameter", "reached"),
-    [
-        ("model.layers.0.input_layernorm.weight", "model.layers.0.self_attn.q_proj"),
-        ("model.layers.1.post_attention_layernorm.weight", "model.layers.1.mlp.gate_proj"),
-    ],
-)
-def test_activations_that_overflow_name_the_layer_they_reach(parameter, reached, jobs):
-    model = tiny_model("qwen2")
-    with torch.no_grad():
-        model.get_parameter(parameter)[:] = 3e38  # finite, but what it multiplies is not
-    with pytest.raises(ValueError, match=re.escape(reached) + ": .*NaN or Inf"):
-        run(model, options=QUICK, jobs=jobs)
-
-
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_heldout_windows_may_have_another_length(model_type):
     report = run(tiny_model(model_type), method="magnitude", heldout=HELDOUT[:, :-1])
     assert all(row.heldout_error > 0 for row in report.operators)
-
-
-def test_an_unknown_family_is_refused():
-    with pytest.raises(ValueError, match="no family row for model type 'gemma2'"):
-        run(tiny_model("gemma2"))

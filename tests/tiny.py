@@ -1,14 +1,25 @@
-"""Tiny random language models of every family, and a byte tokeniser, for tests without downloads."""
+"""Tiny random language models of every family, a byte tokeniser and windows of tokens, for tests without downloads."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from gramian.adapters import Report, prune
+from gramian.adapters.structure import parts_of
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "opt", "gpt2")
 VOCABULARY = 258  # 256 bytes, begin, end
 BEGIN, END = 256, 257
+LENGTH = 24
+QUICK = {"visits": 3, "inner_steps": 8, "warm_start": "wanda"}  # options of FISTAPruner
 
 # Two query heads share a key/value head; head_dim times heads differs from hidden_size where the family allows it.
 GROUPED: dict[str, Any] = {
@@ -70,3 +81,34 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=128)
+
+
+def some_windows(count: int, seed: int) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+WINDOWS, HELDOUT = some_windows(7, 1), some_windows(5, 2)
+
+
+def run(model: Any, **arguments: Any) -> Report:
+    arguments = {"tokens": WINDOWS, "progress": False} | arguments
+    return prune(model, arguments.pop("tokens"), **arguments)
+
+
+def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], names: Iterable[str] | None = None) -> bool:
+    """Bit for bit, NaN included."""
+    names = before if names is None else names
+    return all(before[name].contiguous().view(torch.uint8).equal(after[name].contiguous().view(torch.uint8)) for name in names)
+
+
+def names_of(model: nn.Module, kind: str) -> list[str]:
+    """Consumers of attention (their units are wide) or of feed-forward modules."""
+    return [name for name, part in parts_of(model).items() if (part.size > 1) == (kind == "heads")]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")

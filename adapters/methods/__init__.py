@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
 
 def resolve(name: str) -> Method:
     """One of METHODS, or from `module:name` a method of the user's own: a function `solve(problem, pattern) -> Solution`, any
-    other callable like it, or a Method, which also says how a model is walked.
+    other callable like it, a class that makes one without arguments, or a Method, which also says how a model is walked.
 
     The module is imported, and so run; it is looked for where Python looks and then in the current directory.
     Raises ValueError for a name that is neither, a module that cannot be imported, and what is no such callable.
@@ -81,8 +81,9 @@ def resolve(name: str) -> Method:
         found: Any = reduce(getattr, path.split("."), import_module(module))
     except Exception as error:  # whatever a module raises while it is imported
         raise ValueError(f"method {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    method = found if isinstance(found, Method) else Method(found)
     try:
+        found = found() if isinstance(found, type) else found
+        method = found if isinstance(found, Method) else Method(found)
         inspect.signature(method.solve).bind(None, None)
         json.dumps(method.defaults)  # they will stand in a report, at the end of a long run
     except (TypeError, ValueError) as error:

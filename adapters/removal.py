@@ -1,0 +1,187 @@
+"""The two walks of structured pruning: scores of units on the dense model, then their removal, block by block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gramian.adapters.allocations import Choice
+from gramian.adapters.compensation import Compensation, Output, add_bias, compensate, residual, support_of
+from gramian.adapters.families import blocks_of, family_of
+from gramian.adapters.hooks import feed
+from gramian.adapters.layers import Layer, solver_array
+from gramian.adapters.pipeline import Inflow
+from gramian.adapters.structured_methods import Scored, Subject
+from gramian.adapters.structured_report import ModuleReport
+from gramian.adapters.units import Menu, magnitudes
+from gramian.adapters.walk import BlockCall, inputs_of, run_block
+from gramian.solvers import MaskProblem, Moments, Quadratic, Support
+from gramian.solvers._xp import Array, namespace, to_numpy
+
+__all__ = ["Job", "remove_units", "score_units"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all modules of one run share. score: of the method, and needs: what is gathered for it. parts: how many batches
+    calibrate; the others are held out for the report. advance: called once for every module of each walk."""
+
+    model: PreTrainedModel
+    score: Callable[[Subject], Scored]
+    needs: frozenset[str]
+    allocation: str
+    inputs: str
+    compensation: Compensation
+    damping: float
+    parts: tuple[int, ...]
+    dtype: torch.dtype
+    advance: Callable[[], object]
+
+    def layer(self, menu: Menu) -> Layer:
+        return Layer(menu.name, self.model.get_submodule(menu.name))
+
+    def by_block(self, menus: Sequence[Menu]) -> list[tuple[nn.Module, list[int]]]:
+        """Blocks up to the last with a menu, and the places of their menus."""
+        path, blocks = family_of(self.model).blocks, blocks_of(self.model)
+        found = [[k for k, menu in enumerate(menus) if menu.part.block == f"{path}.{index}"] for index in range(len(blocks))]
+        last = max(index for index, places in enumerate(found) if places)
+        return list(zip(blocks, found))[: last + 1]
+
+
+# -- first walk: scores ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def score_units(
+    job: Job, menus: Sequence[Menu], calls: Sequence[BlockCall], hidden: list[torch.Tensor], removal: float
+) -> tuple[list[Scored], list[MaskProblem]]:
+    """Scores of every module's atoms on the dense model, and the modules' mask problems where only their joint relaxation
+    can say how much leaves each. Without moments to gather no block is run."""
+    gathers = "inputs" in job.needs or job.allocation == "global"
+    keep = 1 - removal / sum(menu.choices * menu.cost for menu in menus)
+    scored: list[Scored] = []
+    problems: list[MaskProblem] = []
+    for (block, places), call in zip(job.by_block(menus), calls):
+        layers = {place: job.layer(menus[place]) for place in places}
+        if gathers:
+            receivers = {layer.module: partial(receive, layer) for layer in layers.values()}
+            hidden = run_block(block, call, hidden, receivers)
+        for place in places:
+            menu, layer = menus[place], layers.pop(place)
+            problem = layer.problem() if gathers else None
+            subject = Subject(
+                position=place,
+                atoms=len(menu.atoms),
+                cost=menu.cost * menu.choices / len(menu.atoms),
+                keep=keep,
+                magnitudes=partial(magnitudes, job.model, menu),
+                problem=problem,
+                mean=to_numpy(layer.moments.total) / layer.moments.tokens if gathers else None,
+                tokens=layer.moments.tokens,
+                damping=job.damping,
+                jointly=job.allocation == "global" and not menu.mixed,
+            )
+            try:
+                scored.append(job.score(subject))
+            except ValueError as error:
+                raise ValueError(f"{menu.name}: {error}") from error
+            if problem is not None and job.allocation == "global" and scored[-1].relative is None:
+                problems.append(MaskProblem.from_problem(problem, groups=len(menu.atoms)))
+            job.advance()
+    return scored, problems
+
+
+def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
+    feed(layer.name, layer.moments, inputs)
+
+
+# -- second walk: removal ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def remove_units(
+    job: Job,
+    menus: Sequence[Menu],
+    scored: Sequence[Scored],
+    choice: Choice,
+    calls: Sequence[BlockCall],
+    hidden: list[torch.Tensor],
+) -> list[ModuleReport]:
+    """Silence in every module, in place, the units that `choice` does not keep: zero columns of its consumer, whose other
+    weights or bias make up for them. `shrink` then changes nothing that the model computes."""
+    rows: list[ModuleReport] = []
+    dense = entering = hidden
+    for (block, places), call in zip(job.by_block(menus), calls):
+        inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned") for place in places}
+        receivers = {job.layer(menus[place]).module: inflows[place].receive for place in places}
+        leaving = run_block(block, call, dense, receivers)
+        del receivers  # they hold on to what `inflows` lets go of
+        moved = entering is not dense
+        for place in places:
+            menu, inflow = menus[place], inflows.pop(place)
+            if job.inputs == "pruned":
+                inflow.settle(inputs_of(job.layer(menu).module, block, call, entering) if moved else None)
+            rows.append(remove_from(job, menu, scored[place], choice.keep[menu.name], inflow))
+            moved = True
+            job.advance()
+        entering = run_block(block, call, entering) if job.inputs == "pruned" and moved else leaving
+        dense = leaving
+    return rows
+
+
+def remove_from(job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inflow) -> ModuleReport:
+    """Silence units of one module, write what makes up for them, rounded, and judge what is stored."""
+    started = time.perf_counter()
+    part, layer = menu.part, job.layer(menu)
+    moments, apart = inflow.moments[0], inflow.moments.get(1)
+    output = Output(layer.problem(moments), moments)
+    heldout = None if apart is None else Output(layer.problem(apart), apart)
+    problem = output.problem
+    columns = np.isin(np.arange(problem.shape[1]), part.columns(kept))
+    masked = Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
+    stored, bias, status, remaining = problem.anchor, None, "nothing was removed", None
+    if len(kept) < part.units:
+        answer = compensate(output, columns, job.compensation, job.damping)
+        layer.assign(answer.weights, job.dtype)
+        stored = solver_array(layer.weight.to(torch.float64))
+        bias = None if answer.bias is None else add_bias(layer, answer.bias, job.dtype)
+        status = answer.status.value
+        remaining = residual(problem, columns, job.damping, stored) if job.compensation == "weights" else None
+    return ModuleReport(
+        name=menu.name,
+        units=(part.units, len(kept)),
+        groups=(part.groups, len(np.unique(kept // part.members))),
+        masked_error=problem.relative_error(masked),
+        relative_error=output.relative_error(stored, bias),
+        heldout_error=None if heldout is None else heldout.relative_error(stored, bias),
+        residual=remaining,
+        status=status,
+        seconds=time.perf_counter() - started,
+        detail=mask_figures(one, problem, moments, columns),
+    )
+
+
+def mask_figures(one: Scored, problem: Quadratic, moments: Moments, columns: np.ndarray) -> dict[str, float]:
+    """What the relaxed mask of a module proves of its mask, see `ModuleReport`."""
+    if one.relaxed is None or problem.energy <= 0:
+        return {}
+    xp = namespace(problem.gram)
+    removed = problem.anchor - Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
+    error = 0.5 * float(xp.sum((removed @ dense_gram(moments)) * removed)) / problem.energy
+    bound = one.relaxed.bound_at(float(columns.mean()) * one.relaxed.budget.total) / one.energy
+    return {"mask_error": error, "mask_bound": max(0.0, bound)}
+
+
+def dense_gram(moments: Moments) -> Array:
+    """X^T X = G - C - C^T + E."""
+    gram = moments.require()
+    if moments.cross is None or moments.drift is None:
+        return gram
+    return gram - moments.cross - moments.cross.T + moments.drift

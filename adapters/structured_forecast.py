@@ -1,0 +1,116 @@
+"""What removing units would do: modules, memory at the peak and time, before any of it is done. See `forecast`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from gramian.adapters.evaluate import LOGIT_BYTES
+from gramian.adapters.families import blocks_of
+from gramian.adapters.forecast import LIBRARIES, PASSES, Plan, PlannedOperator, Rates
+from gramian.adapters.structure import operator, parts_of, width
+from gramian.adapters.structured import plan_removal
+from gramian.adapters.structured_methods import Heads, structured_method
+from gramian.adapters.units import Menu
+from gramian.adapters.walk import TOKENS_PER_BATCH
+
+__all__ = ["plan_structured"]
+
+STEP = 1.2e-3  # seconds in which the compensated score removes one unit, besides its products
+PRODUCTS = {"compensated": 25, "box": 25, "newton": 8}  # of two matrices of the Gram's size that a score takes
+WORKING = (8, 10)  # arrays of the Gram's size and of the weight's beside a problem, float64, scoring or compensating
+
+
+def plan_structured(
+    model: Any,
+    windows: tuple[int, int],
+    *,
+    heldout: int = 0,
+    judged: int = 0,
+    method: str = "numerical",
+    ratio: float = 0.2,
+    allocation: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    compensate: bool | None = None,
+    inputs: str | None = None,
+    damping: float | None = None,
+    heads: Heads = "groups",
+    include: str | None = None,
+    exclude: str | None = None,
+    rates: Rates | None = None,
+) -> Plan:
+    """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
+    consumers. Arguments and errors otherwise as in `plan`; `damping` changes nothing here."""
+    recipe = structured_method(method)
+    removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
+    chosen = {**recipe.defaults, **(options or {})}
+    score = str(chosen["score"]) if "score" in chosen else method
+    allocation, inputs = allocation or recipe.allocation, inputs or recipe.inputs
+    device = next(model.parameters()).device
+    rates = rates or Rates.measured(device)
+    shapes = {menu.name: consumer_shape(model, menu.name) for menu in removal.menus}
+    operators = []
+    for menu in removal.menus:
+        spent = module_seconds(menu, shapes[menu.name], score, removal.compensation, rates)
+        operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
+
+    corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
+    gathers = "inputs" in recipe.needs or allocation == "global"
+    relaxing = allocation == "global" and score != "compensated"
+    blocks, length = blocks_of(model), windows[1]
+    fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
+    squares = sum(p**2 for _, p in shapes.values())
+    block_squares = squares / len({menu.part.block for menu in removal.menus})
+    widest = max(p for _, p in shapes.values())
+    hidden_width = model.get_input_embeddings().embedding_dim
+    vocabulary = model.config.get_text_config().vocab_size
+    bytes_each = next(model.parameters()).element_size()
+    working = max(8 * (WORKING[0] * p**2 + (WORKING[1] + 1) * q * p) for q, p in shapes.values())
+    kept_widths = sum(part.units * part.size for part in parts_of(model).values()) / len(blocks)
+    parts = 1 + bool(heldout)
+    pruning = {
+        "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each,
+        "operator inputs kept for the correction": int(tokens * kept_widths * bytes_each) if corrected else 0,
+        "moments of one block, float64": parts * 8 * (3 * widest**2 if corrected else int(block_squares)),
+        "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
+        f"working arrays of {method}": working,
+        "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
+    }
+    logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * length * vocabulary) if judged else 0}
+    peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits  # they are not there together
+    memory = {
+        "Python and its libraries": LIBRARIES if device.type == "cpu" else 0,
+        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
+        **{holder: size for holder, size in peak.items() if size},
+    }
+
+    block_weights = sum(each.numel() for each in blocks.parameters())
+    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
+    passes = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
+    seconds = {
+        "forward passes": forward * passes / rates.single,
+        # a product A^T A takes half the operations of a general one
+        "moments": squares * (fitted * gathers + tokens * (4 if corrected else 1)) / rates.double,
+        "solvers": sum(each.seconds for each in operators),
+    }
+    if relaxing:  # one factorisation of every module a step
+        seconds["joint relaxation"] = sum(PRODUCTS["box"] * 2 * menu.choices**3 for menu in removal.menus) / rates.double
+    if judged:
+        seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+    return Plan(tuple(operators), memory, seconds, rates)
+
+
+def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
+    module = operator(model, name)
+    return width(module, "outputs"), width(module, "inputs")
+
+
+def module_seconds(menu: Menu, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:
+    """Time to score one module's units, to make up for those that leave, and to judge the result."""
+    q, p = shape
+    product = 2 * q * p * p  # V G
+    scoring = PRODUCTS.get(score, 0) * 2 * p**3 / rates.double + (STEP * len(menu.atoms) if score == "compensated" else 0.0)
+    refitting = (5 * 2 * p**3 + 4 * product) / rates.double if compensation == "weights" else 0.0
+    return scoring + refitting + 4 * product / rates.double

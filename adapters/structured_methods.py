@@ -1,0 +1,203 @@
+"""The structured methods by name: how each scores what may leave a module, and how it prunes a model unless told otherwise.
+
+Scores are for atoms (hidden channels, heads or key/value groups), one array per module, larger = kept longer. How many
+leave each module is the allocation's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
+from gramian.solvers._xp import to_numpy
+from gramian.solvers.compensated import greedy_removal
+
+__all__ = [
+    "ALLOCATIONS",
+    "HEADS",
+    "SCORES",
+    "STRUCTURED_METHODS",
+    "Heads",
+    "Scored",
+    "StructuredMethod",
+    "Subject",
+    "structured_method",
+]
+
+Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
+HEADS: tuple[Heads, ...] = ("groups", "even")
+ALLOCATIONS = ("uniform", "numerical", "global")  # see `choose`
+SCORES = ("compensated", "box", "newton")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One module as a score sees it. position: its place among all. atoms: how many, each the same number of columns of W.
+
+    problem: f(V) of its consumer on dense inputs, and mean: of these inputs (p,); None unless the method needs inputs.
+    magnitudes(power): sum |w|^power over all weights that leave with an atom, (atoms,). cost: parameters of an atom. keep:
+    the part that stays if all modules lose equally. damping: d for the ridge d G_jj on changes of weights. jointly: the
+    mask problems of all modules are going to be solved as one, so a relaxation of this module alone is not needed.
+    """
+
+    position: int
+    atoms: int
+    cost: float
+    keep: float
+    magnitudes: Callable[[int], np.ndarray]
+    problem: Quadratic | None = None
+    mean: np.ndarray | None = None
+    tokens: int = 0
+    damping: float = 0.0
+    jointly: bool = False
+
+    def inputs(self) -> Quadratic:
+        """The problem, where the method was promised one."""
+        assert self.problem is not None
+        return self.problem
+
+    def per_atom(self, columns: np.ndarray) -> np.ndarray:
+        """Sums of column values (p,) over the columns of every atom."""
+        return np.asarray(columns).reshape(self.atoms, -1).sum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """scores (atoms,): the order within the module, and what the method compares modules by; None: those of the joint
+    relaxation. relative: rise of the module's relative error for each parameter removed, which is comparable between modules,
+    where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in units of `energy`."""
+
+    scores: np.ndarray | None
+    relative: np.ndarray | None = None
+    relaxed: RelaxedMask | None = None
+    energy: float = 1.0
+
+
+def numerical(module: Subject, *, score: str = "compensated", penalty: float | None = None) -> Scored:
+    """Numerical Pruning: what a mask of the consumer's inputs loses, 1/2 |X diag(1 - z) W^T|^2, decides.
+
+    score: `newton`, the paper's, z of the penalised problem for inputs of spectral norm 1 (`newton_score`, its `penalty`
+    1 by default), averaged over the channels of a head; `box`, z of the exact relaxation (`relaxed_mask`); `compensated`,
+    prices of greedy removal that counts on the other weights being solved for anew (`greedy_removal`), which is what the
+    pipeline does with them and what the paper's mask does not foresee.
+    """
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)} but is {score!r}")
+    if penalty is not None and (score != "newton" or not penalty > 0):
+        raise ValueError(f"penalty is {penalty}: it goes with score='newton', and is positive")
+    problem = module.inputs()
+    if score == "compensated":
+        return compensated(module, problem)
+    if score == "newton":
+        channels = MaskProblem.from_problem(problem, normalise="spectral")
+        relaxed = newton_score(channels, module.keep * channels.total, penalty=penalty or 1.0)
+        return Scored(to_numpy(head_scores(relaxed.keep, module.atoms)), relaxed=relaxed, energy=channels.energy)
+    if module.jointly:
+        return Scored(None)
+    units = MaskProblem.from_problem(problem, groups=module.atoms)
+    relaxed = relaxed_mask(units, module.keep * units.total)
+    return Scored(to_numpy(relaxed.keep), relaxed=relaxed, energy=units.energy)
+
+
+def compensated(module: Subject, problem: Quadratic) -> Scored:
+    """Prices of greedy removal from the damped problem, in loss per parameter, and the same per energy of the plain one."""
+    path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.atoms, cost=module.cost)
+    prices = to_numpy(path.prices) * path.energy  # they come relative to the energy of the damped problem
+    return Scored(prices, relative=prices / (problem.energy or 1.0))
+
+
+def random(module: Subject, *, seed: int = 0) -> Scored:
+    """Uniform random numbers, a floor for everything else."""
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0 but is {seed!r}")
+    return Scored(np.random.default_rng([seed, module.position]).random(module.atoms))
+
+
+def magnitude_l1(module: Subject) -> Scored:
+    """sum |w| over all weights that leave with the atom, in every operator of the module."""
+    return Scored(module.magnitudes(1))
+
+
+def magnitude_l2(module: Subject) -> Scored:
+    """sqrt(sum w^2) over all weights that leave with the atom, in every operator of the module."""
+    return Scored(np.sqrt(module.magnitudes(2)))
+
+
+def wanda_sp(module: Subject) -> Scored:
+    """sum_ij |W_ij| |X_j|_2 over the atom's columns j of the consumer and all its outputs i: Wanda's score, summed (as in
+    An et al., Fluctuation-based Adaptive Structured Pruning, 2024)."""
+    problem = module.inputs()
+    weight, diagonal = to_numpy(problem.anchor), to_numpy(problem.diagonal)
+    return Scored(module.per_atom(np.abs(weight).sum(axis=0) * np.sqrt(diagonal)))
+
+
+def flap(module: Subject) -> Scored:
+    """var(X_j) |W_j|^2 for column j of the consumer, standardised over the module, then averaged over the atom's columns.
+
+    What remains of a removed channel once its mean is in the bias is its variance. Standardised scores are ranked over all
+    modules (An et al., Fluctuation-based Adaptive Structured Pruning, 2024: WIFV, AL-AM, with costs as parameters).
+    """
+    problem, mean = module.inputs(), module.mean
+    assert mean is not None
+    variance = np.maximum(to_numpy(problem.diagonal) / module.tokens - mean**2, 0.0)
+    fluctuation = variance * (to_numpy(problem.anchor) ** 2).sum(axis=0)
+    spread = float(fluctuation.std())
+    standard = (fluctuation - fluctuation.mean()) / (spread or 1.0)
+    return Scored(module.per_atom(standard) * module.atoms / len(standard))
+
+
+@dataclass(frozen=True)
+class StructuredMethod:
+    """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
+    consumers of the dense model. compensation: what makes up for removed units: `weights`, the consumer's other weights are
+    solved for anew; `bias`, the mean of what was removed goes into the consumer's bias. The rest are defaults of
+    `prune_structured`."""
+
+    score: Callable[..., Scored]
+    needs: frozenset[str] = frozenset({"inputs"})
+    compensation: Literal["weights", "bias"] = "weights"
+    compensate: bool = False
+    allocation: str = "uniform"
+    inputs: str = "pruned"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its options and their defaults: the keyword-only parameters."""
+        parameters = inspect.signature(self.score).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+    def bind(self, options: Mapping[str, Any]) -> Callable[[Subject], Scored]:
+        """The score with its options fixed; ValueError for one it does not have, and for values that a small problem shows
+        to be out of range."""
+        for name in options:
+            if name not in self.defaults:
+                known = ", ".join(self.defaults) or "none"
+                raise ValueError(f"{self.score.__name__} has no option {name!r}; it has {known}")
+        probe = Quadratic(np.eye(2), np.ones((1, 2)))
+        try:
+            self.score(Subject(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **options)
+        except TypeError as error:  # a value of the wrong kind
+            raise ValueError(f"options of {self.score.__name__}: {error}") from error
+        return lambda module: self.score(module, **options)
+
+
+STRUCTURED_METHODS: dict[str, StructuredMethod] = {
+    "numerical": StructuredMethod(numerical, compensate=True, allocation="global"),
+    "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
+    "wanda-sp": StructuredMethod(wanda_sp),
+    "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
+    "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
+    "random": StructuredMethod(random, needs=frozenset()),
+}
+
+
+def structured_method(name: str) -> StructuredMethod:
+    """ValueError for a name that is none, with those that are."""
+    if name not in STRUCTURED_METHODS:
+        raise ValueError(f"no structured method {name!r}; there are {', '.join(STRUCTURED_METHODS)}")
+    return STRUCTURED_METHODS[name]

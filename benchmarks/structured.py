@@ -1,0 +1,196 @@
+"""Perplexity of smaller models: heads and hidden channels removed from the blocks by every method and allocation.
+
+    python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE.json] [--speed]
+
+`protocol.py` says what FOLDER holds and how perplexity is measured. A ratio is the part of all parameters inside the blocks
+that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
+block, so of attention only query heads with their slices of o_proj can leave.
+
+Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`).
+The number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
+
+--speed measures tokens per second of prefill and decode, peak memory and the time of the MLPs, of the dense model and of
+pruned ones side by side, instead of the cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from protocol import TEXTS, Protocol, resumed
+from torch import nn
+
+from gramian.adapters.families import blocks_of
+from gramian.adapters.report import table, versions
+from gramian.adapters.structured import prune_structured
+
+RATIOS = (0.2, 0.5)
+OURS = {"method": "numerical", "allocation": "global", "options": {"score": "compensated"}}
+BASELINES = {
+    "random": ("uniform",),
+    "magnitude-l1": ("uniform", "numerical"),
+    "magnitude-l2": ("uniform",),
+    "wanda-sp": ("uniform", "numerical"),
+    "flap": ("uniform", "numerical"),
+}
+TIMES = 7  # repetitions of every timing, of which the median counts
+
+
+def cells() -> dict[str, dict[str, Any]]:
+    """Name -> keywords of `prune_structured`, with those of the calibration windows where they are varied."""
+    found: dict[str, dict[str, Any]] = {}
+    for ratio in RATIOS:
+        for allocation in ("global", "uniform"):
+            found[f"{ratio:.0%} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
+        for allocation in ("numerical", "global", "uniform"):
+            found[f"{ratio:.0%} newton, {allocation}"] = {
+                "method": "numerical", "allocation": allocation, "options": {"score": "newton"}, "ratio": ratio
+            }  # fmt: skip
+        for method, allocations in BASELINES.items():
+            for allocation in allocations:
+                found[f"{ratio:.0%} {method}, {allocation}"] = {"method": method, "allocation": allocation, "ratio": ratio}
+        found[f"{ratio:.0%} newton, numerical, not compensated"] = {
+            "method": "numerical", "allocation": "numerical", "options": {"score": "newton"}, "compensate": False,
+            "ratio": ratio,
+        }  # fmt: skip
+    for ratio in (0.1, 0.3, 0.7):
+        found[f"{ratio:.0%} compensated, global"] = {**OURS, "ratio": ratio}
+    for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (64, 256), (16, 1024)):
+        found[f"20% compensated, global, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
+    return found
+
+
+def show(results: Mapping[str, Any]) -> None:
+    rows = [
+        [
+            name,
+            f"{cell['report']['ratio']:.2%}" if "report" in cell else "-",
+            "{:,} -> {:,}".format(*cell["report"]["parameters"]) if "report" in cell else "-",
+            f"{cell['report']['mean_error']:.4f}" if "report" in cell else "-",
+            f"{cell['report']['mean_heldout_error']:.4f}" if "report" in cell else "-",
+            *(f"{cell['perplexity'][text]:.2f}" if text in cell["perplexity"] else "-" for text in TEXTS),
+            f"{cell['report']['seconds']:.0f}" if "report" in cell else "-",
+        ]
+        for name, cell in results.items()
+    ]
+    print(table(["model", "removed", "parameters", "error", "held-out", "WikiText-2", "PTB", "prune s"], rows))
+
+
+def speed(protocol: Protocol) -> list[dict[str, Any]]:
+    """Side by side, in turn and repeated: the dense model and models pruned uniformly, whose widths are what counts."""
+    models = {"dense": protocol.model}
+    for ratio in RATIOS:
+        models[f"{ratio:.0%}"] = copy.deepcopy(protocol.model)
+        report = prune_structured(models[f"{ratio:.0%}"], protocol.calibration, method="magnitude-l2", ratio=ratio)
+        print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
+    models["half of the MLP"] = copy.deepcopy(protocol.model)
+    mlp = "mlp"
+    most = mlp_share(protocol.model) / 2
+    prune_structured(models["half of the MLP"], protocol.calibration, method="magnitude-l2", ratio=most, include=mlp)
+    prompt = protocol.windows["wikitext2"][:1, :512]
+    hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
+    tasks: dict[str, Callable[[Any], object]] = {
+        "prefill": lambda model: model(prompt, logits_to_keep=1),
+        "decode": lambda model: model.generate(prompt[:, :16], max_new_tokens=32, min_new_tokens=32, do_sample=False),
+        "mlp": lambda model: [block.mlp(hidden) for block in blocks_of(model)],
+    }
+    seconds: dict[tuple[str, str], list[float]] = {(task, name): [] for task in tasks for name in models}
+    with torch.no_grad():
+        for turn in range(TIMES + 1):
+            for task, work in tasks.items():
+                for name, model in models.items():
+                    started = time.perf_counter()
+                    work(model)
+                    if turn:  # the first warms up
+                        seconds[task, name].append(time.perf_counter() - started)
+    taken = {key: statistics.median(values) for key, values in seconds.items()}
+    return [
+        {
+            "model": name,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "block_parameters": sum(parameter.numel() for parameter in blocks_of(model).parameters()),
+            "prefill_tokens_per_second": prompt.shape[1] / taken["prefill", name],
+            "decode_tokens_per_second": 32 / taken["decode", name],
+            "mlp_seconds": taken["mlp", name],
+            "mlp_speedup": taken["mlp", "dense"] / taken["mlp", name],
+            "weights_bytes": sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+            "activation_bytes": activation_bytes(model, prompt),
+        }
+        for name, model in models.items()
+    ]
+
+
+def mlp_share(model: nn.Module) -> float:
+    """Part of the parameters inside the blocks that belongs to the MLPs."""
+    blocks = blocks_of(model)
+    inside = sum(parameter.numel() for parameter in blocks.parameters())
+    return sum(parameter.numel() for block in blocks for parameter in block.mlp.parameters()) / inside
+
+
+def activation_bytes(model: Any, prompt: torch.Tensor) -> int:
+    """Most memory that a prefill holds beside the weights, by torch's profiler."""
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
+        model(prompt, logits_to_keep=1)
+    held = most = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "structured.json")
+    parser.add_argument("--speed", action="store_true", help="measure speed and memory instead, into *_speed.json")
+    arguments = parser.parse_args()
+    if arguments.speed:
+        rows = speed(Protocol.load(arguments.text))
+        path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
+        path.write_text(json.dumps({"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows}, indent=1))
+        head = ["model", "parameters", "prefill/s", "decode/s", "MLP speed-up", "weights MB", "activations MB"]
+        print(
+            table(
+                head,
+                [
+                    [
+                        row["model"], f"{row['parameters']:,}", f"{row['prefill_tokens_per_second']:.0f}",
+                        f"{row['decode_tokens_per_second']:.1f}", f"{row['mlp_speedup']:.2f}",
+                        f"{row['weights_bytes'] / 1e6:.0f}", f"{row['activation_bytes'] / 1e6:.0f}",
+                    ]
+                    for row in rows
+                ],
+            )
+        )  # fmt: skip
+        return
+    losses = arguments.out.with_suffix("")
+    losses.mkdir(parents=True, exist_ok=True)
+    loaded = cache(lambda: Protocol.load(arguments.text))
+
+    def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        protocol = loaded()
+        model = copy.deepcopy(protocol.model)
+        windows = keywords.get("windows")
+        tokens = protocol.drawn(*windows) if windows else protocol.calibration
+        asked = {key: value for key, value in keywords.items() if key != "windows"}
+        report = prune_structured(model, tokens, heldout=protocol.heldout, **asked)
+        print(report, flush=True)
+        texts = ("wikitext2",) if windows else tuple(TEXTS)
+        return {"report": report.to_dict(), "perplexity": protocol.evaluate(model, texts, losses, name)}
+
+    show(resumed(cells(), arguments.cells, arguments.out, run))
+
+
+if __name__ == "__main__":
+    main()

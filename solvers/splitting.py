@@ -1,0 +1,109 @@
+"""ADMM for the LASSO: cheap steps for many rows at once that find which weights are zero and the signs of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gramian.solvers._xp import Array, device, namespace, to_numpy
+from gramian.solvers.problem import Quadratic
+from gramian.solvers.terms import L1
+
+__all__ = ["Splitting", "balanced", "inverses", "split"]
+
+RELAXATION = 1.9  # converges below 2; 1.9 needs a quarter fewer steps than 1.5, a third fewer than 1
+LARGEST, SMALLEST = 0, -14  # log2 of the penalty, relative to the Gram's unit diagonal
+
+
+@dataclass(frozen=True, eq=False)
+class Splitting:
+    """State of rows, float32: H = Z + U, from which Z = prox_{h/rho}(H) and U = H - Z, the dual weights over rho."""
+
+    anchor: Array
+    slope: Array | None
+    weight: Array  # lambda (n, p)
+    ahead: Array  # H
+    penalty: float  # rho
+
+    @property
+    def dual(self) -> Array:
+        """U, the part of H that the soft threshold takes away."""
+        limit = self.weight / self.penalty
+        return namespace(self.ahead).clip(self.ahead, -limit, limit)
+
+    @property
+    def sparse(self) -> Array:
+        """Z, exactly sparse."""
+        return self.ahead - self.dual
+
+    def rows(self, chosen: Array) -> Splitting:
+        xp = namespace(self.ahead)
+        anchor, weight, ahead = (xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead))
+        slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
+        return Splitting(anchor, slope, weight, ahead, self.penalty)
+
+    def penalised(self, penalty: float) -> Splitting:
+        """The same Z and the same multipliers rho U at another rho."""
+        dual = self.dual
+        return replace(self, ahead=self.ahead - dual + dual * (self.penalty / penalty), penalty=penalty)
+
+    def advanced(self, inverse: Array, steps: int) -> Splitting:
+        """After `steps` steps of
+
+            V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
+            H = a V + (1 - a) Z + U,   Z = prox_{h/rho}(H),   U = H - Z,      a = RELAXATION.
+
+        inverse: a rho (G + rho I)^-1. One product of the size of `V G` a step, as in a proximal gradient method, whose
+        steps however are shorter than 1 / |G|: in unit-diagonal coordinates |G| is near 100 on layers, and most
+        eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
+        and Bertsekas 1992 for the relaxation.)
+        """
+        xp = namespace(self.ahead)
+        limit = self.weight / self.penalty
+        target = self.anchor if self.slope is None else self.anchor + self.slope / self.penalty
+        ahead = self.ahead
+        for _ in range(steps):  # with Z = H - U throughout
+            dual = xp.clip(ahead, -limit, limit)
+            ahead = (ahead - 2 * dual - target) @ inverse + (1 - RELAXATION) * ahead + RELAXATION * (dual + self.anchor)
+        return replace(self, ahead=ahead)
+
+
+def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float) -> Splitting:
+    """The state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible. Unit-diagonal coordinates."""
+    xp = namespace(weights)
+    limit = term.weight_like(weights) / penalty + xp.zeros_like(weights)
+    ahead = weights + xp.clip(-gradient / penalty, -limit, limit)
+    single = [None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, ahead)]
+    return Splitting(single[0], single[1], xp.astype(limit * penalty, xp.float32), single[2], penalty)
+
+
+def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
+    """A penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times: at the first the threshold
+    lambda / rho is of the size of V.
+
+    limit: lambda (n, p). A power of two, so that problems that share a Gram share inverses. On layers at 50 and 70 %
+    sparsity the first is within a factor of two of the best (0.05 to 0.4), and at a tiny lambda, where the best is, too.
+    """
+    xp = namespace(weights)
+    limit, weights = xp.astype(limit, xp.float64), xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
+    sizes = to_numpy(xp.sum(limit * xp.abs(weights), axis=1)), to_numpy(xp.sum(weights * weights, axis=1))
+    present = (sizes[0] > 0) & (sizes[1] > 0)
+    typical = float(np.median(sizes[0][present] / sizes[1][present])) if np.any(present) else 1.0
+    return 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+
+
+def inverses(gram: Array) -> Callable[[float], Array]:
+    """rho -> a rho (G + rho I)^-1 in float32, each computed once, in float64."""
+    xp = namespace(gram)
+    known: dict[float, Array] = {}
+
+    def inverse(penalty: float) -> Array:
+        if penalty not in known:
+            identity = xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
+            found = xp.linalg.inv(gram + penalty * identity) * (RELAXATION * penalty)
+            known[penalty] = xp.astype(found, xp.float32)
+        return known[penalty]
+
+    return inverse

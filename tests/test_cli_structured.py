@@ -1,0 +1,169 @@
+"""`gramian prune` with structured methods: what a user gets, and every bad call."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fixture  # noqa: F401
+from tiny import tiny_model
+from transformers import AutoModelForCausalLM
+
+import gramian.adapters
+from gramian.adapters import STRUCTURED_METHODS, load, plan_structured, save_model
+from gramian.adapters.forecast import Rates
+from gramian.adapters.widths import WIDTHS
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch) -> str:
+    """A calibration file, in the directory where commands run."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    return "text.txt"
+
+
+def prune(model: str | Path, *options) -> int:
+    return call("prune", model, *FAST, "--calibration", "text.txt", *options)
+
+
+def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
+    asked = ["--method", "numerical", "--ratio", "0.3", "--json", "report.json"]
+    assert prune(model, "--out", "small", *asked) == 0
+    printed = capsys.readouterr().out
+    assert "perplexity" in printed and "it loads with gramian.adapters.load('small')" in printed
+    assert "model.layers.1.mlp.down_proj" in printed and "parameters" in printed
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert report == json.loads(Path("report.json").read_text())
+    assert 0.3 <= report["ratio"] < 0.31 and report["settings"]["compensation"] == "weights"
+    assert report["perplexity"]["dense"] > 0 and len(report["modules"]) == 4
+    small, tokenizer = load("small")
+    assert tokenizer is not None and sum(each.numel() for each in small.parameters()) == report["parameters"][1]
+    assert call("perplexity", "small", "--text", text, "--length", "32", "--windows", "3") == 0
+    assert "on 3 windows" in capsys.readouterr().out
+    assert prune("small", "--out", "smaller", "--method", "magnitude-l1", "--ratio", "0.1", "--no-perplexity") == 0
+
+
+def test_padded_models_load_with_stock_classes(model, text, capsys):
+    assert prune(model, "--out", "wide", "--method", "wanda-sp", "--pad", "--no-perplexity") == 0
+    assert "AutoModelForCausalLM.from_pretrained('wide')" in capsys.readouterr().out
+    assert not Path("wide", WIDTHS).exists()
+    assert torch.isfinite(AutoModelForCausalLM.from_pretrained("wide")(input_ids=torch.arange(8)[None]).logits).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--method", "numerical", "--option", "score=newton", "--option", "penalty=0.5"], {"score": "newton", "penalty": 0.5}),
+        (["--method", "numerical", "--no-compensate", "--allocation", "uniform"], {"compensation": "none", "ratio": 0.2}),
+        (["--method", "random", "--compensate", "--damping", "0.3", "--inputs", "dense"], {"damping": 0.3, "inputs": "dense"}),
+        (["--method", "flap"], {"compensation": "bias", "allocation": "numerical"}),
+        (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
+    ],
+)
+def test_options_reach_the_run(options, settings, model, text):
+    assert prune(model, "--out", "small", "--no-perplexity", *options) == 0
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert settings.items() <= {**report["settings"], **report["settings"]["options"]}.items()
+    assert load("small")[0].config.model_type == "llama"
+
+
+def test_a_dry_run_changes_nothing(model, text, capsys):
+    for method in STRUCTURED_METHODS:
+        assert prune(model, "--dry-run", "--method", method) == 0
+        printed = capsys.readouterr().out
+        assert "model.layers.0.self_attn.o_proj" in printed and "memory" in printed
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "numerical", "--ratio", "1"], "'1' is not a ratio above 0 and below 1"),
+        (["--method", "numerical", "--ratio", "0"], "is not a ratio"),
+        (["--method", "numerical", "--sparsity", "0.5"], "--sparsity is for methods that zero single weights: num"),
+        (["--method", "flap", "--pattern", "2:4"], "--pattern is for methods that zero single weights"),
+        (["--method", "flap", "--per-row"], "--per-row is for methods"),
+        (["--method", "flap", "--whole-matrix"], "--whole-matrix is for methods"),
+        (["--method", "random", "--refit"], "--refit is for methods"),
+        (["--method", "random", "--jobs", "2"], "--jobs is for methods"),
+        (["--method", "random", "--correction", "none"], "--correction is for methods"),
+        (["--method", "random", "--problems", "problems"], "--problems is for methods"),
+        (["--method", "random", "--damping", "auto"], "--damping auto is for methods"),
+        (["--method", "random", "--warm-start", "wanda"], "--warm-start is for methods"),
+        (["--method", "wanda", "--ratio", "0.5"], "--ratio is for structured methods"),
+        (["--allocation", "uniform"], r"--allocation is for structured methods \(numerical, .*\), not for fistapruner"),
+        (["--compensate"], "--compensate is for structured"),
+        (["--method", "l0", "--no-compensate"], "--no-compensate is for structured"),
+        (["--heads", "even"], "--heads is for structured"),
+        (["--pad"], "--pad is for structured"),
+        (["--option", "score=box"], "--option is for structured"),
+        (["--method", "numerical", "--option", "score"], "'score' is not NAME=VALUE"),
+        (["--method", "numerical", "--option", "score=best"], "--option: score must be one of compensated, box, newton"),
+        (["--method", "numerical", "--option", "steps=3"], "--option: numerical has no option 'steps'"),
+        (["--method", "random", "--option", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
+        (["--method", "numerical", "--allocation", "fair"], "invalid choice"),
+        (["--method", "numeric"], "invalid choice"),
+    ],
+)
+def test_bad_usage(options, message, model, text, capsys):
+    assert prune(model, "--out", "small", *options) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and "Traceback" not in printed
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+def test_problem_files_know_no_units(capsys):
+    assert call("solve", "file", "--method", "numerical") == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ratio", "0.95"], r"a ratio of 0\.95 is out of reach: 0\.78\d* is the largest"),
+        (["--include", "up_proj"], "no module is left by include='up_proj'"),
+        (["--method", "flap", "--pad"], "--pad cannot hold the biases that flap gives operators without one"),
+        (["--length", "500"], "context has 128|128 positions"),
+    ],
+)
+def test_bad_input(options, message, model, text, capsys):
+    assert re.search(message, failure(capsys, "prune", model, "--out", "small", *FAST, "--calibration", text, "--method",
+                                      "numerical", *options))  # fmt: skip
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+def test_unknown_family(text, tmp_path, capsys):
+    save_model(tiny_model("gemma2"), None, tmp_path / "model")
+    assert "'gemma2'" in failure(capsys, "prune", "model", "--out", "small", "--method", "numerical")
+
+
+def test_the_plan_follows_the_work():
+    def planned(**options):
+        return plan_structured(tiny_model("llama"), (8, 64), rates=Rates(2e9, 1e9), **options)
+
+    usual = planned()
+    assert [each.shape for each in usual.operators] == [(32, 32), (32, 48)] * 2
+    assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
+    assert planned(inputs="dense").seconds["forward passes"] < usual.seconds["forward passes"]
+    assert planned(method="random").seconds["solvers"] < usual.seconds["solvers"]
+    assert "joint relaxation" in planned(options={"score": "box"}).seconds and "joint relaxation" not in usual.seconds
+    assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
+    assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
+    with pytest.raises(ValueError, match="out of reach"):
+        planned(ratio=0.9)
+
+
+def test_help_needs_no_torch_and_names_hide_no_module():
+    code = "import sys; from gramian.adapters.cli import main\n"
+    code += "try: main(['prune', '--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False" and "--ratio" in done.stdout and "numerical" in done.stdout
+    from gramian.adapters import shrink
+
+    assert gramian.adapters.shrink_model is shrink.shrink and gramian.adapters.mask_model is shrink.mask

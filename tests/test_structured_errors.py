@@ -1,0 +1,98 @@
+"""What structured pruning computes and reports, against what hooks see of the dense and of the pruned model."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from structured_models import HELD, TOKENS, exact, kept_columns, logits, pruned, rows_of, seen
+from tiny import FAMILIES, tiny_model
+
+from gramian.adapters import structured
+from gramian.adapters.shrink import shrink
+from gramian.adapters.structure import operator, parts_of
+
+
+@pytest.mark.parametrize("method", ["numerical", "flap", "magnitude-l2"])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, monkeypatch):
+    masked = []
+
+    def keep_a_copy(model, keep):
+        masked.append(copy.deepcopy(model))
+        shrink(model, keep)
+
+    monkeypatch.setattr(structured, "shrink", keep_a_copy)
+    model, _ = pruned(tiny_model(model_type), method=method, ratio=0.35)
+    assert parts_of(masked[0]) != parts_of(model)
+    torch.testing.assert_close(logits(model), logits(masked[0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", ["pruned", "dense"])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_compensation_is_the_ridge_solution_and_the_report_tells_its_errors(model_type, inputs):
+    dense = exact(model_type)
+    damping = 0.02
+    model, report = pruned(copy.deepcopy(dense), inputs=inputs, damping=damping, ratio=0.4)
+    wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
+    for row in report.modules:
+        (x, y), (star, output) = wide[row.name], narrow[row.name]
+        before, after = (rows_of(each, row.name) for each in (dense, model))
+        removed = row.units[1] < row.units[0]
+        kept = kept_columns(dense, model, row.name)
+        if inputs == "dense":
+            star, output = x[:, kept], x[:, kept] @ after.T
+        else:
+            wanted = wide_apart[row.name][1]
+            held = ((apart[row.name][1] - wanted) ** 2).sum() / (wanted**2).sum()
+            assert row.heldout_error == pytest.approx(held, rel=1e-6, abs=1e-12)
+        assert row.relative_error == pytest.approx(((output - y) ** 2).sum() / (y**2).sum(), rel=1e-6, abs=1e-12)
+        masked = ((star @ before[:, kept].T - y) ** 2).sum() / (y**2).sum()
+        assert row.masked_error == pytest.approx(masked, rel=1e-6, abs=1e-12)
+        if not removed:
+            assert np.array_equal(after, before) and row.residual is None
+            continue
+        ridge = np.diag(np.sqrt(damping * (star**2).sum(axis=0)))
+        expected = np.linalg.lstsq(np.vstack([star, ridge]), np.vstack([y, ridge @ before[:, kept].T]), rcond=None)[0].T
+        np.testing.assert_allclose(after, expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
+        assert row.residual is not None and row.residual < 1e-9
+        assert row.relative_error < row.masked_error
+    assert any(row.units[1] < row.units[0] for row in report.modules)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_compensation_lowers_the_error_of_every_module(model_type):
+    for method in ("numerical", "wanda-sp", "random"):
+        _, report = pruned(tiny_model(model_type), method=method, compensate=True)
+        touched = [row for row in report.modules if row.units[1] < row.units[0]]
+        assert touched and all(row.relative_error < row.masked_error for row in touched)
+        assert all(row.residual < 1e-5 for row in touched)
+        _, report = pruned(tiny_model(model_type), method=method, compensate=False)
+        assert all(row.relative_error == row.masked_error and row.residual is None for row in report.modules)
+
+
+@pytest.mark.parametrize("score", ["newton", "box"])
+@pytest.mark.parametrize("allocation", ["uniform", "numerical", "global"])
+def test_masks_are_no_better_than_their_bounds(score, allocation):
+    dense = exact("llama", num_key_value_heads=4)
+    model, report = pruned(copy.deepcopy(dense), options={"score": score}, allocation=allocation, compensate=False)
+    wide, errors = seen(dense, TOKENS), {}
+    for row in report.modules:
+        x, y = wide[row.name]
+        kept = kept_columns(dense, model, row.name)
+        error = ((x[:, kept] @ operator(model, row.name).weight.numpy().T - y) ** 2).sum() / (y**2).sum()
+        errors[row.name] = error
+        if row.detail:
+            assert row.detail["mask_error"] == pytest.approx(error, rel=1e-8, abs=1e-12)
+            assert 0 <= row.detail["mask_bound"] <= error * (1 + 1e-9) + 1e-12
+    if allocation == "global":
+        figures = report.allocation
+        assert figures["mask_error"] == pytest.approx(sum(errors.values()), rel=1e-8)
+        assert 0 < figures["mask_bound"] <= figures["mask_error"] and figures["rounding"] >= -1e-9
+        assert "rounding" in str(report)
+    else:
+        assert report.allocation == {} and all(row.detail for row in report.modules)
+
+
