@@ -22,6 +22,7 @@ __all__ = [
     "nonnegative",
     "portion",
     "positive",
+    "share",
     "strength",
 ]
 
@@ -50,6 +51,10 @@ def fraction(text: str) -> float:
 
 def portion(text: str) -> float:
     return number(text, float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+
+
+def share(text: str) -> float:
+    return number(text, float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 
 
 def nonnegative(text: str) -> float:

@@ -77,7 +77,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     if asked.problems is not None:
         asked.problems.mkdir(parents=True, exist_ok=True)
     if not removes_units(asked):
-        how |= {"pattern": pattern_of(asked), "problems": asked.problems}
+        how |= {"pattern": pattern_of(asked), "share": asked.share, "problems": asked.problems}
     report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite, asked.pad)
     if asked.json is not None:
         write_json(asked.json, report)

@@ -7,7 +7,7 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
-from gramian.adapters.argument_types import expression, natural, positive
+from gramian.adapters.argument_types import expression, natural, positive, share
 from gramian.adapters.method_grammar import (
     add_method,
     add_removal,
@@ -84,6 +84,11 @@ def command_line() -> argparse.ArgumentParser:
         help="what an operator's output should match: what its own input gives (none), what the dense block gives "
         "(layer), what the dense model gives (model) (default: the method's own)",
     )
+    prune.add_argument(
+        "--share", type=share, metavar="S",
+        help="how far a correction goes, from what the operator's own input gives (0) to what the dense block or model "
+        "gives (1) (default: the method's own)",
+    )  # fmt: skip
     add_calibration(prune)
     prune.add_argument(
         "--heldout",

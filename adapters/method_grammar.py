@@ -186,6 +186,7 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         "--per-row" if asked.per_row else "--whole-matrix": asked.per_row is not None,
         "--refit": asked.refit,
         "--correction": asked.correction is not None,
+        "--share": asked.share is not None,
         "--jobs": asked.jobs > 1,
         "--problems": asked.problems is not None,
         "--damping auto": asked.damping == "auto",

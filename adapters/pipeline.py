@@ -45,6 +45,7 @@ class Job:
     pattern: Pattern
     inputs: str
     correction: str
+    share: float
     parts: tuple[int, ...]  # batches that are fitted, then those that choose the damping, then those held out for the report
     dtype: torch.dtype
     advance: Callable[[], object]
@@ -67,6 +68,7 @@ def prune(
     options: Mapping[str, Any] | None = None,
     inputs: str | None = None,
     correction: str | None = None,
+    share: float | None = None,
     damping: float | str | None = None,
     refit: bool = False,
     heldout: Tokens | torch.Tensor | None = None,
@@ -91,7 +93,8 @@ def prune(
     them run at once with the same result) or `pruned` (those of the blocks pruned so far).
     correction, where an operator's target X W^T comes from: `none`, X is the operator's own input (one pass over the
     unpruned block); `layer`, X comes from the unpruned block on the same block inputs and X* from the partly pruned one
-    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. Defaults are the method's.
+    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. share: how far the target goes there, from 0,
+    X* W^T, to 1: X is replaced by (1 - share) X* + share X. Defaults are the method's.
 
     The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are judged. Raises
     ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
@@ -99,8 +102,11 @@ def prune(
     started = time.perf_counter()
     recipe = resolve(method)
     inputs, correction = inputs or recipe.inputs, correction or recipe.correction
+    share = recipe.share if share is None else share
     damping = recipe.damping if damping is None else damping
     check_damping(damping)
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is correction='none'")
     if inputs not in ("dense", "pruned"):
         raise ValueError(f"inputs must be 'dense' or 'pruned' but is {inputs!r}")
     if correction not in ("none", "layer", "model"):
@@ -137,7 +143,7 @@ def prune(
     with eval_mode(model), tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
         job = Job(
             family.stages, family.blocks, frozenset(names), Estimate(solve, damping, refit), pattern, inputs, correction,
-            parts, storage_dtype(model), bar.update, problems,
+            share, parts, storage_dtype(model), bar.update, problems,
         )  # fmt: skip
         dense, calls = enter(model, batches)
         entering = dense
@@ -153,6 +159,7 @@ def prune(
         "options": {**recipe.defaults, **(options or {})},
         "inputs": inputs,
         "correction": correction,
+        "share": share,
         "damping": damping,
         "refit": refit,
         "include": include,
@@ -201,7 +208,7 @@ def prune_block(
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.correction == "model" else entering
     targets: dict[tuple[str, ...], Inflow] = {
-        stage: Inflow(job.named(index, stage[0]), job.parts, keep=job.correction != "none") for stage in stages
+        stage: Inflow(job.named(index, stage[0]), job.parts, job.share, keep=job.correction != "none") for stage in stages
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
@@ -230,9 +237,8 @@ class Inflow:
     the stage too, and both enter together.
     """
 
-    def __init__(self, name: str, parts: tuple[int, ...], keep: bool) -> None:
-        self.name = name
-        self.ends = list(accumulate(parts))
+    def __init__(self, name: str, parts: tuple[int, ...], share: float, keep: bool) -> None:
+        self.name, self.share, self.ends = name, share, list(accumulate(parts))
         self.kept: list[torch.Tensor] | None = [] if keep else None
         self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
 
@@ -250,7 +256,7 @@ class Inflow:
                 self.add(batch, inputs, None)
         else:
             for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
-                self.add(batch, pruned, inputs)
+                self.add(batch, pruned, inputs if self.share == 1 else self.share * inputs + (1 - self.share) * pruned)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
         part = bisect_right(self.ends, batch)

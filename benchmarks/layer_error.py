@@ -1,6 +1,6 @@
 """Layer errors of our methods on problem files, beside those of published codes.
 
-    python benchmarks/layer_error.py --problems FOLDER [--peers peers.json] [--out FILE.json]
+    python benchmarks/layer_error.py --problems FOLDER [--peers peers.json] [--runs REGEX] [--out FILE.json]
 
 FOLDER holds problem files (`gramian capture` writes them) and, in FOLDER/test, the Gram matrices of the same operators
 on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ..., "test_error": ...}}}}}.
@@ -8,7 +8,9 @@ on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ...,
 Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
 in float64. Wanda prunes per row as its code does, everything else over the whole matrix. For FISTAPruner also its error
 as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say; `l0, undamped` is the
-optimiser. Times are ratios to SparseGPT's in the same run: set one thread (OMP_NUM_THREADS=1) to compare with peers.json.
+optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several runs, one after the
+other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of peers.json. Rows of runs that --runs leaves out
+stay as the JSON file has them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 import time
 from pathlib import Path
@@ -39,6 +42,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], float | str, bool]] = {  # method, it
     "l0, undamped": ("l0", {}, 0.0, False),
     "l0": ("l0", {}, "auto", False),
 }
+TIMED = ("sparsegpt", "l0, undamped")
 
 
 def run(
@@ -116,7 +120,7 @@ def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
                     f"test {geometric_mean(test):.3f} ({min(test):.3f} to {max(test):.3f})"
                 )
         times = [(row["seconds"] / seconds_of(rows, row, "sparsegpt"), pattern_peers(peers, row)) for row in mine]
-        if known := [(ratio, found) for ratio, found in times if "alps" in found]:
+        if name in TIMED and (known := [(ratio, found) for ratio, found in times if "alps" in found]):
             mean = geometric_mean([ratio for ratio, _ in known])
             theirs = geometric_mean([found["alps"]["seconds"] / found["sparsegpt"]["seconds"] for _, found in known])
             print(f"{name}: {mean:.1f} times as long as our sparsegpt; published alps {theirs:.1f} times published sparsegpt")
@@ -129,23 +133,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--peers", type=Path, metavar="FILE")
+    parser.add_argument("--runs", default="", metavar="REGEX", help="only runs whose name matches")
     parser.add_argument("--repeats", type=int, default=3, help="timings are medians of so many runs (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(arguments.problems.glob("*.safetensors"))
     peers = json.loads(arguments.peers.read_text())["layers"] if arguments.peers else {}
-    rows: list[dict[str, Any]] = []
-    with tqdm(total=len(files) * len(PATTERNS) * len(RUNS), unit="case") as bar:
+    chosen = {name: asked for name, asked in RUNS.items() if re.search(arguments.runs, name)}
+    rows: list[dict[str, Any]] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+    rows = [row for row in rows if row["run"] not in chosen]
+    with tqdm(total=len(files) * len(PATTERNS) * len(chosen), unit="case") as bar:
         for file in files:
             problem, metadata = read_problem(file)
             test = Quadratic(read_gram(arguments.problems / "test" / file.name), problem.anchor)
             operator = f"{metadata['layer']}.{metadata['operator']}"
             for pattern in PATTERNS:
-                for name, asked in RUNS.items():
-                    figures = run(asked, PATTERNS[pattern], problem, int(metadata["tokens"]), test, arguments.repeats)
+                for name, asked in chosen.items():
+                    repeats = arguments.repeats if name in TIMED else 1
+                    figures = run(asked, PATTERNS[pattern], problem, int(metadata["tokens"]), test, repeats)
                     rows.append({"operator": operator, "pattern": pattern, "run": name, **figures})
                     bar.update()
+    rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))
     show(rows, peers)
     arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
 

@@ -9,7 +9,7 @@ What a row costs, in multiply-adds, with p channels of which k end up nonzero, i
 A solve runs at about a quarter of the speed of a step, so that it costs as much as 4/3 k^3 / p^2 steps: at half of the
 weights nonzero 107 steps for p = 640 and 341 for p = 2048, at 30 % a fifth of that. Where few weights are nonzero the steps
 are the cost, and solves nearly free; where many are, it is the other way round. Solving early costs solves that fail, solving
-late costs steps. The rule: a row is tried when its signs have rested for max(10, k^3 / 6 p^2) steps, an eighth of what a
+late costs steps. The rule: a row is tried when its signs have rested for max(20, k^3 / 6 p^2) steps, an eighth of what a
 solve costs, and after twice that each time that it failed. A penalty is changed no sooner than the steps since the last
 change have cost as much as the inverse. On layers of 640 to 2048 inputs, 50 or 70 % zeros, a row takes 40 to 100 steps and
 1 to 2.4 solves on average.
@@ -17,7 +17,6 @@ change have cost as much as the inverse. On layers of 640 to 2048 inputs, 50 or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,12 +26,13 @@ from gramian.solvers.certificate import certify
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.signs import Points, finished, judged, settled, support_sizes
 from gramian.solvers.solution import Solution, Status
-from gramian.solvers.splitting import Splitting, balanced, inverses, split
+from gramian.solvers.splitting import Inverses, Splitting, balanced, inverses, split
 from gramian.solvers.terms import L1
 
 __all__ = ["Workspace", "lasso"]
 
 WATCH = 10  # steps of ADMM between two looks at the signs
+REST = 20  # steps, at least, for which they must have stayed
 STAGE = 60  # steps of ADMM, at least, between two changes of its penalty
 HALVINGS = 4  # penalties in a cycle, each half of the one before
 LATEST = 15  # times the rest that is waited for, after which a row is tried all the same
@@ -76,7 +76,7 @@ class Workspace:
     problem: Quadratic
     exact: Quadratic
     scale: Array
-    inverse: Callable[[float], Array]
+    inverse: Inverses
 
     @classmethod
     def of(cls, problem: Quadratic) -> Workspace:
@@ -101,7 +101,7 @@ class Workspace:
         dead = xp.broadcast_to(exact.diagonal == 0, start.shape)
         start = xp.where(dead & (weight > 0), xp.zeros_like(start), start)  # a dead channel has nothing to do but cost
         best = judged(exact, L1(weight), start * scale)
-        search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, tol)))
+        search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, tol)), self.inverse)
         history, steps, solves = [(0, best.measure)], 0, 0
         while search.rows.size and steps < max_steps:
             count = min(WATCH, max_steps - steps)
@@ -137,25 +137,25 @@ class Search:
     age: int = 0
 
     @classmethod
-    def at(cls, exact: Quadratic, weight: Array, best: Points, rows: np.ndarray) -> Search:
+    def at(cls, exact: Quadratic, weight: Array, best: Points, rows: np.ndarray, inverse: Inverses) -> Search:
         """Before the first step."""
         xp = namespace(weight)
         chosen, first = xp.asarray(rows, device=device(weight)), best.rows(rows)
         part, term = exact.rows(chosen), L1(xp.take(weight, chosen, axis=0))
         penalty = balanced(term.weight_like(weight), part.anchor)
-        state = split(part, term, first.weights, first.gradient, penalty)
+        state = split(part, term, first.weights, first.gradient, penalty, inverse)
         nothing = np.zeros(rows.size)
         return cls(rows, state, xp.astype(xp.sign(first.weights), xp.int8), nothing, nothing, nothing)
 
-    def advanced(self, inverse: Callable[[float], Array], steps: int) -> Search:
+    def advanced(self, inverse: Inverses, steps: int) -> Search:
         """After so many steps of ADMM, before which the penalty is changed where that is due: after a stage, if its steps
         have cost as much as an inverse, p^3 in float64."""
         xp = namespace(self.signs)
         state, age, stage = self.state, self.age, self.stage
         if age >= max(STAGE, 2 * self.signs.shape[1] / self.rows.size):
             age, stage = 0, stage + 1
-            state = state.penalised(balanced(state.weight, state.sparse, halvings=stage % HALVINGS))
-        state = state.advanced(inverse(state.penalty), steps)
+            state = state.penalised(balanced(state.weight, state.sparse, halvings=stage % HALVINGS), inverse)
+        state = state.advanced(steps)
         signs = xp.astype(xp.sign(state.sparse), xp.int8)
         rest = to_numpy(xp.all(signs == self.signs, axis=1))
         rested, waited = np.where(rest, self.rested + steps, 0), self.waited + steps
@@ -163,7 +163,7 @@ class Search:
 
     def due(self) -> np.ndarray:
         """Which rows, as positions in `rows`, it is time to try."""
-        rest = np.maximum(WATCH, support_sizes(self.signs) ** 3 / (6 * self.signs.shape[1] ** 2)) * 2.0**self.failures
+        rest = np.maximum(REST, support_sizes(self.signs) ** 3 / (6 * self.signs.shape[1] ** 2)) * 2.0**self.failures
         return np.flatnonzero((self.rested >= rest) | (self.waited >= LATEST * rest))
 
     def tried(

@@ -16,6 +16,8 @@ __all__ = ["Splitting", "balanced", "inverses", "split"]
 RELAXATION = 1.9  # converges below 2; 1.9 needs a quarter fewer steps than 1.5, a third fewer than 1
 LARGEST, SMALLEST = 0, -14  # log2 of the penalty, relative to the Gram's unit diagonal
 
+Inverses = Callable[[float], Array]  # rho -> a rho (G + rho I)^-1 + (1 - a) I
+
 
 @dataclass(frozen=True, eq=False)
 class Splitting:
@@ -26,6 +28,8 @@ class Splitting:
     weight: Array  # lambda (n, p)
     ahead: Array  # H
     penalty: float  # rho
+    inverse: Array  # M = a rho (G + rho I)^-1 + (1 - a) I
+    pull: Array  # what a step adds whatever H is
 
     @property
     def dual(self) -> Array:
@@ -40,43 +44,62 @@ class Splitting:
 
     def rows(self, chosen: Array) -> Splitting:
         xp = namespace(self.ahead)
-        anchor, weight, ahead = (xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead))
+        anchor, weight, ahead, pull = (
+            xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead, self.pull)
+        )
         slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
-        return Splitting(anchor, slope, weight, ahead, self.penalty)
+        return replace(self, anchor=anchor, slope=slope, weight=weight, ahead=ahead, pull=pull)
 
-    def penalised(self, penalty: float) -> Splitting:
+    def penalised(self, penalty: float, inverse: Inverses) -> Splitting:
         """The same Z and the same multipliers rho U at another rho."""
-        dual = self.dual
-        return replace(self, ahead=self.ahead - dual + dual * (self.penalty / penalty), penalty=penalty)
+        dual, matrix = self.dual, inverse(penalty)
+        ahead = self.ahead - dual + dual * (self.penalty / penalty)
+        pull = pulling(self.anchor, self.slope, penalty, matrix)
+        return replace(self, ahead=ahead, penalty=penalty, inverse=matrix, pull=pull)
 
-    def advanced(self, inverse: Array, steps: int) -> Splitting:
+    def advanced(self, steps: int) -> Splitting:
         """After `steps` steps of
 
             V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
-            H = a V + (1 - a) Z + U,   Z = prox_{h/rho}(H),   U = H - Z,      a = RELAXATION.
+            H = a V + (1 - a) Z + U,   Z = prox_{h/rho}(H),   U = H - Z,      a = RELAXATION,
 
-        inverse: a rho (G + rho I)^-1. One product of the size of `V G` a step, as in a proximal gradient method, whose
-        steps however are shorter than 1 / |G|: in unit-diagonal coordinates |G| is near 100 on layers, and most
-        eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
+        each of which is H <- (Z - U) M + (2 - a) U + pull: one product of the size of `V G`, as in a proximal gradient
+        method, whose steps however are shorter than 1 / |G|: in unit-diagonal coordinates |G| is near 100 on layers, and
+        most eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
         and Bertsekas 1992 for the relaxation.)
         """
         xp = namespace(self.ahead)
-        limit = self.weight / self.penalty
-        target = self.anchor if self.slope is None else self.anchor + self.slope / self.penalty
-        ahead = self.ahead
-        for _ in range(steps):  # with Z = H - U throughout
-            dual = xp.clip(ahead, -limit, limit)
-            ahead = (ahead - 2 * dual - target) @ inverse + (1 - RELAXATION) * ahead + RELAXATION * (dual + self.anchor)
+        limit, ahead = self.weight / self.penalty, self.ahead
+        lower = -limit
+        for _ in range(steps):  # in place where an array is new: on a processor the passes beside the product cost as well
+            dual = xp.clip(ahead, lower, limit)
+            difference = ahead - dual
+            difference -= dual
+            ahead = difference @ self.inverse
+            dual *= 2 - RELAXATION
+            ahead += dual
+            ahead += self.pull
         return replace(self, ahead=ahead)
 
 
-def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float) -> Splitting:
+def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:
     """The state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible. Unit-diagonal coordinates."""
     xp = namespace(weights)
-    limit = term.weight_like(weights) / penalty + xp.zeros_like(weights)
-    ahead = weights + xp.clip(-gradient / penalty, -limit, limit)
-    single = [None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, ahead)]
-    return Splitting(single[0], single[1], xp.astype(limit * penalty, xp.float32), single[2], penalty)
+    limit = term.weight_like(weights) + xp.zeros_like(weights)
+    ahead = weights + xp.clip(-gradient, -limit, limit) / penalty
+    anchor, slope, limit, ahead = (
+        None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, limit, ahead)
+    )
+    matrix = inverse(penalty)
+    return Splitting(anchor, slope, limit, ahead, penalty, matrix, pulling(anchor, slope, penalty, matrix))
+
+
+def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -> Array:
+    """W + (1 - a) slope / rho - (W + slope / rho) M."""
+    if slope is None:
+        return anchor - anchor @ matrix
+    slope = slope / penalty
+    return anchor + (1 - RELAXATION) * slope - (anchor + slope) @ matrix
 
 
 def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
@@ -94,15 +117,15 @@ def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
     return 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
 
 
-def inverses(gram: Array) -> Callable[[float], Array]:
-    """rho -> a rho (G + rho I)^-1 in float32, each computed once, in float64."""
+def inverses(gram: Array) -> Inverses:
+    """The matrix of a step for every rho, in float32, each computed once, in float64."""
     xp = namespace(gram)
     known: dict[float, Array] = {}
 
     def inverse(penalty: float) -> Array:
         if penalty not in known:
             identity = xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
-            found = xp.linalg.inv(gram + penalty * identity) * (RELAXATION * penalty)
+            found = RELAXATION * penalty * xp.linalg.inv(gram + penalty * identity) + (1 - RELAXATION) * identity
             known[penalty] = xp.astype(found, xp.float32)
         return known[penalty]
 

@@ -93,6 +93,22 @@ def test_units_do_not_matter(xp, layer: Layer, data, fraction, unit, what):
     assert after.relative_error == pytest.approx(before.relative_error, rel=1e-6, abs=1e-8)
 
 
+def test_the_best_dual_point_may_be_longer_than_the_gradient(xp):
+    """f(v) = (v - 2)^2 / 2 and lambda = 1 at v = 1.5: |g| = 1/2, so s may go up to 2, which proves the optimum 3/2."""
+    certificate = certify(Layer(np.ones((1, 1)), np.full((1, 1), 2.0)).problem(xp), L1(1.0), xp.asarray([[1.5]]))
+    assert certificate.objective == 1.625 and certificate.bound == pytest.approx(1.5, rel=1e-15)
+
+
+@pytest.mark.parametrize("loss", [1e-9, 0.125, 8.0])
+def test_an_error_beside_no_outputs_is_infinite(xp, loss):
+    """W = 0: whatever V does is an error, however small, and zero over zero is none."""
+    problem = Layer(np.ones((2, 1)), np.zeros((1, 1))).problem(xp)
+    for term in (L1(1.0), Support(xp.asarray([[True]]))):
+        assert certify(problem, term, xp.asarray([[loss**0.5]])).relative_error == np.inf
+        assert certify(problem, term, xp.asarray([[0.0]])).relative_error == 0
+    assert problem.relative_error(xp.asarray([[loss**0.5]])) == np.inf
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 6), (3, 6)])
 def test_weights_of_every_shape(xp, shape):
     layer, optimum = planted_lasso(9, 6, 3, 0.5)

@@ -15,7 +15,7 @@ from tiny import VOCABULARY, tiny_model
 from gramian.adapters import prune
 from gramian.adapters import walk as traversal
 from gramian.adapters.methods.baselines import magnitude
-from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
+from gramian.adapters.methods.estimate import MARGIN, Estimate, Evidence, check_damping
 from gramian.proofs.references import support_least_squares
 from gramian.proofs.strategies import PATTERNS, Layer, layers, normal_layer, patterns
 from gramian.solvers import Quadratic, Status, TopK, empirical_ridge, sparsegpt
@@ -76,15 +76,15 @@ def test_automatic_without_a_split(xp):
 
 
 def test_automatic_with_a_split(xp):
-    """The ridge is chosen on the parts and stands against a sum over tokens, so the whole gets it as it is."""
+    """The ridge is chosen on the parts and stands against a sum over tokens, so the whole gets it as it is, and half more."""
     parts = [normal_layer(323, tokens, 8, 4).inputs for tokens in (30, 12)]
     weight = normal_layer(323, 30, 8, 4).weight
     first, second, whole = (Layer(inputs, weight).problem(xp) for inputs in (*parts, np.vstack(parts)))
     method = Recorder()
     solution = Estimate(method, "auto")(whole, TopK(0.5), Evidence(42, (first, second, 30)))
     found = empirical_ridge(first, TopK(0.5), 30, heldout=second)
-    np.testing.assert_allclose(ridge_of(whole, method.seen[0], xp), xp.numpy(found.ridge), rtol=1e-9, atol=1e-12)
-    assert solution.detail["ridge_strength"] == found.strength and len(found.heldout) > 1
+    np.testing.assert_allclose(ridge_of(whole, method.seen[0], xp), MARGIN * xp.numpy(found.ridge), rtol=1e-9, atol=1e-12)
+    assert solution.detail["ridge_strength"] == MARGIN * found.strength and len(found.heldout) > 1
 
 
 # -- exact weights -----------------------------------------------------------------------------------------------------

@@ -125,6 +125,27 @@ def test_returns_exact_zeros_where_the_printed_method_does_not(xp):
         assert all(float(xp.numpy(point)[0, 1]) == 0.0 for point in visited[2:])
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_iteration_written_out(xp, restart):
+    """The docstring's recursion from the first step on, one row after another, on inputs instead of a Gram matrix."""
+    layer, penalty, steps = normal_layer(31, 30, 8, 3, condition=20.0, drift=0.2), 0.4, 40
+    problem = layer.problem(xp)
+    visited = prox_points(problem, L1(penalty), xp.asarray(layer.weight), steps, FISTA(restart))
+    restarts = 0
+    for row, start in enumerate(layer.weight):
+        point, ahead, momentum = start, start, 1.0
+        for k in range(steps):
+            forward = ahead - (layer.inputs @ ahead - layer.outputs[:, row]) @ layer.inputs / problem.lipschitz
+            prox = np.sign(forward) * np.maximum(np.abs(forward) - penalty / problem.lipschitz, 0)
+            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            inertia = (momentum - 1) / following
+            if restart and (ahead - prox) @ (prox - point) > 0:
+                following, inertia, restarts = 1.0, 0.0, restarts + 1
+            point, ahead, momentum = prox, prox + inertia * (prox - point), following
+            np.testing.assert_allclose(xp.numpy(visited[k])[row], point, rtol=1e-9, atol=1e-12)
+    assert (restarts > 0) == restart
+
+
 def test_error_correction_moves_the_weights(xp):
     """X* = 1, X = 3, W = 1: the optimum is 3. Eq. (4a) as printed, with X once, has W as a fixed point."""
     layer = Layer(np.ones((1, 1)), np.ones((1, 1)), np.full((1, 1), 3.0))

@@ -79,11 +79,14 @@ def relative_error(dense: nn.Module, pruned: nn.Module, name: str, target: np.nd
     return float(np.sum((star @ weight_of(pruned, name).T - outputs) ** 2) / np.sum(outputs**2))
 
 
-def check_errors(dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str) -> None:
+def check_errors(
+    dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str, share: float = 1.0
+) -> None:
     for windows, field in ((WINDOWS, "relative_error"), (HELDOUT, "heldout_error")):
         expected = paths(dense, pruned, windows, inputs, correction)
         for row in report.operators:
-            value = relative_error(dense, pruned, row.name, *expected[row.name])
+            target, star = expected[row.name]
+            value = relative_error(dense, pruned, row.name, share * target + (1 - share) * star, star)
             np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
 
 
@@ -106,7 +109,8 @@ def test_every_family_and_method(model_type, method):
     assert report.sparsity == 0.5
     untouched = set(before) - {f"{name}.weight" for name in names}
     assert len(untouched) > 2 and same(before, parameters(model), untouched)
-    check_errors(dense, model, report, METHODS[method].inputs, METHODS[method].correction)
+    recipe = METHODS[method]
+    check_errors(dense, model, report, recipe.inputs, recipe.correction, recipe.share)
 
 
 @pytest.mark.parametrize(("inputs", "correction"), WALKS)
@@ -173,6 +177,14 @@ def test_correction_reaches_the_solver(model_type, monkeypatch):
             slope = weight_of(dense, row.name) @ ((star - target).T @ star)
             np.testing.assert_allclose(problem.slope, slope, rtol=1e-3, atol=1e-4 * np.max(np.abs(slope)))
             assert np.linalg.norm(slope) > 1e-2 * np.linalg.norm(problem.at_zero[1])
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_correction_may_go_part_of_the_way(share):
+    model, dense = tiny_model("llama"), tiny_model("llama")
+    report = run(model, method="sparsegpt", inputs="pruned", correction="model", share=share, heldout=HELDOUT)
+    assert report.settings["share"] == share
+    check_errors(dense, model, report, "pruned", "model", share)
 
 
 def test_without_correction_no_problem_has_a_slope(monkeypatch):

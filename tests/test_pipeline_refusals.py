@@ -18,6 +18,8 @@ LONG = torch.zeros(1, 129, dtype=torch.int64)
         ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, l0, sparsegpt, wanda, magnitude"),
         ({"inputs": "sparse"}, "inputs must be .* 'sparse'"),
         ({"correction": "block"}, "correction must be .* 'block'"),
+        ({"share": 0.0}, "share must be above 0 and at most 1 but is 0.0: for no correction there is"),
+        ({"share": 1.5}, "share must be above 0 and at most 1 but is 1.5"),
         ({"jobs": 0}, "jobs is 0"),
         ({"jobs": 2, "inputs": "pruned"}, "jobs is 2"),
         ({"jobs": 2, "method": "wanda"}, "jobs is 2"),

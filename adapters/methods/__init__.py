@@ -21,13 +21,14 @@ __all__ = ["METHODS", "Method", "resolve"]
 
 @dataclass(frozen=True)
 class Method:
-    """solve(problem, pattern, **options) -> Solution, on float64 problems. inputs, correction: defaults of `prune`.
-    per_row: whether an unstructured sparsity is met in every row or over the whole matrix. damping: of the Gram, see
+    """solve(problem, pattern, **options) -> Solution, on float64 problems. inputs, correction, share: defaults of
+    `prune`. per_row: whether an unstructured sparsity is met in every row or over the whole matrix. damping: of the Gram, see
     `Estimate`."""
 
     solve: Callable[..., Solution]
     inputs: str = "pruned"
     correction: str = "none"
+    share: float = 1.0
     per_row: bool = False
     damping: float | str = 0.0
 
@@ -56,7 +57,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, inputs="dense", correction="layer"),
-    "l0": Method(l0_admm, inputs="pruned", correction="model", damping="auto"),
+    "l0": Method(l0_admm, inputs="pruned", correction="model", share=0.5, damping="auto"),
     "sparsegpt": Method(sparsegpt, inputs="pruned", correction="none"),
     "wanda": Method(wanda, inputs="pruned", correction="none", per_row=True),
     "magnitude": Method(magnitude, inputs="pruned", correction="none"),

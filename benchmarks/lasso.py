@@ -1,0 +1,324 @@
+"""Time to a relative duality gap: `lasso` beside scikit-learn, skglm and celer, on layers as problem files.
+
+    python benchmarks/lasso.py --problems FOLDER [--layers REGEX] [--cells REGEX] [--solvers NAME ...] [--out FILE.json]
+
+Every layer is solved at one lambda for the whole matrix at which half, and 70 %, of the weights are zero (bisection on 64
+rows), to gaps of 1e-3, 1e-6 and 1e-9 of the objective. The gap that decides is not a solver's own: it is computed here, in
+float64, from the weights that came back, the Gram and the dense weights, and summed over rows.
+
+Ours solves many rows in one call, its inverse included, on as many BLAS threads as --threads says. The others solve a row
+at a time, and get for nothing what helps them: scikit-learn its coordinate descent on the Gram itself, skglm (AndersonCD)
+and celer a square root of the Gram as design, factorised beforehand, compiled code warm; the rows spread over --threads
+processes of one thread each; and for each row a tolerance set from its optimal objective, known here, loose at first and
+tightened until the sum meets the gap. (celer's own gap has better dual points than the weights alone give, so it is
+tightened most.) Ours is timed on at most --rows rows, the others on a random sample that keeps their processes busy for about
+--seconds, drawn anew for each of the repeats; the figures are medians, in milliseconds of wall time per row.
+
+Cells resume from the JSON file. Needs scikit-learn, skglm and celer, or --solvers without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import multiprocessing
+import os
+import re
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fista_gap import duality_gap
+
+from gramian.adapters.problemfile import read_problem
+from gramian.adapters.report import table
+from gramian.solvers import L1, Quadratic, lasso, lasso_to_sparsity
+
+SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
+PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
+OURS = "gramian"
+LOOSEST, ATTEMPTS = 3.0, 12  # times the gap that is asked for: where tolerances begin; and how often they are set
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to solve: its dense weights w, and of its optimum v the objective and |v|_1, from which tolerances come."""
+
+    weight: np.ndarray
+    objective: float
+    norm: float
+
+
+@cache
+def layer(file: Path) -> Quadratic:
+    """The problem with the correlation inside layers left out: X* = X, the only case that every solver here takes."""
+    problem, _ = read_problem(file)
+    return Quadratic(problem.gram, problem.anchor)
+
+
+@cache
+def root(file: Path) -> np.ndarray:
+    """R (r, p) with R^T R = G, columns contiguous."""
+    values, vectors = np.linalg.eigh(layer(file).gram)
+    kept = values > len(values) * np.finfo(float).eps * values[-1]
+    return np.asfortranarray(np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
+
+
+# -- the others: (file, lambda) -> (row, relative gap) -> weights; 1/2 |R (v - w)|^2 + lambda |v|_1 --------------------------
+
+
+def scikit_learn(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+    """The kernel of `Lasso(precompute=G)` without its checks of arguments. Ends at a gap of tol |R w|^2."""
+    kernel = importlib.import_module("sklearn.linear_model._cd_fast").enet_coordinate_descent_gram
+    gram, rng = np.ascontiguousarray(layer(file).gram), np.random.RandomState(0)
+
+    def solve(row: Row, gap: float) -> np.ndarray:
+        cross = gram @ row.weight
+        energy = float(row.weight @ cross)
+        target = np.array([math.sqrt(energy)])  # only its norm is used
+        start = np.zeros(len(cross))
+        return kernel(start, penalty, 0.0, gram, cross, target, 10**6, gap * row.objective / energy, rng, False, False)[0]
+
+    return solve
+
+
+def skglm(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+    """Working sets and Anderson extrapolation. Ends at a largest violation of the conditions; times |v|_1 it bounds a gap."""
+    compiled = importlib.import_module("skglm.utils.jit_compilation").compiled_clone
+    descent = importlib.import_module("skglm.solvers").AndersonCD
+    design = root(file)
+    term = compiled(importlib.import_module("skglm.penalties").L1(penalty / len(design)))
+    loss = compiled(importlib.import_module("skglm.datafits").Quadratic())
+
+    def solve(row: Row, gap: float) -> np.ndarray:
+        tol = gap * row.objective / row.norm / len(design)
+        solver = descent(tol=tol, max_iter=1000, max_epochs=100_000, fit_intercept=False)
+        return solver.solve(design, design @ row.weight, loss, term)[0]
+
+    return solve
+
+
+def celer(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+    """Working sets and dual extrapolation. Ends at a gap of tol |R w|^2."""
+    path, design = importlib.import_module("celer").celer_path, root(file)
+
+    def solve(row: Row, gap: float) -> np.ndarray:
+        target, alphas = design @ row.weight, [penalty / len(design)]
+        tol = gap * row.objective / float(target @ target)
+        return path(design, target, "lasso", alphas=alphas, tol=tol, max_iter=1000, max_epochs=100_000)[1][:, 0]
+
+    return solve
+
+
+ONE_BY_ONE = {"scikit-learn": scikit_learn, "skglm": skglm, "celer": celer}
+
+
+# -- in the workers ----------------------------------------------------------------------------------------------------------
+
+
+def solved(name: str, file: Path, penalty: float, rows: list[Row], gap: float) -> tuple[np.ndarray, float]:
+    """Weights of the rows and the seconds they took."""
+    if name == OURS:
+        warmed_ours()
+        problem = Quadratic(layer(file).gram, np.stack([row.weight for row in rows]))
+        started = time.perf_counter()
+        weights = np.asarray(lasso(problem, L1(penalty), tol=gap).weights)
+        return weights, time.perf_counter() - started
+    warnings.simplefilter("ignore")  # that it has not converged is seen here
+    solve = warmed(name, file, penalty)
+    started = time.perf_counter()
+    found = [solve(row, gap) for row in rows]
+    return np.stack(found), time.perf_counter() - started
+
+
+@cache
+def warmed_ours() -> None:
+    """What is imported once is not timed."""
+    lasso(Quadratic.from_data(np.eye(4), np.ones((2, 4))), L1(0.1), start=np.zeros((2, 4)))
+
+
+@cache
+def warmed(name: str, file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+    """A solver that has run once, compiled and with what it needs of the layer."""
+    solve = ONE_BY_ONE[name](file, penalty)
+    weight = layer(file).anchor[0]
+    solve(Row(weight, float(weight @ layer(file).gram @ weight), float(np.abs(weight).sum())), 0.1)
+    return solve
+
+
+@contextmanager
+def workers(count: int, threads: int) -> Iterator[list[ProcessPoolExecutor]]:
+    """Processes of so many threads each, one executor for each, so that rows go where they are sent."""
+    names = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(threads) for name in names})
+    context = multiprocessing.get_context("spawn")
+    team = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count)]
+    try:
+        for one in team:
+            one.submit(os.getpid).result()  # which starts it, in this environment
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        yield team
+    finally:
+        for one in team:
+            one.shutdown()
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Random rows of a layer, the first ones of a permutation, with their optima."""
+
+    file: Path
+    penalty: float
+    chosen: np.ndarray
+    optima: np.ndarray
+
+    @classmethod
+    def draw(cls, file: Path, penalty: float, count: int, seed: int) -> Sample:
+        chosen = np.random.default_rng(seed).permutation(layer(file).shape[0])[:count]
+        return cls(file, penalty, chosen, np.asarray(lasso(layer(file).rows(chosen), L1(penalty), tol=1e-10).weights))
+
+    def first(self, count: int) -> Sample:
+        return replace(self, chosen=self.chosen[:count], optima=self.optima[:count])
+
+    def rows(self) -> list[Row]:
+        single = [layer(self.file).rows(self.chosen[[k]]) for k in range(len(self.chosen))]
+        objectives = [duality_gap(row, optimum[None, :], self.penalty)[0] for row, optimum in zip(single, self.optima)]
+        return [
+            Row(row.anchor[0], objective, float(np.abs(optimum).sum()))
+            for row, objective, optimum in zip(single, objectives, self.optima)
+        ]
+
+    def timed(self, name: str, team: list[ProcessPoolExecutor], gap: float) -> tuple[float, float, float]:
+        """Wall seconds per row, the relative gap of all rows together, and the share of zeros."""
+        rows = self.rows()
+        shares = [range(k, len(rows), len(team)) for k in range(len(team))]
+        jobs = [
+            one.submit(solved, name, self.file, self.penalty, [rows[k] for k in share], gap)
+            for one, share in zip(team, shares)
+            if len(share)
+        ]
+        weights = np.empty_like(self.optima)
+        for share, job in zip(shares, jobs):
+            weights[list(share)] = job.result()[0]
+        objective, total = duality_gap(layer(self.file).rows(self.chosen), weights, self.penalty)
+        seconds = max(job.result()[1] for job in jobs)
+        return seconds / len(rows), total / objective, float((weights == 0).mean())
+
+
+def measured(
+    name: str, file: Path, penalty: float, gap: float, team: list[ProcessPoolExecutor], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Median time per row of repeats that all meet the gap; `reached` is false where no tolerance does."""
+    samples = [Sample.draw(file, penalty, options.rows, seed) for seed in range(options.repeats)]
+    most, fewest = len(samples[0].chosen), min(len(samples[0].chosen), 2 * len(team))
+    sized, count, factor = name == OURS, most if name == OURS else fewest, 1.0 if name == OURS else LOOSEST
+    for _ in range(ATTEMPTS):
+        times, gaps = [], []
+        for sample in samples if sized else samples[:1]:
+            seconds, reached, zeros = sample.first(count).timed(name, team, factor * gap)
+            times.append(seconds)
+            gaps.append(reached)
+            if reached > gap:
+                break
+        if reached > gap:
+            factor *= float(np.clip(gap / reached, 0.03, 0.5))
+        elif sized:
+            break
+        else:  # the few rows that found the tolerance tell how many fill the time
+            sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
+    return {
+        "ms per row": 1e3 * statistics.median(times),
+        "reached": sized and max(gaps) <= gap,
+        "gap": max(gaps),
+        "tolerance": factor * gap,
+        "rows": count,
+        "zeros": zeros,
+        "version": version(name),
+    }
+
+
+def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:
+    """The lambda of a sparsity, on 64 rows."""
+    problem = layer(file)
+    chosen = np.random.default_rng(0).permutation(problem.shape[0])[:64]
+    search = lasso_to_sparsity(problem.rows(chosen), sparsity, tol=1e-3, width=1e-2)
+    return {"lambda": float(search.weight[0, 0])}
+
+
+def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
+    """Times side by side, and the best of the others over ours, with geometric means by width."""
+    cases: dict[tuple[str, int, float, float], dict[str, Mapping[str, Any]]] = {}
+    for result in results.values():
+        asked = result["keywords"]
+        if asked.get("solver") in solvers:
+            key = (asked["layer"], asked["width"], asked["sparsity"], asked["gap"])
+            cases.setdefault(key, {})[asked["solver"]] = result
+    lines, ratios = [], {}
+    for (name, width, sparsity, gap), found in cases.items():
+        times = [f"{'' if one['reached'] else '>'}{one['ms per row']:.2f}" if (one := found.get(s)) else "-" for s in solvers]
+        others = [result["ms per row"] for solver, result in found.items() if solver != OURS and result["reached"]]
+        ratio = min(others) / found[OURS]["ms per row"] if others and OURS in found else math.nan
+        ratios.setdefault((width, gap), []).append(ratio)
+        lines.append([f"{name} ({width}) {sparsity:.0%} {gap:.0e}", *times, f"{ratio:.1f}"])
+    print("Milliseconds per row; the best of the others over ours.")
+    print(table(["layer, sparsity, gap", *solvers, "ratio"], lines))
+    for (width, gap), values in sorted(ratios.items()):
+        print(f"{width} inputs, gap {gap:.0e}: {math.prod(values) ** (1 / len(values)):.1f} times as fast (geometric mean)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--layers", default=".", metavar="REGEX", help="files that are used")
+    parser.add_argument("--cells", default=".", metavar="REGEX", help='of "FILE 50%% SOLVER 1e-06"')
+    parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, *PEERS])
+    parser.add_argument("--rows", type=int, default=256, help="of a layer, at most (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a run of the others, about (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="with other rows each (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="and processes of the others (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lasso.json")
+    options = parser.parse_args()
+    for name in options.solvers:
+        if name in PEERS and not importlib.util.find_spec(PEERS[name]):
+            parser.error(f"{name} is missing: pip install {' '.join(PEERS)}, or leave it out of --solvers")
+    from protocol import resumed  # not above: it imports torch, which the workers do without
+
+    files = {file.stem: file for file in sorted(options.problems.glob("*.safetensors")) if re.search(options.layers, file.name)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    asked = {f"{stem} {sparsity:.0%}": {"layer": stem, "sparsity": sparsity} for stem in files for sparsity in SPARSITIES}
+    found = resumed(asked, ".", options.out, lambda _, cell: lambda_at(files[cell["layer"]], cell["sparsity"]))
+    budget = {name: getattr(options, name) for name in ("rows", "seconds", "repeats", "threads")}
+    cells = {
+        f"{name} {solver} {gap:.0e}": {**cell, "width": layer(files[cell["layer"]]).shape[1], "solver": solver, "gap": gap}
+        | budget
+        for name, cell in asked.items()
+        for gap in GAPS
+        for solver in options.solvers
+    }
+    with workers(1, options.threads) as ours, workers(options.threads, 1) as others:
+
+        def run(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+            penalty = found[f"{cell['layer']} {cell['sparsity']:.0%}"]["lambda"]
+            team = ours if cell["solver"] == OURS else others
+            return measured(cell["solver"], files[cell["layer"]], penalty, cell["gap"], team, options)
+
+        show(resumed(cells, options.cells, options.out, run), options.solvers)
+
+
+if __name__ == "__main__":
+    main()
