@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +47,9 @@ from gramian.solvers import L1, Quadratic, lasso, lasso_to_sparsity
 SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
 PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
 OURS = "gramian"
-LOOSEST, ATTEMPTS = 3.0, 12  # times the gap that is asked for: where tolerances begin; and how often they are set
+LOOSEST = 3.0  # times the gap that is asked for: where tolerances begin
+SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below it is rounding; and after a run of so many seconds
+MOST = 64  # rows that the others are timed on
 
 
 @dataclass(frozen=True)
@@ -94,18 +96,24 @@ def scikit_learn(file: Path, penalty: float) -> Callable[[Row, float], np.ndarra
 
 def skglm(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
     """Working sets and Anderson extrapolation. Ends at a largest violation of the conditions; times |v|_1 it bounds a gap."""
-    compiled = importlib.import_module("skglm.utils.jit_compilation").compiled_clone
-    descent = importlib.import_module("skglm.solvers").AndersonCD
-    design = root(file)
-    term = compiled(importlib.import_module("skglm.penalties").L1(penalty / len(design)))
-    loss = compiled(importlib.import_module("skglm.datafits").Quadratic())
+    descent, design = importlib.import_module("skglm.solvers").AndersonCD, root(file)
+    loss, term = compiled_once()
 
     def solve(row: Row, gap: float) -> np.ndarray:
+        term.alpha = penalty / len(design)
         tol = gap * row.objective / row.norm / len(design)
         solver = descent(tol=tol, max_iter=1000, max_epochs=100_000, fit_intercept=False)
         return solver.solve(design, design @ row.weight, loss, term)[0]
 
     return solve
+
+
+@cache
+def compiled_once() -> tuple[Any, Any]:
+    """skglm's loss and its L1, whose alpha may change; to compile them takes longer than a cell."""
+    compiled = importlib.import_module("skglm.utils.jit_compilation").compiled_clone
+    term = importlib.import_module("skglm.penalties").L1(1.0)
+    return compiled(importlib.import_module("skglm.datafits").Quadratic()), compiled(term)
 
 
 def celer(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
@@ -115,7 +123,7 @@ def celer(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
     def solve(row: Row, gap: float) -> np.ndarray:
         target, alphas = design @ row.weight, [penalty / len(design)]
         tol = gap * row.objective / float(target @ target)
-        return path(design, target, "lasso", alphas=alphas, tol=tol, max_iter=1000, max_epochs=100_000)[1][:, 0]
+        return path(design, target, "lasso", alphas=alphas, tol=tol, max_iter=20, max_epochs=2000)[1][:, 0]
 
     return solve
 
@@ -178,78 +186,75 @@ def workers(count: int, threads: int) -> Iterator[list[ProcessPoolExecutor]]:
 # -- measuring ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Random rows of a layer, the first ones of a permutation, with their optima."""
+@cache
+def drawn(file: Path, penalty: float, seed: int) -> tuple[np.ndarray, list[Row]]:
+    """Rows of a layer in a random order, and what tolerances need of the first of them."""
+    problem = layer(file)
+    order = np.random.default_rng(seed).permutation(problem.shape[0])
+    optima = np.asarray(lasso(problem.rows(order[:MOST]), L1(penalty), tol=1e-10).weights)
+    rows = []
+    for index, optimum in zip(order, optima):
+        objective, _ = duality_gap(problem.rows(np.array([index])), optimum[None, :], penalty)
+        rows.append(Row(problem.anchor[index], objective, float(np.abs(optimum).sum())))
+    return order, rows
 
+
+@dataclass(frozen=True)
+class Case:
+    """A solver on a layer at a lambda, by these processes."""
+
+    name: str
     file: Path
     penalty: float
-    chosen: np.ndarray
-    optima: np.ndarray
+    team: list[ProcessPoolExecutor]
 
-    @classmethod
-    def draw(cls, file: Path, penalty: float, count: int, seed: int) -> Sample:
-        chosen = np.random.default_rng(seed).permutation(layer(file).shape[0])[:count]
-        return cls(file, penalty, chosen, np.asarray(lasso(layer(file).rows(chosen), L1(penalty), tol=1e-10).weights))
-
-    def first(self, count: int) -> Sample:
-        return replace(self, chosen=self.chosen[:count], optima=self.optima[:count])
-
-    def rows(self) -> list[Row]:
-        single = [layer(self.file).rows(self.chosen[[k]]) for k in range(len(self.chosen))]
-        objectives = [duality_gap(row, optimum[None, :], self.penalty)[0] for row, optimum in zip(single, self.optima)]
-        return [
-            Row(row.anchor[0], objective, float(np.abs(optimum).sum()))
-            for row, objective, optimum in zip(single, objectives, self.optima)
-        ]
-
-    def timed(self, name: str, team: list[ProcessPoolExecutor], gap: float) -> tuple[float, float, float]:
-        """Wall seconds per row, the relative gap of all rows together, and the share of zeros."""
-        rows = self.rows()
-        shares = [range(k, len(rows), len(team)) for k in range(len(team))]
+    def timed(self, seed: int, count: int, gap: float) -> tuple[float, float, float]:
+        """On so many random rows: wall seconds per row, the relative gap of all rows together, and the share of zeros."""
+        order, known = drawn(self.file, self.penalty, seed)
+        problem = layer(self.file).rows(order[:count])
+        rows = known[:count] if self.name != OURS else [Row(weight, math.nan, math.nan) for weight in problem.anchor]
+        shares = [range(k, count, len(self.team)) for k in range(len(self.team))]
         jobs = [
-            one.submit(solved, name, self.file, self.penalty, [rows[k] for k in share], gap)
-            for one, share in zip(team, shares)
+            one.submit(solved, self.name, self.file, self.penalty, [rows[k] for k in share], gap)
+            for one, share in zip(self.team, shares)
             if len(share)
         ]
-        weights = np.empty_like(self.optima)
+        weights = np.empty_like(problem.anchor)
         for share, job in zip(shares, jobs):
             weights[list(share)] = job.result()[0]
-        objective, total = duality_gap(layer(self.file).rows(self.chosen), weights, self.penalty)
+        objective, total = duality_gap(problem, weights, self.penalty)
         seconds = max(job.result()[1] for job in jobs)
-        return seconds / len(rows), total / objective, float((weights == 0).mean())
+        return seconds / count, total / objective, float((weights == 0).mean())
 
-
-def measured(
-    name: str, file: Path, penalty: float, gap: float, team: list[ProcessPoolExecutor], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Median time per row of repeats that all meet the gap; `reached` is false where no tolerance does."""
-    samples = [Sample.draw(file, penalty, options.rows, seed) for seed in range(options.repeats)]
-    most, fewest = len(samples[0].chosen), min(len(samples[0].chosen), 2 * len(team))
-    sized, count, factor = name == OURS, most if name == OURS else fewest, 1.0 if name == OURS else LOOSEST
-    for _ in range(ATTEMPTS):
-        times, gaps = [], []
-        for sample in samples if sized else samples[:1]:
-            seconds, reached, zeros = sample.first(count).timed(name, team, factor * gap)
-            times.append(seconds)
-            gaps.append(reached)
-            if reached > gap:
+    def measured(self, gap: float, options: argparse.Namespace) -> dict[str, Any]:
+        """Median time per row of repeats that all meet the gap; `reached` is false where no tolerance does."""
+        ours = self.name == OURS
+        most = min(options.rows if ours else MOST, layer(self.file).shape[0])
+        fewest = min(most, 2 * len(self.team))
+        sized, count, factor = ours, most if ours else fewest, 1.0 if ours else LOOSEST
+        while True:
+            times, gaps = [], []
+            for seed in range(options.repeats if sized else 1):
+                seconds, reached, zeros = self.timed(seed, count, factor * gap)
+                times.append(seconds)
+                gaps.append(reached)
+                if reached > gap:
+                    break
+            if reached > gap and not ours and factor * gap > SMALLEST and seconds * count < LONGEST:
+                factor *= float(np.clip(gap / reached, 0.03, 0.5))
+            elif sized or reached > gap:
                 break
-        if reached > gap:
-            factor *= float(np.clip(gap / reached, 0.03, 0.5))
-        elif sized:
-            break
-        else:  # the few rows that found the tolerance tell how many fill the time
-            sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
-    return {
-        "ms per row": 1e3 * statistics.median(times),
-        "reached": sized and max(gaps) <= gap,
-        "gap": max(gaps),
-        "tolerance": factor * gap,
-        "rows": count,
-        "zeros": zeros,
-        "version": version(name),
-    }
+            else:  # the few rows that found the tolerance tell how many fill the time
+                sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
+        return {
+            "ms per row": 1e3 * statistics.median(times),
+            "reached": max(gaps) <= gap,
+            "gap": max(gaps),
+            "tolerance": factor * gap,
+            "rows": count,
+            "zeros": zeros,
+            "version": version(self.name),
+        }
 
 
 def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:
@@ -315,7 +320,7 @@ def main() -> None:
         def run(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
             penalty = found[f"{cell['layer']} {cell['sparsity']:.0%}"]["lambda"]
             team = ours if cell["solver"] == OURS else others
-            return measured(cell["solver"], files[cell["layer"]], penalty, cell["gap"], team, options)
+            return Case(cell["solver"], files[cell["layer"]], penalty, team).measured(cell["gap"], options)
 
         show(resumed(cells, options.cells, options.out, run), options.solvers)
 
