@@ -76,12 +76,13 @@ def root(file: Path) -> np.ndarray:
     return np.asfortranarray(np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
 
 
-# -- the others: (file, lambda) -> (row, relative gap) -> weights; 1/2 |R (v - w)|^2 + lambda |v|_1 --------------------------
+Solve = Callable[[Row, float], np.ndarray]  # (row, relative gap) -> argmin_v 1/2 |R (v - w)|^2 + lambda |v|_1
 
 
-def scikit_learn(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+def scikit_learn(file: Path, penalty: float) -> Solve:
     """The kernel of `Lasso(precompute=G)` without its checks of arguments. Ends at a gap of tol |R w|^2."""
-    kernel = importlib.import_module("sklearn.linear_model._cd_fast").enet_coordinate_descent_gram
+    from sklearn.linear_model._cd_fast import enet_coordinate_descent_gram as kernel
+
     gram, rng = np.ascontiguousarray(layer(file).gram), np.random.RandomState(0)
 
     def solve(row: Row, gap: float) -> np.ndarray:
@@ -94,15 +95,16 @@ def scikit_learn(file: Path, penalty: float) -> Callable[[Row, float], np.ndarra
     return solve
 
 
-def skglm(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+def skglm(file: Path, penalty: float) -> Solve:
     """Working sets and Anderson extrapolation. Ends at a largest violation of the conditions; times |v|_1 it bounds a gap."""
-    descent, design = importlib.import_module("skglm.solvers").AndersonCD, root(file)
-    loss, term = compiled_once()
+    from skglm.solvers import AndersonCD
+
+    design, (loss, term) = root(file), compiled_once()
 
     def solve(row: Row, gap: float) -> np.ndarray:
         term.alpha = penalty / len(design)
         tol = gap * row.objective / row.norm / len(design)
-        solver = descent(tol=tol, max_iter=1000, max_epochs=100_000, fit_intercept=False)
+        solver = AndersonCD(tol=tol, max_iter=1000, max_epochs=100_000, fit_intercept=False)
         return solver.solve(design, design @ row.weight, loss, term)[0]
 
     return solve
@@ -111,19 +113,23 @@ def skglm(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
 @cache
 def compiled_once() -> tuple[Any, Any]:
     """skglm's loss and its L1, whose alpha may change; to compile them takes longer than a cell."""
-    compiled = importlib.import_module("skglm.utils.jit_compilation").compiled_clone
-    term = importlib.import_module("skglm.penalties").L1(1.0)
-    return compiled(importlib.import_module("skglm.datafits").Quadratic()), compiled(term)
+    from skglm.datafits import Quadratic as Loss
+    from skglm.penalties import L1 as Term
+    from skglm.utils.jit_compilation import compiled_clone
+
+    return compiled_clone(Loss()), compiled_clone(Term(1.0))
 
 
-def celer(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+def celer(file: Path, penalty: float) -> Solve:
     """Working sets and dual extrapolation. Ends at a gap of tol |R w|^2."""
-    path, design = importlib.import_module("celer").celer_path, root(file)
+    from celer import celer_path
+
+    design = root(file)
 
     def solve(row: Row, gap: float) -> np.ndarray:
         target, alphas = design @ row.weight, [penalty / len(design)]
         tol = gap * row.objective / float(target @ target)
-        return path(design, target, "lasso", alphas=alphas, tol=tol, max_iter=20, max_epochs=2000)[1][:, 0]
+        return celer_path(design, target, "lasso", alphas=alphas, tol=tol, max_iter=20, max_epochs=2000)[1][:, 0]
 
     return solve
 
@@ -131,17 +137,13 @@ def celer(file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
 ONE_BY_ONE = {"scikit-learn": scikit_learn, "skglm": skglm, "celer": celer}
 
 
-# -- in the workers ----------------------------------------------------------------------------------------------------------
-
-
 def solved(name: str, file: Path, penalty: float, rows: list[Row], gap: float) -> tuple[np.ndarray, float]:
     """Weights of the rows and the seconds they took."""
     if name == OURS:
-        warmed_ours()
+        warmed_ours(file, penalty)
         problem = Quadratic(layer(file).gram, np.stack([row.weight for row in rows]))
         started = time.perf_counter()
-        weights = np.asarray(lasso(problem, L1(penalty), tol=gap).weights)
-        return weights, time.perf_counter() - started
+        return np.asarray(lasso(problem, L1(penalty), tol=gap).weights), time.perf_counter() - started
     warnings.simplefilter("ignore")  # that it has not converged is seen here
     solve = warmed(name, file, penalty)
     started = time.perf_counter()
@@ -150,13 +152,13 @@ def solved(name: str, file: Path, penalty: float, rows: list[Row], gap: float) -
 
 
 @cache
-def warmed_ours() -> None:
-    """What is imported once is not timed."""
-    lasso(Quadratic.from_data(np.eye(4), np.ones((2, 4))), L1(0.1), start=np.zeros((2, 4)))
+def warmed_ours(file: Path, penalty: float) -> None:
+    """What is imported or allocated once is not timed."""
+    lasso(layer(file).rows(np.arange(4)), L1(penalty))
 
 
 @cache
-def warmed(name: str, file: Path, penalty: float) -> Callable[[Row, float], np.ndarray]:
+def warmed(name: str, file: Path, penalty: float) -> Solve:
     """A solver that has run once, compiled and with what it needs of the layer."""
     solve = ONE_BY_ONE[name](file, penalty)
     weight = layer(file).anchor[0]
@@ -167,23 +169,16 @@ def warmed(name: str, file: Path, penalty: float) -> Callable[[Row, float], np.n
 @contextmanager
 def workers(count: int, threads: int) -> Iterator[list[ProcessPoolExecutor]]:
     """Processes of so many threads each, one executor for each, so that rows go where they are sent."""
-    names = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")]
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: str(threads) for name in names})
+    os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")})
     context = multiprocessing.get_context("spawn")
     team = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count)]
     try:
         for one in team:
             one.submit(os.getpid).result()  # which starts it, in this environment
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         yield team
     finally:
         for one in team:
             one.shutdown()
-
-
-# -- measuring ---------------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -217,7 +212,6 @@ class Case:
         jobs = [
             one.submit(solved, self.name, self.file, self.penalty, [rows[k] for k in share], gap)
             for one, share in zip(self.team, shares)
-            if len(share)
         ]
         weights = np.empty_like(problem.anchor)
         for share, job in zip(shares, jobs):
@@ -236,8 +230,7 @@ class Case:
             times, gaps = [], []
             for seed in range(options.repeats if sized else 1):
                 seconds, reached, zeros = self.timed(seed, count, factor * gap)
-                times.append(seconds)
-                gaps.append(reached)
+                times, gaps = [*times, seconds], [*gaps, reached]
                 if reached > gap:
                     break
             if reached > gap and not ours and factor * gap > SMALLEST and seconds * count < LONGEST:
@@ -246,15 +239,8 @@ class Case:
                 break
             else:  # the few rows that found the tolerance tell how many fill the time
                 sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
-        return {
-            "ms per row": 1e3 * statistics.median(times),
-            "reached": max(gaps) <= gap,
-            "gap": max(gaps),
-            "tolerance": factor * gap,
-            "rows": count,
-            "zeros": zeros,
-            "version": version(self.name),
-        }
+        figures = {"ms per row": 1e3 * statistics.median(times), "reached": max(gaps) <= gap, "gap": max(gaps)}
+        return {**figures, "tolerance": factor * gap, "rows": count, "zeros": zeros, "version": version(self.name)}
 
 
 def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:
@@ -273,13 +259,15 @@ def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
         if asked.get("solver") in solvers:
             key = (asked["layer"], asked["width"], asked["sparsity"], asked["gap"])
             cases.setdefault(key, {})[asked["solver"]] = result
-    lines, ratios = [], {}
+    lines: list[list[str]] = []
+    ratios: dict[tuple[int, float], list[float]] = {}
     for (name, width, sparsity, gap), found in cases.items():
         times = [f"{'' if one['reached'] else '>'}{one['ms per row']:.2f}" if (one := found.get(s)) else "-" for s in solvers]
         others = [result["ms per row"] for solver, result in found.items() if solver != OURS and result["reached"]]
-        ratio = min(others) / found[OURS]["ms per row"] if others and OURS in found else math.nan
-        ratios.setdefault((width, gap), []).append(ratio)
-        lines.append([f"{name} ({width}) {sparsity:.0%} {gap:.0e}", *times, f"{ratio:.1f}"])
+        if others and OURS in found:
+            ratios.setdefault((width, gap), []).append(min(others) / found[OURS]["ms per row"])
+            times.append(f"{ratios[width, gap][-1]:.1f}")
+        lines.append([f"{name} ({width}) {sparsity:.0%} {gap:.0e}", *times, *["-"] * (len(solvers) + 1 - len(times))])
     print("Milliseconds per row; the best of the others over ours.")
     print(table(["layer, sparsity, gap", *solvers, "ratio"], lines))
     for (width, gap), values in sorted(ratios.items()):

@@ -6,7 +6,6 @@ satisfy the pattern whatever ties, and to depend on nothing but the layer.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.backends import NUMPY, backends
 from gramian.proofs.law import Law
-from gramian.proofs.references import support_least_squares
+from gramian.proofs.models import best_of_all_supports
 from gramian.proofs.strategies import Layer, full, layers, patterns
 from gramian.solvers import Pattern, Support
 from gramian.solvers._xp import namespace
@@ -65,7 +64,7 @@ def the_certificate_is_of_what_is_returned(method: Any, layer: Layer, pattern: A
         stated = certificate.residual * start
         assert inside - size <= stated <= most + size, f"|grad f| on the support is {inside}, in all {most}, not {stated}"
     if certificate.bound > -np.inf:
-        least = best_of_all_masks(layer, pattern)
+        least = best_of_all_supports(layer.inputs, layer.outputs, pattern.admits)
         assert certificate.bound <= least + slack, f"a bound of {certificate.bound} is claimed, and {least} is reached"
 
 
@@ -147,21 +146,6 @@ def relative_error(method: Any, layer: Layer, pattern: Any) -> float:
 def near(found: float, expected: float) -> bool:
     """To what single precision inside a method leaves open."""
     return abs(found - expected) <= 1e-2 * expected + 1e-6
-
-
-def best_of_all_masks(layer: Layer, pattern: Any) -> float:
-    """Least loss of any weights that the pattern admits, by trying every mask."""
-    rows, width = layer.weight.shape
-    lines = list(product((True, False), repeat=width))
-    losses = []  # by row, then by its mask
-    for row in range(rows):
-        alone = layer.outputs[:, row : row + 1]
-        losses.append([support_least_squares(layer.inputs, alone, np.array([line]))[1] for line in lines])
-    least = np.inf
-    for choice in product(range(len(lines)), repeat=rows):
-        if pattern.admits(np.array([lines[k] for k in choice])):
-            least = min(least, sum(losses[row][k] for row, k in enumerate(choice)))
-    return least
 
 
 @st.composite

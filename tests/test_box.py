@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_instances import absolute, all_masks, costs, from_matrix
 
+from gramian.proofs.models import Masked, best_mask, cvxpy_masks
 from gramian.proofs.strategies import Layer, layers, normal_layer
 from gramian.solvers import Status
 from gramian.solvers.box import relaxed_mask
@@ -28,24 +29,6 @@ def objective(layer: Layer, cost, mask, budget: float, penalty: float) -> float:
     """From the definition, on the data."""
     loss = layer.loss(layer.weight * mask)
     return loss if penalty == INFINITY else loss + 0.5 * penalty * float(cost @ mask - budget) ** 2
-
-
-def cvxpy_mask(layer: Layer, cost, budget: float, penalty: float, box: bool = True) -> float:
-    """min of the same by an interior point method on the data, everything divided by the energy and the total cost."""
-    scale, total = layer.energy + layer.magnitude(0 * layer.weight), float(np.sum(cost))
-    mask = cp.Variable(layer.weight.shape[1])
-    loss = 0.0
-    for row, output in zip(layer.weight, layer.outputs.T):
-        loss = loss + cp.sum_squares((layer.inputs * row / np.sqrt(scale)) @ mask - output / np.sqrt(scale))
-    excess = (cost / total) @ mask - budget / total
-    limits = [mask >= 0, mask <= 1] if box else []
-    if penalty == INFINITY:
-        limits.append(excess == 0)
-    else:
-        loss = loss + penalty * total**2 / scale * cp.square(excess)
-    problem = cp.Problem(cp.Minimize(0.5 * loss), limits)
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return float(problem.value) * scale
 
 
 # -- optimality ----------------------------------------------------------------------------------------------------------
@@ -81,7 +64,8 @@ def planted(seed: int) -> tuple[Layer, np.ndarray]:
 @cache  # one answer for all backends
 def reference(seed: int, share: float, penalty: float, box: bool) -> float:
     layer, cost = planted(seed)
-    return cvxpy_mask(layer, cost, share * float(np.sum(cost)), penalty, box)
+    module = Masked(layer.inputs, layer.weight, layer.outputs, cost)
+    return cvxpy_masks([module], share * float(np.sum(cost)), penalty, box)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -112,6 +96,19 @@ def test_bound_of_every_mask(xp, layer: Layer, data, share, relative):
     free = newton_score(problem, share * problem.total, penalty=absolute(problem, relative))
     wild = 1 + float(np.max(np.abs(xp.numpy(free.keep)))) ** 2
     assert free.certificate.bound <= solution.certificate.objective + rounding * wild
+
+
+@settings(max_examples=12)
+@given(layer=layers(inputs=6), data=st.data(), share=st.sampled_from([0.2, 0.5, 0.8]))
+def test_no_mask_within_the_budget_beats_the_bound(xp, layer: Layer, data, share):
+    """The optimal loss falls with the budget where no unit is better gone, so what is cheaper is bounded too."""
+    cost = costs(data, layer.weight.shape[1])
+    problem = MaskProblem.from_problem(Layer(layer.inputs, layer.weight).problem(xp), cost=xp.asarray(cost))  # X* = X
+    budget = share * problem.total
+    least, mask = best_mask(lambda z: Layer(layer.inputs, layer.weight).loss(layer.weight * z), cost, budget)
+    relaxed = relaxed_mask(problem, budget)
+    assert mask @ cost <= budget * (1 + 1e-9)
+    assert relaxed.certificate.bound <= least + 1e-9 * (problem.size + layer.magnitude(layer.weight))
 
 
 @settings(max_examples=12)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from itertools import product
 
-import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_instances import all_masks
 
+from gramian.proofs.models import Masked, cvxpy_masks
 from gramian.proofs.strategies import Layer, layers, normal_layer
 from gramian.solvers import Status
 from gramian.solvers.box import relaxed_mask
@@ -50,20 +50,12 @@ def weighted_error(seed: int, masks) -> float:
 
 @cache
 def cvxpy_joint(seed: int, share: float) -> float:
-    variables, loss, spent = [], 0.0, 0.0
+    joint = []
     for position, (channels, heads, cost) in enumerate(MODULES):
         layer, units = module_layer(seed, position), heads or channels
-        mask = cp.Variable(units)
-        spread = np.kron(np.eye(units), np.ones((channels // units, 1))) @ mask
-        norm = np.sqrt(2 * layer.energy / IMPORTANCE[position])
-        for row, output in zip(layer.weight, layer.outputs.T):
-            loss = loss + cp.sum_squares((layer.inputs * row / norm) @ spread - output / norm)
-        spent = spent + cost / TOTAL * cp.sum(mask)
-        variables.append(mask)
-    limits = [limit for mask in variables for limit in (mask >= 0, mask <= 1)] + [spent == share]
-    problem = cp.Problem(cp.Minimize(loss), limits)
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return float(problem.value)
+        scale = IMPORTANCE[position] / layer.energy
+        joint.append(Masked(layer.inputs, layer.weight, layer.outputs, np.full(units, cost), scale))
+    return cvxpy_masks(joint, share * TOTAL)
 
 
 # -- the joint relaxation ------------------------------------------------------------------------------------------------

@@ -69,8 +69,32 @@ def test_token_weights_are_repetitions(xp, layer: Layer, data):
     weighted = collected(xp, (star, dense), width=star.shape[1], weights=xp.asarray(times))
     repeated = [None if part is None else np.repeat(part, times, axis=0) for part in (star, dense)]
     expected = collected(xp, repeated, width=star.shape[1])
-    for name in ("gram",) if dense is None else ("gram", "cross", "drift"):
-        close(xp, getattr(weighted, name), xp.numpy(getattr(expected, name)), rtol=1e-11)
+    assert weighted.tokens == expected.tokens == times.sum()
+    for name in ("gram", "total") if dense is None else ("gram", "cross", "drift", "total", "shift"):
+        found, size = xp.numpy(getattr(weighted, name)), np.abs(star).max(initial=0) * max(1, times.sum())
+        np.testing.assert_allclose(found, xp.numpy(getattr(expected, name)), rtol=1e-11, atol=1e-12 * size * (1 + size))
+
+
+def test_two_sets_of_tokens_merge(xp):
+    """As if they had come one after the other, also with more channels than small integers are cached for."""
+    rng = np.random.default_rng(4)
+    star, dense = rng.normal(size=(2, 12, 300))
+    first, second = (collected(xp, (star[part], dense[part]), width=300) for part in (slice(5), slice(5, None)))
+    whole, both = collected(xp, (star, dense), width=300), first.merged(second)
+    assert both.tokens == whole.tokens == 12
+    for name in ("gram", "cross", "drift", "total", "shift"):
+        np.testing.assert_allclose(xp.numpy(getattr(both, name)), xp.numpy(getattr(whole, name)), rtol=1e-11, atol=1e-11)
+    for other in (Moments(301), collected(xp, (star,), width=300)):
+        with pytest.raises(ValueError, match="only for one width, and with dense counterparts in both or in neither"):
+            first.merged(other)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (5, 2), (2, 4)])
+def test_dense_inputs_of_another_shape_are_refused(xp, shape):
+    with pytest.raises(ValueError, match=r"inputs are \(4, 2\) but the dense inputs are"):
+        collected(xp, (np.ones((4, 2)), np.ones(shape)), width=2)
+    with pytest.raises(ValueError, match="there are 3 token weights but 4 tokens"):
+        collected(xp, (np.ones((4, 2)),), width=2, weights=xp.asarray(np.ones(3)))
 
 
 def test_padding_is_excluded_by_weight_zero(xp):
