@@ -208,7 +208,7 @@ def prune_block(
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.correction == "model" else entering
     targets: dict[tuple[str, ...], Inflow] = {
-        stage: Inflow(job.named(index, stage[0]), job.parts, job.share, keep=job.correction != "none") for stage in stages
+        stage: Inflow(job.named(index, stage[0]), job.parts, keep=job.correction != "none", share=job.share) for stage in stages
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
@@ -237,7 +237,7 @@ class Inflow:
     the stage too, and both enter together.
     """
 
-    def __init__(self, name: str, parts: tuple[int, ...], share: float, keep: bool) -> None:
+    def __init__(self, name: str, parts: tuple[int, ...], keep: bool, share: float = 1.0) -> None:
         self.name, self.share, self.ends = name, share, list(accumulate(parts))
         self.kept: list[torch.Tensor] | None = [] if keep else None
         self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out

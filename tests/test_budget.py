@@ -242,12 +242,16 @@ def test_bad_arguments_name_both_sides(xp):
         for call in (allocate, lambda p, b: allocate_by_score(p, scores, b), lambda p, b: allocate_uniformly(p, scores, b)):
             with pytest.raises(ValueError, match="a budget must be between 0 and"):
                 call(problems, budget)
-    with pytest.raises(ValueError, match="there are 4 modules but 2 importances"):
-        allocate(problems, 10.0, importance=(1.0, 2.0))
-    with pytest.raises(ValueError, match=r"importances must be positive and finite but module 1 has 0"):
-        allocate(problems, 10.0, importance=(1.0, 0.0, 1.0, 1.0))
+    for factors in ((1.0, 2.0), (1.0, 2.0, 1.0, 1.0, 1.0)):
+        with pytest.raises(ValueError, match=f"there are 4 modules but {len(factors)} importances"):
+            allocate(problems, 10.0, importance=factors)
+    for factor in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="importances must be positive and finite but module 1 has"):
+            allocate(problems, 10.0, importance=(1.0, factor, 1.0, 1.0))
     with pytest.raises(ValueError, match=r"units are \[\(12,\), .* but their scores are \[\(12,\), \(3,\)\]"):
         allocate_by_score(problems, scores[:2], 10.0)
     silent = MaskProblem.from_problem(Layer(np.ones((3, 2)), np.array([[1.0, -1.0]])).problem(xp))
     with pytest.raises(ValueError, match="module 1 has zero output, so no relative error"):
         allocate([problems[0], silent], 10.0)
+    with pytest.raises(ValueError, match="module 1 has zero output"):
+        allocate([problems[0], silent.scaled(1e9)], 10.0)
