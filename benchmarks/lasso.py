@@ -12,7 +12,8 @@ and celer a square root of the Gram as design, factorised beforehand, compiled c
 processes of one thread each; and for each row a tolerance set from its optimal objective, known here, loose at first and
 tightened until the sum meets the gap. (celer's own gap has better dual points than the weights alone give, so it is
 tightened most.) Ours is timed on at most --rows rows, the others on a random sample that keeps their processes busy for about
---seconds, drawn anew for each of the repeats; the figures are medians, in milliseconds of wall time per row.
+--seconds, drawn anew for each of the repeats; the figures are medians, in milliseconds of wall time per row. The solver
+`gramian-processes` is ours with its rows spread like theirs, for machines on which BLAS threads wait for each other.
 
 Cells resume from the JSON file. Needs scikit-learn, skglm and celer, or --solvers without them.
 """
@@ -46,7 +47,7 @@ from gramian.solvers import L1, Quadratic, lasso, lasso_to_sparsity
 
 SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
 PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
-OURS = "gramian"
+OURS, SPREAD = "gramian", "gramian-processes"
 LOOSEST = 3.0  # times the gap that is asked for: where tolerances begin
 SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below it is rounding; and after a run of so many seconds
 MOST = 64  # rows that the others are timed on
@@ -139,7 +140,7 @@ ONE_BY_ONE = {"scikit-learn": scikit_learn, "skglm": skglm, "celer": celer}
 
 def solved(name: str, file: Path, penalty: float, rows: list[Row], gap: float) -> tuple[np.ndarray, float]:
     """Weights of the rows and the seconds they took."""
-    if name == OURS:
+    if name in (OURS, SPREAD):
         warmed_ours(file, penalty)
         problem = Quadratic(layer(file).gram, np.stack([row.weight for row in rows]))
         started = time.perf_counter()
@@ -207,7 +208,7 @@ class Case:
         """On so many random rows: wall seconds per row, the relative gap of all rows together, and the share of zeros."""
         order, known = drawn(self.file, self.penalty, seed)
         problem = layer(self.file).rows(order[:count])
-        rows = known[:count] if self.name != OURS else [Row(weight, math.nan, math.nan) for weight in problem.anchor]
+        rows = known[:count] if self.name in PEERS else [Row(weight, math.nan, math.nan) for weight in problem.anchor]
         shares = [range(k, count, len(self.team)) for k in range(len(self.team))]
         jobs = [
             one.submit(solved, self.name, self.file, self.penalty, [rows[k] for k in share], gap)
@@ -222,7 +223,7 @@ class Case:
 
     def measured(self, gap: float, options: argparse.Namespace) -> dict[str, Any]:
         """Median time per row of repeats that all meet the gap; `reached` is false where no tolerance does."""
-        ours = self.name == OURS
+        ours = self.name not in PEERS
         most = min(options.rows if ours else MOST, layer(self.file).shape[0])
         fewest = min(most, 2 * len(self.team))
         sized, count, factor = ours, most if ours else fewest, 1.0 if ours else LOOSEST
@@ -240,7 +241,8 @@ class Case:
             else:  # the few rows that found the tolerance tell how many fill the time
                 sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
         figures = {"ms per row": 1e3 * statistics.median(times), "reached": max(gaps) <= gap, "gap": max(gaps)}
-        return {**figures, "tolerance": factor * gap, "rows": count, "zeros": zeros, "version": version(self.name)}
+        figures |= {"tolerance": factor * gap, "rows": count, "zeros": zeros}
+        return {**figures, "version": version(OURS if ours else self.name)}
 
 
 def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:
@@ -263,7 +265,7 @@ def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
     ratios: dict[tuple[int, float], list[float]] = {}
     for (name, width, sparsity, gap), found in cases.items():
         times = [f"{'' if one['reached'] else '>'}{one['ms per row']:.2f}" if (one := found.get(s)) else "-" for s in solvers]
-        others = [result["ms per row"] for solver, result in found.items() if solver != OURS and result["reached"]]
+        others = [result["ms per row"] for solver, result in found.items() if solver in PEERS and result["reached"]]
         if others and OURS in found:
             ratios.setdefault((width, gap), []).append(min(others) / found[OURS]["ms per row"])
             times.append(f"{ratios[width, gap][-1]:.1f}")
@@ -279,7 +281,7 @@ def main() -> None:
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--layers", default=".", metavar="REGEX", help="files that are used")
     parser.add_argument("--cells", default=".", metavar="REGEX", help='of "FILE 50%% SOLVER 1e-06"')
-    parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, *PEERS])
+    parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, SPREAD, *PEERS])
     parser.add_argument("--rows", type=int, default=256, help="of a layer, at most (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a run of the others, about (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="with other rows each (default %(default)s)")
