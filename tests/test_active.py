@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gramian.proofs.homotopy import lasso_homotopy
 from gramian.proofs.references import cvxpy_lasso, exact_lasso, lasso_objective
 from gramian.proofs.strategies import Layer, fractions, layers, normal_layer, planted_lasso
 from gramian.solvers import FISTA, L1, Quadratic, Status, lasso, lasso_path, lasso_to_sparsity
 from gramian.solvers.active import Workspace
-from gramian.solvers.signs import finished, judged
 
 ENDED = (Status.CONVERGED, Status.DIRECT)
 
@@ -257,41 +255,6 @@ def test_step_limit_is_a_status_with_an_honest_certificate(xp, steps):
     rows = [lasso_objective(layer.inputs, layer.outputs[:, [row]], weight, point[[row]]) for row in range(6)]
     begun = [lasso_objective(layer.inputs, layer.outputs[:, [row]], weight, start[[row]]) for row in range(6)]
     assert all(reached <= before for reached, before in zip(rows, begun))
-
-
-@given(layer=layers(inputs=4), fraction=fractions, seed=st.integers(0, 1000))
-@settings(max_examples=40)
-def test_the_patient_way_ends_at_the_optimum(xp, layer: Layer, fraction, seed):
-    """From anywhere, without ADMM, and never uphill."""
-    weight = penalty(layer, fraction)
-    problem, scale = layer.problem(xp).rescaled()
-    term = L1(xp.asarray(np.broadcast_to(weight / xp.numpy(scale), layer.weight.shape).copy()))
-    rng = np.random.default_rng(seed)
-    start = rng.normal(size=layer.weight.shape) * (rng.random(layer.weight.shape) < 0.5) * xp.numpy(scale)
-    points, heights = judged(problem, term, xp.asarray(start)), []
-    heights.append(points.objective.copy())
-    for rounds, patient in ((2, False), (60, True)):
-        points, done, solves = finished(problem, term, points, 1e-9, rounds, patient=patient)
-        heights.append(points.objective.copy())
-        assert solves <= rounds * done.size
-    point = xp.numpy(points.weights) / xp.numpy(scale)
-    slack = 1e-12 * (layer.magnitude(start / xp.numpy(scale)) + layer.magnitude(point))
-    assert np.all(done) and np.all(np.diff(heights, axis=0) <= slack)
-    _, least = exact_lasso(layer.inputs, layer.outputs, weight)
-    reached = objective(layer, weight, point)
-    assert reached - least <= 1e-9 * reached + slack
-
-
-def test_patience_is_needed(xp):
-    """Where many signs are wrong an impatient row stops early, as it should while ADMM goes on; a patient one arrives."""
-    rng = np.random.default_rng(48)
-    layer = Layer(rng.normal(size=(10, 24)), rng.normal(size=(4, 24)))
-    problem, scale = layer.problem(xp).rescaled()
-    term = L1(xp.asarray(np.tile(1e-3 * layer.largest / xp.numpy(scale), (4, 1))))
-    hasty, done, solves = finished(problem, term, judged(problem, term, problem.anchor * 1.0), 1e-9, 300)
-    assert not np.any(done) and solves < 100
-    _, done, _ = finished(problem, term, hasty, 1e-9, 300, patient=True)
-    assert np.all(done)
 
 
 def test_the_path_by_either_solver(xp):
