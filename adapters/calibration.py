@@ -12,13 +12,15 @@ import hashlib
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
+
+from gramian.adapters.report import versions
 
 SOURCES = "builtin, FILE.txt, FILE.safetensors or hf:DATASET[:CONFIG][:SPLIT]"
 
@@ -39,6 +41,18 @@ class Tokens:
         """Short SHA-256 of shape and ids: two reports with the same digest used the same tokens."""
         ids = self.windows.to("cpu", torch.int64).contiguous()
         return hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def provenance(given: Tokens, heldout: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+    """What a report says of any run: the windows it read, the checkpoint's dtype, threads and versions."""
+    return {
+        "windows": list(given.windows.shape),
+        "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
+        "heldout": None if heldout is None else {"windows": list(heldout.shape), "sha256": Tokens(heldout, "").digest},
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": dict(versions()),
+    }
 
 
 def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str:

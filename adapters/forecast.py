@@ -24,7 +24,7 @@ from gramian.adapters.walk import TOKENS_PER_BATCH
 from gramian.solvers.restricted import BATCH_BYTES
 from gramian.solvers.shrinkage import PILOT_ROWS, STRENGTHS
 
-__all__ = ["Plan", "PlannedOperator", "Rates", "plan"]
+__all__ = ["Plan", "PlannedOperator", "Rates", "peak_memory", "plan"]
 
 LIBRARIES = 600 * 2**20  # what Python, torch and transformers take before any model
 PASSES = 2.0  # a block takes about twice as long as its matrix products alone
@@ -180,13 +180,7 @@ def plan(
         f"working arrays of {method}": at_once * max(working_bytes(method, shape, stacks) for shape in shapes.values()),
         "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
-    logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * length * vocabulary) if judged else 0}
-    peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits  # they are not there together
-    memory = {
-        "Python and its libraries": LIBRARIES if device.type == "cpu" else 0,
-        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
-        **{holder: size for holder, size in peak.items() if size},
-    }
+    memory = peak_memory(model, pruning, length if judged else 0)
 
     block_weights = sum(each.numel() for each in blocks.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
@@ -199,6 +193,19 @@ def plan(
     if judged:
         seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
     return Plan(tuple(operators), memory, seconds, rates)
+
+
+def peak_memory(model: Any, pruning: Mapping[str, int], judged_length: int) -> dict[str, int]:
+    """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `judged_length` tokens (0 for
+    none) are there, as the two are not together."""
+    vocabulary = model.config.get_text_config().vocab_size
+    logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * judged_length * vocabulary)}
+    peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
+    return {
+        "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,
+        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
+        **{holder: size for holder, size in peak.items() if size},
+    }
 
 
 def layer_shape(model: Any, name: str) -> tuple[int, int]:

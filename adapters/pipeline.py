@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gramian.adapters.calibration import Tokens
+from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
 from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.families import blocks_of, family_of, operator_names
@@ -25,7 +25,7 @@ from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.methods import resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
 from gramian.adapters.problemfile import write_problem
-from gramian.adapters.report import OperatorReport, Report, versions
+from gramian.adapters.report import OperatorReport, Report
 from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
 from gramian.solvers import NM, Moments, Pattern, Quadratic, Support, TopK, certify, parse_pattern
 
@@ -165,12 +165,7 @@ def prune(
         "include": include,
         "exclude": exclude,
         "jobs": jobs,
-        "windows": list(given.windows.shape),
-        "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
-        "heldout": None if apart is None else {"windows": list(apart.shape), "sha256": Tokens(apart, "").digest},
-        "dtype": str(job.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "versions": dict(versions()),
+        **provenance(given, apart, job.dtype),
     }
     return Report(tuple(row for rows in results for row in rows), settings, time.perf_counter() - started)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from gramian.adapters.evaluate import LOGIT_BYTES
 from gramian.adapters.families import blocks_of
-from gramian.adapters.forecast import LIBRARIES, PASSES, Plan, PlannedOperator, Rates
+from gramian.adapters.forecast import PASSES, Plan, PlannedOperator, Rates, peak_memory
 from gramian.adapters.structure import operator, parts_of, width
 from gramian.adapters.structured import plan_removal
 from gramian.adapters.structured_methods import Heads, structured_method
@@ -78,13 +77,7 @@ def plan_structured(
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
-    logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * length * vocabulary) if judged else 0}
-    peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits  # they are not there together
-    memory = {
-        "Python and its libraries": LIBRARIES if device.type == "cpu" else 0,
-        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
-        **{holder: size for holder, size in peak.items() if size},
-    }
+    memory = peak_memory(model, pruning, length if judged else 0)
 
     block_weights = sum(each.numel() for each in blocks.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token

@@ -162,6 +162,16 @@ def test_bad_scores(xp):
         keep_within(xp.asarray(np.ones(3)), ones, 1.0)
 
 
+@pytest.mark.parametrize("penalty", [0.5, 1.0, 30.0])
+def test_what_a_penalty_adds_to_a_gap(penalty):
+    """penalty / 2 e^2 - price e + price^2 / (2 penalty): zero at the price that the excess e makes, else positive."""
+    budget = Budget(1.0, 3.0, penalty)
+    for excess, price in ((0.3, 0.2), (-0.4, 0.7), (0.0, 1.0)):
+        conjugate = 0.5 * penalty * excess**2 - price * excess + price**2 / (2 * penalty)
+        assert budget.gap(excess, price) == pytest.approx(conjugate, rel=1e-12) and conjugate > 0
+        assert budget.gap(excess, penalty * excess) == 0 and Budget(1.0, 3.0).gap(excess, price) == -price * excess
+
+
 @pytest.mark.parametrize(
     "inputs, loss, best",
     [

@@ -103,8 +103,12 @@ def test_rescaling_changes_coordinates_not_the_model(xp, layer: Layer, data):
 @given(layer=layers(inputs=8))
 def test_lipschitz_bounds_the_largest_eigenvalue(xp, layer: Layer):
     problem, width = layer.problem(xp), layer.inputs.shape[1]
-    top = float(np.linalg.eigvalsh(layer.inputs.T @ layer.inputs)[-1])
+    gram = layer.inputs.T @ layer.inputs
+    top = float(np.linalg.eigvalsh(gram)[-1])
     assert top * (1 - 1e-12) <= problem.lipschitz <= top * width ** (1 / 16) * (1 + 1e-4)
+    scale = np.where(np.diag(gram) > 0, np.sqrt(np.diag(gram)), 1.0)
+    unit = float(np.linalg.eigvalsh(gram / np.outer(scale, scale))[-1])
+    assert unit * (1 - 1e-10) <= problem.unit_lipschitz <= unit * width ** (1 / 16) * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
