@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,12 @@ class Job:
 
 @torch.no_grad()
 def score_units(
-    job: Job, menus: Sequence[Menu], calls: Sequence[BlockCall], hidden: list[torch.Tensor], removal: float
+    job: Job,
+    menus: Sequence[Menu],
+    evidence: Sequence[Any],
+    calls: Sequence[BlockCall],
+    hidden: list[torch.Tensor],
+    removal: float,
 ) -> tuple[list[Scored], list[MaskProblem]]:
     """Scores of every module's atoms on the dense model, and the modules' mask problems where only their joint relaxation
     can say how much leaves each. Without moments to gather no block is run."""
@@ -87,6 +93,7 @@ def score_units(
                 tokens=layer.moments.tokens,
                 damping=job.damping,
                 jointly=job.allocation == "global" and not menu.mixed,
+                evidence=evidence[place],
             )
             try:
                 scored.append(job.score(subject))

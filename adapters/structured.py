@@ -23,7 +23,7 @@ from gramian.adapters.pipeline import check_weights
 from gramian.adapters.removal import Job, remove_units, score_units
 from gramian.adapters.shrink import count_parameters, shrink
 from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured_methods import ALLOCATIONS, HEADS, Heads, structured_method
+from gramian.adapters.structured_methods import ALLOCATIONS, HEADS, Heads, Survey, structured_method
 from gramian.adapters.structured_report import StructuredReport
 from gramian.adapters.units import Menu, menu_of
 from gramian.adapters.walk import batches_of, enter
@@ -102,8 +102,9 @@ def prune_structured(
             model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
             storage_dtype(model), bar.update,
         )  # fmt: skip
+        evidence = recipe.look(Survey(model, given.windows, menus), options or {})
         hidden, calls = enter(model, batches)
-        scored, problems = score_units(job, menus, calls, hidden[:fitted], removal.amount)
+        scored, problems = score_units(job, menus, evidence, calls, hidden[:fitted], removal.amount)
         choice = choose(menus, scored, problems, removal.amount, allocation, removal.tolls)
         del problems  # their memory, before moments of the second walk
         rows = remove_units(job, menus, scored, choice, calls, hidden)

@@ -7,15 +7,21 @@ leave each module is the allocation's business.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from gramian.adapters.units import Menu
 
 __all__ = [
     "ALLOCATIONS",
@@ -26,6 +32,7 @@ __all__ = [
     "Scored",
     "StructuredMethod",
     "Subject",
+    "Survey",
     "structured_method",
 ]
 
@@ -36,13 +43,24 @@ SCORES = ("compensated", "box", "newton")
 
 
 @dataclass(frozen=True, eq=False)
+class Survey:
+    """The dense model before anything is scored, for methods that have to look at more than a module's inputs. windows:
+    calibration tokens (n, length). menus: what can leave, in order, each with its `Part` and the atoms to be scored."""
+
+    model: nn.Module
+    windows: torch.Tensor
+    menus: Sequence[Menu]
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """One module as a score sees it. position: its place among all. atoms: how many, each the same number of columns of W.
 
     problem: f(V) of its consumer on dense inputs, and mean: of these inputs (p,); None unless the method needs inputs.
     magnitudes(power): sum |w|^power over all weights that leave with an atom, (atoms,). cost: parameters of an atom. keep:
     the part that stays if all modules lose equally. damping: d for the ridge d G_jj on changes of weights. jointly: the
-    mask problems of all modules are going to be solved as one, so a relaxation of this module alone is not needed.
+    mask problems of all modules are going to be solved as one, so a relaxation of this module alone is not needed. evidence:
+    what the method gathered for this module.
     """
 
     position: int
@@ -55,6 +73,7 @@ class Subject:
     tokens: int = 0
     damping: float = 0.0
     jointly: bool = False
+    evidence: Any = None
 
     def inputs(self) -> Quadratic:
         """The problem, where the method was promised one."""
@@ -154,12 +173,14 @@ def flap(module: Subject) -> Scored:
 @dataclass(frozen=True)
 class StructuredMethod:
     """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
-    consumers of the dense model. compensation: what makes up for removed units: `weights`, the consumer's other weights are
+    consumers of the dense model. gather(survey, **options) -> one piece of evidence per menu: what else it needs, gathered
+    before any module is scored. compensation: what makes up for removed units: `weights`, the consumer's other weights are
     solved for anew; `bias`, the mean of what was removed goes into the consumer's bias. The rest are defaults of
     `prune_structured`."""
 
     score: Callable[..., Scored]
     needs: frozenset[str] = frozenset({"inputs"})
+    gather: Callable[..., Sequence[Any]] | None = None
     compensation: Literal["weights", "bias"] = "weights"
     compensate: bool = False
     allocation: str = "uniform"
@@ -167,9 +188,8 @@ class StructuredMethod:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its options and their defaults: the keyword-only parameters."""
-        parameters = inspect.signature(self.score).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+        """Its options and their defaults: the keyword-only parameters of its two functions."""
+        return {**keywords(self.gather), **keywords(self.score)}
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[Subject], Scored]:
         """The score with its options fixed; ValueError for one it does not have, and for values that a small problem shows
@@ -178,12 +198,27 @@ class StructuredMethod:
             if name not in self.defaults:
                 known = ", ".join(self.defaults) or "none"
                 raise ValueError(f"{self.score.__name__} has no option {name!r}; it has {known}")
-        probe = Quadratic(np.eye(2), np.ones((1, 2)))
-        try:
-            self.score(Subject(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **options)
-        except TypeError as error:  # a value of the wrong kind
-            raise ValueError(f"options of {self.score.__name__}: {error}") from error
-        return lambda module: self.score(module, **options)
+        own = {name: value for name, value in options.items() if name in keywords(self.score)}
+        if self.gather is None:
+            probe = Quadratic(np.eye(2), np.ones((1, 2)))
+            try:
+                self.score(Subject(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **own)
+            except TypeError as error:  # a value of the wrong kind
+                raise ValueError(f"options of {self.score.__name__}: {error}") from error
+        return lambda module: self.score(module, **own)
+
+    def look(self, survey: Survey, options: Mapping[str, Any]) -> Sequence[Any]:
+        """What was gathered for every menu, None where the method gathers nothing. ValueError for bad options, and where the
+        model is not one that the method can look at, before long work."""
+        if self.gather is None:
+            return [None] * len(survey.menus)
+        return self.gather(survey, **{name: value for name, value in options.items() if name in keywords(self.gather)})
+
+
+def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
+    """Keyword-only parameters and their defaults."""
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
 STRUCTURED_METHODS: dict[str, StructuredMethod] = {
