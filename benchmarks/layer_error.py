@@ -6,11 +6,11 @@ FOLDER holds problem files (`gramian capture` writes them) and, in FOLDER/test, 
 on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ..., "test_error": ...}}}}}.
 
 Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
-in float64. Wanda prunes per row as its code does, everything else over the whole matrix. For FISTAPruner also its error
-as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say; `l0, undamped` is the
-optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several runs, one after the
-other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of peers.json. Rows of runs that --runs leaves out
-stay as the JSON file has them.
+in float64. Wanda and what starts from its mask prune per row as its code does, everything else over the whole matrix. For
+FISTAPruner also its error as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say;
+`l0, undamped` is the optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several
+runs, one after the other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of peers.json. Rows of runs
+that --runs leaves out stay as the JSON file has them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,34 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gramian.adapters.methods import METHODS
+from gramian.adapters.methods import METHODS, Method
+from gramian.adapters.methods.baselines import wanda
+from gramian.adapters.methods.dynamic import dsnot
 from gramian.adapters.methods.estimate import Estimate, Evidence
 from gramian.adapters.problemfile import read_gram, read_problem
 from gramian.adapters.report import table, versions
-from gramian.solvers import NM, Pattern, Quadratic, TopK
+from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, exchange_weights
 
 PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
+
+
+def exchanged(problem: Quadratic, pattern: Pattern) -> Solution:
+    """Exchanges of kept for pruned weights, all others refitted, from Wanda's mask."""
+    return exchange_weights(problem, pattern, wanda(problem, pattern).weights)
+
+
+def grown_and_pruned(problem: Quadratic, pattern: Pattern) -> Solution:
+    """DSnoT from Wanda's mask: the same exchanges with the weights as they are."""
+    return dsnot(problem, pattern, wanda(problem, pattern).weights != 0)
+
+
+KNOWN = METHODS | {"exchanged": Method(exchanged, per_row=True), "dsnot": Method(grown_and_pruned, per_row=True)}
 RUNS: dict[str, tuple[str, dict[str, Any], float | str, bool]] = {  # method, its options, damping, refit
     "wanda": ("wanda", {}, 0.0, False),
+    "wanda, refit": ("wanda", {}, 0.0, True),
+    "wanda, dsnot": ("dsnot", {}, 0.0, False),
+    "wanda, dsnot, refit": ("dsnot", {}, 0.0, True),
+    "wanda, exchanged": ("exchanged", {}, 0.0, False),
     "sparsegpt": ("sparsegpt", {}, 0.0, False),
     "sparsegpt, refit": ("sparsegpt", {}, 0.0, True),
     "fistapruner from wanda": ("fistapruner", {"warm_start": "wanda"}, 0.0, False),
@@ -55,7 +74,7 @@ def run(
 ) -> dict[str, float]:
     """One method on one problem: both errors, the median time, and the certificate of what came out."""
     method, options, damping, refit = asked
-    recipe = METHODS[method]
+    recipe = KNOWN[method]
     if isinstance(pattern, TopK):
         pattern = TopK(pattern.sparsity, per_row=recipe.per_row)
     estimate = Estimate(recipe.bind(options), damping, refit)

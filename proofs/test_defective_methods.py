@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from defects import is_caught
 
 from gramian.adapters.layers import Layer
 from gramian.proofs import laws
-from gramian.proofs.defects import is_caught
 from gramian.proofs.laws_of_layers import conv1d, linear
 from gramian.solvers import L1, Quadratic, Solution, Status, Support, certify
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from defects import is_caught
 from hypothesis import strategies as st
 
 from gramian.proofs import laws
 from gramian.proofs.claims import verify
-from gramian.proofs.defects import is_caught
 from gramian.proofs.ledger import CLAIMS
 from gramian.proofs.strategies import terms
 from gramian.solvers import (
