@@ -5,10 +5,13 @@ Everything else in `gramian.solvers` asks `namespace(array)` for the standard's 
 
 from __future__ import annotations
 
+from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array, is_torch_array
+from threadpoolctl import ThreadpoolController
 
 Array = Any  # an array of any backend; the standard defines no common type
 
@@ -103,6 +106,19 @@ def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
         return solve(factor, right, lower=not upper, check_finite=False)
     return xp.linalg.solve(factor, right)
 
+
+ONE_AT_A_TIME = Lock()  # threads that limit BLAS while others do would not restore what was set
+
+
+@cache
+def blas_threads() -> ThreadpoolController:
+    """The thread pools of numpy's and scipy's BLAS. They are two, and the idle threads of the one wait in a loop for more
+    work: factorisations of small matrices on several threads of the other take up to three times as long as on one."""
+    import scipy.linalg  # noqa: F401  its BLAS counts too
+
+    return ThreadpoolController()
+
+
 def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
     """Solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky; and, per
     matrix, whether it was positive definite (b,): where it was not, its x is not to be used. `matrices` may be overwritten.
@@ -119,9 +135,10 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
 
         posv = get_lapack_funcs("posv", (matrices, right))
         found, positive = np.empty_like(right), np.empty(count, dtype=bool)
-        for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
-            _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
-            positive[index] = info == 0
+        with ONE_AT_A_TIME, blas_threads().limit(limits=1):
+            for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
+                _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
+                positive[index] = info == 0
         return found, positive
     try:
         factor = xp.linalg.cholesky(matrices)
