@@ -117,3 +117,13 @@ def test_a_start_that_is_not_finite_is_rejected(xp):
     start[0, 0] = np.nan
     with pytest.raises(ValueError, match="start holds NaN or Inf"):
         solve(problem, L1(0.1), FISTA(), start=xp.asarray(start), max_steps=20)
+
+
+def test_a_start_that_is_optimal_takes_no_step_and_the_least_limits_are_allowed(xp):
+    layer = normal_layer(21, 30, 6, 2)
+    problem, term = layer.problem(xp), L1(0.1 * layer.largest)
+    found = solve(problem, term, FISTA(), tol=1e-9)
+    again = solve(problem, term, FISTA(), start=found.weights, tol=1e-6)
+    assert again.status is Status.CONVERGED and again.steps == 0 and len(again.history) == 1
+    np.testing.assert_array_equal(xp.numpy(again.weights), xp.numpy(found.weights))
+    assert solve(problem, term, FISTA(), tol=0.0, max_steps=1, check_every=1).steps == 1
