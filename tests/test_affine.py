@@ -292,7 +292,9 @@ def test_the_problem_is_left_alone(xp):
         np.testing.assert_array_equal(xp.numpy(array), expected)
 
 
-@pytest.mark.parametrize("matrix, values", [((2, 5), (3, 2)), ((2, 6), (2, 2)), ((0, 6), (3, 0))])
+@pytest.mark.parametrize(
+    "matrix, values", [((2, 5), (3, 2)), ((2, 7), (3, 2)), ((2, 6), (2, 2)), ((2, 6), (4, 2)), ((0, 6), (3, 0))]
+)
 def test_shapes_that_do_not_fit(xp, matrix, values):
     problem = normal_layer(95, 12, 6, 3).problem(xp)
     with pytest.raises(ValueError, match=r"A is .* and D is .* but the weight is \(3, 6\)"):
