@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from gramian.solvers._xp import Array, as_floating, device, full, namespace, principal, solve_positive, solves_stacks, to_numpy
@@ -40,31 +42,87 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
     support, exact = Support(mask), problem.double
     xp = namespace(exact.anchor, mask)
     masked = support.prox(exact.anchor, 1.0)
-    rivals = [masked]
+    if start is not None and (tuple(start.shape) != problem.shape or bool(xp.any((start != 0) & ~mask))):
+        raise ValueError(f"the start must be {problem.shape} and zero wherever the mask is False")
+    reduced = Reduced.of(exact, mask, masked)
+    change, product, singular = restricted_change(reduced.gram, reduced.mask, reduced.gradient)
+    weights = as_floating(masked + reduced.spread(change), like=problem.anchor)
+    if weights.dtype != exact.anchor.dtype:  # rounding to the problem's dtype must not lose either
+        change = reduced.inside(as_floating(weights, like=exact.anchor) - masked)
+        product = change @ reduced.gram
+    least, nothing = reduced.rise(change, product), -float(xp.finfo(exact.anchor.dtype).eps) * exact.at_zero[0]
+    weights = xp.where((least >= nothing)[:, None], as_floating(masked, like=problem.anchor), weights)
+    least = xp.where(least >= nothing, xp.zeros_like(least), least)
     if start is not None:
-        rivals.append(as_floating(start, like=exact.anchor))
-        if tuple(start.shape) != problem.shape or bool(xp.any((start != 0) & ~mask)):
-            raise ValueError(f"the start must be {problem.shape} and zero wherever the mask is False")
-    work, scale = exact.rescaled()
-    gradient = support.prox(work.gradient(masked * scale), 1.0)
-    change, singular = restricted_change(work.gram, mask, gradient)
-    weights = as_floating(masked + change / scale, like=problem.anchor)
-    for rival in rivals:  # where there is nothing to gain, rounding, that to the problem's dtype included, must not lose
-        rival = as_floating(rival, like=problem.anchor)
-        losses, least = (exact.row_losses(as_floating(point, like=exact.anchor)) for point in (weights, rival))
-        weights = xp.where((least <= losses)[:, None], rival, weights)
+        change = reduced.inside(as_floating(start, like=exact.anchor) - masked)
+        better = reduced.rise(change, change @ reduced.gram) + nothing <= least
+        weights = xp.where(better[:, None], as_floating(start, like=problem.anchor), weights)
     status = Status.SINGULAR if singular else Status.DIRECT
     return Solution(weights, status, certify(problem, support, weights), detail={"singular_rows": float(singular)})
 
 
-def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array, int]:
-    """Rows d with d_P = 0 and G_KK d_K = -gradient_K, least norm where G_KK is singular; and how many rows that were."""
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """f as a function of the change d of the masked weights, <gradient, d> + 1/2 d G d + constant with d zero off the mask,
+    in unit-diagonal coordinates; of the kept channels alone where all rows keep the same, which is less work."""
+
+    gram: Array
+    mask: Array
+    gradient: Array
+    scale: Array
+    order: Array | None = None  # the kept channels, then the others
+    place: Array | None = None  # where every channel is in `order`
+
+    @classmethod
+    def of(cls, problem: Quadratic, mask: Array, masked: Array) -> Reduced:
+        xp = namespace(mask, masked)
+        rows, width = mask.shape
+        first = to_numpy(mask[0, :])
+        count = int(first.sum())
+        if not 0 < count < width or not bool(xp.all(mask == mask[:1, :])):
+            work, scale = problem.rescaled()
+            return cls(work.gram, mask, Support(mask).prox(work.gradient(masked * scale), 1.0), scale)
+        sequence = np.argsort(~first, kind="stable")
+        order, place = (xp.asarray(each, device=device(mask)) for each in (sequence, np.argsort(sequence)))
+        kept = order[:count]
+        scale, across = xp.take(problem.unit_scale, kept), xp.take(problem.gram, kept, axis=0)
+        gradient = (masked - problem.anchor) @ across.T
+        if problem.slope is not None:
+            gradient = gradient + xp.take(problem.slope, kept, axis=1)
+        gram = xp.take(across, kept, axis=1) / scale / scale[:, None]
+        everything = xp.ones((rows, count), dtype=mask.dtype, device=device(mask))
+        return cls(gram, everything, gradient / scale, scale, order, place)
+
+    def inside(self, change: Array) -> Array:
+        """Of a change of the weights (q, p), what counts."""
+        if self.order is not None:
+            change = namespace(change).take(change, self.order[: self.mask.shape[1]], axis=1)
+        return change * self.scale
+
+    def spread(self, change: Array) -> Array:
+        """What counts as a change of the weights (q, p)."""
+        change = change / self.scale
+        if self.order is None or self.place is None:
+            return change
+        xp = namespace(change)
+        nothing = xp.zeros((change.shape[0], self.order.shape[0] - change.shape[1]), dtype=change.dtype, device=device(change))
+        return xp.take(xp.concat([change, nothing], axis=1), self.place, axis=1)
+
+    def rise(self, change: Array, product: Array) -> Array:
+        """By how much the loss of every row rises (q,), from the change and its product with `gram`: without the rounding
+        of the difference of two losses."""
+        return namespace(change).sum(change * (self.gradient + 0.5 * product), axis=1)
+
+
+def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array, Array, int]:
+    """Rows d with d_P = 0 and G_KK d_K = -gradient_K, least norm where G_KK is singular; d G; and in how many rows it was."""
     xp = namespace(gram, mask, gradient)
     bundles = bundles_of(mask)
     factorising = sum(rows.shape[0] * size**3 / 3 for rows, size in bundles)
     if factorising > GRADIENT_STEPS * 2 * mask.shape[0] * mask.shape[1] ** 2:
-        return conjugate_gradients(gram, mask, gradient), 0
-    change, _, trusted = factorised_change(gram, mask, gradient, bundles)
+        change = conjugate_gradients(gram, mask, gradient)
+        return change, change @ gram, 0
+    change, product, trusted = factorised_change(gram, mask, gradient, bundles)
     singular = 0
     for sharing in (rows for bundle, _ in bundles for rows in bundle if not np.all(trusted[rows])):
         index = xp.asarray(sharing, device=device(gram))
@@ -76,8 +134,9 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
         found = spread(found.T, masks)
         for k, row in enumerate(map(int, sharing)):
             change[row, :] = found[k, :]
+            product[row, :] = found[k, :] @ gram
         singular += deficient * sharing.size
-    return change, singular
+    return change, product, singular
 
 
 def factorised_change(
