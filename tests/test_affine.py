@@ -276,7 +276,7 @@ def test_certificate(xp, layer: Layer, data):
 def test_the_certificate_does_not_depend_on_the_units_of_constraints(xp):
     layer = normal_layer(93, 30, 9, 3, drift=0.2)
     matrix, values = constraints(93, 3, layer)
-    units = np.array([1e9, 1.0, 1e-9])
+    units = np.array([1e9, 1.0, 1e-20])
     point, solution = answer(xp, layer, matrix, values)
     term = Affine(xp.asarray(units[:, None] * matrix), xp.asarray(units * values))
     certificate = certify(layer.problem(xp), term, xp.asarray(point))

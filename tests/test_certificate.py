@@ -59,6 +59,21 @@ def test_as_tight_as_the_textbook_gap(xp, layer: Layer, data, fraction):
         assert ours <= np.sum(primal - dual) + rounding(layer, point, float(np.sum(primal)))
 
 
+@given(layer=layers(scales=(1.0,)), data=st.data(), fraction=fractions)
+def test_no_other_scale_of_the_residual_is_a_better_dual_point(xp, layer: Layer, data, fraction):
+    """D(s) = s <y, r> - s^2 / 2 |r|^2, feasible while |s| |X^T r|_inf <= lambda, on a grid."""
+    assume(layer.largest > 0)
+    point, weight = data.draw(points(layer), label="V")[:1], fraction * layer.largest
+    layer = Layer(layer.inputs, layer.weight[:1], layer.dense)
+    ours = certify(layer.problem(xp), L1(weight), xp.asarray(point)).bound
+    residual = layer.outputs - layer.inputs @ point.T
+    limit = min(weight / max(np.max(np.abs(layer.inputs.T @ residual)), 1e-300), 1e3)
+    scales = np.linspace(-limit, limit, 2001)
+    duals = scales * np.sum(layer.outputs * residual) - 0.5 * scales**2 * np.sum(residual**2)
+    slack = rounding(layer, point, float(np.sum(residual**2)) + weight * float(np.sum(np.abs(point))))
+    assert ours >= np.max(duals) - slack
+
+
 def test_rows_choose_their_own_dual_point(xp):
     """Two rows whose gradients differ by orders of magnitude: per row the gap is the sum of the rows' own gaps."""
     layer = normal_layer(8, 20, 5, 2)

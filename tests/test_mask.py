@@ -170,6 +170,7 @@ def test_what_a_penalty_adds_to_a_gap(penalty):
         conjugate = 0.5 * penalty * excess**2 - price * excess + price**2 / (2 * penalty)
         assert budget.gap(excess, price) == pytest.approx(conjugate, rel=1e-12) and conjugate > 0
         assert budget.gap(excess, penalty * excess) == 0 and Budget(1.0, 3.0).gap(excess, price) == -price * excess
+        assert budget.violation(excess) == 0 and Budget(1.0, 3.0).violation(excess) == abs(excess) / 3
 
 
 @pytest.mark.parametrize(

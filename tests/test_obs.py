@@ -30,6 +30,16 @@ def test_unstructured_equals_the_reference(xp, block, per_row, sparsity):
     assert solution.status is Status.DIRECT and solution.detail["damping"] == 0.01
 
 
+@pytest.mark.parametrize("pattern", [TopK(0.5), NM(2, 4)])
+@pytest.mark.parametrize("power", [-20, 20])
+def test_units_do_not_matter(xp, pattern, power):
+    """Powers of two scale without rounding."""
+    layer, unit = normal_layer(44, 40, 16, 5, condition=30.0), 2.0**power
+    plain = xp.numpy(sparsegpt(layer.problem(xp), pattern).weights)
+    scaled = sparsegpt(layer.scaled(inputs=unit).problem(xp), pattern).weights
+    np.testing.assert_array_equal(xp.numpy(scaled), plain)
+
+
 def test_several_blocks_of_the_published_size(xp):
     layer = normal_layer(41, 300, 260, 4, condition=100.0)
     point = xp.numpy(sparsegpt(layer.problem(xp), TopK(0.6)).weights)

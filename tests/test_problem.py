@@ -157,6 +157,7 @@ def parts(xp, **changes):
         ({"gram": np.ones(3)}, r"gram must be a square matrix but is \(3,\)"),
         ({"anchor": np.ones((2, 4))}, r"gram is \(3, 3\) but weight .*\(2, 4\)"),
         ({"anchor": np.ones(3)}, r"gram is \(3, 3\) but weight .*\(3,\)"),
+        ({"anchor": np.ones((2, 3, 1))}, r"gram is \(3, 3\) but weight .*\(2, 3, 1\)"),
         ({"slope": None}, "slope and floor come together"),
         ({"floor": None}, "slope and floor come together"),
         ({"slope": np.ones((3, 2))}, r"slope is \(3, 2\) but weight is \(2, 3\)"),
