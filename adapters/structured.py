@@ -70,7 +70,8 @@ def prune_structured(
     the ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut.
     Defaults of allocation, compensate and inputs are the method's.
 
-    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Raises
+    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Without
+    include, methods of hidden units (`tasp` and those it is compared with) leave attention whole. Raises
     ValueError before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the layer,
     for NaN or Inf in weights or activations.
     """
@@ -102,7 +103,7 @@ def prune_structured(
             model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
             storage_dtype(model), bar.update,
         )  # fmt: skip
-        evidence = recipe.look(Survey(model, given.windows, menus), options or {})
+        evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
         hidden, calls = enter(model, batches)
         scored, problems = score_units(job, menus, evidence, calls, hidden[:fitted], removal.amount)
         choice = choose(menus, scored, problems, removal.amount, allocation, removal.tolls)
@@ -162,6 +163,8 @@ def plan_removal(
     if recipe.compensate if compensate is None else compensate:
         compensation = recipe.compensation
     names = [name for name in operator_names(model, include, exclude) if name in parts]
+    if recipe.modules == "channels" and include is None:
+        names = [name for name in names if parts[name].structure.unit_size is None]
     menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
     if not menus:
         raise ValueError(
