@@ -23,7 +23,6 @@ from transformers.models.auto.modeling_auto import (
 
 __all__ = [
     "AUTO_CLASSES",
-    "NOUNS",
     "Kind",
     "embedded_inputs",
     "kind_of",
@@ -39,11 +38,6 @@ MAPPINGS: dict[Kind, Any] = {
     "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
     "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     "encoder": MODEL_MAPPING,
-}
-NOUNS: dict[Kind, str] = {
-    "causal": "causal language model",
-    "seq2seq": "sequence-to-sequence language model",
-    "encoder": "text encoder",
 }
 ENCODERS = ("bert",)
 

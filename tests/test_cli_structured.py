@@ -77,7 +77,8 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
     for method in STRUCTURED_METHODS:
         assert prune(model, "--dry-run", "--method", method) == 0
         printed = capsys.readouterr().out
-        assert "model.layers.0.self_attn.o_proj" in printed and "memory" in printed
+        assert ("model.layers.0.self_attn.o_proj" in printed) == (STRUCTURED_METHODS[method].modules == "all")
+        assert "model.layers.0.mlp.down_proj" in printed and "memory" in printed
     assert [path.name for path in Path().iterdir()] == ["text.txt"]
 
 
