@@ -1,11 +1,9 @@
 """Kinds of models by what they read of a window of tokens and what they say of it.
 
-    causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
-    seq2seq   its encoder reads the window, its decoder w_0 ... w_(t-1) after a start token, and predicts w_t, t = 0, 1, ...
-    encoder   reads the whole window and predicts nothing: its output is the last hidden state
-
-A window stands for a pair of equal texts where a sequence-to-sequence model wants two: that is enough to move every weight, and
-needs no data beside the windows.
+causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
+seq2seq   its encoder reads the first half of the window, its decoder what of the second half comes before w_t, after a start
+          token, and predicts w_t: a window is a pair of texts, one after the other
+encoder   reads the whole window and predicts nothing: its output is the last hidden state
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ __all__ = [
     "AUTO_CLASSES",
     "Kind",
     "embedded_inputs",
+    "halves",
     "kind_of",
     "outputs_of",
     "predictions",
@@ -62,8 +61,15 @@ def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
         return {"input_ids": rows}
     if kind == "causal":
         return {"input_ids": rows, "use_cache": False}
-    start = torch.full_like(rows[:, :1], start_token(model.config))  # type: ignore[arg-type]
-    return {"input_ids": rows, "decoder_input_ids": torch.cat([start, rows[:, :-1]], dim=1), "use_cache": False}
+    first, second = halves(rows)
+    start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
+    return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
+
+
+def halves(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the encoder reads of windows, and what the decoder predicts, at least a token each."""
+    middle = rows.shape[1] // 2
+    return rows[:, :middle], rows[:, middle:]
 
 
 def start_token(config: PretrainedConfig) -> int:
@@ -99,4 +105,4 @@ def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torc
             "method that needs none, such as synflow, ntk-sap, px, numerical or wanda-sp"
         )
     rows = rows.to(answer.logits.device)
-    return (answer.logits, rows) if kind == "seq2seq" else (answer.logits[:, :-1], rows[:, 1:])
+    return (answer.logits, halves(rows)[1]) if kind == "seq2seq" else (answer.logits[:, :-1], rows[:, 1:])

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TEXTS, Protocol, resumed
+from protocol import TEXTS, Protocol, bytes_held, resumed
 from torch import nn
 
 from gramian.adapters.families import blocks_of
@@ -137,15 +137,9 @@ def mlp_share(model: nn.Module) -> float:
 
 
 def activation_bytes(model: Any, prompt: torch.Tensor) -> int:
-    """Most memory that a prefill holds beside the weights, by torch's profiler."""
-    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
-        model(prompt, logits_to_keep=1)
-    held = most = 0
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+    """Most memory that a prefill holds beside the weights."""
+    with torch.no_grad():
+        return bytes_held(lambda: model(prompt, logits_to_keep=1))
 
 
 def main() -> None:
