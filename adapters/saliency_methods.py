@@ -54,7 +54,7 @@ def grasp(survey: Survey) -> Sequence[np.ndarray]:
 
 def llm_pruner(survey: Survey, *, order: int = 2) -> Sequence[np.ndarray]:
     """|g W - 1/2 F W^2|, the fall of the loss to second order with the mean squared gradient F for the Hessian's diagonal, or
-    to first order |g W| (Ma, Fang, Wang 2023, Eqs. (5) and (6), element-wise; TASP compares with order 2)."""
+    to first order |g W| (Ma, Fang, Wang 2023, element-wise importance, which TASP compares with at order 2)."""
     from gramian.adapters.saliency import taylor, value_of
 
     check(order=order)

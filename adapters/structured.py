@@ -180,6 +180,7 @@ def plan_removal(
         raise ValueError(
             f"no module is left by include={include!r}, exclude={exclude!r}: units leave through operators such as "
             f"{', '.join(list(parts)[:2])}, if there is more than one"
+            + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
         )
     check_weights(model, names, TopK(0.0))
     tolls = [bias_toll(model, menu, compensation) for menu in menus]

@@ -6,6 +6,8 @@
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
 block, so of attention only query heads with their slices of o_proj can leave.
 
+Methods of hidden units (`tasp`, `snip`, `llm-pruner`) leave attention whole, so all of the ratio leaves the MLPs.
+
 Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`).
 The number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
 
@@ -41,6 +43,9 @@ BASELINES = {
     "magnitude-l2": ("uniform",),
     "wanda-sp": ("uniform", "numerical"),
     "flap": ("uniform", "numerical"),
+    "tasp": ("uniform", "numerical"),
+    "snip": ("numerical",),
+    "llm-pruner": ("numerical",),
 }
 TIMES = 7  # repetitions of every timing, of which the median counts
 
