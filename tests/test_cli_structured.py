@@ -172,6 +172,8 @@ def test_the_plan_follows_the_work():
     assert planned(method="random").seconds["solvers"] < usual.seconds["solvers"]
     assert "joint relaxation" in planned(options={"score": "box"}).seconds and "joint relaxation" not in usual.seconds
     assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
+    tasp, random = planned(method="tasp"), planned(method="random")
+    assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
     assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)
