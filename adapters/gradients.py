@@ -108,7 +108,7 @@ class UnitSums:
         found = to_numpy(numbers.detach().double())
         if not np.isfinite(found).all():
             raise ValueError(f"{path}: its gradients hold NaN or Inf")
-        self.slices[path] = self.slices[path] + found
+        self.slices[path] += found
 
     def atoms(self) -> list[np.ndarray]:
         """For every module the sums over what leaves with each of its atoms."""

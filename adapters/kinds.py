@@ -1,9 +1,11 @@
 """Kinds of models by what they read of a window of tokens and what they say of it.
 
-causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
-seq2seq   its encoder reads the first half of the window, its decoder what of the second half comes before w_t, after a start
-          token, and predicts w_t: a window is a pair of texts, one after the other
-encoder   reads the whole window and predicts nothing: its output is the last hidden state
+    causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
+    seq2seq   its encoder reads the first half of the window, its decoder a start token and what of the second half comes before
+              w_t, and predicts w_t
+    encoder   reads the whole window and predicts nothing: its output is the last hidden state
+
+So for sequence-to-sequence models a window is a pair of texts, one after the other; of odd lengths the second is the longer.
 """
 
 from __future__ import annotations

@@ -133,10 +133,7 @@ def show(results: Mapping[str, Any]) -> None:
         for method in METHODS:
             found = [results[name] for seed in SEEDS if (name := f"{architecture} {method} {seed}") in results]
             if found:
-                figures = [[each[key] for each in found] for key in ("before", "after")]
-                shown = [
-                    f"{statistics.mean(each):.4f} +- {statistics.stdev(each) if len(each) > 1 else 0:.4f}" for each in figures
-                ]
+                shown = [spread([each[key] for each in found]) for key in ("before", "after")]
                 rows.append([architecture, method, f"{found[0]['parameters']:,}", *shown, str(len(found))])
     print(table(["model", "method", "parameters", "loss before", "fine-tuned", "seeds"], rows))
 

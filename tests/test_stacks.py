@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, BertConfig, BertForMa
 from gramian.adapters import load, perplexity, plan_structured, prune, prune_structured, save_structured, structured
 from gramian.adapters.embeddings import embed, mean_cosine
 from gramian.adapters.forecast import Rates
+from gramian.adapters.gradients import prediction_value
 from gramian.adapters.kinds import token_inputs
 from gramian.adapters.shrink import mask, shrink
 from gramian.adapters.stacks import blocks_in
@@ -143,6 +144,14 @@ def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
     shrink(one_stack, {each: list(range(40)) for each in channels(one_stack)[:2]})
     out = save_structured(one_stack, None, tmp_path / "one stack")  # one configuration states both stacks
     assert (out / WIDTHS).exists() == (name != "bert") and answer(load(out)[0]).equal(answer(one_stack))
+
+
+@pytest.mark.parametrize("length", [2, 11, 20])
+@pytest.mark.parametrize("name", ["t5", "gated t5"])
+def test_a_window_is_a_pair_of_texts(name, length):
+    model, window = stacked_model(name, torch.float64), WINDOWS[0, :length]
+    loss = model(input_ids=window[None, : length // 2], labels=window[None, length // 2 :]).loss
+    assert float(prediction_value(model, {}, window, "loss")) == pytest.approx(float(loss), rel=1e-9)
 
 
 def test_embeddings_are_means_of_last_hidden_states():
