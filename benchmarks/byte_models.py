@@ -24,7 +24,7 @@ def loss_of(model: Any, rows: torch.Tensor) -> torch.Tensor:
     """Nats per predicted byte: of all bytes but the first, or of the second half of a window given the first."""
     if kind_of(model.config) == "seq2seq":
         first, second = halves(rows)
-        return model(input_ids=first, labels=second).loss
+        return model(input_ids=first, labels=second.contiguous()).loss  # it reshapes them by a view
     return model(input_ids=rows, labels=rows, use_cache=False).loss
 
 
