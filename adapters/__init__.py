@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
     from gramian.adapters.checkpoint import load_model, save_model
+    from gramian.adapters.embeddings import embed, mean_cosine
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
     from gramian.adapters.families import FAMILIES, Family
     from gramian.adapters.forecast import Plan, plan
     from gramian.adapters.hooks import capture
     from gramian.adapters.layers import Layer
     from gramian.adapters.methods import METHODS
+    from gramian.adapters.ntk import KernelChange, kernel_change
     from gramian.adapters.pipeline import prune
     from gramian.adapters.problemfile import read_problem, write_problem
     from gramian.adapters.report import Report
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 HOMES = {  # where each name is; after a colon, what it is called there, if not the same
     "FAMILIES": "families",
     "Family": "families",
+    "KernelChange": "ntk",
     "Layer": "layers",
     "METHODS": "methods",
     "Perplexity": "evaluate",
@@ -46,9 +49,12 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "calibration_tokens": "calibration",
     "capture": "hooks",
     "count_parameters": "shrink",
+    "embed": "embeddings",
+    "kernel_change": "ntk",
     "load": "structured_checkpoint",
     "load_model": "checkpoint",
     "mask_model": "shrink:mask",
+    "mean_cosine": "embeddings",
     "paired_difference": "evaluate",
     "parts_of": "structure",
     "perplexity": "evaluate",
@@ -68,6 +74,7 @@ __all__ = [
     "FAMILIES",
     "METHODS",
     "Family",
+    "KernelChange",
     "Layer",
     "Perplexity",
     "Plan",
@@ -79,9 +86,12 @@ __all__ = [
     "calibration_tokens",
     "capture",
     "count_parameters",
+    "embed",
+    "kernel_change",
     "load",
     "load_model",
     "mask_model",
+    "mean_cosine",
     "paired_difference",
     "parts_of",
     "perplexity",

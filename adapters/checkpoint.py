@@ -1,4 +1,4 @@
-"""Load a causal language model, save it again.
+"""Load a language model or a text encoder, save it again.
 
 A checkpoint's weights have a storage dtype (often bfloat16), a loaded model a running dtype. On a CPU the model runs in
 float32, because half precision is slow and inexact there, but its weights are always numbers the storage dtype can
@@ -21,9 +21,10 @@ import huggingface_hub.utils.logging as hub_logging
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import write_json
+from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.widths import narrow_class, read_widths, unstated_widths, write_widths
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -35,7 +36,7 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 def load_model(
     source: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """A causal language model in eval mode without gradients, and its tokeniser (None where it has none).
+    """A model in eval mode without gradients, of the class that `kind_of` its configuration is, and its tokeniser, if any.
 
     `source` is a directory, a `.gguf` file, a hub id `org/name`, or `demo` (see `demo_model_path`). `dtype` is the
     storage dtype: `auto` is the checkpoint's own, for a GGUF file, which is dequantised, bfloat16. It is recorded in
@@ -65,7 +66,7 @@ def load_model(
         kind = OSError if isinstance(error, OSError) and not place.local else ValueError
         # the library's own hint to trust_remote_code comes after too many words
         hint = "; trust_remote_code=True allows its code to run" if "trust_remote_code" in str(error) else ""
-        raise kind(f"{source} cannot be loaded as a causal language model: {_one_line(error)}{hint}") from error
+        raise kind(f"{source} cannot be loaded as a language model: {_one_line(error)}{hint}") from error
     _settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model, tokenizer
@@ -208,15 +209,14 @@ def _load_weights(
     if place.gguf and hasattr(transformers, "GgufConfig"):  # else some architectures stay packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
-    factory: Any = narrow_class(config, widths) if widths else AutoModelForCausalLM
+    factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
     loaded: Any = factory.from_pretrained(
         place.name,
         config=config,
         dtype=running if storage else "auto",
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
-        # the library would only log what is missing and leave it random
-        ignore_mismatched_sizes=True,
+        ignore_mismatched_sizes=True,  # the library would only log what is missing and leave it random
         output_loading_info=True,
         **file,
     )
@@ -225,7 +225,7 @@ def _load_weights(
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
     if info["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
-    if widths and info["unexpected_keys"]:
+    if (widths or kind_of(config) == "encoder") and info["unexpected_keys"]:  # of an encoder: a head, which would be lost
         raise ValueError(f"weights of no module: {', '.join(sorted(info['unexpected_keys'])[:3])}")
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None

@@ -22,13 +22,16 @@ from gramian.adapters.calibration import (
     text_windows,
 )
 from gramian.adapters.checkpoint import check_output, load_model
+from gramian.adapters.embeddings import embed, mean_cosine
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
 from gramian.adapters.grammar import options_of, pattern_of
+from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.method_grammar import removal_of, removes_units
 from gramian.adapters.pipeline import check_weights, prune
 from gramian.adapters.report import Report, table, versions
+from gramian.adapters.stacks import STACKS
 from gramian.adapters.structured import plan_removal, prune_structured
 from gramian.adapters.structured_checkpoint import save_structured
 from gramian.adapters.structured_forecast import plan_structured
@@ -59,7 +62,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     check_result(asked.json)
     check_source(asked.calibration)
     check_text(asked.evaluate)
-    check_family(asked.model)
+    check_family(asked.model, structured=removes_units(asked))
     print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
@@ -159,17 +162,23 @@ def prune_and_save(
     pad: bool = False,
 ) -> dict[str, Any]:
     """Measure, prune, measure again, save, print. `how`: keywords of `prune`, or of `prune_structured` where they name a
-    structured method. pad: see `save_structured`. Returns the report that was saved."""
-    dense = None if read.judged is None else perplexity(model, read.judged)
+    structured method. Measured is perplexity, or of a model without one how far its embeddings move. pad: see
+    `save_structured`. Returns the report that was saved."""
+    kind = kind_of(model.config)
+    judge: Any = perplexity if kind == "causal" else embed
+    dense = None if read.judged is None else judge(model, read.judged)
     remove = prune_structured if how["method"] in STRUCTURED_METHODS else prune
     report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
     document: dict[str, Any] = {"model": str(source), **report.to_dict()}
     lines = [str(report)]
-    if dense is not None and read.judged is not None:
-        document["perplexity"], shown = compare(dense, perplexity(model, read.judged), read)
+    if dense is not None and kind == "causal":
+        document["perplexity"], shown = compare(dense, judge(model, read.judged), read)
+        lines.append(shown)
+    elif dense is not None:
+        document["embeddings"], shown = compare_embeddings(dense, judge(model, read.judged), read)
         lines.append(shown)
     saved = save_structured(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
-    loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
+    loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
     print("\n\n".join(lines))
     return document
@@ -192,6 +201,14 @@ def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[st
     shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
     where = f"on {count} windows of {length} tokens, {read.judged_source}"
     return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
+
+
+def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
+    """Mean cosine of the embeddings of held-out windows before and after, for the report and for people."""
+    assert read.judged is not None
+    cosine, (count, length) = mean_cosine(dense, pruned), read.judged.shape
+    figures = {"mean_cosine": cosine, "source": read.judged_source, "windows": count, "length": length}
+    return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.judged_source}"
 
 
 def judge_model(asked: argparse.Namespace) -> None:
@@ -235,8 +252,9 @@ def check_text(path: Path | None) -> None:
         raise FileNotFoundError(f"no text file {str(path)!r}")
 
 
-def check_family(source: str) -> None:
-    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row."""
+def check_family(source: str, structured: bool = False) -> None:
+    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row. structured: for
+    methods that remove units, which know more families."""
     path = Path(source).expanduser()
     if source == "demo" or path.is_file():  # a GGUF file takes as long to look into as to load
         return
@@ -244,4 +262,5 @@ def check_family(source: str) -> None:
         model_type = AutoConfig.from_pretrained(source).model_type
     except Exception:  # loading says what is wrong with it
         return
-    family_named(model_type)
+    if not (structured and model_type in STACKS):
+        family_named(model_type)

@@ -88,8 +88,8 @@ class _Head(NamedTuple):
         embedding = model.get_output_embeddings()
         if embedding is None or model.base_model is model:
             raise ValueError(
-                f"{type(model).__name__} has no language-model head, perplexity needs a causal language model "
-                "(AutoModelForCausalLM)"
+                f"{type(model).__name__} has no language-model head that predicts the next token, perplexity needs a causal "
+                "language model (AutoModelForCausalLM)"
             )
         return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
 

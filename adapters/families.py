@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["FAMILIES", "Family", "Structure", "blocks_of", "family_named", "family_of", "operator_names"]
+__all__ = [
+    "FAMILIES",
+    "GROUP",
+    "UNIT",
+    "Family",
+    "Structure",
+    "blocks_of",
+    "chosen_names",
+    "family_named",
+    "family_of",
+    "operator_names",
+]
 
 
 @dataclass(frozen=True)
@@ -135,11 +146,6 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
 def operator_names(model: nn.Module, include: str | None = None, exclude: str | None = None) -> list[str]:
     """Full module names of the operators to prune, in order: those that `include` finds (a regular expression, searched
     anywhere in the name; None is all) and `exclude` does not. ValueError on a bad expression or when nothing is left."""
-    try:
-        wanted = re.compile(include or "")
-        unwanted = None if exclude is None else re.compile(exclude)
-    except re.error as error:
-        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
     family = family_of(model)
     names = [
         f"{family.blocks}.{index}.{operator}"
@@ -147,6 +153,16 @@ def operator_names(model: nn.Module, include: str | None = None, exclude: str | 
         for stage in family.stages
         for operator in stage
     ]
+    return chosen_names(names, include, exclude)
+
+
+def chosen_names(names: list[str], include: str | None, exclude: str | None) -> list[str]:
+    """Those of the names that `include` finds and `exclude` does not; errors as above."""
+    try:
+        wanted = re.compile(include or "")
+        unwanted = None if exclude is None else re.compile(exclude)
+    except re.error as error:
+        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
     chosen = [name for name in names if wanted.search(name) and not (unwanted and unwanted.search(name))]
     if not chosen:
         raise ValueError(

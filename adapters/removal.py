@@ -1,10 +1,13 @@
-"""The two walks of structured pruning: scores of units on the dense model, then their removal, block by block."""
+"""The two walks of structured pruning: scores of units on the dense model, then their removal, block by block.
+
+Models that cannot be run block by block have one pass through the whole model for each walk instead, on its dense activations.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,7 +29,7 @@ from gramian.adapters.walk import BlockCall, inputs_of, run_block
 from gramian.solvers import MaskProblem, Moments, Quadratic, Support
 from gramian.solvers._xp import Array, namespace, to_numpy
 
-__all__ = ["Job", "remove_units", "score_units"]
+__all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,11 @@ class Job:
     dtype: torch.dtype
     advance: Callable[[], object]
 
+    @property
+    def gathers(self) -> bool:
+        """Whether moments of the dense model are needed to score units."""
+        return "inputs" in self.needs or self.allocation == "global"
+
     def layer(self, menu: Menu) -> Layer:
         return Layer(menu.name, self.model.get_submodule(menu.name))
 
@@ -59,50 +67,56 @@ class Job:
 # -- first walk: scores ------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """The first walk as far as it has come. evidence: what the method gathered, by module. removal: parameters to remove.
+    scored: of every module so far. problems: the modules' mask problems, where only their joint relaxation can say how much
+    leaves each."""
+
+    job: Job
+    menus: Sequence[Menu]
+    evidence: Sequence[Any]
+    removal: float
+    scored: list[Scored] = field(default_factory=list)
+    problems: list[MaskProblem] = field(default_factory=list)
+
+    def score(self, place: int, layer: Layer) -> None:
+        """Score the atoms of the next module, whose consumer's dense moments are those of `layer` if any are gathered."""
+        job, menu = self.job, self.menus[place]
+        problem = layer.problem() if job.gathers else None
+        subject = Subject(
+            position=place,
+            atoms=len(menu.atoms),
+            cost=menu.cost * menu.choices / len(menu.atoms),
+            keep=1 - self.removal / sum(each.choices * each.cost for each in self.menus),
+            magnitudes=partial(magnitudes, job.model, menu),
+            problem=problem,
+            mean=to_numpy(layer.moments.total) / layer.moments.tokens if job.gathers else None,
+            tokens=layer.moments.tokens,
+            damping=job.damping,
+            jointly=job.allocation == "global" and not menu.mixed,
+            evidence=self.evidence[place],
+        )
+        try:
+            self.scored.append(job.score(subject))
+        except ValueError as error:
+            raise ValueError(f"{menu.name}: {error}") from error
+        if problem is not None and job.allocation == "global" and self.scored[-1].relative is None:
+            self.problems.append(MaskProblem.from_problem(problem, groups=len(menu.atoms)))
+        job.advance()
+
+
 @torch.no_grad()
-def score_units(
-    job: Job,
-    menus: Sequence[Menu],
-    evidence: Sequence[Any],
-    calls: Sequence[BlockCall],
-    hidden: list[torch.Tensor],
-    removal: float,
-) -> tuple[list[Scored], list[MaskProblem]]:
-    """Scores of every module's atoms on the dense model, and the modules' mask problems where only their joint relaxation
-    can say how much leaves each. Without moments to gather no block is run."""
-    gathers = "inputs" in job.needs or job.allocation == "global"
-    keep = 1 - removal / sum(menu.choices * menu.cost for menu in menus)
-    scored: list[Scored] = []
-    problems: list[MaskProblem] = []
+def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch.Tensor]) -> None:
+    """Score every module's atoms on the dense model. Without moments to gather no block is run."""
+    job, menus = scoring.job, scoring.menus
     for (block, places), call in zip(job.by_block(menus), calls):
         layers = {place: job.layer(menus[place]) for place in places}
-        if gathers:
+        if job.gathers:
             receivers = {layer.module: partial(receive, layer) for layer in layers.values()}
             hidden = run_block(block, call, hidden, receivers)
         for place in places:
-            menu, layer = menus[place], layers.pop(place)
-            problem = layer.problem() if gathers else None
-            subject = Subject(
-                position=place,
-                atoms=len(menu.atoms),
-                cost=menu.cost * menu.choices / len(menu.atoms),
-                keep=keep,
-                magnitudes=partial(magnitudes, job.model, menu),
-                problem=problem,
-                mean=to_numpy(layer.moments.total) / layer.moments.tokens if gathers else None,
-                tokens=layer.moments.tokens,
-                damping=job.damping,
-                jointly=job.allocation == "global" and not menu.mixed,
-                evidence=evidence[place],
-            )
-            try:
-                scored.append(job.score(subject))
-            except ValueError as error:
-                raise ValueError(f"{menu.name}: {error}") from error
-            if problem is not None and job.allocation == "global" and scored[-1].relative is None:
-                problems.append(MaskProblem.from_problem(problem, groups=len(menu.atoms)))
-            job.advance()
-    return scored, problems
+            scoring.score(place, layers.pop(place))
 
 
 def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:

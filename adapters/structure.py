@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from gramian.adapters.families import FAMILIES, Structure, blocks_of, family_of
+from gramian.adapters.families import Structure
+from gramian.adapters.stacks import blocks_in, stacks_of
 
 __all__ = ["Part", "Side", "axis", "operator", "parts_of", "rearrange", "width"]
 
@@ -81,14 +82,11 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
     Widths are those of the tensors, so a model that has been shrunk is read as it is now. ValueError: a family whose row
     does not say where its units are (names those whose row does), or operators whose shapes do not fit together.
     """
-    family = family_of(model)
-    if not family.structures:
-        known = ", ".join(sorted(name for name, row in FAMILIES.items() if row.structures))
-        raise ValueError(f"the family row of {type(model).__name__} names no depth-2 modules; supported: {known}")
     parts: dict[str, Part] = {}
-    for index in range(len(blocks_of(model))):
-        for structure in family.structures:
-            part = read_part(model, f"{family.blocks}.{index}", structure)
+    structures = {stack.blocks: stack.structures for stack in stacks_of(model)}
+    for block in blocks_in(model):
+        for structure in structures[block.rpartition(".")[0]]:
+            part = read_part(model, block, structure)
             parts[part.name] = part
     return parts
 
@@ -157,6 +155,8 @@ def rearrange(model: nn.Module, part: Part, units: np.ndarray, groups: np.ndarra
     widths = {
         "intermediate_size": len(units),
         "num_heads": len(units),
+        "num_attention_heads": len(units),
+        "all_head_size": len(units) * part.size,
         "num_key_value_heads": len(groups),
         "num_key_value_groups": len(units) // len(groups),
         "split_size": len(units) * part.size,

@@ -18,15 +18,16 @@ from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
 from gramian.adapters.compensation import Compensation
 from gramian.adapters.evaluate import check_windows, eval_mode
-from gramian.adapters.families import blocks_of, operator_names
 from gramian.adapters.pipeline import check_weights
-from gramian.adapters.removal import Job, remove_units, score_units
+from gramian.adapters.removal import Job, Scoring, remove_units, score_units
 from gramian.adapters.shrink import count_parameters, shrink
+from gramian.adapters.stacks import blocks_in, consumer_names, walks_by_block
 from gramian.adapters.structure import operator, parts_of, width
 from gramian.adapters.structured_methods import ALLOCATIONS, HEADS, Heads, Survey, structured_method
 from gramian.adapters.structured_report import StructuredReport
 from gramian.adapters.units import Menu, menu_of
 from gramian.adapters.walk import batches_of, enter
+from gramian.adapters.whole import remove_units_at_once, score_units_at_once
 from gramian.solvers import TopK
 
 __all__ = ["DAMPING", "Removal", "plan_removal", "prune_structured"]
@@ -53,7 +54,7 @@ def prune_structured(
     exclude: str | None = None,
     progress: bool = True,
 ) -> StructuredReport:
-    """Remove attention heads and hidden channels from the blocks of a causal language model, in place, and report on each
+    """Remove attention heads and hidden channels from the blocks of a language model or encoder, in place, and report on each
     module f(x) = sum over units u of C_u h(P_u x).
 
     tokens: calibration windows (n, length), integer. ratio: of all parameters inside the blocks (norms included), this part
@@ -66,18 +67,20 @@ def prune_structured(
     (`global` with a relaxed mask keeps one matrix, units by units, of each module). The second removes them and, with
     compensate, makes up for it in the consumer, the method's way: in its other weights, by least squares on one support
     (Numerical Pruning, Section 3.4), or in its bias, by the mean of what is gone (FLAP). inputs, what the consumer is fitted
-    to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X. damping: d for
+    to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X, which is all that
+    models of several stacks and encoders have (`gramian.adapters.stacks`). damping: d for
     the ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut.
     Defaults of allocation, compensate and inputs are the method's.
 
-    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Raises
+    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Without
+    include, methods of hidden units (`tasp` and those it is compared with) leave attention whole. Raises
     ValueError before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the layer,
     for NaN or Inf in weights or activations.
     """
     started = time.perf_counter()
     recipe = structured_method(method)
     score = recipe.bind(options or {})
-    allocation, inputs = allocation or recipe.allocation, inputs or recipe.inputs
+    allocation, inputs = allocation or recipe.allocation, inputs_of_consumers(model, inputs, recipe.inputs)
     damping = DAMPING if damping is None else damping
     for name, value, known in (
         ("allocation", allocation, ALLOCATIONS), ("inputs", inputs, ("dense", "pruned")), ("heads", heads, HEADS)
@@ -102,12 +105,20 @@ def prune_structured(
             model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
             storage_dtype(model), bar.update,
         )  # fmt: skip
-        evidence = recipe.look(Survey(model, given.windows, menus), options or {})
-        hidden, calls = enter(model, batches)
-        scored, problems = score_units(job, menus, evidence, calls, hidden[:fitted], removal.amount)
-        choice = choose(menus, scored, problems, removal.amount, allocation, removal.tolls)
-        del problems  # their memory, before moments of the second walk
-        rows = remove_units(job, menus, scored, choice, calls, hidden)
+        evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
+        scoring, by_block = Scoring(job, menus, evidence, removal.amount), walks_by_block(model)
+        if by_block:
+            hidden, calls = enter(model, batches)
+            score_units(scoring, calls, hidden[:fitted])
+        else:
+            score_units_at_once(scoring, batches[:fitted])
+        scored = scoring.scored
+        choice = choose(menus, scored, scoring.problems, removal.amount, allocation, removal.tolls)
+        scoring.problems.clear()  # their memory, before moments of the second walk
+        if by_block:
+            rows = remove_units(job, menus, scored, choice, calls, hidden)
+        else:
+            rows = remove_units_at_once(job, menus, scored, choice, batches)
         shrink(model, choice.keep)
     settings: dict[str, Any] = {
         "method": method,
@@ -161,12 +172,15 @@ def plan_removal(
     compensation: Compensation = "none"
     if recipe.compensate if compensate is None else compensate:
         compensation = recipe.compensation
-    names = [name for name in operator_names(model, include, exclude) if name in parts]
+    names = consumer_names(model, parts, include, exclude)
+    if recipe.modules == "channels" and include is None:
+        names = [name for name in names if parts[name].structure.unit_size is None]
     menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
     if not menus:
         raise ValueError(
             f"no module is left by include={include!r}, exclude={exclude!r}: units leave through operators such as "
             f"{', '.join(list(parts)[:2])}, if there is more than one"
+            + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
         )
     check_weights(model, names, TopK(0.0))
     tolls = [bias_toll(model, menu, compensation) for menu in menus]
@@ -188,4 +202,16 @@ def bias_toll(model: nn.Module, menu: Menu, compensation: Compensation) -> int:
 
 def block_parameters(model: nn.Module) -> int:
     """Numbers in the parameters inside the blocks, whatever they hold."""
-    return sum(parameter.numel() for parameter in blocks_of(model).parameters())
+    return sum(parameter.numel() for block in blocks_in(model).values() for parameter in block.parameters())
+
+
+def inputs_of_consumers(model: nn.Module, asked: str | None, usual: str) -> str:
+    """What consumers are fitted to: as asked for, else as the method does where the model allows it."""
+    if walks_by_block(model):
+        return asked or usual
+    if asked not in (None, "dense"):
+        raise ValueError(
+            f"inputs={asked!r} needs a model that runs block by block; {type(model).__name__} is pruned on activations of "
+            "the dense model: inputs='dense'"
+        )
+    return "dense"

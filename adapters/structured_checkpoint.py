@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.checkpoint import check_output, load_model, save_model
-from gramian.adapters.families import family_of
+from gramian.adapters.stacks import kinds_of
 from gramian.adapters.structure import Part, parts_of, rearrange
 from gramian.adapters.widths import state_widths, stock_parts, unstated_widths
 
@@ -63,9 +63,7 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
-    parts = parts_of(twin)
-    for structure in family_of(twin).structures:
-        kind = {name: part for name, part in parts.items() if part.structure == structure}
+    for kind in kinds_of(parts_of(twin).values()):
         wide = common(twin, kind)
         for name, part in kind.items():
             rearrange(twin, part, *part.resized(wide[name].units, wide[name].groups))

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from gramian.adapters.families import blocks_of
 from gramian.adapters.forecast import PASSES, Plan, PlannedOperator, Rates, peak_memory
+from gramian.adapters.kinds import kind_of
+from gramian.adapters.stacks import blocks_in, walks_by_block
 from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured import plan_removal
+from gramian.adapters.structured import inputs_of_consumers, plan_removal
 from gramian.adapters.structured_methods import Heads, structured_method
 from gramian.adapters.units import Menu
 from gramian.adapters.walk import TOKENS_PER_BATCH
@@ -19,6 +20,12 @@ __all__ = ["plan_structured"]
 
 STEP = 1.2e-3  # seconds in which the compensated score removes one unit, besides its products
 PRODUCTS = {"compensated": 25, "box": 25, "newton": 8}  # of two matrices of the Gram's size that a score takes
+# Passes through the model, forward ones as the unit, that a method's scores take for every window (a backward pass is two), and
+# arrays of all its weights beside them, in float32.
+GRADIENTS = {
+    "tasp": (3, 0), "snip": (3, 1), "llm-pruner": (3, 2), "grasp": (9, 2), "ntk-sap": (6, 2), "synflow": (0, 4), "px": (2, 6),
+}  # fmt: skip
+PER_BLOCK = 34  # numbers that a block keeps for the backward pass, for every token and entry of its input
 WORKING = (8, 10)  # arrays of the Gram's size and of the weight's beside a problem, float64, scoring or compensating
 
 
@@ -46,7 +53,7 @@ def plan_structured(
     removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
     chosen = {**recipe.defaults, **(options or {})}
     score = str(chosen["score"]) if "score" in chosen else method
-    allocation, inputs = allocation or recipe.allocation, inputs or recipe.inputs
+    allocation, inputs = allocation or recipe.allocation, inputs_of_consumers(model, inputs, recipe.inputs)
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {menu.name: consumer_shape(model, menu.name) for menu in removal.menus}
@@ -58,10 +65,11 @@ def plan_structured(
     corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
     gathers = "inputs" in recipe.needs or allocation == "global"
     relaxing = allocation == "global" and score != "compensated"
-    blocks, length = blocks_of(model), windows[1]
+    blocks, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
     squares = sum(p**2 for _, p in shapes.values())
-    block_squares = squares / len({menu.part.block for menu in removal.menus})
+    together = "one block" if by_block else "all modules"
+    squares_together = squares / len({menu.part.block for menu in removal.menus}) if by_block else squares
     widest = max(p for _, p in shapes.values())
     hidden_width = model.get_input_embeddings().embedding_dim
     vocabulary = model.config.get_text_config().vocab_size
@@ -70,20 +78,26 @@ def plan_structured(
     kept_widths = sum(part.units * part.size for part in parts_of(model).values()) / len(blocks)
     parts = 1 + bool(heldout)
     pruning = {
-        "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each,
+        "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each if by_block else 0,
         "operator inputs kept for the correction": int(tokens * kept_widths * bytes_each) if corrected else 0,
-        "moments of one block, float64": parts * 8 * (3 * widest**2 if corrected else int(block_squares)),
+        f"moments of {together}, float64": parts * 8 * (3 * widest**2 if corrected else int(squares_together)),
         "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
-    memory = peak_memory(model, pruning, length if judged else 0)
+    passes, copies = GRADIENTS.get(method, (0, 0))
+    block_weights = sum(each.numel() for block in blocks for each in block.parameters())
+    if method in GRADIENTS:
+        activations = 4 * length * (PER_BLOCK * hidden_width * len(blocks) + 3 * vocabulary)
+        gradients = {"gradients and activations of one window": activations + 4 * copies * block_weights}
+        pruning = max(pruning, gradients, key=lambda held: sum(held.values()))
+    memory = peak_memory(model, pruning, length if judged and kind_of(model.config) == "causal" else 0)
 
-    block_weights = sum(each.numel() for each in blocks.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
-    passes = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
+    walked = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
     seconds = {
-        "forward passes": forward * passes / rates.single,
+        "forward passes": forward * walked / rates.single,
+        **({"gradients": (forward + 2 * hidden_width * vocabulary) * fitted * passes / rates.single} if passes else {}),
         # a product A^T A takes half the operations of a general one
         "moments": squares * (fitted * gathers + tokens * (4 if corrected else 1)) / rates.double,
         "solvers": sum(each.seconds for each in operators),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gramian.adapters import saliency_methods as saliency
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
@@ -45,11 +46,13 @@ SCORES = ("compensated", "box", "newton")
 @dataclass(frozen=True, eq=False)
 class Survey:
     """The dense model before anything is scored, for methods that have to look at more than a module's inputs. windows:
-    calibration tokens (n, length). menus: what can leave, in order, each with its `Part` and the atoms to be scored."""
+    calibration tokens (n, length). menus: what can leave, in order, each with its `Part` and the atoms to be scored. progress:
+    whether long work shows a bar."""
 
     model: nn.Module
     windows: torch.Tensor
     menus: Sequence[Menu]
+    progress: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,17 +173,25 @@ def flap(module: Subject) -> Scored:
     return Scored(module.per_atom(standard) * module.atoms / len(standard))
 
 
+def gathered(module: Subject) -> Scored:
+    """The scores that the method gathered."""
+    return Scored(module.evidence)
+
+
 @dataclass(frozen=True)
 class StructuredMethod:
     """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
     consumers of the dense model. gather(survey, **options) -> one piece of evidence per menu: what else it needs, gathered
-    before any module is scored. compensation: what makes up for removed units: `weights`, the consumer's other weights are
-    solved for anew; `bias`, the mean of what was removed goes into the consumer's bias. The rest are defaults of
-    `prune_structured`."""
+    before any module is scored. check(**options): ValueError for options that gather would refuse. modules: `channels` where
+    the method leaves attention whole unless told which modules to prune. compensation: what makes up for removed units:
+    `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
+    bias. The rest are defaults of `prune_structured`."""
 
     score: Callable[..., Scored]
     needs: frozenset[str] = frozenset({"inputs"})
     gather: Callable[..., Sequence[Any]] | None = None
+    check: Callable[..., None] | None = None
+    modules: Literal["all", "channels"] = "all"
     compensation: Literal["weights", "bias"] = "weights"
     compensate: bool = False
     allocation: str = "uniform"
@@ -197,7 +208,9 @@ class StructuredMethod:
         for name in options:
             if name not in self.defaults:
                 known = ", ".join(self.defaults) or "none"
-                raise ValueError(f"{self.score.__name__} has no option {name!r}; it has {known}")
+                raise ValueError(f"{(self.gather or self.score).__name__} has no option {name!r}; it has {known}")
+        if self.check is not None:
+            self.check(**{name: value for name, value in options.items() if name in keywords(self.check)})
         own = {name: value for name, value in options.items() if name in keywords(self.score)}
         if self.gather is None:
             probe = Quadratic(np.eye(2), np.ones((1, 2)))
@@ -228,7 +241,16 @@ STRUCTURED_METHODS: dict[str, StructuredMethod] = {
     "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
     "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
     "random": StructuredMethod(random, needs=frozenset()),
-}
+    **{
+        name: StructuredMethod(
+            gathered, frozenset(), gather, saliency.check, modules="channels", allocation="numerical"
+        )
+        for name, gather in (
+            ("tasp", saliency.tasp), ("snip", saliency.snip), ("grasp", saliency.grasp), ("synflow", saliency.synflow),
+            ("ntk-sap", saliency.ntk_sap), ("px", saliency.px), ("llm-pruner", saliency.llm_pruner),
+        )
+    },
+}  # fmt: skip
 
 
 def structured_method(name: str) -> StructuredMethod:

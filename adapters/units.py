@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from gramian.adapters.structured_methods import Heads
 from gramian.solvers import MaskProblem
 from gramian.solvers._xp import device, namespace, to_numpy
 
-__all__ = ["Menu", "magnitudes", "menu_of"]
+__all__ = ["Menu", "atom_sums", "magnitudes", "menu_of", "owners"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +96,32 @@ def slice_size(model: nn.Module, name: str, side: Side) -> int:
 
 def magnitudes(model: nn.Module, menu: Menu, power: int) -> np.ndarray:
     """sum |w|^power over all weights that leave with an atom, producers' and consumer's, for every atom (a,)."""
-    sums: dict[str, np.ndarray] = {}
+
+    def sums(name: str, side: Side) -> np.ndarray:
+        module = operator(model, name)
+        weight = module.weight.detach().double().abs() ** power
+        return to_numpy(weight.sum(dim=1 - axis(module, side)))
+
+    return atom_sums(menu, sums)
+
+
+def atom_sums(menu: Menu, values: Callable[[str, Side], np.ndarray]) -> np.ndarray:
+    """Sums over what leaves with each atom, (a,), of values(name, side): one number for every output or every input of an
+    operator."""
     totals = np.zeros(len(menu.atoms))
-    for place, units in enumerate(menu.atoms):
-        for name, side, places in slabs_of(menu.part, units, menu.even):
-            if name not in sums:
-                module = operator(model, name)
-                weight = module.weight.detach().double().abs() ** power
-                sums[name] = to_numpy(weight.sum(dim=1 - axis(module, side)))
-            totals[place] += sums[name][places].sum()
+    for name, side, atoms in owners(menu):
+        leaving = atoms >= 0
+        totals += np.bincount(atoms[leaving], weights=values(name, side)[leaving], minlength=len(totals))
     return totals
+
+
+def owners(menu: Menu) -> Iterator[tuple[str, Side, np.ndarray]]:
+    """Full name and side of every operator of a module, and the atom that each of its outputs or inputs leaves with, -1 for
+    none: of an even menu keys and values stay."""
+    part = menu.part
+    of_units = np.repeat(np.arange(len(menu.atoms)), menu.atoms.shape[1])
+    of_groups = np.full(part.groups, -1) if menu.even else of_units[:: part.members]
+    for path, levels in part.structure.producers:
+        sections = [np.repeat(of_units if level == "unit" else of_groups, part.size) for level in levels]
+        yield f"{part.block}.{path}", "outputs", np.concatenate(sections)
+    yield part.name, "inputs", np.repeat(of_units, part.size)

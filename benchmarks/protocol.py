@@ -61,6 +61,18 @@ class Protocol:
         return values
 
 
+def bytes_held(work: Callable[[], object]) -> int:
+    """Most memory that work holds at a time beside what is there when it begins, by torch's profiler."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    held = most = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
 def resumed(
     cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:

@@ -6,6 +6,8 @@
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
 block, so of attention only query heads with their slices of o_proj can leave.
 
+Methods of hidden units (`tasp`, `snip`, `llm-pruner`) leave attention whole, so all of the ratio leaves the MLPs.
+
 Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`).
 The number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
 
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TEXTS, Protocol, resumed
+from protocol import TEXTS, Protocol, bytes_held, resumed
 from torch import nn
 
 from gramian.adapters.families import blocks_of
@@ -41,6 +43,9 @@ BASELINES = {
     "magnitude-l2": ("uniform",),
     "wanda-sp": ("uniform", "numerical"),
     "flap": ("uniform", "numerical"),
+    "tasp": ("uniform", "numerical"),
+    "snip": ("numerical",),
+    "llm-pruner": ("numerical",),
 }
 TIMES = 7  # repetitions of every timing, of which the median counts
 
@@ -137,15 +142,9 @@ def mlp_share(model: nn.Module) -> float:
 
 
 def activation_bytes(model: Any, prompt: torch.Tensor) -> int:
-    """Most memory that a prefill holds beside the weights, by torch's profiler."""
-    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
-        model(prompt, logits_to_keep=1)
-    held = most = 0
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+    """Most memory that a prefill holds beside the weights."""
+    with torch.no_grad():
+        return bytes_held(lambda: model(prompt, logits_to_keep=1))
 
 
 def main() -> None:

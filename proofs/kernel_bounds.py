@@ -13,6 +13,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from gramian.adapters.ntk_bounds import linear_bound, smooth_bound
 from gramian.proofs.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.grids import NONZERO, grids
 from gramian.proofs.rational import exact
@@ -140,7 +141,7 @@ T5 = Claim(
             "|Theta~ - Theta| <= eps / c, eps the saliency at x",
             prunings(inner=(RELU, GELU, TANH), values=NONZERO),
             bounds_the_change_of_the_kernel,
-            lambda case: case.pruned_saliency(case.x) / case.smallest,
+            lambda case: linear_bound(case.pruned_saliency(case.x), case.smallest),
             {
                 "saliency at z": lambda case: case.pruned_saliency(case.z) / case.smallest,
                 "eps without c": lambda case: case.pruned_saliency(case.x),
@@ -195,7 +196,7 @@ T6 = Claim(
             "|Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)]",
             soft_heads(),
             bounds_behind_a_smooth_head,
-            lambda b: b.eps * (1 / b.c + b.curvature * b.kept / (2 * b.slope)),
+            lambda b: smooth_bound(b.eps, b.c, b.slope, b.curvature, b.kept),
             {
                 "the first term": lambda b: b.eps / b.c,
                 "a constant for 1 / |phi'|": lambda b: b.eps * (1 / b.c + b.curvature * b.kept / 2),

@@ -72,7 +72,7 @@ NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
         (rewrite(lambda held: held[NORM].fill_(float("nan"))), ValueError, f"parameter {NORM} holds NaN"),
         (rewrite(lambda held: held[UP].view(-1)[5].fill_(float("inf"))), ValueError, f"{UP} holds NaN or Inf"),
         (configure(model_type="nonsense"), ValueError, "nonsense"),
-        (configure(model_type="vit"), ValueError, "cannot be loaded as a causal language model"),
+        (configure(model_type="vit"), ValueError, "cannot be loaded as a language model"),
         (configure(quantization_config={"quant_method": "gptq", "bits": 4}), ValueError, "quantised"),
         (
             configure(model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}),

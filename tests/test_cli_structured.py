@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fixture  # noqa: F401
-from tiny import tiny_model
+from stacked_models import stacked_model
+from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
@@ -77,7 +78,8 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
     for method in STRUCTURED_METHODS:
         assert prune(model, "--dry-run", "--method", method) == 0
         printed = capsys.readouterr().out
-        assert "model.layers.0.self_attn.o_proj" in printed and "memory" in printed
+        assert ("model.layers.0.self_attn.o_proj" in printed) == (STRUCTURED_METHODS[method].modules == "all")
+        assert "model.layers.0.mlp.down_proj" in printed and "memory" in printed
     assert [path.name for path in Path().iterdir()] == ["text.txt"]
 
 
@@ -106,6 +108,8 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "numerical", "--option", "score"], "'score' is not NAME=VALUE"),
         (["--method", "numerical", "--option", "score=best"], "--option: score must be one of compensated, box, newton"),
         (["--method", "numerical", "--option", "steps=3"], "--option: numerical has no option 'steps'"),
+        (["--method", "tasp", "--option", "output=loss of labels"], "--option: output must be one of logit, logprob, loss"),
+        (["--method", "llm-pruner", "--option", "order=3"], "--option: order must be 1 or 2 but is 3"),
         (["--method", "random", "--option", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
         (["--method", "numerical", "--allocation", "fair"], "invalid choice"),
         (["--method", "numeric"], "invalid choice"),
@@ -116,6 +120,20 @@ def test_bad_usage(options, message, model, text, capsys):
     printed = capsys.readouterr().err
     assert re.search(message, printed) and "Traceback" not in printed
     assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize(("name", "method"), [("gated t5", "tasp"), ("bert", "wanda-sp"), ("t5", "numerical")])
+def test_models_without_perplexity_tell_how_far_embeddings_move(name, method, text, capsys):
+    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    assert prune("model", "--out", "small", "--method", method, "--ratio", "0.1", "--pad") == 0
+    printed = capsys.readouterr().out
+    loader = "AutoModel" if name == "bert" else "AutoModelForSeq2SeqLM"
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert f"{report['embeddings']['mean_cosine']:.4f}" in printed and f"{loader}.from_pretrained('small')" in printed
+    assert 0 < report["embeddings"]["mean_cosine"] <= 1 and report["embeddings"]["windows"] == 2 and "perplexity" not in report
+    told = failure(capsys, "perplexity", "small", "--text", text, "--length", "16")
+    assert "perplexity needs a causal language model" in told
+    assert "no family row" in failure(capsys, "prune", "model", "--out", "sparse", *FAST, "--calibration", text)
 
 
 def test_problem_files_know_no_units(capsys):
@@ -154,6 +172,8 @@ def test_the_plan_follows_the_work():
     assert planned(method="random").seconds["solvers"] < usual.seconds["solvers"]
     assert "joint relaxation" in planned(options={"score": "box"}).seconds and "joint relaxation" not in usual.seconds
     assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
+    tasp, random = planned(method="tasp"), planned(method="random")
+    assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
     assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)

@@ -221,6 +221,8 @@ def test_compensated_prices_are_rises_of_the_refitted_error(atoms):
 
 def test_dead_modules_score():
     for name, method in STRUCTURED_METHODS.items():
+        if method.gather is not None:  # then the evidence is the score
+            continue
         for inputs, weight in ((np.zeros((5, 4)), np.ones((2, 4))), (np.ones((5, 4)), np.zeros((2, 4)))):
             one = method.bind({})(subject(inputs, weight, 4))
             assert one.scores is not None and np.isfinite(one.scores).all(), name

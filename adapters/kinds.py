@@ -1,0 +1,110 @@
+"""Kinds of models by what they read of a window of tokens and what they say of it.
+
+    causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
+    seq2seq   its encoder reads the first half of the window, its decoder a start token and what of the second half comes before
+              w_t, and predicts w_t
+    encoder   reads the whole window and predicts nothing: its output is the last hidden state
+
+So for sequence-to-sequence models a window is a pair of texts, one after the other; of odd lengths the second is the longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+)
+
+__all__ = [
+    "AUTO_CLASSES",
+    "Kind",
+    "embedded_inputs",
+    "halves",
+    "kind_of",
+    "outputs_of",
+    "predictions",
+    "stock_class",
+    "token_inputs",
+]
+
+Kind = Literal["causal", "seq2seq", "encoder"]
+AUTO_CLASSES: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": AutoModel}
+MAPPINGS: dict[Kind, Any] = {
+    "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
+    "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    "encoder": MODEL_MAPPING,
+}
+ENCODERS = ("bert",)
+
+
+def kind_of(config: PretrainedConfig) -> Kind:
+    """By the configuration alone; what is neither of the other two is a causal language model."""
+    if getattr(config, "is_encoder_decoder", False):
+        return "seq2seq"
+    return "encoder" if config.model_type in ENCODERS and not getattr(config, "is_decoder", False) else "causal"
+
+
+def stock_class(config: PretrainedConfig) -> Any:
+    """The library's class for models of this kind and configuration."""
+    return MAPPINGS[kind_of(config)][type(config)]
+
+
+def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
+    """Keywords with which a model reads windows (n, length)."""
+    rows = rows.to(next(model.parameters()).device)
+    kind = kind_of(model.config)  # type: ignore[arg-type]
+    if kind == "encoder":
+        return {"input_ids": rows}
+    if kind == "causal":
+        return {"input_ids": rows, "use_cache": False}
+    first, second = halves(rows)
+    start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
+    return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
+
+
+def halves(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the encoder reads of windows, and what the decoder predicts, at least a token each."""
+    middle = rows.shape[1] // 2
+    return rows[:, :middle], rows[:, middle:]
+
+
+def start_token(config: PretrainedConfig) -> int:
+    """What a decoder reads first: by the configuration, else the padding token, as T5 has it."""
+    for token in (getattr(config, "decoder_start_token_id", None), config.pad_token_id):
+        if token is not None:
+            return int(token)
+    raise ValueError(f"{config.model_type} states neither decoder_start_token_id nor pad_token_id: set one there")
+
+
+def embedded_inputs(model: nn.Module, values: torch.Tensor) -> dict[str, Any]:
+    """Keywords with which a model reads vectors (n, length, width) in place of token embeddings."""
+    kind = kind_of(model.config)  # type: ignore[arg-type]
+    if kind == "encoder":
+        return {"inputs_embeds": values}
+    decoder = {"decoder_inputs_embeds": values} if kind == "seq2seq" else {}
+    return {"inputs_embeds": values, **decoder, "use_cache": False}
+
+
+def outputs_of(answer: Any) -> torch.Tensor:
+    """Logits (n, length, vocabulary), or the last hidden states (n, length, width) of a model without a head."""
+    logits = getattr(answer, "logits", None)
+    return answer.last_hidden_state if logits is None else logits
+
+
+def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (n, t, vocabulary) and the tokens (n, t) of the windows that they are for. ValueError for a model that predicts
+    no tokens."""
+    kind = kind_of(model.config)  # type: ignore[arg-type]
+    if kind == "encoder" or getattr(answer, "logits", None) is None:
+        raise ValueError(
+            f"{type(model).__name__} predicts no tokens, so there is neither an observed token's logit nor a loss: choose a "
+            "method that needs none, such as synflow, ntk-sap, px, numerical or wanda-sp"
+        )
+    rows = rows.to(answer.logits.device)
+    return (answer.logits, halves(rows)[1]) if kind == "seq2seq" else (answer.logits[:, :-1], rows[:, 1:])

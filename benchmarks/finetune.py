@@ -1,0 +1,216 @@
+"""Fine-tuning after half of the hidden units have left: what it costs, and what it reaches (TASP, Tables 1 and 2).
+
+    python benchmarks/finetune.py --text FOLDER [--cells REGEX] [--steps N] [--out FILE.json] [--speed]
+
+Models of four architectures over bytes are trained on wikitext2.valid.txt in FOLDER, for seconds. Then half of the hidden units
+of their feed-forward modules leave, by one ranking over all modules, and the smaller model is fine-tuned on the first four
+fifths of ptb.test.txt; its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a
+window from the first. Three seeds draw weights and batches; the table shows mean and standard deviation over them.
+
+--speed measures seconds a step, parameters and memory of fine-tuning, of the dense model, of one with as many weights masked
+(kept at zero after every step, which is what unstructured pruning comes to), and of the smaller one, side by side, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from byte_models import BATCH, held_loss, step, train, windows_of
+from protocol import bytes_held, resumed
+from transformers import AutoConfig
+
+from gramian.adapters.kinds import stock_class
+from gramian.adapters.report import table, versions
+from gramian.adapters.structure import Part, operator, parts_of
+from gramian.adapters.structured import block_parameters, prune_structured
+from gramian.adapters.units import menu_of
+
+LENGTH, SEEDS, TIMES = 128, (0, 1, 2), 7
+NO_SPECIAL = {"vocab_size": 256, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 128, "n_inner": 512, "n_layer": 4, "n_head": 4, "n_positions": LENGTH, **NO_SPECIAL},
+    "opt": {
+        "hidden_size": 128, "word_embed_proj_dim": 128, "ffn_dim": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "max_position_embeddings": LENGTH, **NO_SPECIAL,
+    },
+    "llama": {
+        "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "max_position_embeddings": LENGTH, **NO_SPECIAL,
+    },
+    "t5": {
+        "d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0,
+        "vocab_size": 256, "eos_token_id": None,
+    },
+}  # fmt: skip
+METHODS = ("dense", "tasp", "snip", "magnitude-l2", "random")
+HALF = 0.5
+
+
+def fresh(architecture: str, seed: int) -> Any:
+    """A model with random weights, drawn by the seed, which batches go on from."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    return stock_class(config)(config)
+
+
+def channels_of(model: Any) -> list[Part]:
+    """The feed-forward modules."""
+    return [part for part in parts_of(model).values() if part.structure.unit_size is None]
+
+
+def halved(model: Any, windows: torch.Tensor, method: str) -> Any:
+    """The model without half of its hidden units, which one ranking over all modules chose."""
+    channels = channels_of(model)
+    inside = sum(part.units * menu_of(model, part).cost for part in channels)
+    include = "|".join(f"^{part.name}$" for part in channels)
+    smaller, ratio = copy.deepcopy(model), HALF * inside / block_parameters(model)
+    prune_structured(
+        smaller, windows, method=method, ratio=ratio, allocation="numerical", compensate=False, include=include, progress=False
+    )
+    return smaller
+
+
+class Texts:
+    """Windows to train on, to fine-tune on, and to judge."""
+
+    def __init__(self, folder: Path) -> None:
+        self.first = windows_of((folder / "wikitext2.valid.txt").read_text(encoding="utf-8"), LENGTH)
+        task = windows_of((folder / "ptb.test.txt").read_text(encoding="utf-8"), LENGTH)
+        count = len(task) * 4 // 5
+        self.tuned, self.judged = task[:count], task[count:]
+
+
+def cells(steps: int) -> dict[str, dict[str, Any]]:
+    """Name -> what is run."""
+    return {
+        f"{architecture} {method} {seed}": {"architecture": architecture, "method": method, "seed": seed, "steps": steps}
+        for architecture in ARCHITECTURES
+        for seed in SEEDS
+        for method in METHODS
+    }
+
+
+def runner(texts: Texts) -> Any:
+    @cache
+    def trained(architecture: str, seed: int, steps: int) -> Any:
+        model = fresh(architecture, seed)
+        train(model, texts.first, steps)
+        return model
+
+    def run(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+        model = trained(cell["architecture"], cell["seed"], cell["steps"])
+        calibration = texts.tuned[: 4 * BATCH]
+        tuned = copy.deepcopy(model) if cell["method"] == "dense" else halved(model, calibration, cell["method"])
+        parameters = sum(each.numel() for each in tuned.parameters())
+        before = held_loss(tuned, texts.judged)
+        torch.manual_seed(1000 + cell["seed"])
+        started = time.perf_counter()
+        train(tuned, texts.tuned, cell["steps"], rate=1e-3)
+        seconds = (time.perf_counter() - started) / cell["steps"]
+        return {"parameters": parameters, "before": before, "after": held_loss(tuned, texts.judged), "step_seconds": seconds}
+
+    return run
+
+
+def spread(figures: list[float]) -> str:
+    """Mean and standard deviation, where there are two or more."""
+    deviation = f" +- {statistics.stdev(figures):.4f}" if len(figures) > 1 else ""
+    return f"{statistics.mean(figures):.4f}{deviation}"
+
+
+def show(results: Mapping[str, Any]) -> None:
+    rows = []
+    for architecture in ARCHITECTURES:
+        for method in METHODS:
+            found = [results[name] for seed in SEEDS if (name := f"{architecture} {method} {seed}") in results]
+            if found:
+                shown = [spread([each[key] for each in found]) for key in ("before", "after")]
+                rows.append([architecture, method, f"{found[0]['parameters']:,}", *shown, str(len(found))])
+    print(table(["model", "method", "parameters", "loss before", "fine-tuned", "seeds"], rows))
+
+
+class Masked:
+    """A model whose smallest feed-forward weights, half of them, are kept at zero."""
+
+    def __init__(self, model: Any) -> None:
+        names = {f"{part.block}.{path}" for part in channels_of(model) for path, _ in part.structure.producers}
+        self.weights = [operator(model, name).weight for name in sorted(names | {part.name for part in channels_of(model)})]
+        self.masks = [weight.detach().abs() > weight.detach().abs().median() for weight in self.weights]
+
+    def apply(self) -> None:
+        with torch.no_grad():
+            for weight, mask in zip(self.weights, self.masks):
+                weight.mul_(mask)
+
+
+def speed(texts: Texts) -> list[dict[str, Any]]:
+    """Every architecture at its size, AdamW, batches of `BATCH` windows; medians over turns."""
+    rows = []
+    for architecture in ARCHITECTURES:
+        dense = fresh(architecture, 0).eval()
+        models = {"dense": dense, "masked": copy.deepcopy(dense), "pruned": halved(dense, texts.tuned[:BATCH], "magnitude-l2")}
+        masked = Masked(models["masked"])
+        optimisers = {name: torch.optim.AdamW(model.train().parameters(), lr=1e-3) for name, model in models.items()}
+        batch = texts.tuned[:BATCH]
+
+        def work(name: str, models=models, optimisers=optimisers, masked=masked, batch=batch) -> None:
+            step(models[name], batch, optimisers[name])
+            if name == "masked":
+                masked.apply()
+
+        seconds: dict[str, list[float]] = {name: [] for name in models}
+        for turn in range(TIMES + 1):
+            for name in models:
+                started = time.perf_counter()
+                work(name)
+                if turn:  # the first warms up, and makes the optimiser's moments
+                    seconds[name].append(time.perf_counter() - started)
+        for name, model in models.items():
+            parameters = sum(each.numel() for each in model.parameters())
+            held = bytes_held(lambda name=name: work(name))  # type: ignore[misc]
+            rows.append(
+                {
+                    "model": f"{architecture} {name}",
+                    "parameters": parameters,
+                    "step_seconds": statistics.median(seconds[name]),
+                    "bytes": 3 * 4 * parameters + held,  # weights, and the two moments of AdamW, beside what a step holds
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches, such as 't5 tasp'")
+    parser.add_argument(
+        "--steps", type=int, default=300, metavar="N", help="of training, and of fine-tuning (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
+    parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")
+    arguments = parser.parse_args()
+    texts = Texts(arguments.text)
+    if not arguments.speed:
+        show(resumed(cells(arguments.steps), arguments.cells, arguments.out, runner(texts)))
+        return
+    rows = speed(texts)
+    path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
+    path.write_text(json.dumps({"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows}, indent=1))
+    shown = [
+        [row["model"], f"{row['parameters']:,}", f"{1000 * row['step_seconds']:.0f}", f"{row['bytes'] / 1e6:.0f}"]
+        for row in rows
+    ]
+    print(table(["model", "parameters", "ms a step", "MB"], shown))
+
+
+if __name__ == "__main__":
+    main()

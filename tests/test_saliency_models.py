@@ -1,0 +1,99 @@
+"""What saliency methods leave of a model, what they remove from it, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from saliency_by_hand import scores
+from structured_models import exact, pruned
+from tiny import names_of, tiny_model
+
+from gramian.adapters.gradients import UnitSums
+from gramian.adapters.structure import parts_of
+from gramian.adapters.structured_methods import STRUCTURED_METHODS
+
+METHODS = ("tasp", "snip", "grasp", "synflow", "ntk-sap", "px", "llm-pruner")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_is_left_behind(name, monkeypatch):
+    model = tiny_model("llama").train()
+    before = {name: (each, each.clone(), each.requires_grad) for name, each in model.named_parameters()}
+    mine = torch.ones_like(model.model.layers[0].mlp.up_proj.weight)
+    model.model.layers[0].mlp.up_proj.weight.grad = mine
+    one, two = scores(name, model), scores(name, model)
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+    monkeypatch.setattr(UnitSums, "add", lambda *_: (_ for _ in ()).throw(RuntimeError("stop")))
+    with pytest.raises(RuntimeError, match="stop"):
+        scores(name, model)
+    for key, parameter in model.named_parameters():
+        kept, value, required = before[key]
+        assert parameter is kept and parameter.equal(value) and parameter.requires_grad == required
+        assert parameter.grad is (mine if "layers.0.mlp.up_proj" in key else None)
+        assert not parameter._backward_hooks and not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_dead_and_duplicate_units(name):
+    model = tiny_model("llama")
+    for block in model.model.layers:
+        with torch.no_grad():
+            block.mlp.down_proj.weight[:, :3] = 0
+            for weight in (block.mlp.up_proj.weight, block.mlp.gate_proj.weight):
+                weight[:3] = 0
+                weight[10:14] = weight[20:24]
+            block.mlp.down_proj.weight[:, 10:14] = block.mlp.down_proj.weight[:, 20:24]
+    for part, found in zip(parts_of(model).values(), scores(name, model)):
+        assert np.isfinite(found).all()
+        if part.size == 1:
+            if name != "ntk-sap":  # noise tells duplicates apart
+                np.testing.assert_allclose(found[10:14], found[20:24], rtol=1e-3, atol=1e-5 * np.abs(found).max())
+                assert not found[:3].any()
+
+
+@pytest.mark.parametrize("part", [0.0625, 0.25, 0.5, 0.9])
+def test_half_of_all_units_leave_and_attention_stays(part):
+    """h - ceil(r h) units stay of all modules together, with rows of producers and columns of the consumer cut alike."""
+    model = exact("opt")
+    inside = sum(each.numel() for each in model.model.decoder.layers.parameters())
+    ratio = part * 2 * 48 * (2 * 32 + 1) / inside
+    for allocation in ("numerical", "uniform"):
+        model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation)
+        assert [row.name for row in report.modules] == names_of(model, "channels")
+        left = [row.units[1] for row in report.modules]
+        assert sum(left) == 96 - math.ceil(part * 96) and all(each.residual is None for each in report.modules)
+        for block, width in zip(model.model.decoder.layers, left):
+            assert block.fc1.weight.shape == (width, 32) and block.fc2.weight.shape == (32, width)
+            assert block.self_attn.q_proj.weight.shape == (32, 32)
+        if allocation == "uniform":
+            assert max(left) - min(left) <= 1
+    _, report = pruned(exact("opt"), method="tasp", include=".")
+    assert [row.name for row in report.modules] == list(parts_of(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tasp", {"output": "entropy"}, "output must be one of logit, logprob, loss but is 'entropy'"),
+        ("tasp", {"samples": "some"}, "samples must be one of each, batch but is 'some'"),
+        ("snip", {"output": "loss"}, "snip has no option 'output'; it has samples"),
+        ("llm-pruner", {"order": 3}, "order must be 1 or 2 but is 3"),
+        ("ntk-sap", {"epsilon": 0.0}, "epsilon must be a positive number"),
+        ("ntk-sap", {"draws": 0}, "draws must be a whole number of at least 1"),
+        ("ntk-sap", {"seed": -1}, "seed must be a whole number of at least 0"),
+        ("grasp", {"damping": 1.0}, "grasp has no option 'damping'; it has none"),
+    ],
+)
+def test_bad_options(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        STRUCTURED_METHODS[name].bind(options)
+
+
+def test_gradients_that_are_not_finite_name_their_operator():
+    model = tiny_model("llama")
+    model.model.norm.weight.data.fill_(math.inf)
+    with pytest.raises(ValueError, match=r"model\.layers\.\d\.[\w.]+: its gradients hold NaN or Inf"):
+        scores("tasp", model)
