@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gramian.adapters.attention_maps import head_distances
     from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
     from gramian.adapters.checkpoint import load_model, save_model
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
@@ -46,6 +47,7 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "calibration_tokens": "calibration",
     "capture": "hooks",
     "count_parameters": "shrink",
+    "head_distances": "attention_maps",
     "load": "structured_checkpoint",
     "load_model": "checkpoint",
     "mask_model": "shrink:mask",
@@ -79,6 +81,7 @@ __all__ = [
     "calibration_tokens",
     "capture",
     "count_parameters",
+    "head_distances",
     "load",
     "load_model",
     "mask_model",
