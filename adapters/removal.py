@@ -172,6 +172,7 @@ def remove_from(job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inf
         status=status,
         seconds=time.perf_counter() - started,
         detail=mask_figures(one, problem, moments, columns),
+        groups_of_heads=one.similar,
     )
 
 
