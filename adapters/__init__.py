@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
     from gramian.adapters.families import FAMILIES, Family
     from gramian.adapters.forecast import Plan, plan
+    from gramian.adapters.head_graph import draw_heads
     from gramian.adapters.hooks import capture
     from gramian.adapters.layers import Layer
     from gramian.adapters.methods import METHODS
@@ -47,6 +48,7 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "calibration_tokens": "calibration",
     "capture": "hooks",
     "count_parameters": "shrink",
+    "draw_heads": "head_graph",
     "head_distances": "attention_maps",
     "load": "structured_checkpoint",
     "load_model": "checkpoint",
@@ -81,6 +83,7 @@ __all__ = [
     "calibration_tokens",
     "capture",
     "count_parameters",
+    "draw_heads",
     "head_distances",
     "load",
     "load_model",

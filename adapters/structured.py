@@ -18,7 +18,7 @@ from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
 from gramian.adapters.compensation import Compensation
 from gramian.adapters.evaluate import check_windows, eval_mode
-from gramian.adapters.families import blocks_of, operator_names
+from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.pipeline import check_weights
 from gramian.adapters.removal import Job, remove_units, score_units
 from gramian.adapters.shrink import count_parameters, shrink
@@ -47,10 +47,12 @@ def prune_structured(
     compensate: bool | None = None,
     inputs: str | None = None,
     damping: float | None = None,
+    recover: bool = False,
     heads: Heads = "groups",
     heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
     progress: bool = True,
 ) -> StructuredReport:
     """Remove attention heads and hidden channels from the blocks of a causal language model, in place, and report on each
@@ -58,8 +60,8 @@ def prune_structured(
 
     tokens: calibration windows (n, length), integer. ratio: of all parameters inside the blocks (norms included), this part
     leaves, more by less than one unit; every module keeps at least one. method: see `STRUCTURED_METHODS`. allocation:
-    `uniform`, `numerical` or `global`, who loses how much, see `choose`. heads: what leaves grouped-query attention, whole
-    key/value `groups` or `even`, one query head of each, see `menu_of`. options: keywords of the method, such as
+    `uniform`, `kinds`, `numerical` or `global`, who loses how much, see `choose`. heads: what leaves grouped-query attention,
+    whole key/value `groups` or `even`, one query head of each, see `menu_of`. options: keywords of the method, such as
     `{"score": "newton"}`. heldout: windows like `tokens` on which errors are reported too.
 
     Two walks over the blocks. The first, on the dense model, scores the units, with the moments of one block at a time
@@ -68,9 +70,12 @@ def prune_structured(
     (Numerical Pruning, Section 3.4), or in its bias, by the mean of what is gone (FLAP). inputs, what the consumer is fitted
     to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X. damping: d for
     the ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut.
-    Defaults of allocation, compensate and inputs are the method's.
+    Defaults of allocation, compensate and inputs are the method's. recover: before a module loses units its producers are
+    fitted to the dense model's outputs as well, given what the blocks pruned so far deliver, wherever that brings the
+    module's output on the calibration tokens nearer (`Recovery`); it needs pruned inputs. Scores are of the dense model.
 
-    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Raises
+    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; blocks: `slice(4, 30)`, those blocks
+    alone. Other modules stay whole. Raises
     ValueError before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the layer,
     for NaN or Inf in weights or activations.
     """
@@ -86,12 +91,16 @@ def prune_structured(
             raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")
     if not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
         raise ValueError(f"damping must be a number of at least 0 but is {damping!r}")
+    if recover and inputs == "dense":
+        raise ValueError("recover=True needs inputs='pruned': with dense inputs nothing drifts that could be recovered")
     given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
     check_windows(model, given.windows, "calibration windows")
     apart = heldout.windows if isinstance(heldout, Tokens) else heldout
     if apart is not None:
         check_windows(model, apart, "held-out windows")
-    removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
+    removal = plan_removal(
+        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
+    )
     menus, before, inside = removal.menus, count_parameters(model), block_parameters(model)
     batches = batches_of(given.windows)
     fitted = len(batches)
@@ -100,7 +109,7 @@ def prune_structured(
     with eval_mode(model), tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress) as bar:
         job = Job(
             model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
-            storage_dtype(model), bar.update,
+            storage_dtype(model), bar.update, recover,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus), options or {})
         hidden, calls = enter(model, batches)
@@ -117,9 +126,11 @@ def prune_structured(
         "compensation": removal.compensation,
         "inputs": inputs,
         "damping": damping,
+        "recover": recover,
         "heads": heads,
         "include": include,
         "exclude": exclude,
+        "blocks": None if blocks is None else [blocks.start, blocks.stop, blocks.step],
         **provenance(given, apart, job.dtype),
     }
     return StructuredReport(
@@ -152,6 +163,7 @@ def plan_removal(
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
 ) -> Removal:
     """What `prune_structured` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
     leave when every module keeps one unit; when no module is chosen; and for weights that are not finite."""
@@ -161,12 +173,14 @@ def plan_removal(
     compensation: Compensation = "none"
     if recipe.compensate if compensate is None else compensate:
         compensation = recipe.compensation
-    names = [name for name in operator_names(model, include, exclude) if name in parts]
+    path, count = family_of(model).blocks, len(blocks_of(model))
+    inner = {f"{path}.{index}" for index in range(count)[blocks or slice(None)]}
+    names = [name for name in operator_names(model, include, exclude) if name in parts and parts[name].block in inner]
     menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
     if not menus:
         raise ValueError(
-            f"no module is left by include={include!r}, exclude={exclude!r}: units leave through operators such as "
-            f"{', '.join(list(parts)[:2])}, if there is more than one"
+            f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units leave through operators "
+            f"such as {', '.join(list(parts)[:2])} of blocks 0 to {count - 1}, if there is more than one"
         )
     check_weights(model, names, TopK(0.0))
     tolls = [bias_toll(model, menu, compensation) for menu in menus]

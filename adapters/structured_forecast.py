@@ -35,15 +35,19 @@ def plan_structured(
     compensate: bool | None = None,
     inputs: str | None = None,
     damping: float | None = None,
+    recover: bool = False,
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
     rates: Rates | None = None,
 ) -> Plan:
     """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
     consumers. Arguments and errors otherwise as in `plan`; `damping` changes nothing here."""
     recipe = structured_method(method)
-    removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
+    removal = plan_removal(
+        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
+    )
     chosen = {**recipe.defaults, **(options or {})}
     score = str(chosen["score"]) if "score" in chosen else method
     allocation, inputs = allocation or recipe.allocation, inputs or recipe.inputs
@@ -53,12 +57,14 @@ def plan_structured(
     operators = []
     for menu in removal.menus:
         spent = module_seconds(menu, shapes[menu.name], score, removal.compensation, rates)
+        if recover:
+            spent += recovery_seconds(model, menu, shapes[menu.name], rates)
         operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
 
     corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
     gathers = "inputs" in recipe.needs or allocation == "global"
     relaxing = allocation == "global" and score != "compensated"
-    blocks, length = blocks_of(model), windows[1]
+    layers, length = blocks_of(model), windows[1]
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
     squares = sum(p**2 for _, p in shapes.values())
     block_squares = squares / len({menu.part.block for menu in removal.menus})
@@ -67,11 +73,11 @@ def plan_structured(
     vocabulary = model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     working = max(8 * (WORKING[0] * p**2 + (WORKING[1] + 1) * q * p) for q, p in shapes.values())
-    kept_widths = sum(part.units * part.size for part in parts_of(model).values()) / len(blocks)
+    kept_width = sum(part.units * part.size for part in parts_of(model).values()) / len(layers) + 2 * hidden_width * recover
     parts = 1 + bool(heldout)
     pruning = {
         "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each,
-        "operator inputs kept for the correction": int(tokens * kept_widths * bytes_each) if corrected else 0,
+        "operator inputs kept for the correction": int(tokens * kept_width * bytes_each) if corrected else 0,
         "moments of one block, float64": parts * 8 * (3 * widest**2 if corrected else int(block_squares)),
         "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
         f"working arrays of {method}": working,
@@ -79,9 +85,9 @@ def plan_structured(
     }
     memory = peak_memory(model, pruning, length if judged else 0)
 
-    block_weights = sum(each.numel() for each in blocks.parameters())
-    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
-    passes = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
+    block_weights = sum(each.numel() for each in layers.parameters())
+    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
+    passes = fitted * gathers + tokens * (1 + (1 + (1 + 2 * recover) * len(shapes) / (2 * len(layers))) * corrected)
     seconds = {
         "forward passes": forward * passes / rates.single,
         # a product A^T A takes half the operations of a general one
@@ -98,6 +104,13 @@ def plan_structured(
 def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
     module = operator(model, name)
     return width(module, "outputs"), width(module, "inputs")
+
+
+def recovery_seconds(model: nn.Module, menu: Menu, shape: tuple[int, int], rates: Rates) -> float:
+    """Time to fit one module's producers and, once more, its consumer."""
+    names = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+    fits = [(width(operator(model, name), "outputs"), width(operator(model, name), "inputs")) for name in names]
+    return sum(5 * 2 * p**3 + 4 * 2 * q * p * p for q, p in [*fits, shape]) / rates.double
 
 
 def module_seconds(menu: Menu, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:

@@ -39,7 +39,7 @@ __all__ = [
 
 Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
 HEADS: tuple[Heads, ...] = ("groups", "even")
-ALLOCATIONS = ("uniform", "numerical", "global")  # see `choose`
+ALLOCATIONS = ("uniform", "kinds", "numerical", "global")  # see `choose`
 SCORES = ("compensated", "box", "newton")
 
 

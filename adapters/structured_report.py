@@ -35,6 +35,8 @@ class ModuleReport:
     seconds: float
     detail: dict[str, float] = field(default_factory=dict)
     groups_of_heads: tuple[tuple[int, ...], ...] = ()
+    recovered: bool | None = None
+    unrecovered_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,9 @@ class StructuredReport:
             alike = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
             if alike:
                 lines.append(f"{module.name}: similar heads {'; '.join(alike)}")
+        tried = [module.recovered for module in self.modules if module.recovered is not None]
+        if tried:
+            lines.append(f"recovery brought {sum(tried)} of {len(tried)} modules nearer to the dense ones; others go without")
         if self.allocation:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")
