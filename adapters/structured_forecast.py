@@ -87,7 +87,8 @@ def plan_structured(
 
     block_weights = sum(each.numel() for each in layers.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
-    passes = fitted * gathers + tokens * (1 + (1 + (1 + 2 * recover) * len(shapes) / (2 * len(layers))) * corrected)
+    looks = 2 * (recipe.gather is not None)  # a method that gathers evidence of its own runs the model once or twice for it
+    passes = fitted * (gathers + looks) + tokens * (1 + (1 + (1 + 2 * recover) * len(shapes) / (2 * len(layers))) * corrected)
     seconds = {
         "forward passes": forward * passes / rates.single,
         # a product A^T A takes half the operations of a general one

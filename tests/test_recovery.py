@@ -112,9 +112,9 @@ def test_blocks_outside_the_range_stay_whole(blocks, touched):
 
 
 def test_kinds_lose_the_same_part_and_layers_what_their_scores_say():
-    dense = exact("opt", num_hidden_layers=4, num_attention_heads=8)
-    for index, layer in enumerate(dense.model.decoder.layers):
-        for module in (layer.fc2, layer.self_attn.out_proj):
+    dense = exact("llama", num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8)
+    for index, layer in enumerate(dense.model.layers):
+        for module in (layer.mlp.down_proj, layer.self_attn.o_proj):
             module.weight.mul_(1000.0**index)
     model, report = pruned(copy.deepcopy(dense), ratio=0.25, allocation="kinds", method="wanda-sp")
     for kind in ("heads", "channels"):
