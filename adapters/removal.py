@@ -135,7 +135,9 @@ def remove_units(
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(menus), calls):
         inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned") for place in places}
-        receivers = {job.layer(menus[place]).module: inflows[place].receive for place in places}
+        receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
+            job.layer(menus[place]).module: inflows[place].receive for place in places
+        }
         recoveries = {place: job.recovery(menus[place]) for place in places if job.recover}
         for place, each in recoveries.items():
             receivers[job.layer(menus[place]).module] = both(inflows[place], each.outcome)
