@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gramian.adapters.attention_maps import head_distances
     from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
     from gramian.adapters.checkpoint import load_model, save_model
     from gramian.adapters.embeddings import embed, mean_cosine
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
     from gramian.adapters.families import FAMILIES, Family
     from gramian.adapters.forecast import Plan, plan
+    from gramian.adapters.head_graph import draw_heads
     from gramian.adapters.hooks import capture
     from gramian.adapters.layers import Layer
     from gramian.adapters.methods import METHODS
@@ -49,7 +51,9 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "calibration_tokens": "calibration",
     "capture": "hooks",
     "count_parameters": "shrink",
+    "draw_heads": "head_graph",
     "embed": "embeddings",
+    "head_distances": "attention_maps",
     "kernel_change": "ntk",
     "load": "structured_checkpoint",
     "load_model": "checkpoint",
@@ -86,7 +90,9 @@ __all__ = [
     "calibration_tokens",
     "capture",
     "count_parameters",
+    "draw_heads",
     "embed",
+    "head_distances",
     "kernel_change",
     "load",
     "load_model",

@@ -39,7 +39,9 @@ def choose(
 
     Choices leave in the order of one ranking over all modules, each weighing its parameters, and every module keeps its
     best. What is ranked: `uniform`, the place of a choice in its module, as a fraction, so that all modules lose the same
-    part to within half a choice; `numerical`, the method's scores as they are (Numerical Pruning, Eq. (8): its factor
+    part to within half a choice; `kinds`, its place among all choices of modules of its kind, by the method's scores, as a
+    fraction, so that attention as a whole and feed-forward modules as a whole lose the same part, and layers of a kind as
+    much as their scores say; `numerical`, the method's scores as they are (Numerical Pruning, Eq. (8): its factor
     alpha = 4 D_h / 3 is a ratio of parameters, and acts in the sum of them); `global`, the rise of the module's relative
     error per parameter, where the method knows it. Where not, the joint relaxation of the modules' mask problems,
     `problems` (`gramian.solvers.allocate`), says how many leave each, and also which if the method leaves that open.
@@ -52,6 +54,8 @@ def choose(
         joint = allocate(relaxed, sum(problem.total for problem in relaxed) - removal)
         ranked = [to_numpy(scores) for scores in joint.scores]
         orders = [place if one.scores is None else one.scores for one, place in zip(scored, ranked)]
+    elif allocation == "kinds":
+        ranked = ranking_by_kind(menus, [menu.of_choices(order, order) for menu, order in zip(menus, orders)])
     else:
         ranked = [ranking(menu, one, order, allocation) for menu, one, order in zip(menus, scored, orders)]
     counts = kept_counts(ranked, [menu.cost for menu in menus], tolls, removal)
@@ -90,6 +94,21 @@ def ranking(menu: Menu, one: Scored, order: np.ndarray, allocation: str) -> np.n
     scores = one.relative if allocation == "global" else one.scores
     assert scores is not None
     return menu.of_choices(scores, order)
+
+
+def ranking_by_kind(menus: Sequence[Menu], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For every choice of every module -(k + 1/2) / n, its place k among the n of modules of the same structure, the largest
+    score first; among equals the first module's first, which is kept longer."""
+    ranked = [np.empty(len(each)) for each in scores]
+    for structure in {menu.part.structure: None for menu in menus}:
+        places = [place for place, menu in enumerate(menus) if menu.part.structure == structure]
+        pooled = np.concatenate([scores[place] for place in places])
+        rank = np.empty(len(pooled))
+        rank[np.argsort(-pooled, kind="stable")] = -(np.arange(len(pooled)) + 0.5) / len(pooled)
+        ends = np.cumsum([len(scores[place]) for place in places])[:-1]
+        for place, part in zip(places, np.split(rank, ends)):
+            ranked[place] = part
+    return ranked
 
 
 def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], tolls: Sequence[int], removal: float) -> list[int]:

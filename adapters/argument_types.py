@@ -13,6 +13,7 @@ from gramian.adapters.methods.fistapruner import SMALLEST
 from gramian.solvers import Pattern, parse_pattern
 
 __all__ = [
+    "blocks",
     "damping",
     "expression",
     "fraction",
@@ -90,3 +91,11 @@ def expression(text: str) -> str:
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from error
     return text
+
+
+def blocks(text: str) -> slice:
+    """`4:30` as slice(4, 30); either end may be left out or count from the last."""
+    if not re.fullmatch(r"(-?\d+)?:(-?\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of blocks, as 4:30 (the first is 0, the last left out)")
+    start, stop = (int(end) if end else None for end in text.split(":"))
+    return slice(start, stop)

@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.atomic import write_bytes
 from gramian.adapters.report import versions
 
-SOURCES = "builtin, FILE.txt, FILE.safetensors or hf:DATASET[:CONFIG][:SPLIT]"
+SOURCES = "builtin, FILE.txt, FILE.safetensors, self (sampled from the model) or hf:DATASET[:CONFIG][:SPLIT]"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: 
 
 def check_source(source: str) -> None:
     """Raise FileNotFoundError if a calibration source is neither a name nor a file."""
-    if source != "builtin" and not source.startswith("hf:") and not Path(source).expanduser().is_file():
+    if source not in ("builtin", "self") and not source.startswith("hf:") and not Path(source).expanduser().is_file():
         raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
 
 
@@ -108,10 +109,12 @@ def calibration_tokens(
     length: int,
     seed: int,
     vocabulary: int | None = None,
+    model: PreTrainedModel | None = None,
 ) -> Tokens:
     """`samples` windows of `length` tokens from a named source.
 
     - `builtin`: `builtin_text()`.
+    - `self`: sampled from `model`, which no other source needs, with `seed` (`sampled_tokens`).
     - `FILE.txt` (any file that is not safetensors): UTF-8 text.
     - `FILE.safetensors`: one integer tensor `tokens` of shape (n, length), used as it is: neither `length` nor the
       tokeniser matters, which may be None.
@@ -123,6 +126,12 @@ def calibration_tokens(
     """
     if samples < 1 or length < 1:
         raise ValueError(f"samples is {samples} and length is {length}, both must be at least 1")
+    if source == "self":
+        if model is None:
+            raise ValueError("the source 'self' needs the model that the text is sampled from: give model=")
+        from gramian.adapters.generation import sampled_tokens  # which returns what is defined here
+
+        return sampled_tokens(model, tokenizer, samples=samples, length=length, seed=seed)
     windows = _read(source, tokenizer, samples, length)
     _check_ids(windows, vocabulary, source)
     if len(windows) < samples:
@@ -134,6 +143,11 @@ def calibration_tokens(
         return Tokens(windows, source)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return Tokens(windows[order[:samples].sort().values], source, seed)
+
+
+def write_tokens(path: Path, windows: torch.Tensor) -> None:
+    """A file that `calibration_tokens` reads, complete or not at all."""
+    write_bytes(path, save({"tokens": windows.contiguous()}))
 
 
 def _read(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, length: int) -> torch.Tensor:

@@ -20,12 +20,14 @@ from gramian.adapters.calibration import (
     check_source,
     file_windows,
     text_windows,
+    write_tokens,
 )
 from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.embeddings import embed, mean_cosine
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
+from gramian.adapters.generation import begin_token
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.method_grammar import removal_of, removes_units
@@ -41,6 +43,7 @@ from gramian.adapters.widths import WIDTHS
 
 __all__ = ["Texts", "check_family", "check_result", "judge_model", "prune_and_save", "prune_model", "texts"]
 
+SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
 MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
 
 
@@ -68,7 +71,9 @@ def prune_model(asked: argparse.Namespace) -> None:
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
     heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
-    read = texts(model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate)
+    read = texts(
+        model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate, asked.dry_run
+    )
     if asked.no_perplexity:
         read = replace(read, judged=None)
     if asked.dry_run:
@@ -105,7 +110,7 @@ def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, 
 def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
     """Keywords that `prune_structured` and `plan_structured` share, checked against the model."""
     how = removal_of(asked)
-    wanted = {name: how[name] for name in ("compensate", "heads", "include", "exclude")}
+    wanted = {name: how[name] for name in ("compensate", "heads", "include", "exclude", "blocks")}
     if any(plan_removal(model, asked.method, how["ratio"], **wanted).tolls) and asked.pad:
         raise ValueError(
             f"--pad cannot hold the biases that {asked.method} gives operators without one: leave it out, or add "
@@ -123,15 +128,23 @@ def texts(
     seed: int,
     heldout: int,
     evaluate: Path | None = None,
+    planned: bool = False,
 ) -> Texts:
     """Read calibration and held-out windows. The built-in text has a part for each; of other sources, the last of the
-    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows."""
+    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows. planned: only shapes
+    matter, and nothing is sampled."""
     vocabulary = model.config.get_text_config().vocab_size
     print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
+    if planned and source == "self":
+        width = length + (begin_token(model, tokenizer) is not None)
+        shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
+        check_windows(model, shaped.windows, "calibration windows")
+        return Texts(shaped, None, torch.zeros((min(heldout, MOST_JUDGED), width)) if heldout else None, source)
     apart = source == "builtin" and heldout > 0
     drawn = calibration_tokens(
-        source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary
-    )
+        source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
+        model=model,
+    )  # fmt: skip
     rest: torch.Tensor | None = None
     if apart and tokenizer is not None:
         rest = text_windows(builtin_text("heldout"), tokenizer, length)
@@ -180,6 +193,10 @@ def prune_and_save(
     saved = save_structured(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
     loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
+    if read.calibration.source == "self":
+        windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
+        write_tokens(saved / SAMPLED, torch.cat(windows))
+        lines.append(f"what was sampled to calibrate it is in {Path(out) / SAMPLED}, to be used again with --calibration")
     print("\n\n".join(lines))
     return document
 

@@ -47,6 +47,7 @@ def capture_problems(asked: argparse.Namespace) -> None:
         length=asked.length,
         seed=asked.seed,
         vocabulary=model.config.get_text_config().vocab_size,
+        model=model,
     )
     check_windows(model, tokens.windows, "calibration windows")
     asked.out.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,8 @@ class Structure:
     grouped-query attention). consumer: dotted path. owner: the module whose attributes repeat the widths (the empty path
     is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
     configuration states the number of units, of groups, and the unit size; empty where it ties them to something else.
+    activation: dotted path of the activation a of a feed-forward module, h = a(first producer), times the second if there
+    is one; empty for attention.
     """
 
     owner: str
@@ -39,6 +41,7 @@ class Structure:
     consumer: str
     unit_size: str | None = None
     keys: tuple[str, ...] = ()
+    activation: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ GATED = Family(
             (("mlp.gate_proj", UNIT), ("mlp.up_proj", UNIT)),
             "mlp.down_proj",
             keys=("intermediate_size",),
+            activation="mlp.act_fn",
         ),
     ),
 )
@@ -101,7 +105,7 @@ FAMILIES: dict[str, Family] = {
                 "self_attn.out_proj",
                 "head_dim",
             ),
-            Structure("", (("fc1", UNIT),), "fc2", keys=("ffn_dim",)),
+            Structure("", (("fc1", UNIT),), "fc2", keys=("ffn_dim",), activation="activation_fn"),
         ),
     ),
     "gpt2": Family(
@@ -109,7 +113,7 @@ FAMILIES: dict[str, Family] = {
         (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
         (
             Structure("attn", (("attn.c_attn", 3 * UNIT),), "attn.c_proj", "head_dim"),
-            Structure("mlp", (("mlp.c_fc", UNIT),), "mlp.c_proj", keys=("n_inner",)),
+            Structure("mlp", (("mlp.c_fc", UNIT),), "mlp.c_proj", keys=("n_inner",), activation="mlp.act"),
         ),
     ),
 }

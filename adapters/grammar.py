@@ -220,8 +220,8 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("calibration text")
     group.add_argument(
         "--calibration", default="builtin", metavar="SOURCE",
-        help="builtin (English that ships with Python), FILE.txt, FILE.safetensors (an integer tensor `tokens`, one "
-        "window a row), or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`) (default %(default)s)",
+        help="builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors (an integer "
+        "tensor `tokens`, one window a row), or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`) (default %(default)s)",
     )  # fmt: skip
     group.add_argument("--samples", type=positive, default=32, metavar="N", help="windows (default %(default)s)")
     group.add_argument("--length", type=positive, default=512, metavar="N", help="tokens in a window (default %(default)s)")

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from gramian.adapters.argument_types import (
+    blocks,
     damping,
     fraction,
     groups,
@@ -121,13 +122,21 @@ def add_removal(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--allocation", choices=ALLOCATIONS,
-        help="who loses how much: all modules the same part (uniform), by one ranking of the method's scores (numerical), by "
-        "what every module's output loses (global) (default: the method's own)",
+        help="who loses how much: all modules the same part (uniform), attention and feed-forward modules each as a whole, "
+        "by rankings of the method's scores (kinds), by one ranking of them (numerical), by what every module's output loses "
+        "(global) (default: the method's own)",
     )  # fmt: skip
     group.add_argument(
         "--compensate", action=argparse.BooleanOptionalAction, default=None,
         help="make up for removed units in the weights or the bias of the operator that sums them (default: the method's own)",
     )  # fmt: skip
+    group.add_argument(
+        "--recover", action="store_true",
+        help="fit the operators before removed units too, to the dense model's outputs, wherever that brings the module nearer",
+    )  # fmt: skip
+    group.add_argument(
+        "--blocks", type=blocks, metavar="A:B", help="only blocks A to B - 1, as 4:30; the others stay whole (default: all)"
+    )
     group.add_argument(
         "--heads", choices=HEADS,
         help=f"of grouped-query attention, remove whole key/value groups, or query heads evenly of all (default {HEADS[0]})",
@@ -172,9 +181,11 @@ def removal_of(asked: argparse.Namespace) -> dict[str, Any]:
         "compensate": asked.compensate,
         "inputs": asked.inputs,
         "damping": asked.damping,
+        "recover": asked.recover,
         "heads": asked.heads or HEADS[0],
         "include": asked.include,
         "exclude": asked.exclude,
+        "blocks": asked.blocks,
     }
 
 
@@ -196,6 +207,8 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         "--ratio": asked.ratio is not None,
         "--allocation": asked.allocation is not None,
         "--compensate" if asked.compensate else "--no-compensate": asked.compensate is not None,
+        "--recover": asked.recover,
+        "--blocks": asked.blocks is not None,
         "--heads": asked.heads is not None,
         "--option": bool(asked.option),
         "--pad": asked.pad,
@@ -207,6 +220,8 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         if given:
             return f"{flag} is for structured methods ({', '.join(STRUCTURED_METHODS)}), not for {asked.method}"
     if structured:
+        if asked.recover and (asked.inputs or STRUCTURED_METHODS[asked.method].inputs) == "dense":
+            return "--recover needs --inputs pruned: with dense inputs nothing drifts that could be recovered"
         try:
             STRUCTURED_METHODS[asked.method].bind(dict(asked.option))
         except ValueError as error:

@@ -17,16 +17,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gramian.adapters.allocations import Choice
-from gramian.adapters.compensation import Compensation, Output, add_bias, compensate, residual, support_of
+from gramian.adapters.compensation import Answer, Compensation, Output, add_bias, compensate, residual, support_of
 from gramian.adapters.families import blocks_of, family_of
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer, solver_array
 from gramian.adapters.pipeline import Inflow
+from gramian.adapters.recovery import Recovery
 from gramian.adapters.structured_methods import Scored, Subject
 from gramian.adapters.structured_report import ModuleReport
 from gramian.adapters.units import Menu, magnitudes
 from gramian.adapters.walk import BlockCall, inputs_of, run_block
-from gramian.solvers import MaskProblem, Moments, Quadratic, Support
+from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support
 from gramian.solvers._xp import Array, namespace, to_numpy
 
 __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
@@ -35,7 +36,8 @@ __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 @dataclass(frozen=True, eq=False)
 class Job:
     """What all modules of one run share. score: of the method, and needs: what is gathered for it. parts: how many batches
-    calibrate; the others are held out for the report. advance: called once for every module of each walk."""
+    calibrate; the others are held out for the report. advance: called once for every module of each walk. recover: refit
+    producers before their module is pruned, see `Recovery`."""
 
     model: PreTrainedModel
     score: Callable[[Subject], Scored]
@@ -47,6 +49,7 @@ class Job:
     parts: tuple[int, ...]
     dtype: torch.dtype
     advance: Callable[[], object]
+    recover: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -55,6 +58,11 @@ class Job:
 
     def layer(self, menu: Menu) -> Layer:
         return Layer(menu.name, self.model.get_submodule(menu.name))
+
+    def recovery(self, menu: Menu) -> Recovery:
+        paths = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+        layers = [Layer(path, self.model.get_submodule(path)) for path in paths]
+        return Recovery(layers, menu.name, self.parts, self.damping, self.dtype)
 
     def by_block(self, menus: Sequence[Menu]) -> list[tuple[nn.Module, list[int]]]:
         """Blocks up to the last with a menu, and the places of their menus."""
@@ -141,15 +149,27 @@ def remove_units(
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(menus), calls):
         inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned") for place in places}
-        receivers = {job.layer(menus[place]).module: inflows[place].receive for place in places}
+        receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
+            job.layer(menus[place]).module: inflows[place].receive for place in places
+        }
+        recoveries = {place: job.recovery(menus[place]) for place in places if job.recover}
+        for place, each in recoveries.items():
+            receivers[job.layer(menus[place]).module] = both(inflows[place], each.outcome)
+            receivers[each.producers[0].module] = each.inflow.receive
         leaving = run_block(block, call, dense, receivers)
         del receivers  # they hold on to what `inflows` lets go of
         moved = entering is not dense
         for place in places:
-            menu, inflow = menus[place], inflows.pop(place)
+            menu, inflow, recovery = menus[place], inflows.pop(place), recoveries.pop(place, None)
+            consumer = job.layer(menu).module
             if job.inputs == "pruned":
-                inflow.settle(inputs_of(job.layer(menu).module, block, call, entering) if moved else None)
-            rows.append(remove_from(job, menu, scored[place], choice.keep[menu.name], inflow))
+                inflow.settle(inputs_of(consumer, block, call, entering) if moved else None)
+            if not moved:  # where nothing has drifted there is nothing to recover
+                recovery = None
+            if recovery is not None:
+                recovery.refit(inputs_of(recovery.producers[0].module, block, call, entering))
+                recovery.outcome.settle(inputs_of(consumer, block, call, entering))
+            rows.append(remove_from(job, menu, scored[place], choice.keep[menu.name], inflow, recovery))
             moved = True
             job.advance()
         entering = run_block(block, call, entering) if job.inputs == "pruned" and moved else leaving
@@ -157,19 +177,59 @@ def remove_units(
     return rows
 
 
-def remove_from(job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inflow) -> ModuleReport:
-    """Silence units of one module, write what makes up for them, rounded, and judge what is stored."""
-    started = time.perf_counter()
-    part, layer = menu.part, job.layer(menu)
+def both(one: Inflow, other: Inflow) -> Callable[[int, torch.Tensor], None]:
+    def receive(batch: int, inputs: torch.Tensor) -> None:
+        one.receive(batch, inputs)
+        other.receive(batch, inputs)
+
+    return receive
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What a module could become: its output and, on held-out tokens, that; the answer for its consumer, before rounding."""
+
+    output: Output
+    heldout: Output | None
+    answer: Answer
+
+    @property
+    def error(self) -> float:
+        return self.output.relative_error(self.answer.weights, self.answer.bias)
+
+
+def candidate(job: Job, layer: Layer, inflow: Inflow, columns: np.ndarray, untouched: bool) -> Candidate:
+    """untouched: the consumer stays as it is."""
     moments, apart = inflow.moments[0], inflow.moments.get(1)
     output = Output(layer.problem(moments), moments)
     heldout = None if apart is None else Output(layer.problem(apart), apart)
-    problem = output.problem
-    columns = np.isin(np.arange(problem.shape[1]), part.columns(kept))
+    if untouched:
+        return Candidate(output, heldout, Answer(output.problem.anchor, None, Status.DIRECT))
+    return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
+
+
+def remove_from(
+    job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inflow, recovery: Recovery | None
+) -> ModuleReport:
+    """Silence units of one module, write what makes up for them, rounded, and judge what is stored. recovery: of its
+    producers, which stay as refitted if the module's output is nearer for it."""
+    started = time.perf_counter()
+    part, layer = menu.part, job.layer(menu)
+    columns = np.isin(np.arange(part.units * part.size), part.columns(kept))
+    whole = len(kept) == part.units
+    best = plain = candidate(job, layer, inflow, columns, untouched=whole)
+    better: bool | None = None
+    if recovery is not None:
+        rival = candidate(job, layer, recovery.outcome, columns, untouched=False)
+        better = rival.error < plain.error
+        if better:
+            best = rival
+        else:
+            recovery.undo()
+    output, answer, problem = best.output, best.answer, best.output.problem
     masked = Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
     stored, bias, status, remaining = problem.anchor, None, "nothing was removed", None
-    if len(kept) < part.units:
-        answer = compensate(output, columns, job.compensation, job.damping)
+    if not whole or better:
         layer.assign(answer.weights, job.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         bias = None if answer.bias is None else add_bias(layer, answer.bias, job.dtype)
@@ -181,11 +241,14 @@ def remove_from(job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inf
         groups=(part.groups, len(np.unique(kept // part.members))),
         masked_error=problem.relative_error(masked),
         relative_error=output.relative_error(stored, bias),
-        heldout_error=None if heldout is None else heldout.relative_error(stored, bias),
+        heldout_error=None if best.heldout is None else best.heldout.relative_error(stored, bias),
         residual=remaining,
         status=status,
         seconds=time.perf_counter() - started,
-        detail=mask_figures(one, problem, moments, columns),
+        detail=mask_figures(one, problem, output.moments, columns),
+        groups_of_heads=one.similar,
+        recovered=better,
+        unrecovered_error=None if better is None else plain.error,
     )
 
 

@@ -48,10 +48,12 @@ def prune_structured(
     compensate: bool | None = None,
     inputs: str | None = None,
     damping: float | None = None,
+    recover: bool = False,
     heads: Heads = "groups",
     heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
     progress: bool = True,
 ) -> StructuredReport:
     """Remove attention heads and hidden channels from the blocks of a language model or encoder, in place, and report on each
@@ -59,8 +61,8 @@ def prune_structured(
 
     tokens: calibration windows (n, length), integer. ratio: of all parameters inside the blocks (norms included), this part
     leaves, more by less than one unit; every module keeps at least one. method: see `STRUCTURED_METHODS`. allocation:
-    `uniform`, `numerical` or `global`, who loses how much, see `choose`. heads: what leaves grouped-query attention, whole
-    key/value `groups` or `even`, one query head of each, see `menu_of`. options: keywords of the method, such as
+    `uniform`, `kinds`, `numerical` or `global`, who loses how much, see `choose`. heads: what leaves grouped-query attention,
+    whole key/value `groups` or `even`, one query head of each, see `menu_of`. options: keywords of the method, such as
     `{"score": "newton"}`. heldout: windows like `tokens` on which errors are reported too.
 
     Two walks over the blocks. The first, on the dense model, scores the units, with the moments of one block at a time
@@ -70,10 +72,13 @@ def prune_structured(
     to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X, which is all that
     models of several stacks and encoders have (`gramian.adapters.stacks`). damping: d for
     the ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut.
-    Defaults of allocation, compensate and inputs are the method's.
+    Defaults of allocation, compensate and inputs are the method's. recover: before a module loses units its producers are
+    fitted to the dense model's outputs as well, given what the blocks pruned so far deliver, wherever that brings the
+    module's output on the calibration tokens nearer (`Recovery`); it needs pruned inputs. Scores are of the dense model.
 
-    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; other modules stay whole. Without
-    include, methods of hidden units (`tasp` and those it is compared with) leave attention whole. Raises
+    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; blocks: `slice(4, 30)`, those blocks
+    alone. Other modules stay whole. Without include, methods of hidden units (`tasp` and those it is compared with) leave
+    attention whole. Raises
     ValueError before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the layer,
     for NaN or Inf in weights or activations.
     """
@@ -89,12 +94,16 @@ def prune_structured(
             raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")
     if not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
         raise ValueError(f"damping must be a number of at least 0 but is {damping!r}")
+    if recover and inputs == "dense":
+        raise ValueError("recover=True needs inputs='pruned': with dense inputs nothing drifts that could be recovered")
     given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
     check_windows(model, given.windows, "calibration windows")
     apart = heldout.windows if isinstance(heldout, Tokens) else heldout
     if apart is not None:
         check_windows(model, apart, "held-out windows")
-    removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
+    removal = plan_removal(
+        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
+    )
     menus, before, inside = removal.menus, count_parameters(model), block_parameters(model)
     batches = batches_of(given.windows)
     fitted = len(batches)
@@ -103,7 +112,7 @@ def prune_structured(
     with eval_mode(model), tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress) as bar:
         job = Job(
             model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
-            storage_dtype(model), bar.update,
+            storage_dtype(model), bar.update, recover,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
         scoring, by_block = Scoring(job, menus, evidence, removal.amount), walks_by_block(model)
@@ -128,9 +137,11 @@ def prune_structured(
         "compensation": removal.compensation,
         "inputs": inputs,
         "damping": damping,
+        "recover": recover,
         "heads": heads,
         "include": include,
         "exclude": exclude,
+        "blocks": None if blocks is None else [blocks.start, blocks.stop, blocks.step],
         **provenance(given, apart, job.dtype),
     }
     return StructuredReport(
@@ -163,6 +174,7 @@ def plan_removal(
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
 ) -> Removal:
     """What `prune_structured` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
     leave when every module keeps one unit; when no module is chosen; and for weights that are not finite."""
@@ -172,14 +184,17 @@ def plan_removal(
     compensation: Compensation = "none"
     if recipe.compensate if compensate is None else compensate:
         compensation = recipe.compensation
-    names = consumer_names(model, parts, include, exclude)
+    numbers = {name: int(part.block.rpartition(".")[2]) for name, part in parts.items()}
+    count = 1 + max(numbers.values())
+    inner = range(count)[blocks or slice(None)]
+    names = [name for name in consumer_names(model, parts, include, exclude) if numbers[name] in inner]
     if recipe.modules == "channels" and include is None:
         names = [name for name in names if parts[name].structure.unit_size is None]
     menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
     if not menus:
         raise ValueError(
-            f"no module is left by include={include!r}, exclude={exclude!r}: units leave through operators such as "
-            f"{', '.join(list(parts)[:2])}, if there is more than one"
+            f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units leave through operators "
+            f"such as {', '.join(list(parts)[:2])} of blocks 0 to {count - 1}, if there is more than one"
             + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
         )
     check_weights(model, names, TopK(0.0))

@@ -42,15 +42,19 @@ def plan_structured(
     compensate: bool | None = None,
     inputs: str | None = None,
     damping: float | None = None,
+    recover: bool = False,
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
+    blocks: slice | None = None,
     rates: Rates | None = None,
 ) -> Plan:
     """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
     consumers. Arguments and errors otherwise as in `plan`; `damping` changes nothing here."""
     recipe = structured_method(method)
-    removal = plan_removal(model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude)
+    removal = plan_removal(
+        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
+    )
     chosen = {**recipe.defaults, **(options or {})}
     score = str(chosen["score"]) if "score" in chosen else method
     allocation, inputs = allocation or recipe.allocation, inputs_of_consumers(model, inputs, recipe.inputs)
@@ -60,12 +64,14 @@ def plan_structured(
     operators = []
     for menu in removal.menus:
         spent = module_seconds(menu, shapes[menu.name], score, removal.compensation, rates)
+        if recover:
+            spent += recovery_seconds(model, menu, shapes[menu.name], rates)
         operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
 
     corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
     gathers = "inputs" in recipe.needs or allocation == "global"
     relaxing = allocation == "global" and score != "compensated"
-    blocks, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
+    layers, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
     squares = sum(p**2 for _, p in shapes.values())
     together = "one block" if by_block else "all modules"
@@ -75,26 +81,27 @@ def plan_structured(
     vocabulary = model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     working = max(8 * (WORKING[0] * p**2 + (WORKING[1] + 1) * q * p) for q, p in shapes.values())
-    kept_widths = sum(part.units * part.size for part in parts_of(model).values()) / len(blocks)
+    kept_width = sum(part.units * part.size for part in parts_of(model).values()) / len(layers) + 2 * hidden_width * recover
     parts = 1 + bool(heldout)
     pruning = {
         "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each if by_block else 0,
-        "operator inputs kept for the correction": int(tokens * kept_widths * bytes_each) if corrected else 0,
+        "operator inputs kept for the correction": int(tokens * kept_width * bytes_each) if corrected else 0,
         f"moments of {together}, float64": parts * 8 * (3 * widest**2 if corrected else int(squares_together)),
         "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
     passes, copies = GRADIENTS.get(method, (0, 0))
-    block_weights = sum(each.numel() for block in blocks for each in block.parameters())
+    block_weights = sum(each.numel() for layer in layers for each in layer.parameters())
     if method in GRADIENTS:
-        activations = 4 * length * (PER_BLOCK * hidden_width * len(blocks) + 3 * vocabulary)
+        activations = 4 * length * (PER_BLOCK * hidden_width * len(layers) + 3 * vocabulary)
         gradients = {"gradients and activations of one window": activations + 4 * copies * block_weights}
         pruning = max(pruning, gradients, key=lambda held: sum(held.values()))
     memory = peak_memory(model, pruning, length if judged and kind_of(model.config) == "causal" else 0)
 
-    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
-    walked = fitted * gathers + tokens * (1 + (1 + len(shapes) / (2 * len(blocks))) * corrected)
+    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
+    looks = 2 * (recipe.gather is not None and not passes)  # evidence that is no gradient takes the model's run once or twice
+    walked = fitted * (gathers + looks) + tokens * (1 + (1 + (1 + 2 * recover) * len(shapes) / (2 * len(layers))) * corrected)
     seconds = {
         "forward passes": forward * walked / rates.single,
         **({"gradients": (forward + 2 * hidden_width * vocabulary) * fitted * passes / rates.single} if passes else {}),
@@ -112,6 +119,13 @@ def plan_structured(
 def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
     module = operator(model, name)
     return width(module, "outputs"), width(module, "inputs")
+
+
+def recovery_seconds(model: nn.Module, menu: Menu, shape: tuple[int, int], rates: Rates) -> float:
+    """Time to fit one module's producers and, once more, its consumer."""
+    names = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+    fits = [(width(operator(model, name), "outputs"), width(operator(model, name), "inputs")) for name in names]
+    return sum(5 * 2 * p**3 + 4 * 2 * q * p * p for q, p in [*fits, shape]) / rates.double
 
 
 def module_seconds(menu: Menu, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:

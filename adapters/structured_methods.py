@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters import saliency_methods as saliency
+from gramian.adapters.output_approximation import greedy_output, look_at_heads
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
@@ -39,7 +40,7 @@ __all__ = [
 
 Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
 HEADS: tuple[Heads, ...] = ("groups", "even")
-ALLOCATIONS = ("uniform", "numerical", "global")  # see `choose`
+ALLOCATIONS = ("uniform", "kinds", "numerical", "global")  # see `choose`
 SCORES = ("compensated", "box", "newton")
 
 
@@ -92,12 +93,14 @@ class Subject:
 class Scored:
     """scores (atoms,): the order within the module, and what the method compares modules by; None: those of the joint
     relaxation. relative: rise of the module's relative error for each parameter removed, which is comparable between modules,
-    where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in units of `energy`."""
+    where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in units of `energy`.
+    similar: groups of its units that the method found alike."""
 
     scores: np.ndarray | None
     relative: np.ndarray | None = None
     relaxed: RelaxedMask | None = None
     energy: float = 1.0
+    similar: tuple[tuple[int, ...], ...] = ()
 
 
 def numerical(module: Subject, *, score: str = "compensated", penalty: float | None = None) -> Scored:
@@ -237,6 +240,7 @@ def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
 STRUCTURED_METHODS: dict[str, StructuredMethod] = {
     "numerical": StructuredMethod(numerical, compensate=True, allocation="global"),
     "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
+    "greedy-output": StructuredMethod(greedy_output, gather=look_at_heads, compensate=True),
     "wanda-sp": StructuredMethod(wanda_sp),
     "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
     "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),

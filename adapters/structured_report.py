@@ -20,7 +20,8 @@ class ModuleReport:
     relative_error: the same for what is stored, bias included; heldout_error: on tokens that the method never saw, None
     without any. residual: |grad| over the kept weights / |grad at zero| of the damped problem that was solved, None where
     none was. detail: where the method has a relaxed mask, on dense inputs: `mask_error`, the relative error of the mask
-    alone, and `mask_bound`, below which no mask of this cost gets.
+    alone, and `mask_bound`, below which no mask of this cost gets. groups_of_heads: where the method compares heads, those that
+    are connected by similarity, heads that stand alone included.
     """
 
     name: str
@@ -33,6 +34,9 @@ class ModuleReport:
     status: str
     seconds: float
     detail: dict[str, float] = field(default_factory=dict)
+    groups_of_heads: tuple[tuple[int, ...], ...] = ()
+    recovered: bool | None = None
+    unrecovered_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,13 @@ class StructuredReport:
             f"{len(rows)} modules, {before:,} -> {after:,} parameters, {100 * self.ratio:.2f}% of those in blocks removed, "
             f"{means}, {self.seconds:.0f} s",
         ]
+        for module in self.modules:
+            alike = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
+            if alike:
+                lines.append(f"{module.name}: similar heads {'; '.join(alike)}")
+        tried = [module.recovered for module in self.modules if module.recovered is not None]
+        if tried:
+            lines.append(f"recovery brought {sum(tried)} of {len(tried)} modules nearer to the dense ones; others go without")
         if self.allocation:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")

@@ -1,7 +1,4 @@
-"""Second moments of activations under Gaussian pre-activations: closed forms, and the quadrature they are held to.
-
-Kinks sit at zero only, so panels that shrink geometrically towards zero are exact to rounding on either side of it.
-"""
+"""Second moments of activations under Gaussian pre-activations: closed forms, and the quadrature they are held to."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import erf
+
+from gramian.solvers.gaussian import gaussian_means, panels
 
 __all__ = [
     "gated_relu_moment",
@@ -20,9 +19,6 @@ __all__ = [
     "relu_cross_moment",
     "silu",
 ]
-
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
-
 
 def relu(value: np.ndarray) -> np.ndarray:
     return np.maximum(value, 0.0)
@@ -38,19 +34,9 @@ def silu(value: np.ndarray) -> np.ndarray:
     return 0.5 * value * (1 + np.tanh(0.5 * value))
 
 
-def panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of composite Gauss-Legendre quadrature between consecutive edges."""
-    half = 0.5 * np.diff(edges)
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    return (middle[:, None] + half[:, None] * NODES).ravel(), (half[:, None] * WEIGHTS).ravel()
-
-
 def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
     """E f(x) for x ~ N(0, variance), f smooth away from zero."""
-    deviation = float(np.sqrt(variance))
-    nodes, weights = panels(11 * deviation * np.concatenate([[0.0], 2.0 ** np.arange(-12, 1)]))
-    density = np.exp(-0.5 * (nodes / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
-    return float(np.sum(weights * density * (function(nodes) + function(-nodes))))
+    return float(gaussian_means(function, np.zeros(1), np.array([variance]))[0, 0])
 
 
 def pair_mean(function: Callable[[np.ndarray, np.ndarray], np.ndarray], degree: int, correlation: float) -> float:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.grids import grids
+from gramian.solvers import redundancy
 
 __all__ = ["G2", "G3"]
 
@@ -56,7 +57,7 @@ def scan(matrix: Any, threshold: Any, record: bool = False) -> list[int]:
 
 def similar_to_a_later_head(instance: Divergences) -> list[int]:
     """C = {i : D_ij < tau for some j > i}."""
-    return [i for i, row in enumerate(instance.matrix) if np.any(row[i + 1 :] < instance.threshold)]
+    return redundancy.scan(*instance).tolist()
 
 
 def is_the_scan(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:
@@ -97,11 +98,7 @@ G2 = Claim(
 
 def keep_unless_similar_to_a_kept_head(instance: Divergences) -> list[int]:
     """Greedy maximal independent set, in the order of the heads; returns the heads that stay."""
-    kept: list[int] = []
-    for i, row in enumerate(instance.matrix):
-        if not np.any(row[kept] < instance.threshold):
-            kept.append(i)
-    return kept
+    return redundancy.representatives(*instance, np.ones(len(instance.matrix))).tolist()
 
 
 def stands_for_every_head(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:

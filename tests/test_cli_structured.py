@@ -65,6 +65,9 @@ def test_padded_models_load_with_stock_classes(model, text, capsys):
         (["--method", "random", "--compensate", "--damping", "0.3", "--inputs", "dense"], {"damping": 0.3, "inputs": "dense"}),
         (["--method", "flap"], {"compensation": "bias", "allocation": "numerical"}),
         (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
+        (["--method", "greedy-output", "--option", "tau=null", "--option", "moment=product"], {"tau": None}),
+        (["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
+         {"recover": True, "blocks": [1, None, None], "allocation": "kinds", "similar": "independent"}),
     ],
 )
 def test_options_reach_the_run(options, settings, model, text):
@@ -72,6 +75,21 @@ def test_options_reach_the_run(options, settings, model, text):
     report = json.loads(Path("small/gramian.json").read_text())
     assert settings.items() <= {**report["settings"], **report["settings"]["options"]}.items()
     assert load("small")[0].config.model_type == "llama"
+
+
+def test_text_of_its_own_is_kept_and_repeats_the_run(model, text, capsys):
+    asked = ["--method", "greedy-output", "--json", "report.json"]
+    assert call("prune", model, "--out", "one", *FAST, "--calibration", "self", "--seed", "3", *asked) == 0
+    assert "what was sampled to calibrate it is in one/calibration.safetensors" in capsys.readouterr().out
+    first = json.loads(Path("report.json").read_text())
+    assert first["settings"]["calibration"]["source"] == "self" and first["settings"]["calibration"]["seed"] == 3
+    assert call("prune", model, "--out", "two", *FAST, "--calibration", "one/calibration.safetensors", *asked) == 0
+    again = json.loads(Path("report.json").read_text())
+    assert again["settings"]["calibration"]["sha256"] == first["settings"]["calibration"]["sha256"]
+    assert again["mean_heldout_error"] == first["mean_heldout_error"]
+    assert again["perplexity"]["dense"] == first["perplexity"]["dense"]
+    assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
+    assert call("prune", model, "--dry-run", "--calibration", "self", "--method", "greedy-output", *FAST) == 0
 
 
 def test_a_dry_run_changes_nothing(model, text, capsys):
@@ -98,6 +116,10 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "random", "--problems", "problems"], "--problems is for methods"),
         (["--method", "random", "--damping", "auto"], "--damping auto is for methods"),
         (["--method", "random", "--warm-start", "wanda"], "--warm-start is for methods"),
+        (["--method", "numerical", "--blocks", "4"], "'4' is not a range of blocks, as 4:30"),
+        (["--method", "flap", "--recover"], "--recover needs --inputs pruned"),
+        (["--method", "wanda", "--recover"], "--recover is for structured"),
+        (["--method", "wanda", "--blocks", "0:1"], "--blocks is for structured"),
         (["--method", "wanda", "--ratio", "0.5"], "--ratio is for structured methods"),
         (["--allocation", "uniform"], r"--allocation is for structured methods \(numerical, .*\), not for fistapruner"),
         (["--compensate"], "--compensate is for structured"),
@@ -145,6 +167,9 @@ def test_problem_files_know_no_units(capsys):
     ("options", "message"),
     [
         (["--ratio", "0.95"], r"a ratio of 0\.95 is out of reach: 0\.78\d* is the largest"),
+        (["--blocks", "7:"], r"no module is left by .*blocks=slice\(7, None, None\)"),
+        (["--method", "greedy-output", "--option", "moment=third"], "moment must be one of empirical, gaussian, product, id"),
+        (["--calibration", "self", "--length", "128"], "windows of 129 tokens, a begin token included, do not fit"),
         (["--include", "up_proj"], "no module is left by include='up_proj'"),
         (["--method", "flap", "--pad"], "--pad cannot hold the biases that flap gives operators without one"),
         (["--length", "500"], "context has 128|128 positions"),
@@ -174,6 +199,8 @@ def test_the_plan_follows_the_work():
     assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
     tasp, random = planned(method="tasp"), planned(method="random")
     assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
+    assert planned(recover=True).seconds["forward passes"] > usual.seconds["forward passes"]
+    assert planned(recover=True).seconds["solvers"] > usual.seconds["solvers"] and len(planned(blocks=slice(1)).operators) == 2
     assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)
