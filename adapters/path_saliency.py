@@ -73,9 +73,9 @@ def leaves_among(survey: Survey, weights: Leaves) -> Leaves:
 
 
 def ones(survey: Survey) -> dict[str, Any]:
-    """One window of vectors of ones, as long as the survey's."""
+    """One window of vectors of ones, as long as what the model reads of the survey's."""
     model = survey.model
-    shape = (1, survey.windows.shape[1], embedding_width(survey))
+    shape = (*token_inputs(model, survey.windows[:1])["input_ids"].shape, embedding_width(survey))
     return embedded_inputs(model, torch.ones(shape, dtype=torch.float64, device=next(model.parameters()).device))
 
 

@@ -40,7 +40,7 @@ def t5(config: Any) -> tuple[Stack, ...]:
     def stack(path: str, layer: int) -> Stack:
         owner = f"layer.{layer}.DenseReluDense"
         producers = tuple((f"{owner}.{name}", UNIT) for name in inner)
-        return Stack(path, (Structure(owner, producers, f"{owner}.wo", keys=("d_ff",)),))
+        return Stack(path, (Structure(owner, producers, f"{owner}.wo", keys=("d_ff",), activation=f"{owner}.act"),))
 
     return stack("encoder.block", 1), stack("decoder.block", 2)
 
@@ -52,7 +52,13 @@ def bert(config: Any) -> tuple[Stack, ...]:
         "attention.output.dense",
         "attention_head_size",
     )
-    channels = Structure("", (("intermediate.dense", UNIT),), "output.dense", keys=("intermediate_size",))
+    channels = Structure(
+        "",
+        (("intermediate.dense", UNIT),),
+        "output.dense",
+        keys=("intermediate_size",),
+        activation="intermediate.intermediate_act_fn",
+    )
     return (Stack("encoder.layer", (heads, channels)),)
 
 

@@ -213,3 +213,11 @@ if (ENCODER := sentence_encoder()) is not None:
         out = save_structured(model, tokenizer, tmp_path / "small", report=report.to_dict())
         assert json.loads((out / "gramian.json").read_text())["parameters"][1] < report.parameters[0]
         assert embed(load(out)[0], windows[:8]).equal(embed(model, windows[:8]))
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_gaussian_moments_need_a_walk_and_weights_alone_do_not(name):
+    with pytest.raises(ValueError, match=r"moment='gaussian' needs a model that runs block by block.*take 'empirical'"):
+        pruned(stacked_model(name), method="greedy-output", options={"moment": "gaussian"})
+    _, report = pruned(stacked_model(name), method="greedy-output", options={"moment": "identity"})
+    assert all(math.isfinite(row.relative_error) for row in report.modules)
