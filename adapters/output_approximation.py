@@ -14,7 +14,7 @@ from gramian.solvers.redundancy import RULES, redundant_first, similarity_groups
 if TYPE_CHECKING:
     from gramian.adapters.structured_methods import Scored, Subject, Survey
 
-__all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "greedy_output", "look_at_heads"]
+__all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "check_options", "greedy_output", "look_at_heads"]
 
 MOMENTS = ("empirical", "gaussian", "product", "identity")
 
@@ -47,7 +47,6 @@ def greedy_output(
     """
     from gramian.adapters.structured_methods import Scored
 
-    check_options(tau, similar, moment)
     evidence: HeadEvidence = module.evidence or HeadEvidence()
     moments = evidence.moments
     if moments is None:
@@ -70,7 +69,6 @@ def look_at_heads(
     from gramian.adapters.attention_maps import head_distances
     from gramian.adapters.hidden_moments import unit_moments
 
-    check_options(tau, similar, moment)
     menus = survey.menus
     attention = [menu.name for menu in menus if not menu.part.structure.activation and tau != 0]
     distances = head_distances(survey.model, survey.windows, attention) if attention else {}  # type: ignore[arg-type]
@@ -80,7 +78,8 @@ def look_at_heads(
     return [HeadEvidence(distances.get(menu.name), menu.atoms, each) for menu, each in zip(menus, moments)]
 
 
-def check_options(tau: float | None, similar: str, moment: str) -> None:
+def check_options(*, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical") -> None:
+    """ValueError for options of `greedy_output` that are out of range."""
     if tau is not None and not (isinstance(tau, int | float) and tau >= 0):
         raise ValueError(f"tau must be a distance of at least 0, or none (null) for as many as have to leave, but is {tau!r}")
     if similar not in RULES:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters import saliency_methods as saliency
-from gramian.adapters.output_approximation import greedy_output, look_at_heads
+from gramian.adapters.output_approximation import check_options, greedy_output, look_at_heads
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
@@ -211,7 +211,8 @@ class StructuredMethod:
         for name in options:
             if name not in self.defaults:
                 known = ", ".join(self.defaults) or "none"
-                raise ValueError(f"{(self.gather or self.score).__name__} has no option {name!r}; it has {known}")
+                owner = self.score if keywords(self.score) or self.gather is None else self.gather
+                raise ValueError(f"{owner.__name__} has no option {name!r}; it has {known}")
         if self.check is not None:
             self.check(**{name: value for name, value in options.items() if name in keywords(self.check)})
         own = {name: value for name, value in options.items() if name in keywords(self.score)}
@@ -240,7 +241,7 @@ def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
 STRUCTURED_METHODS: dict[str, StructuredMethod] = {
     "numerical": StructuredMethod(numerical, compensate=True, allocation="global"),
     "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
-    "greedy-output": StructuredMethod(greedy_output, gather=look_at_heads, compensate=True),
+    "greedy-output": StructuredMethod(greedy_output, gather=look_at_heads, check=check_options, compensate=True),
     "wanda-sp": StructuredMethod(wanda_sp),
     "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
     "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
