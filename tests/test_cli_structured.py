@@ -130,6 +130,7 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "numerical", "--option", "score"], "'score' is not NAME=VALUE"),
         (["--method", "numerical", "--option", "score=best"], "--option: score must be one of compensated, box, newton"),
         (["--method", "numerical", "--option", "steps=3"], "--option: numerical has no option 'steps'"),
+        (["--method", "greedy-output", "--option", "moment=third"], "--option: moment must be one of empirical, gaussian"),
         (["--method", "tasp", "--option", "output=loss of labels"], "--option: output must be one of logit, logprob, loss"),
         (["--method", "llm-pruner", "--option", "order=3"], "--option: order must be 1 or 2 but is 3"),
         (["--method", "random", "--option", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
@@ -168,7 +169,6 @@ def test_problem_files_know_no_units(capsys):
     [
         (["--ratio", "0.95"], r"a ratio of 0\.95 is out of reach: 0\.78\d* is the largest"),
         (["--blocks", "7:"], r"no module is left by .*blocks=slice\(7, None, None\)"),
-        (["--method", "greedy-output", "--option", "moment=third"], "moment must be one of empirical, gaussian, product, id"),
         (["--calibration", "self", "--length", "128"], "windows of 129 tokens, a begin token included, do not fit"),
         (["--include", "up_proj"], "no module is left by include='up_proj'"),
         (["--method", "flap", "--pad"], "--pad cannot hold the biases that flap gives operators without one"),
