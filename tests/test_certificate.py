@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.references import exact_lasso, lasso_objective
 from gramian.proofs.strategies import Layer, fractions, layers, normal_layer, planted_lasso, points
-from gramian.solvers import L1, Support, certify
+from gramian.solvers import L1, Quadratic, Support, certify
 
 
 def rounding(layer: Layer, point: np.ndarray, objective: float) -> float:
@@ -196,3 +196,12 @@ def test_relative_error_is_the_ratio_on_the_data(xp, layer: Layer, data):
     for term in (L1(0.1), Support(xp.asarray(np.ones(point.shape, dtype=bool)))):
         certificate = certify(layer.problem(xp), term, xp.asarray(point))
         assert certificate.relative_error == pytest.approx(expected, rel=1e-9, abs=slack)
+
+
+def test_a_residual_beside_no_gradient_at_zero(xp):
+    every = Support(xp.asarray(np.ones((1, 3), dtype=bool)))
+    nothing_came_in = Quadratic(xp.asarray(np.zeros((3, 3))), xp.asarray(np.ones((1, 3))))
+    assert certify(nothing_came_in, every, xp.asarray(np.full((1, 3), 2.0))).residual == 0.0
+    nothing_goes_out = Quadratic(xp.asarray(np.eye(3)), xp.asarray(np.zeros((1, 3))))
+    assert certify(nothing_goes_out, every, xp.asarray(np.zeros((1, 3)))).residual == 0.0
+    assert certify(nothing_goes_out, every, xp.asarray(np.ones((1, 3)))).residual == np.inf
