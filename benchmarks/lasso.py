@@ -282,7 +282,7 @@ def main() -> None:
     parser.add_argument("--layers", default=".", metavar="REGEX", help="files that are used")
     parser.add_argument("--cells", default=".", metavar="REGEX", help='of "FILE 50%% SOLVER 1e-06"')
     parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, SPREAD, *PEERS])
-    parser.add_argument("--rows", type=int, default=1024, help="of a layer, at most (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=2048, help="of a layer, at most (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a run of the others, about (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="with other rows each (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="and processes of the others (default %(default)s)")
