@@ -238,7 +238,7 @@ def a_multiplier_of_the_wrong_sign(patch: pytest.MonkeyPatch) -> None:
 @caught_by(laws=partial(laws.check_refit, refit))
 def compensation_of_the_wrong_sign(patch: pytest.MonkeyPatch) -> None:
     change = restricted.restricted_change
-    patch.setattr(restricted, "restricted_change", lambda *arguments: (-change(*arguments)[0], change(*arguments)[1]))
+    patch.setattr(restricted, "restricted_change", lambda *arguments: (-change(*arguments)[0], *change(*arguments)[1:]))
 
 
 # -- the test ----------------------------------------------------------------------------------------------------------
