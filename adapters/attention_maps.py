@@ -68,13 +68,13 @@ class DistanceSum:
 
     def add(self, rows: torch.Tensor) -> None:
         """rows: probabilities (batch, heads, queries, keys)."""
-        self.total = self.total + row_distances(rows).sum(dim=-1).cpu()
+        self.total = self.total + row_distances(rows).sum(dim=-1)
         self.rows += rows.shape[0] * rows.shape[2]
 
     @property
     def mean(self) -> np.ndarray:
         assert isinstance(self.total, torch.Tensor)
-        return self.total.numpy() / self.rows
+        return self.total.cpu().numpy() / self.rows
 
 
 def row_distances(rows: torch.Tensor) -> torch.Tensor:

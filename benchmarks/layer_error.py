@@ -10,7 +10,7 @@ in float64. Wanda and what starts from its mask prune per row as its code does, 
 FISTAPruner also its error as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say;
 `l0, undamped` is the optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several
 runs, one after the other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of peers.json. Rows of runs
-that --runs leaves out stay as the JSON file has them.
+that --runs leaves out stay as the JSON file has them, so that `--runs '^$'` prints what is there.
 """
 
 from __future__ import annotations
@@ -148,6 +148,22 @@ def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
             print(f"{name} / its warm start: calibration {geometric_mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
+def beside_wanda(rows: list[dict[str, Any]]) -> str:
+    """Of every run, on the cases that all runs have: geometric means of errors as fractions of Wanda's, and mean seconds."""
+    by_run = {name: {(row["operator"], row["pattern"]): row for row in rows if row["run"] == name} for name in RUNS}
+    by_run = {name: cases for name, cases in by_run.items() if cases}
+    common = set.intersection(*(set(cases) for cases in by_run.values())) if "wanda" in by_run else set()
+    if not common:
+        return ""
+    cells = []
+    for name, cases in by_run.items():
+        pairs = [(cases[case], by_run["wanda"][case]) for case in common]
+        means = [geometric_mean([mine[key] / theirs[key] for mine, theirs in pairs]) for key in ("error", "test_error")]
+        seconds = statistics.mean(cases[case]["seconds"] for case in common)
+        cells.append([name, *(f"{mean:.3f}" for mean in means), f"{seconds:.1f}"])
+    return f"On the {len(common)} cases of all:\n" + table(["run", "error / wanda's", "test / wanda's", "s"], cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
@@ -175,6 +191,7 @@ def main() -> None:
                     bar.update()
     rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))
     show(rows, peers)
+    print(beside_wanda(rows))
     arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
 
 

@@ -135,7 +135,7 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
 
         posv = get_lapack_funcs("posv", (matrices, right))
         found, positive = np.empty_like(right), np.empty(count, dtype=bool)
-        with ONE_AT_A_TIME, blas_threads().limit(limits=1):
+        with ONE_AT_A_TIME, blas_threads().limit(limits=1, user_api="blas"):
             for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
                 _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
                 positive[index] = info == 0

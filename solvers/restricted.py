@@ -132,9 +132,10 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
         matrix = principal(gram, kept[None, :])[0, :, :]
         found, deficient = least_norm(matrix, -right.T, rounding(matrix))
         found = spread(found.T, masks)
+        pulled = found @ gram
         for k, row in enumerate(map(int, sharing)):
             change[row, :] = found[k, :]
-            product[row, :] = found[k, :] @ gram
+            product[row, :] = pulled[k, :]
         singular += deficient * sharing.size
     return change, product, singular
 
