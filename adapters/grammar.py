@@ -87,7 +87,7 @@ def command_line() -> argparse.ArgumentParser:
     prune.add_argument(
         "--share", type=share, metavar="S",
         help="how far a correction goes, from what the operator's own input gives (0) to what the dense block or model "
-        "gives (1) (default: the method's own)",
+        "gives (1); structured methods with pruned inputs go towards the dense model (default: the method's own)",
     )  # fmt: skip
     add_calibration(prune)
     prune.add_argument(

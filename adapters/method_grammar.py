@@ -180,6 +180,7 @@ def removal_of(asked: argparse.Namespace) -> dict[str, Any]:
         "options": dict(asked.option),
         "compensate": asked.compensate,
         "inputs": asked.inputs,
+        "share": asked.share,
         "damping": asked.damping,
         "recover": asked.recover,
         "heads": asked.heads or HEADS[0],
@@ -197,7 +198,6 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         "--per-row" if asked.per_row else "--whole-matrix": asked.per_row is not None,
         "--refit": asked.refit,
         "--correction": asked.correction is not None,
-        "--share": asked.share is not None,
         "--jobs": asked.jobs > 1,
         "--problems": asked.problems is not None,
         "--damping auto": asked.damping == "auto",
@@ -222,6 +222,8 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
     if structured:
         if asked.recover and (asked.inputs or STRUCTURED_METHODS[asked.method].inputs) == "dense":
             return "--recover needs --inputs pruned: with dense inputs nothing drifts that could be recovered"
+        if asked.recover and asked.share not in (None, 1):
+            return "--recover needs --share 1: two producers compare on one target only"
         try:
             STRUCTURED_METHODS[asked.method].bind(dict(asked.option))
         except ValueError as error:

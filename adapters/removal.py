@@ -35,7 +35,7 @@ __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all modules of one run share. score: of the method, and needs: what is gathered for it. parts: how many batches
+    """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many batches
     calibrate; the others are held out for the report. advance: called once for every module of each walk. recover: refit
     producers before their module is pruned, see `Recovery`."""
 
@@ -44,6 +44,7 @@ class Job:
     needs: frozenset[str]
     allocation: str
     inputs: str
+    share: float
     compensation: Compensation
     damping: float
     parts: tuple[int, ...]
@@ -148,7 +149,7 @@ def remove_units(
     rows: list[ModuleReport] = []
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(menus), calls):
-        inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned") for place in places}
+        inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned", share=job.share) for place in places}
         receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
             job.layer(menus[place]).module: inflows[place].receive for place in places
         }

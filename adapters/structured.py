@@ -35,6 +35,7 @@ __all__ = ["DAMPING", "Removal", "plan_removal", "prune_structured"]
 # On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads leave and at 0.1 to 0.3 where channels do:
 # this is between them.
 DAMPING = 0.05
+SHARE = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m perplexities are lower for it than for the whole way
 
 
 def prune_structured(
@@ -47,6 +48,7 @@ def prune_structured(
     options: Mapping[str, Any] | None = None,
     compensate: bool | None = None,
     inputs: str | None = None,
+    share: float | None = None,
     damping: float | None = None,
     recover: bool = False,
     heads: Heads = "groups",
@@ -70,8 +72,10 @@ def prune_structured(
     compensate, makes up for it in the consumer, the method's way: in its other weights, by least squares on one support
     (Numerical Pruning, Section 3.4), or in its bias, by the mean of what is gone (FLAP). inputs, what the consumer is fitted
     to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X, which is all that
-    models of several stacks and encoders have (`gramian.adapters.stacks`). damping: d for
-    the ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut.
+    models of several stacks and encoders have (`gramian.adapters.stacks`). share: how far the target goes from X* W^T
+    (0, excluded) to X W^T (1): X is replaced by (1 - share) X* + share X, in reports too; by default half of the way where
+    weights are solved for, unless producers are recovered, which needs 1. damping: d for the ridge d G_jj on the change of
+    the weights, there and in scores that count on it. Then the tensors are cut.
     Defaults of allocation, compensate and inputs are the method's. recover: before a module loses units its producers are
     fitted to the dense model's outputs as well, given what the blocks pruned so far deliver, wherever that brings the
     module's output on the calibration tokens nearer (`Recovery`); it needs pruned inputs. Scores are of the dense model.
@@ -96,6 +100,10 @@ def prune_structured(
         raise ValueError(f"damping must be a number of at least 0 but is {damping!r}")
     if recover and inputs == "dense":
         raise ValueError("recover=True needs inputs='pruned': with dense inputs nothing drifts that could be recovered")
+    if recover and share not in (None, 1):
+        raise ValueError(f"recover=True needs share=1 but it is {share}: two producers compare on one target only")
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is inputs='dense'")
     given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
     check_windows(model, given.windows, "calibration windows")
     apart = heldout.windows if isinstance(heldout, Tokens) else heldout
@@ -104,6 +112,8 @@ def prune_structured(
     removal = plan_removal(
         model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
     )
+    if share is None:
+        share = SHARE if removal.compensation == "weights" and not recover else 1.0
     menus, before, inside = removal.menus, count_parameters(model), block_parameters(model)
     batches = batches_of(given.windows)
     fitted = len(batches)
@@ -111,7 +121,7 @@ def prune_structured(
         batches += batches_of(apart)
     with eval_mode(model), tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress) as bar:
         job = Job(
-            model, score, recipe.needs, allocation, inputs, removal.compensation, float(damping), (fitted,),
+            model, score, recipe.needs, allocation, inputs, share, removal.compensation, float(damping), (fitted,),
             storage_dtype(model), bar.update, recover,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
@@ -136,6 +146,7 @@ def prune_structured(
         "options": {**recipe.defaults, **(options or {})},
         "compensation": removal.compensation,
         "inputs": inputs,
+        "share": share,
         "damping": damping,
         "recover": recover,
         "heads": heads,

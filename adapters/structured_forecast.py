@@ -41,6 +41,7 @@ def plan_structured(
     options: Mapping[str, Any] | None = None,
     compensate: bool | None = None,
     inputs: str | None = None,
+    share: float | None = None,
     damping: float | None = None,
     recover: bool = False,
     heads: Heads = "groups",
@@ -50,7 +51,7 @@ def plan_structured(
     rates: Rates | None = None,
 ) -> Plan:
     """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
-    consumers. Arguments and errors otherwise as in `plan`; `damping` changes nothing here."""
+    consumers. Arguments and errors otherwise as in `plan`; `share` and `damping` change nothing here."""
     recipe = structured_method(method)
     removal = plan_removal(
         model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks

@@ -8,8 +8,9 @@ block, so of attention only query heads with their slices of o_proj can leave.
 
 Methods of hidden units (`tasp`, `snip`, `llm-pruner`) leave attention whole, so all of the ratio leaves the MLPs.
 
-Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`).
-The number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
+Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`) and
+the dense model's outputs as target (`share` 1). `self` is text sampled from the model, `identity` needs no text at all. The
+number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
 
 --speed measures tokens per second of prefill and decode, peak memory and the time of the MLPs, of the dense model and of
 pruned ones side by side, instead of the cells.
@@ -32,46 +33,66 @@ from protocol import TEXTS, Protocol, bytes_held, resumed
 from torch import nn
 
 from gramian.adapters.families import blocks_of
+from gramian.adapters.generation import sampled_tokens
 from gramian.adapters.report import table, versions
 from gramian.adapters.structured import prune_structured
 
 RATIOS = (0.2, 0.5)
 OURS = {"method": "numerical", "allocation": "global", "options": {"score": "compensated"}}
+PAPER = {"method": "numerical", "allocation": "numerical", "options": {"score": "newton"}, "share": 1.0}
 BASELINES = {
     "random": ("uniform",),
     "magnitude-l1": ("uniform", "numerical"),
     "magnitude-l2": ("uniform",),
     "wanda-sp": ("uniform", "numerical"),
-    "flap": ("uniform", "numerical"),
-    "tasp": ("uniform", "numerical"),
+    "flap": ("numerical", "uniform"),
+    "tasp": ("numerical", "uniform"),
     "snip": ("numerical",),
     "llm-pruner": ("numerical",),
 }
+RIVALS = {"flap": "numerical", "wanda-sp": "uniform"}  # at every ratio, allocated as they are by default
+OUTPUT = {"method": "greedy-output", "share": 1.0}
 TIMES = 7  # repetitions of every timing, of which the median counts
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """Name -> keywords of `prune_structured`, with those of the calibration windows where they are varied."""
+    """Name -> keywords of `prune_structured`, and how calibration tokens are got where it is not the protocol's way.
+
+    What is not compensated does not depend on inputs: dense ones are one pass less."""
     found: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
+        percent = f"{ratio:.0%}"
         for allocation in ("global", "uniform"):
-            found[f"{ratio:.0%} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
+            found[f"{percent} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
         for allocation in ("numerical", "global", "uniform"):
-            found[f"{ratio:.0%} newton, {allocation}"] = {
-                "method": "numerical", "allocation": allocation, "options": {"score": "newton"}, "ratio": ratio
-            }  # fmt: skip
+            found[f"{percent} newton, {allocation}"] = {**PAPER, "allocation": allocation, "ratio": ratio}
+        found[f"{percent} newton, numerical, not compensated"] = {
+            **PAPER, "compensate": False, "inputs": "dense", "ratio": ratio
+        }  # fmt: skip
         for method, allocations in BASELINES.items():
             for allocation in allocations:
-                found[f"{ratio:.0%} {method}, {allocation}"] = {"method": method, "allocation": allocation, "ratio": ratio}
-        found[f"{ratio:.0%} newton, numerical, not compensated"] = {
-            "method": "numerical", "allocation": "numerical", "options": {"score": "newton"}, "compensate": False,
-            "ratio": ratio,
+                found[f"{percent} {method}, {allocation}"] = baseline(method, allocation, ratio)
+        for source, calibration in (("calibrated", {}), ("self", {"calibration": "self"})):
+            for recover in (False, True):
+                name = f"{percent} greedy-output, {source}{', recovered' if recover else ''}"
+                found[name] = {**OUTPUT, **calibration, "recover": recover, "ratio": ratio}
+        found[f"{percent} greedy-output, identity, not compensated"] = {
+            **OUTPUT, "options": {"moment": "identity", "tau": 0}, "compensate": False, "inputs": "dense", "ratio": ratio
         }  # fmt: skip
+    found["25% tasp, numerical"] = baseline("tasp", "numerical", 0.25)
     for ratio in (0.1, 0.3, 0.7):
         found[f"{ratio:.0%} compensated, global"] = {**OURS, "ratio": ratio}
-    for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (64, 256), (16, 1024)):
+        for method, allocation in RIVALS.items():
+            found[f"{ratio:.0%} {method}, {allocation}"] = baseline(method, allocation, ratio)
+    for ratio in RATIOS:
+        found[f"{ratio:.0%} compensated, global, share 1"] = {**OURS, "share": 1.0, "ratio": ratio}
+    for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):
         found[f"20% compensated, global, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
     return found
+
+
+def baseline(method: str, allocation: str, ratio: float) -> dict[str, Any]:
+    return {"method": method, "allocation": allocation, "inputs": "dense", "ratio": ratio}
 
 
 def show(results: Mapping[str, Any]) -> None:
@@ -176,13 +197,14 @@ def main() -> None:
     losses = arguments.out.with_suffix("")
     losses.mkdir(parents=True, exist_ok=True)
     loaded = cache(lambda: Protocol.load(arguments.text))
+    own = cache(lambda: sampled_tokens(loaded().model, loaded().tokenizer, samples=32, length=512, seed=0))
 
     def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         protocol = loaded()
         model = copy.deepcopy(protocol.model)
         windows = keywords.get("windows")
-        tokens = protocol.drawn(*windows) if windows else protocol.calibration
-        asked = {key: value for key, value in keywords.items() if key != "windows"}
+        tokens = protocol.drawn(*windows) if windows else own() if "calibration" in keywords else protocol.calibration
+        asked = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
         report = prune_structured(model, tokens, heldout=protocol.heldout, **asked)
         print(report, flush=True)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
