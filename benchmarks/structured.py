@@ -112,16 +112,15 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def speed(protocol: Protocol) -> list[dict[str, Any]]:
-    """Side by side, in turn and repeated: the dense model and models pruned uniformly, whose widths are what counts."""
+    """Side by side, in turn and repeated: the dense model and models pruned uniformly, whose widths are all that counts."""
     models = {"dense": protocol.model}
+    few = protocol.calibration.windows[:1]
     for ratio in RATIOS:
         models[f"{ratio:.0%}"] = copy.deepcopy(protocol.model)
-        report = prune_structured(models[f"{ratio:.0%}"], protocol.calibration, method="magnitude-l2", ratio=ratio)
+        report = prune_structured(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
         print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
     models["half of the MLP"] = copy.deepcopy(protocol.model)
-    mlp = "mlp"
-    most = mlp_share(protocol.model) / 2
-    prune_structured(models["half of the MLP"], protocol.calibration, method="magnitude-l2", ratio=most, include=mlp)
+    prune_structured(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_share(protocol.model) / 2, include="mlp")
     prompt = protocol.windows["wikitext2"][:1, :512]
     hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
     tasks: dict[str, Callable[[Any], object]] = {

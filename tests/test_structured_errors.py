@@ -35,7 +35,7 @@ def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, 
 def test_compensation_is_the_ridge_solution_and_the_report_tells_its_errors(model_type, inputs):
     dense = exact(model_type)
     damping = 0.02
-    model, report = pruned(copy.deepcopy(dense), inputs=inputs, damping=damping, ratio=0.4)
+    model, report = pruned(copy.deepcopy(dense), inputs=inputs, damping=damping, share=1, ratio=0.4)
     wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
     for row in report.modules:
         (x, y), (star, output) = wide[row.name], narrow[row.name]
@@ -60,6 +60,40 @@ def test_compensation_is_the_ridge_solution_and_the_report_tells_its_errors(mode
         assert row.residual is not None and row.residual < 1e-9
         assert row.relative_error < row.masked_error
     assert any(row.units[1] < row.units[0] for row in report.modules)
+
+
+@pytest.mark.parametrize("share", [0.25, None])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, share, monkeypatch):
+    monkeypatch.setattr(structured, "shrink", lambda model, keep: None)  # silenced units still show what enters them
+    dense = exact(model_type)
+    model, report = pruned(copy.deepcopy(dense), share=share, damping=0.02, ratio=0.4)
+    part = report.settings["share"]
+    assert part == (share or structured.SHARE) < 1
+    wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
+    for row in report.modules:
+        before, after = (rows_of(each, row.name) for each in (dense, model))
+        for error, dense_seen, pruned_seen in (
+            (row.relative_error, wide, narrow), (row.heldout_error, wide_apart, apart)
+        ):  # fmt: skip
+            star, output = pruned_seen[row.name]
+            target = part * dense_seen[row.name][1] + (1 - part) * star @ before.T
+            assert error == pytest.approx(((output - target) ** 2).sum() / (target**2).sum(), rel=1e-6, abs=1e-12)
+        star = narrow[row.name][0]
+        target = part * wide[row.name][1] + (1 - part) * star @ before.T
+        kept = np.abs(after).sum(axis=0) > 0
+        if not kept.all():
+            ridge = np.diag(np.sqrt(0.02 * (star[:, kept] ** 2).sum(axis=0)))
+            stacked = np.vstack([star[:, kept], ridge]), np.vstack([target, ridge @ before[:, kept].T])
+            expected = np.linalg.lstsq(*stacked, rcond=None)[0].T
+            np.testing.assert_allclose(after[:, kept], expected, rtol=1e-5, atol=1e-7 * np.abs(expected).max())
+
+
+def test_the_whole_way_where_no_weights_are_solved_for_or_producers_are():
+    assert [
+        pruned(tiny_model("llama"), **options)[1].settings["share"]
+        for options in ({"compensate": False}, {"method": "flap"}, {"recover": True}, {"share": 0.75})
+    ] == [1, 1, 1, 0.75]
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
