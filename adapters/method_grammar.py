@@ -135,6 +135,10 @@ def add_removal(parser: argparse.ArgumentParser) -> None:
         help="fit the operators before removed units too, to the dense model's outputs, wherever that brings the module nearer",
     )  # fmt: skip
     group.add_argument(
+        "--exchange", action="store_true",
+        help="exchange the units that stay for others while that lowers what compensation leaves, a local search",
+    )  # fmt: skip
+    group.add_argument(
         "--blocks", type=blocks, metavar="A:B", help="only blocks A to B - 1, as 4:30; the others stay whole (default: all)"
     )
     group.add_argument(
@@ -183,6 +187,7 @@ def removal_of(asked: argparse.Namespace) -> dict[str, Any]:
         "share": asked.share,
         "damping": asked.damping,
         "recover": asked.recover,
+        "exchange": asked.exchange,
         "heads": asked.heads or HEADS[0],
         "include": asked.include,
         "exclude": asked.exclude,
@@ -208,6 +213,7 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         "--allocation": asked.allocation is not None,
         "--compensate" if asked.compensate else "--no-compensate": asked.compensate is not None,
         "--recover": asked.recover,
+        "--exchange": asked.exchange,
         "--blocks": asked.blocks is not None,
         "--heads": asked.heads is not None,
         "--option": bool(asked.option),
@@ -220,12 +226,16 @@ def removal_usage(asked: argparse.Namespace) -> str | None:
         if given:
             return f"{flag} is for structured methods ({', '.join(STRUCTURED_METHODS)}), not for {asked.method}"
     if structured:
-        if asked.recover and (asked.inputs or STRUCTURED_METHODS[asked.method].inputs) == "dense":
+        recipe = STRUCTURED_METHODS[asked.method]
+        if asked.recover and (asked.inputs or recipe.inputs) == "dense":
             return "--recover needs --inputs pruned: with dense inputs nothing drifts that could be recovered"
+        compensates = recipe.compensate if asked.compensate is None else asked.compensate
+        if asked.exchange and not (compensates and recipe.compensation == "weights"):
+            return "--exchange needs the other weights to be solved for: --compensate, and not flap"
         if asked.recover and asked.share not in (None, 1):
             return "--recover needs --share 1: two producers compare on one target only"
         try:
-            STRUCTURED_METHODS[asked.method].bind(dict(asked.option))
+            recipe.bind(dict(asked.option))
         except ValueError as error:
             return f"--option: {error}"
     return None

@@ -27,17 +27,17 @@ from gramian.adapters.structured_methods import Scored, Subject
 from gramian.adapters.structured_report import ModuleReport
 from gramian.adapters.units import Menu, magnitudes
 from gramian.adapters.walk import BlockCall, inputs_of, run_block
-from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support
-from gramian.solvers._xp import Array, namespace, to_numpy
+from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support, exchange_units
+from gramian.solvers._xp import Array, device, namespace, to_numpy
 
 __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many batches
-    calibrate; the others are held out for the report. advance: called once for every module of each walk. recover: refit
-    producers before their module is pruned, see `Recovery`."""
+    """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many
+    batches calibrate; the others are held out for the report. advance: called once for every module of each walk. recover:
+    refit producers before their module is pruned, see `Recovery`. exchange: improve every module's choice, see `exchanged`."""
 
     model: PreTrainedModel
     score: Callable[[Subject], Scored]
@@ -51,6 +51,7 @@ class Job:
     dtype: torch.dtype
     advance: Callable[[], object]
     recover: bool = False
+    exchange: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -149,7 +150,8 @@ def remove_units(
     rows: list[ModuleReport] = []
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(menus), calls):
-        inflows = {place: Inflow(menus[place].name, job.parts, keep=job.inputs == "pruned", share=job.share) for place in places}
+        keep = job.inputs == "pruned"
+        inflows = {place: Inflow(menus[place].name, job.parts, keep=keep, share=job.share) for place in places}
         receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
             job.layer(menus[place]).module: inflows[place].receive for place in places
         }
@@ -170,7 +172,7 @@ def remove_units(
             if recovery is not None:
                 recovery.refit(inputs_of(recovery.producers[0].module, block, call, entering))
                 recovery.outcome.settle(inputs_of(consumer, block, call, entering))
-            rows.append(remove_from(job, menu, scored[place], choice.keep[menu.name], inflow, recovery))
+            rows.append(remove_from(job, menu, scored[place], choice, inflow, recovery))
             moved = True
             job.advance()
         entering = run_block(block, call, entering) if job.inputs == "pruned" and moved else leaving
@@ -209,13 +211,28 @@ def candidate(job: Job, layer: Layer, inflow: Inflow, columns: np.ndarray, untou
     return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
 
 
+def exchanged(job: Job, menu: Menu, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
+    """As many units, exchanged while that lowers the loss that compensation leaves (`exchange_units`), atom by atom; where a
+    choice is several atoms, as they are."""
+    if menu.mixed:
+        return kept
+    xp = namespace(problem.gram)
+    mask = xp.asarray(np.isin(menu.atoms[:, 0], kept), device=device(problem.gram))
+    found = exchange_units(problem.damped(job.damping * problem.diagonal), mask, groups=len(menu.atoms))
+    return np.sort(menu.atoms[to_numpy(found.mask)].reshape(-1))
+
+
 def remove_from(
-    job: Job, menu: Menu, one: Scored, kept: np.ndarray, inflow: Inflow, recovery: Recovery | None
+    job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflow, recovery: Recovery | None
 ) -> ModuleReport:
-    """Silence units of one module, write what makes up for them, rounded, and judge what is stored. recovery: of its
-    producers, which stay as refitted if the module's output is nearer for it."""
+    """Silence units of one module, write what makes up for them, rounded, and judge what is stored. Units that `choice` keeps
+    are exchanged there first where that is asked for. recovery: of its producers, which stay as refitted if the module's
+    output is nearer for it."""
     started = time.perf_counter()
     part, layer = menu.part, job.layer(menu)
+    kept = choice.keep[menu.name]
+    if job.exchange and len(kept) < part.units:
+        kept = choice.keep[menu.name] = exchanged(job, menu, layer.problem(inflow.moments[0]), kept)
     columns = np.isin(np.arange(part.units * part.size), part.columns(kept))
     whole = len(kept) == part.units
     best = plain = candidate(job, layer, inflow, columns, untouched=whole)

@@ -51,6 +51,7 @@ def prune_structured(
     share: float | None = None,
     damping: float | None = None,
     recover: bool = False,
+    exchange: bool = False,
     heads: Heads = "groups",
     heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
@@ -79,6 +80,8 @@ def prune_structured(
     Defaults of allocation, compensate and inputs are the method's. recover: before a module loses units its producers are
     fitted to the dense model's outputs as well, given what the blocks pruned so far deliver, wherever that brings the
     module's output on the calibration tokens nearer (`Recovery`); it needs pruned inputs. Scores are of the dense model.
+    exchange: before a module loses units, kept ones are exchanged for others while that lowers the loss left by compensation
+    in its weights, a local search (`exchange_units`).
 
     include and exclude: expressions for names of consumers, such as `mlp.down_proj`; blocks: `slice(4, 30)`, those blocks
     alone. Other modules stay whole. Without include, methods of hidden units (`tasp` and those it is compared with) leave
@@ -112,6 +115,8 @@ def prune_structured(
     removal = plan_removal(
         model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
     )
+    if exchange and removal.compensation != "weights":
+        raise ValueError("exchange=True needs the other weights to be solved for, but compensation is " + removal.compensation)
     if share is None:
         share = SHARE if removal.compensation == "weights" and not recover else 1.0
     menus, before, inside = removal.menus, count_parameters(model), block_parameters(model)
@@ -122,7 +127,7 @@ def prune_structured(
     with eval_mode(model), tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress) as bar:
         job = Job(
             model, score, recipe.needs, allocation, inputs, share, removal.compensation, float(damping), (fitted,),
-            storage_dtype(model), bar.update, recover,
+            storage_dtype(model), bar.update, recover, exchange,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
         scoring, by_block = Scoring(job, menus, evidence, removal.amount), walks_by_block(model)
@@ -149,6 +154,7 @@ def prune_structured(
         "share": share,
         "damping": damping,
         "recover": recover,
+        "exchange": exchange,
         "heads": heads,
         "include": include,
         "exclude": exclude,

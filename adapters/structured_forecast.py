@@ -15,6 +15,7 @@ from gramian.adapters.structured import inputs_of_consumers, plan_removal
 from gramian.adapters.structured_methods import Heads, structured_method
 from gramian.adapters.units import Menu
 from gramian.adapters.walk import TOKENS_PER_BATCH
+from gramian.solvers.unit_exchange import BETWEEN
 
 __all__ = ["plan_structured"]
 
@@ -44,6 +45,7 @@ def plan_structured(
     share: float | None = None,
     damping: float | None = None,
     recover: bool = False,
+    exchange: bool = False,
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
@@ -67,6 +69,8 @@ def plan_structured(
         spent = module_seconds(menu, shapes[menu.name], score, removal.compensation, rates)
         if recover:
             spent += recovery_seconds(model, menu, shapes[menu.name], rates)
+        if exchange:
+            spent += exchange_seconds(shapes[menu.name], rates)
         operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
 
     corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
@@ -136,3 +140,9 @@ def module_seconds(menu: Menu, shape: tuple[int, int], score: str, compensation:
     scoring = PRODUCTS.get(score, 0) * 2 * p**3 / rates.double + (STEP * len(menu.atoms) if score == "compensated" else 0.0)
     refitting = (5 * 2 * p**3 + 4 * product) / rates.double if compensation == "weights" else 0.0
     return scoring + refitting + 4 * product / rates.double
+
+
+def exchange_seconds(shape: tuple[int, int], rates: Rates) -> float:
+    """Time of one round of exchanges: half of the units kept are weighed against the other half, and the tableau changes."""
+    q, p = shape
+    return BETWEEN * (q * p**2 / 2 + 4 * p**2) / rates.double

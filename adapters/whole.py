@@ -43,7 +43,7 @@ def remove_units_at_once(
     run_whole(job.model, batches, {job.layer(menu).module: inflow.receive for menu, inflow in zip(menus, inflows)})
     rows = []
     for menu, one in zip(menus, scored):
-        rows.append(remove_from(job, menu, one, choice.keep[menu.name], inflows.pop(0), None))
+        rows.append(remove_from(job, menu, one, choice, inflows.pop(0), None))
         job.advance()
     return rows
 

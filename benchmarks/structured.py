@@ -62,7 +62,7 @@ def cells() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         percent = f"{ratio:.0%}"
-        for allocation in ("global", "uniform"):
+        for allocation in ("global", "numerical", "uniform"):
             found[f"{percent} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
         for allocation in ("numerical", "global", "uniform"):
             found[f"{percent} newton, {allocation}"] = {**PAPER, "allocation": allocation, "ratio": ratio}
@@ -86,6 +86,7 @@ def cells() -> dict[str, dict[str, Any]]:
             found[f"{ratio:.0%} {method}, {allocation}"] = baseline(method, allocation, ratio)
     for ratio in RATIOS:
         found[f"{ratio:.0%} compensated, global, share 1"] = {**OURS, "share": 1.0, "ratio": ratio}
+        found[f"{ratio:.0%} compensated, global, exchanges"] = {**OURS, "exchange": True, "ratio": ratio}
     for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):
         found[f"20% compensated, global, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
     return found

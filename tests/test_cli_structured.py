@@ -64,7 +64,7 @@ def test_padded_models_load_with_stock_classes(model, text, capsys):
         (["--method", "numerical", "--no-compensate", "--allocation", "uniform"], {"compensation": "none", "ratio": 0.2}),
         (["--method", "random", "--compensate", "--damping", "0.3", "--inputs", "dense"], {"damping": 0.3, "inputs": "dense"}),
         (["--method", "flap"], {"compensation": "bias", "allocation": "numerical"}),
-        (["--method", "numerical", "--share", "0.75"], {"share": 0.75}),
+        (["--method", "numerical", "--share", "0.75", "--exchange"], {"share": 0.75, "exchange": True}),
         (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
         (["--method", "greedy-output", "--option", "tau=null", "--option", "moment=product"], {"tau": None}),
         (["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
@@ -120,6 +120,8 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "numerical", "--blocks", "4"], "'4' is not a range of blocks, as 4:30"),
         (["--method", "flap", "--recover"], "--recover needs --inputs pruned"),
         (["--method", "greedy-output", "--recover", "--share", "0.5"], "--recover needs --share 1"),
+        (["--method", "wanda-sp", "--exchange"], "--exchange needs the other weights to be solved for"),
+        (["--method", "wanda", "--exchange"], "--exchange is for structured"),
         (["--method", "wanda", "--recover"], "--recover is for structured"),
         (["--method", "wanda", "--blocks", "0:1"], "--blocks is for structured"),
         (["--method", "wanda", "--ratio", "0.5"], "--ratio is for structured methods"),
@@ -203,6 +205,7 @@ def test_the_plan_follows_the_work():
     assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
     assert planned(recover=True).seconds["forward passes"] > usual.seconds["forward passes"]
     assert planned(recover=True).seconds["solvers"] > usual.seconds["solvers"] and len(planned(blocks=slice(1)).operators) == 2
+    assert planned(exchange=True).seconds["solvers"] > usual.seconds["solvers"]
     assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)

@@ -172,6 +172,7 @@ def test_a_pruned_model_is_pruned_on():
         ({"share": 0}, "share must be above 0 and at most 1 but is 0: for no correction there is inputs='dense'"),
         ({"share": math.nan}, "share must be above 0"),
         ({"share": 0.5, "recover": True}, "recover=True needs share=1 but it is 0.5"),
+        ({"exchange": True, "method": "flap"}, "the other weights to be solved for, but compensation is bias"),
         ({"damping": -1.0}, "damping must be a number of at least 0"),
         ({"options": {"scores": "box"}}, "numerical has no option 'scores'; it has score, penalty"),
         ({"options": {"score": "best"}}, "score must be one of compensated, box, newton but is 'best'"),

@@ -96,6 +96,35 @@ def test_the_whole_way_where_no_weights_are_solved_for_or_producers_are():
     ] == [1, 1, 1, 0.75]
 
 
+def test_exchanges_leave_no_single_one_that_helps():
+    """Magnitudes choose badly. With dense inputs every module's problem is known, and all its exchanges are tried."""
+    dense, damping = exact("llama", num_key_value_heads=4), 0.05
+    ways = {"method": "magnitude-l2", "compensate": True, "inputs": "dense", "damping": damping, "ratio": 0.4}
+    plain, before = pruned(copy.deepcopy(dense), **ways)
+    model, after = pruned(copy.deepcopy(dense), **ways, exchange=True)
+    assert [row.units for row in after.modules] == [row.units for row in before.modules] and after.settings["exchange"]
+    wide = seen(dense, TOKENS)
+
+    def loss(name, kept):
+        x, y = wide[name]
+        ridge, weights = np.sqrt(damping * (x**2).sum(axis=0)), rows_of(dense, name)
+        stacked = np.vstack([x, np.diag(ridge)]), np.vstack([y, (weights * ridge).T])
+        columns = part.columns(kept)
+        left = np.linalg.lstsq(stacked[0][:, columns], stacked[1], rcond=None)[0]
+        return ((stacked[0][:, columns] @ left - stacked[1]) ** 2).sum()
+
+    better = 0
+    for row in after.modules:
+        part = parts_of(dense)[row.name]
+        old, new = (np.unique(kept_columns(dense, each, row.name) // part.size) for each in (plain, model))
+        others = np.setdiff1d(np.arange(part.units), new)
+        reached = loss(row.name, new)
+        swaps = [loss(row.name, np.sort(np.append(np.delete(new, k), other))) for k in range(len(new)) for other in others]
+        assert reached <= loss(row.name, old) * (1 + 1e-9) and all(reached <= each * (1 + 1e-5) for each in swaps)
+        better += reached < loss(row.name, old) * 0.99
+    assert better > len(after.modules) / 2
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_compensation_lowers_the_error_of_every_module(model_type):
     for method in ("numerical", "wanda-sp", "random"):
