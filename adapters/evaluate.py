@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.calibration import Tokens
 
-LOGIT_BYTES = 2**28  # most memory one slice of float32 logits may take
+VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be still in the cache when they are summed
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def perplexity(
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
     `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits
-    exist only for a slice of positions at a time, because with a large vocabulary they would be the memory peak.
+    exist only for a slice of the vocabulary at a time, because with a large one they would be the memory peak.
 
     ValueError: windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a
     model that is no causal language model or that makes its logits in a way this function does not know.
@@ -80,22 +80,40 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 class _Head(NamedTuple):
     """logits = cap tanh(embedding(h) / cap), the cap only where the model has one."""
 
-    embedding: torch.nn.Module
+    embedding: torch.nn.Linear
     cap: float | None
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "_Head":
         embedding = model.get_output_embeddings()
-        if embedding is None or model.base_model is model:
+        if not isinstance(embedding, torch.nn.Linear) or model.base_model is model:
             raise ValueError(
                 f"{type(model).__name__} has no language-model head that predicts the next token, perplexity needs a causal "
                 "language model (AutoModelForCausalLM)"
             )
         return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits = self.embedding(hidden).float()
+    def logits(self, hidden: torch.Tensor, entries: slice = slice(None)) -> torch.Tensor:
+        """Of some entries of the vocabulary, float32."""
+        bias = self.embedding.bias
+        logits = torch.nn.functional.linear(hidden, self.embedding.weight[entries], None if bias is None else bias[entries])
+        logits = logits.float()
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    def losses(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """log sum_v exp(logits_v) - logits_target by position (n,), slices summed relative to the largest logit so far."""
+        most = torch.full(target.shape, -math.inf, device=hidden.device)
+        total, wanted = torch.zeros_like(most), torch.zeros_like(most)
+        for first in range(0, len(self.embedding.weight), VOCABULARY):
+            logits = self.logits(hidden, slice(first, first + VOCABULARY))
+            place = target - first
+            inside = (place >= 0) & (place < logits.shape[1])
+            picked = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
+            wanted = torch.where(inside, picked, wanted)
+            higher = torch.maximum(most, logits.amax(1))
+            total = total * torch.exp(most - higher) + logits.sub_(higher[:, None]).exp_().sum(1)
+            most = higher
+        return most + total.log() - wanted
 
 
 def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
@@ -105,13 +123,7 @@ def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
 def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
     hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
     target = chunk[:, 1:].flatten().to(hidden.device)
-    vocabulary = model.config.get_text_config().vocab_size
-    positions = max(1, LOGIT_BYTES // (4 * vocabulary))
-    losses = []
-    for some, wanted in zip(hidden.split(positions), target.split(positions)):
-        logits = head.logits(some)
-        losses.append(logits.logsumexp(-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
-    return torch.cat(losses).cpu()
+    return head.losses(hidden, target).cpu()
 
 
 def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "windows") -> None:

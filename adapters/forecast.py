@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.evaluate import LOGIT_BYTES
+from gramian.adapters.evaluate import VOCABULARY
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.layers import Layer
 from gramian.adapters.methods import METHODS, resolve
@@ -199,7 +199,7 @@ def peak_memory(model: Any, pruning: Mapping[str, int], judged_length: int) -> d
     """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `judged_length` tokens (0 for
     none) are there, as the two are not together."""
     vocabulary = model.config.get_text_config().vocab_size
-    logits = {"logits for perplexity": 3 * min(LOGIT_BYTES, 4 * judged_length * vocabulary)}
+    logits = {"logits for perplexity": 3 * 4 * judged_length * min(VOCABULARY, vocabulary)}
     peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
     return {
         "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,

@@ -1,4 +1,5 @@
-"""Fine-tuning after half of the hidden units have left: what it costs, and what it reaches (TASP, Tables 1 and 2).
+"""Fine-tuning after half of the hidden units have left: what it costs, and what it reaches (TASP, Tables 1 and 2); and what
+is recovered without fine-tuning (Greedy Output Approximation, Algorithms 2 to 4).
 
     python benchmarks/finetune.py --text FOLDER [--cells REGEX] [--steps N] [--out FILE.json] [--speed]
 
@@ -6,6 +7,8 @@ Models of four architectures over bytes are trained on wikitext2.valid.txt in FO
 of their feed-forward modules leave, by one ranking over all modules, and the smaller model is fine-tuned on the first four
 fifths of ptb.test.txt; its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a
 window from the first. Three seeds draw weights and batches; the table shows mean and standard deviation over them.
+`greedy-output` is not fine-tuned: its other weights are refitted, the producers of every module before that, or nothing is.
+T5 is pruned on the dense model's activations, where producers have nothing to recover.
 
 --speed measures seconds a step, parameters and memory of fine-tuning, of the dense model, of one with as many weights masked
 (kept at zero after every step, which is what unstructured pruning comes to), and of the smaller one, side by side, in turn.
@@ -51,7 +54,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "vocab_size": 256, "eos_token_id": None,
     },
 }  # fmt: skip
-METHODS = ("dense", "tasp", "snip", "magnitude-l2", "random")
+METHODS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    **{name: {"method": name, "compensate": False} for name in ("tasp", "snip", "magnitude-l2", "random")},
+    "greedy-output": {"method": "greedy-output", "compensate": False},
+    "greedy-output, refitted": {"method": "greedy-output", "compensate": True, "share": 1.0},
+    "greedy-output, recovered": {"method": "greedy-output", "compensate": True, "recover": True},
+}
 HALF = 0.5
 
 
@@ -67,15 +76,13 @@ def channels_of(model: Any) -> list[Part]:
     return [part for part in parts_of(model).values() if part.structure.unit_size is None]
 
 
-def halved(model: Any, windows: torch.Tensor, method: str) -> Any:
-    """The model without half of its hidden units, which one ranking over all modules chose."""
+def halved(model: Any, windows: torch.Tensor, how: Mapping[str, Any]) -> Any:
+    """The model without half of its hidden units, which one ranking over all modules chose. how: keywords."""
     channels = channels_of(model)
     inside = sum(part.units * menu_of(model, part).cost for part in channels)
     include = "|".join(f"^{part.name}$" for part in channels)
     smaller, ratio = copy.deepcopy(model), HALF * inside / block_parameters(model)
-    prune_structured(
-        smaller, windows, method=method, ratio=ratio, allocation="numerical", compensate=False, include=include, progress=False
-    )
+    prune_structured(smaller, windows, ratio=ratio, allocation="numerical", include=include, progress=False, **how)
     return smaller
 
 
@@ -96,6 +103,7 @@ def cells(steps: int) -> dict[str, dict[str, Any]]:
         for architecture in ARCHITECTURES
         for seed in SEEDS
         for method in METHODS
+        if not (architecture == "t5" and method.endswith("recovered"))
     }
 
 
@@ -109,9 +117,12 @@ def runner(texts: Texts) -> Any:
     def run(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
         model = trained(cell["architecture"], cell["seed"], cell["steps"])
         calibration = texts.tuned[: 4 * BATCH]
-        tuned = copy.deepcopy(model) if cell["method"] == "dense" else halved(model, calibration, cell["method"])
+        how = METHODS[cell["method"]]
+        tuned = halved(model, calibration, how) if how else copy.deepcopy(model)
         parameters = sum(each.numel() for each in tuned.parameters())
         before = held_loss(tuned, texts.judged)
+        if cell["method"].startswith("greedy-output"):
+            return {"parameters": parameters, "before": before}
         torch.manual_seed(1000 + cell["seed"])
         started = time.perf_counter()
         train(tuned, texts.tuned, cell["steps"], rate=1e-3)
@@ -122,7 +133,9 @@ def runner(texts: Texts) -> Any:
 
 
 def spread(figures: list[float]) -> str:
-    """Mean and standard deviation, where there are two or more."""
+    """Mean and standard deviation, where there are two or more; a dash for nothing."""
+    if not figures:
+        return "-"
     deviation = f" +- {statistics.stdev(figures):.4f}" if len(figures) > 1 else ""
     return f"{statistics.mean(figures):.4f}{deviation}"
 
@@ -133,7 +146,7 @@ def show(results: Mapping[str, Any]) -> None:
         for method in METHODS:
             found = [results[name] for seed in SEEDS if (name := f"{architecture} {method} {seed}") in results]
             if found:
-                shown = [spread([each[key] for each in found]) for key in ("before", "after")]
+                shown = [spread([each[key] for each in found if key in each]) for key in ("before", "after")]
                 rows.append([architecture, method, f"{found[0]['parameters']:,}", *shown, str(len(found))])
     print(table(["model", "method", "parameters", "loss before", "fine-tuned", "seeds"], rows))
 
@@ -157,7 +170,8 @@ def speed(texts: Texts) -> list[dict[str, Any]]:
     rows = []
     for architecture in ARCHITECTURES:
         dense = fresh(architecture, 0).eval()
-        models = {"dense": dense, "masked": copy.deepcopy(dense), "pruned": halved(dense, texts.tuned[:BATCH], "magnitude-l2")}
+        smaller = halved(dense, texts.tuned[:BATCH], METHODS["magnitude-l2"])
+        models = {"dense": dense, "masked": copy.deepcopy(dense), "pruned": smaller}
         masked = Masked(models["masked"])
         optimisers = {name: torch.optim.AdamW(model.train().parameters(), lr=1e-3) for name, model in models.items()}
         batch = texts.tuned[:BATCH]
@@ -193,7 +207,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches, such as 't5 tasp'")
     parser.add_argument(
-        "--steps", type=int, default=300, metavar="N", help="of training, and of fine-tuning (default %(default)s)"
+        "--steps", type=int, default=150, metavar="N", help="of training, and of fine-tuning (default %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
     parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")

@@ -21,7 +21,7 @@ def direct_losses(model, windows: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("model_type", [*FAMILIES, "gemma2"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_equals_the_full_logits(model_type, batch, monkeypatch):
-    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 4 * VOCABULARY * 7)  # slices of seven positions
+    monkeypatch.setattr(evaluate, "VOCABULARY", 7)  # which does not divide the model's
     model, windows = tiny_model(model_type), tokens()
     result = perplexity(model, windows, batch=batch, progress=False)
     expected = direct_losses(model, windows)
@@ -87,3 +87,15 @@ def test_paired_difference():
     assert paired_difference(b, a) == (-mean, error)
     with pytest.raises(ValueError, match="3 and 1 tokens"):
         paired_difference(a, Perplexity(1.0, torch.zeros(1)))
+
+
+def test_large_logits_neither_overflow_nor_vanish(monkeypatch):
+    """A head whose logits reach thousands, the largest in the last slice or in the first, beside which others do not count."""
+    monkeypatch.setattr(evaluate, "VOCABULARY", 7)
+    model = tiny_model("llama")
+    for order in (1, -1):
+        with torch.no_grad():
+            model.lm_head.weight.copy_(1e3 * order * torch.linspace(-1, 1, VOCABULARY)[:, None].expand_as(model.lm_head.weight))
+        result = perplexity(model, tokens(), progress=False)
+        torch.testing.assert_close(result.losses, direct_losses(model, tokens()))
+        assert result.losses.max() > 100
