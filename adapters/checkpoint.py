@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import write_json
+from gramian.adapters.devices import usable_device
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.widths import narrow_class, read_widths, unstated_widths, write_widths
 
@@ -49,10 +50,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    try:
-        torch.empty(1, device=device, dtype=torch.float64).sum().item()  # moments and certificates are float64
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {_one_line(error)}") from error
+    usable_device(device)
     place = _locate(source)
     try:
         with _quiet_libraries():

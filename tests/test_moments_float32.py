@@ -147,7 +147,7 @@ def test_solvers_live_with_the_rounding(kind, name):
 def test_what_float32_cannot_hold_is_refused(xp):
     moments = Moments(2)
     for star, dense in ((np.full((2, 2), 1e20), None), (np.full((2, 2), 1e15), np.full((2, 2), -1e20))):
-        with pytest.raises(ValueError, match="too large for float32 products.*take products='float64'"):
+        with pytest.raises(ValueError, match=r"too large for float32 products.*take products='float64'"):
             moments.update(xp.asarray(star), None if dense is None else xp.asarray(dense), products="float32")
     with pytest.raises(ValueError, match="products must be 'float64' or 'float32' but is 'tf32'"):
         moments.update(xp.asarray(np.ones((2, 2))), products="tf32")
