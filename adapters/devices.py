@@ -19,6 +19,7 @@ from gramian.solvers._xp import as_floating, to_numpy
 from gramian.solvers.moments import Products
 
 __all__ = [
+    "NO_CUPY",
     "current_device",
     "full_precision",
     "precision_of_products",
@@ -136,11 +137,15 @@ ONE_AT_A_TIME = RLock()  # the setting is the process's: threads that restore it
 def full_precision() -> Iterator[None]:
     """While open, torch multiplies float32 matrices in float32, not in TF32; then as it did before."""
     matmul = torch.backends.cuda.matmul
-    name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
     with ONE_AT_A_TIME:
-        before = getattr(matmul, name)
-        setattr(matmul, name, exact)
+        try:
+            before, newer = torch.get_float32_matmul_precision(), None
+        except RuntimeError:  # torch's newer setting was used, and the two disagree
+            before, newer = "highest", matmul.fp32_precision
+        torch.set_float32_matmul_precision("highest")  # sets both: where they disagree torch refuses to multiply
         try:
             yield
         finally:
-            setattr(matmul, name, before)
+            torch.set_float32_matmul_precision(before)
+            if newer is not None:
+                matmul.fp32_precision = newer
