@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from gramian.adapters.shrink import count_parameters
     from gramian.adapters.shrink import mask as mask_model
     from gramian.adapters.shrink import shrink as shrink_model
+    from gramian.adapters.streaming import stream_model
     from gramian.adapters.structure import parts_of
     from gramian.adapters.structured import prune_structured
-    from gramian.adapters.streaming import stream_model
     from gramian.adapters.structured_checkpoint import load, save_structured
     from gramian.adapters.structured_forecast import plan_structured
     from gramian.adapters.structured_methods import STRUCTURED_METHODS

@@ -32,7 +32,7 @@ class Inflow:
     def receive(self, batch: int, inputs: torch.Tensor) -> None:
         if self.kept is not None:
             self.source = inputs.device
-            self.kept.append(inputs.to(self.home))
+            self.kept.append(inputs if self.home is None else inputs.to(self.home))
         else:
             self.add(batch, inputs, None)
 

@@ -140,8 +140,8 @@ class StreamedVisits(Visits):
 
     def load(self, names: Iterable[str], device: torch.device) -> None:
         for name in names:
-            value = self.value(name)
-            put(self.model, name, value.to(device, self.running if value.is_floating_point() else None))
+            value = self.value(name).to(device)
+            put(self.model, name, value.to(self.running) if value.is_floating_point() else value)
 
     def load_rest(self) -> None:
         """What is outside the blocks, but for the head, which no block needs."""
