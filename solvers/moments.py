@@ -59,16 +59,16 @@ class Moments:
             raise ValueError(f"products must be 'float64' or 'float32' but is {products!r}")
         xp = namespace(inputs, dense)
         real = xp.float64 if products == "float64" else xp.float32
-        star = xp.reshape(xp.astype(inputs, real), (-1, self.width))
+        star = xp.reshape(xp.astype(inputs, real, copy=False), (-1, self.width))
         root = None if weights is None else token_roots(weights, star)
         if root is not None:
-            star = xp.astype(star * root, real)
+            star = xp.astype(star * root, real, copy=False)
         if not bool(xp.all(xp.isfinite(star))):
             raise ValueError("the inputs hold NaN or Inf")
         gram = symmetric_product(star)
         if dense is not None:
             difference = xp.reshape(xp.astype(inputs, xp.float64) - xp.astype(dense, xp.float64), (-1, self.width))
-            difference = xp.astype(difference if root is None else difference * root, real)
+            difference = xp.astype(difference if root is None else difference * root, real, copy=False)
             if not bool(xp.all(xp.isfinite(difference))):
                 raise ValueError("the dense inputs hold NaN or Inf")
             drift = symmetric_product(difference)
