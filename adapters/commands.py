@@ -72,7 +72,8 @@ def prune_model(asked: argparse.Namespace) -> None:
     if place.type == "cuda" and solver_library(place) == "torch":
         print(NO_CUPY)
     if asked.stream:
-        return stream_pruned(asked)
+        stream_pruned(asked)
+        return
     print(f"loading {asked.model}", flush=True)
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device="cpu" if asked.offload else asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
