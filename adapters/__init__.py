@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gramian.adapters.shrink import count_parameters
     from gramian.adapters.shrink import mask as mask_model
     from gramian.adapters.shrink import shrink as shrink_model
+    from gramian.adapters.streaming import stream_model
     from gramian.adapters.structure import parts_of
     from gramian.adapters.structured import prune_structured
     from gramian.adapters.structured_checkpoint import load, save_structured
@@ -70,6 +71,7 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "save_model": "checkpoint",
     "save_structured": "structured_checkpoint",
     "shrink_model": "shrink:shrink",
+    "stream_model": "streaming",
     "text_windows": "calibration",
     "write_problem": "problemfile",
 }
@@ -109,6 +111,7 @@ __all__ = [
     "save_model",
     "save_structured",
     "shrink_model",
+    "stream_model",
     "text_windows",
     "write_problem",
 ]

@@ -1,14 +1,51 @@
-"""Files that appear complete or not at all: written beside their place under another name, then renamed."""
+"""Files and directories of models that appear complete or not at all: written beside their place under another name, then
+renamed."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_bytes", "write_json"]
+__all__ = ["new_directory", "write_bytes", "write_json"]
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """A directory to put a model into, beside `out`, which it replaces when the block is left without an error. After one,
+    `out` is what it was before, and the other is gone."""
+    draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
+            if file.is_file():
+                shutil.copymode(draft / "config.json", file)
+        replace(draft, out, aside)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def replace(draft: Path, out: Path, aside: Path) -> None:
+    """Rename draft to out; what was there is moved aside first, and back should the rename fail."""
+    if not out.exists():
+        draft.rename(out)
+        return
+    out.rename(aside)
+    try:
+        draft.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import re
 import secrets
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.atomic import write_json
+from gramian.adapters.atomic import new_directory, write_json
+from gramian.adapters.devices import usable_device
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.widths import narrow_class, read_widths, unstated_widths, write_widths
 
@@ -49,15 +49,12 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    try:
-        torch.empty(1, device=device, dtype=torch.float64).sum().item()  # moments and certificates are float64
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {_one_line(error)}") from error
-    place = _locate(source)
+    usable_device(device)
+    place = locate(source)
     try:
         with _quiet_libraries():
             model, storage = _load_weights(place, dtype, torch.device(device), trust_remote_code)
-            tokenizer = _load_tokenizer(place, trust_remote_code)
+            tokenizer = load_tokenizer(place, trust_remote_code)
     except ImportError:
         raise
     except SafetensorError as error:
@@ -119,24 +116,17 @@ def save_model(
     """
     check_output(out, overwrite)
     out = Path(out).expanduser().resolve()
-    draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
     try:
-        draft.mkdir(parents=True)
-        write_widths(draft, unstated_widths(model))
-        with _quiet_libraries():
-            _write_model(model, draft)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(draft)
-        if report is not None:
-            write_json(draft / "gramian.json", report)
-        for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
-            if file.is_file():
-                shutil.copymode(draft / "config.json", file)
-        _replace(draft, out, aside)
+        with new_directory(out) as draft:
+            write_widths(draft, unstated_widths(model))
+            with _quiet_libraries():
+                _write_model(model, draft)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(draft)
+            if report is not None:
+                write_json(draft / "gramian.json", report)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {_one_line(error)}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return out
 
 
@@ -169,7 +159,7 @@ class _Place(NamedTuple):
     local: bool
 
 
-def _locate(source: str | Path) -> _Place:
+def locate(source: str | Path) -> _Place:
     path = demo_model_path() if source == "demo" else Path(source).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
@@ -236,7 +226,7 @@ def _load_weights(
     return model, storage
 
 
-def _load_tokenizer(place: _Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(place: _Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
     if place.local and not place.gguf and not any((Path(place.name) / file).exists() for file in TOKENIZERS):
         return None
     file = {"gguf_file": place.gguf} if place.gguf else {}
@@ -252,16 +242,21 @@ def _settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) ->
     """Round the weights to the storage dtype, freeze them, and refuse NaN and Inf."""
     model.config.dtype = storage
     model.requires_grad_(False).eval()
-    if (generation := getattr(model, "generation_config", None)) is not None:
-        try:
-            generation.validate(strict=True)
-        except ValueError:  # it could not be saved again; as a rule a temperature without the sampling it is for
-            generation.do_sample = True
+    mend_generation(model)
     for name, weight in model.named_parameters():
         if weight.dtype != storage and weight.is_floating_point():
             weight.copy_(weight.to(storage))
         if not torch.isfinite(weight).all():
             raise ValueError(f"{source}: parameter {name} holds NaN or Inf in {str(storage).removeprefix('torch.')}")
+
+
+def mend_generation(model: PreTrainedModel) -> None:
+    """Let the model's settings for generating text be saved again, as some that load cannot be."""
+    if (generation := getattr(model, "generation_config", None)) is not None:
+        try:
+            generation.validate(strict=True)
+        except ValueError:  # it could not be saved again; as a rule a temperature without the sampling it is for
+            generation.do_sample = True
 
 
 def _write_model(model: PreTrainedModel, folder: Path) -> None:
@@ -279,23 +274,6 @@ def _write_model(model: PreTrainedModel, folder: Path) -> None:
     finally:
         model.config.dtype = storage  # save_pretrained puts the running dtype there
     model.config.save_pretrained(folder)
-
-
-def _replace(draft: Path, out: Path, aside: Path) -> None:
-    """Rename draft to out; what was there is moved aside first, and back should the rename fail."""
-    if not out.exists():
-        draft.rename(out)
-        return
-    out.rename(aside)
-    try:
-        draft.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        aside.unlink()
 
 
 def _need(package: str, what: str) -> None:

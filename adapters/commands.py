@@ -23,6 +23,7 @@ from gramian.adapters.calibration import (
     write_tokens,
 )
 from gramian.adapters.checkpoint import check_output, load_model
+from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.embeddings import embed, mean_cosine
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
@@ -34,6 +35,7 @@ from gramian.adapters.method_grammar import removal_of, removes_units
 from gramian.adapters.pipeline import check_weights, prune
 from gramian.adapters.report import Report, table, versions
 from gramian.adapters.stacks import STACKS
+from gramian.adapters.streaming import stream_model
 from gramian.adapters.structured import plan_removal, prune_structured
 from gramian.adapters.structured_checkpoint import save_structured
 from gramian.adapters.structured_forecast import plan_structured
@@ -66,8 +68,14 @@ def prune_model(asked: argparse.Namespace) -> None:
     check_source(asked.calibration)
     check_text(asked.evaluate)
     check_family(asked.model, structured=removes_units(asked))
+    place = usable_device(asked.device)
+    if place.type == "cuda" and solver_library(place) == "torch":
+        print(NO_CUPY)
+    if asked.stream:
+        stream_pruned(asked)
+        return
     print(f"loading {asked.model}", flush=True)
-    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device="cpu" if asked.offload else asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
     heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
@@ -84,11 +92,32 @@ def prune_model(asked: argparse.Namespace) -> None:
         return
     if asked.problems is not None:
         asked.problems.mkdir(parents=True, exist_ok=True)
+    if asked.offload:
+        how |= {"device": asked.device}
     if not removes_units(asked):
         how |= {"pattern": pattern_of(asked), "share": asked.share, "problems": asked.problems}
     report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite, asked.pad)
     if asked.json is not None:
         write_json(asked.json, report)
+
+
+def stream_pruned(asked: argparse.Namespace) -> None:
+    """`prune_model` with one block in memory at a time."""
+    print(f"opening {asked.model}", flush=True)
+    with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
+        how = weights_how(asked, stream.model)
+        heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+        read = texts(
+            stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout
+        )
+        report = prune(
+            stream.model, read.calibration, heldout=read.heldout, device=stream.visits, pattern=pattern_of(asked),
+            share=asked.share, problems=asked.problems, **how,
+        )  # fmt: skip
+        stream.report = {"model": str(asked.model), **report.to_dict()}
+    print(f"{report}\n\nsaved to {asked.out}; it loads with AutoModelForCausalLM.from_pretrained({str(asked.out)!r})")
+    if asked.json is not None:
+        write_json(asked.json, stream.report)
 
 
 def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:

@@ -69,6 +69,16 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian prune ./model --dry-run                               what it would take, nothing done",
     )
     add_model(prune)
+    prune.add_argument(
+        "--offload", action="store_true",
+        help="keep the model in the host's memory and bring one block at a time to --device, for models larger than the "
+        "device's; the model then runs in float32, and perplexity is measured on the host (or --no-perplexity)",
+    )  # fmt: skip
+    prune.add_argument(
+        "--stream", action="store_true",
+        help="read one block at a time from the checkpoint (stock safetensors weights) and write it out pruned, for models "
+        "larger than memory; not for structured methods, and perplexity is not measured",
+    )  # fmt: skip
     add_output(prune, "directory for the pruned model; needed unless --dry-run", REPLACING)
     add_method(prune, structured=True)
     add_removal(prune)
@@ -243,6 +253,16 @@ def check_usage(asked: argparse.Namespace) -> None:
         inputs = asked.inputs or ("dense" if removes_units(asked) else resolve(asked.method).inputs)
         if asked.jobs > 1 and inputs == "pruned":
             asked.usage_error(f"--jobs {asked.jobs} needs --inputs dense: a block with pruned inputs waits for those before it")
+        if asked.jobs > 1 and asked.offload:
+            asked.usage_error(f"--jobs {asked.jobs} and --offload contradict each other: one block at a time is on the device")
+        if asked.stream:
+            for name, given in (
+                ("--offload", asked.offload), ("--jobs", asked.jobs > 1), ("--dry-run", asked.dry_run),
+                ("--evaluate", asked.evaluate is not None), ("--calibration self", asked.calibration == "self"),
+                (f"--method {asked.method}", removes_units(asked)),
+            ):  # fmt: skip
+                if given:
+                    asked.usage_error(f"{name} does not go with --stream, where never more than a block is in memory")
         if asked.dry_run and (asked.json or asked.problems):
             asked.usage_error("--dry-run writes nothing: leave out --json and --problems")
         if asked.problems and asked.out and overlap(asked.problems.absolute(), asked.out.absolute()):

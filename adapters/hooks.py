@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from gramian.adapters.layers import Layer, solver_array
+from gramian.adapters.devices import current_device, full_precision, precision_of_products, solver_array
+from gramian.adapters.layers import Layer
 from gramian.solvers import Moments
 
 __all__ = ["capture", "feed", "watch"]
@@ -72,9 +73,13 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
 
 
 def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
-    """Add tokens to the moments of the layer called `name`; an error says which layer it was."""
+    """Add tokens to the moments of the layer called `name`, on their device; an error says which layer it was."""
+    products = precision_of_products(inputs.device, inputs.dtype)
+    exact = torch.float64 if products == "float64" else torch.float32
     try:
-        # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway
-        moments.update(solver_array(inputs.double()), None if dense is None else solver_array(dense.double()))
+        with current_device(inputs.device), full_precision() if products == "float32" else nullcontext():
+            # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway
+            star = solver_array(inputs.to(exact))
+            moments.update(star, None if dense is None else solver_array(dense.to(exact)), products=products)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

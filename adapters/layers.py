@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from gramian.adapters.devices import current_device, solver_array, tensor_of
 from gramian.solvers import Moments, Quadratic
-from gramian.solvers._xp import as_floating, to_numpy
 
-__all__ = ["Layer", "solver_array"]
+__all__ = ["Layer"]
 
 
 class Layer:
@@ -48,7 +48,8 @@ class Layer:
             raise ValueError(f"the weight of {self.name} holds NaN or Inf")
         moments = moments or self.moments
         weight = weight.to(torch.float64, copy=True)  # the problem must not change when its answer is written back
-        return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
+        with current_device(weight.device):
+            return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
 
     def assign(self, weights: Any, dtype: torch.dtype | None = None) -> None:
         """Write V (q, p) of any array backend into the module in place, rounded to `dtype` (the checkpoint's) first and
@@ -56,22 +57,9 @@ class Layer:
         target = self.weight
         if tuple(weights.shape) != tuple(target.shape):
             raise ValueError(f"weights are {tuple(weights.shape)} but {self.name} is {tuple(target.shape)}")
-        values = weights if isinstance(weights, torch.Tensor) else torch.from_numpy(to_numpy(weights).copy())
-        values = values.to(dtype or target.dtype).to(target.dtype)
+        values = tensor_of(weights).to(dtype or target.dtype).to(target.dtype)
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"the weights for {self.name} hold NaN or Inf in {dtype or target.dtype}")
         with torch.no_grad():
             target.copy_(values)
 
-
-def solver_array(tensor: torch.Tensor) -> Any:
-    """The tensor as the array the solvers are fastest on, without a copy: numpy on the CPU, cupy on a GPU if installed."""
-    if tensor.device.type == "cpu":
-        return tensor.numpy()
-    if tensor.device.type == "cuda":
-        try:
-            import cupy
-        except ImportError:
-            return tensor
-        return cupy.from_dlpack(tensor)
-    return as_floating(tensor)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,18 @@ from tqdm import tqdm
 
 from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
+from gramian.adapters.devices import current_device, solver_array, where
 from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.families import blocks_of, family_of, operator_names
-from gramian.adapters.hooks import feed
-from gramian.adapters.layers import Layer, solver_array
+from gramian.adapters.inflow import Inflow
+from gramian.adapters.layers import Layer
 from gramian.adapters.methods import resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
+from gramian.adapters.offload import Visits
 from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report
 from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
-from gramian.solvers import NM, Moments, Pattern, Quadratic, Support, TopK, certify, parse_pattern
+from gramian.solvers import NM, Pattern, Quadratic, Support, TopK, certify, parse_pattern
 
 __all__ = ["prune"]
 
@@ -75,6 +75,7 @@ def prune(
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
+    device: str | torch.device | Visits | None = None,
     problems: Path | None = None,
     progress: bool = True,
 ) -> Report:
@@ -96,6 +97,9 @@ def prune(
     (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. share: how far the target goes there, from 0,
     X* W^T, to 1: X is replaced by (1 - share) X* + share X. Defaults are the method's.
 
+    device: where blocks are worked on, one at a time, if not where the model is, which may then be larger than the device's
+    memory (`Visits`); what passes between blocks stays with the model.
+
     The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are judged. Raises
     ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
     """
@@ -113,6 +117,9 @@ def prune(
         raise ValueError(f"correction must be 'none', 'layer' or 'model' but is {correction!r}")
     if jobs < 1 or (jobs > 1 and inputs == "pruned"):
         raise ValueError(f"jobs is {jobs}: at least 1, and only 1 when inputs='pruned', where a block needs its predecessors")
+    if jobs > 1 and device is not None:
+        raise ValueError(f"jobs is {jobs} but only one block at a time visits a device: leave out jobs or device={device!r}")
+    visits = device if isinstance(device, Visits) else Visits(device)
     if pattern is not None and sparsity is not None:
         raise ValueError(f"sparsity={sparsity} and pattern={str(pattern)!r} are both given: a pattern has its own sparsity")
     if pattern is None:
@@ -140,7 +147,9 @@ def prune(
     last = max(int(name.removeprefix(f"{family.blocks}.").split(".")[0]) for name in names)
     blocks = list(blocks_of(model))[: last + 1]
     results: list[list[OperatorReport]] = []
-    with eval_mode(model), tqdm(total=len(names), desc=method, unit="operator", disable=not progress) as bar:
+    place = visits.device or next(model.parameters()).device
+    bars = tqdm(total=len(names), desc=method, unit="operator", disable=not progress)
+    with eval_mode(model), current_device(place), visits, bars as bar:
         job = Job(
             family.stages, family.blocks, frozenset(names), Estimate(solve, damping, refit), pattern, inputs, correction,
             share, parts, storage_dtype(model), bar.update, problems,
@@ -149,6 +158,7 @@ def prune(
         entering = dense
         if jobs == 1:
             for index, block in enumerate(blocks):
+                visits.take(block)
                 rows, dense, entering = prune_block(job, index, block, calls[index], dense, entering)
                 results.append(rows)
         else:
@@ -166,6 +176,7 @@ def prune(
         "exclude": exclude,
         "jobs": jobs,
         **provenance(given, apart, job.dtype),
+        **where(place, model.dtype),
     }
     return Report(tuple(row for rows in results for row in rows), settings, time.perf_counter() - started)
 
@@ -176,7 +187,8 @@ def prune_in_parallel(
     """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
 
     def rows_of(index: int, inputs: list[torch.Tensor]) -> list[OperatorReport]:
-        return prune_block(job, index, blocks[index], calls[index], inputs, inputs)[0]
+        with current_device(inputs[0].device):  # every thread has one of its own
+            return prune_block(job, index, blocks[index], calls[index], inputs, inputs)[0]
 
     threads = torch.get_num_threads()
     futures: list[Future[list[OperatorReport]]] = []
@@ -203,7 +215,10 @@ def prune_block(
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.correction == "model" else entering
     targets: dict[tuple[str, ...], Inflow] = {
-        stage: Inflow(job.named(index, stage[0]), job.parts, keep=job.correction != "none", share=job.share) for stage in stages
+        stage: Inflow(
+            job.named(index, stage[0]), job.parts, keep=job.correction != "none", share=job.share, home=source[0].device
+        )
+        for stage in stages
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
@@ -223,45 +238,6 @@ def prune_block(
         return rows, leaving, leaving
     following = run_block(block, call, entering)
     return rows, leaving if job.correction == "model" else following, following
-
-
-class Inflow:
-    """What reaches one stage of a block: moments of the batches that are fitted, that choose the damping, and of the rest.
-
-    Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
-    the stage too, and both enter together.
-    """
-
-    def __init__(self, name: str, parts: tuple[int, ...], keep: bool, share: float = 1.0) -> None:
-        self.name, self.share, self.ends = name, share, list(accumulate(parts))
-        self.kept: list[torch.Tensor] | None = [] if keep else None
-        self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
-
-    def receive(self, batch: int, inputs: torch.Tensor) -> None:
-        if self.kept is not None:
-            self.kept.append(inputs)
-        else:
-            self.add(batch, inputs, None)
-
-    def settle(self, star: Any) -> None:
-        """Pair the kept inputs X with the pruned path's X*, or with themselves when that is None."""
-        kept, self.kept = self.kept or [], None
-        if star is None:
-            for batch, inputs in enumerate(kept):
-                self.add(batch, inputs, None)
-        else:
-            for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
-                self.add(batch, pruned, inputs if self.share == 1 else self.share * inputs + (1 - self.share) * pruned)
-
-    def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
-        part = bisect_right(self.ends, batch)
-        feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
-
-    @property
-    def calibration(self) -> Moments:
-        """Of all batches that calibrate."""
-        fitted, choosing = self.moments[0], self.moments.get(1)
-        return fitted if choosing is None else fitted.merged(choosing)
 
 
 def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
@@ -311,5 +287,5 @@ def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):  # what is streamed is checked by who reads it
             raise ValueError(f"{name} holds NaN or Inf")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from gramian.adapters.inflow import Inflow
 from gramian.adapters.layers import Layer
-from gramian.adapters.pipeline import Inflow
 from gramian.solvers import refit
 from gramian.solvers._xp import namespace
 

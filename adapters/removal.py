@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.allocations import Choice
 from gramian.adapters.compensation import Answer, Compensation, Output, add_bias, compensate, residual, support_of
+from gramian.adapters.devices import solver_array
 from gramian.adapters.families import blocks_of, family_of
 from gramian.adapters.hooks import feed
-from gramian.adapters.layers import Layer, solver_array
-from gramian.adapters.pipeline import Inflow
+from gramian.adapters.inflow import Inflow
+from gramian.adapters.layers import Layer
+from gramian.adapters.offload import Visits
 from gramian.adapters.recovery import Recovery
 from gramian.adapters.structured_methods import Scored, Subject
 from gramian.adapters.structured_report import ModuleReport
@@ -37,7 +39,8 @@ __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 class Job:
     """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many
     batches calibrate; the others are held out for the report. advance: called once for every module of each walk. recover:
-    refit producers before their module is pruned, see `Recovery`. exchange: improve every module's choice, see `exchanged`."""
+    refit producers before their module is pruned, see `Recovery`. exchange: improve every module's choice, see `exchanged`.
+    visits: bring blocks to where they are worked on."""
 
     model: PreTrainedModel
     score: Callable[[Subject], Scored]
@@ -52,6 +55,7 @@ class Job:
     advance: Callable[[], object]
     recover: bool = False
     exchange: bool = False
+    visits: Visits = field(default_factory=Visits)
 
     @property
     def gathers(self) -> bool:
@@ -123,6 +127,7 @@ def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch
     for (block, places), call in zip(job.by_block(menus), calls):
         layers = {place: job.layer(menus[place]) for place in places}
         if job.gathers:
+            job.visits.take(block)
             receivers = {layer.module: partial(receive, layer) for layer in layers.values()}
             hidden = run_block(block, call, hidden, receivers)
         for place in places:
@@ -150,8 +155,9 @@ def remove_units(
     rows: list[ModuleReport] = []
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(menus), calls):
-        keep = job.inputs == "pruned"
-        inflows = {place: Inflow(menus[place].name, job.parts, keep=keep, share=job.share) for place in places}
+        job.visits.take(block)
+        keep, home = job.inputs == "pruned", hidden[0].device
+        inflows = {place: Inflow(menus[place].name, job.parts, keep, job.share, home) for place in places}
         receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
             job.layer(menus[place]).module: inflows[place].receive for place in places
         }

@@ -17,7 +17,9 @@ from gramian.adapters.allocations import choose, reachable
 from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
 from gramian.adapters.compensation import Compensation
+from gramian.adapters.devices import current_device, where
 from gramian.adapters.evaluate import check_windows, eval_mode
+from gramian.adapters.offload import Visits
 from gramian.adapters.pipeline import check_weights
 from gramian.adapters.removal import Job, Scoring, remove_units, score_units
 from gramian.adapters.shrink import count_parameters, shrink
@@ -57,6 +59,7 @@ def prune_structured(
     include: str | None = None,
     exclude: str | None = None,
     blocks: slice | None = None,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> StructuredReport:
     """Remove attention heads and hidden channels from the blocks of a language model or encoder, in place, and report on each
@@ -85,9 +88,9 @@ def prune_structured(
 
     include and exclude: expressions for names of consumers, such as `mlp.down_proj`; blocks: `slice(4, 30)`, those blocks
     alone. Other modules stay whole. Without include, methods of hidden units (`tasp` and those it is compared with) leave
-    attention whole. Raises
-    ValueError before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the layer,
-    for NaN or Inf in weights or activations.
+    attention whole. device: where blocks are worked on, one at a time, if not where the model is (`Visits`); what a method
+    gathers from the whole model beforehand is gathered there. Raises ValueError before any work for bad arguments, an
+    unsupported family, and a ratio out of reach; and, naming the layer, for NaN or Inf in weights or activations.
     """
     started = time.perf_counter()
     recipe = structured_method(method)
@@ -107,6 +110,9 @@ def prune_structured(
         raise ValueError(f"recover=True needs share=1 but it is {share}: two producers compare on one target only")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is inputs='dense'")
+    if device is not None and not walks_by_block(model):
+        raise ValueError(f"{type(model).__name__} does not run block by block: no single block can visit {device}")
+    visits = Visits(device)
     given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
     check_windows(model, given.windows, "calibration windows")
     apart = heldout.windows if isinstance(heldout, Tokens) else heldout
@@ -124,10 +130,12 @@ def prune_structured(
     fitted = len(batches)
     if apart is not None:
         batches += batches_of(apart)
-    with eval_mode(model), tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress) as bar:
+    place = visits.device or next(model.parameters()).device
+    bars = tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress)
+    with eval_mode(model), current_device(place), visits, bars as bar:
         job = Job(
             model, score, recipe.needs, allocation, inputs, share, removal.compensation, float(damping), (fitted,),
-            storage_dtype(model), bar.update, recover, exchange,
+            storage_dtype(model), bar.update, recover, exchange, visits,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
         scoring, by_block = Scoring(job, menus, evidence, removal.amount), walks_by_block(model)
@@ -160,6 +168,7 @@ def prune_structured(
         "exclude": exclude,
         "blocks": None if blocks is None else [blocks.start, blocks.stop, blocks.step],
         **provenance(given, apart, job.dtype),
+        **where(place, model.dtype),
     }
     return StructuredReport(
         modules=tuple(rows),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gramian.adapters.devices import release_cached
 from gramian.adapters.families import blocks_of
 from gramian.adapters.hooks import watch
 
@@ -26,13 +27,23 @@ def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
 @dataclass(frozen=True)
 class BlockCall:
     """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size and length,
-    because windows without padding differ in nothing else."""
+    because windows without padding differ in nothing else. They follow the block to its device."""
 
     by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
-        return block(hidden, *args, **kwargs)
+        device = next(block.parameters()).device
+        return block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors, also inside tuples, lists and dicts, on a device; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(each, device) for key, each in value.items()}
+    return type(value)(moved(each, device) for each in value) if type(value) in (tuple, list) else value
 
 
 @torch.no_grad()
@@ -89,7 +100,8 @@ def run_block(
     hidden: list[torch.Tensor],
     receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
 ) -> list[torch.Tensor]:
-    """Outputs of `block` for every batch; `receivers[module](batch index, inputs)` see what flows into modules inside."""
+    """Outputs of `block` for every batch, on the device from which it came, whatever the block's; `receivers[module](batch
+    index, inputs)` see what flows into modules inside."""
     outputs: list[torch.Tensor] = []
 
     def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
@@ -99,7 +111,8 @@ def run_block(
         for module, receive in (receivers or {}).items():
             hooks.enter_context(watch(module, relay(receive)))
         for states in hidden:
-            outputs.append(call(block, states))
+            outputs.append(call(block, states).to(states.device))
+    release_cached(next(block.parameters()).device)
     return outputs
 
 

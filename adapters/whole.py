@@ -15,8 +15,8 @@ from torch import nn
 
 from gramian.adapters.allocations import Choice
 from gramian.adapters.hooks import watch
+from gramian.adapters.inflow import Inflow
 from gramian.adapters.kinds import token_inputs
-from gramian.adapters.pipeline import Inflow
 from gramian.adapters.removal import Job, Scoring, receive, remove_from
 from gramian.adapters.structured_methods import Scored
 from gramian.adapters.structured_report import ModuleReport

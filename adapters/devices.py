@@ -1,0 +1,151 @@
+"""CUDA devices: which array library the solvers run on there, and tensors handed to it and back without a copy.
+
+Streams: torch and cupy both work on the default stream unless told otherwise, and DLPack orders the two where they differ.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from threading import RLock
+from typing import Any
+
+import torch
+from array_api_compat import is_cupy_array
+
+from gramian.solvers._xp import as_floating, to_numpy
+from gramian.solvers.moments import Products
+
+__all__ = [
+    "NO_CUPY",
+    "current_device",
+    "full_precision",
+    "precision_of_products",
+    "release_cached",
+    "solver_array",
+    "solver_library",
+    "tensor_of",
+    "usable_device",
+    "where",
+]
+
+NO_CUPY = (
+    "cupy is not installed or sees no GPU: the solvers run on torch CUDA tensors instead, without their own kernels. Install "
+    "'gramian[cuda12]' or 'gramian[cuda13]', whichever is the CUDA of torch, for cupy"
+)
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, after a first number on it. ValueError, with what to do instead, where that fails."""
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found, dtype=torch.float64).sum().item()  # moments and certificates are float64
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        advice = ""
+        if str(device).startswith("cuda"):
+            advice = "; the CPU works everywhere (--device cpu), a GPU needs its driver and a build of torch for CUDA"
+        raise ValueError(f"device {str(device)!r} cannot be used: {reason}{advice}") from error
+    return found
+
+
+@cache
+def cupy_module() -> Any:
+    """cupy where it is installed and sees a GPU, else None and one warning."""
+    try:
+        import cupy
+
+        if cupy.cuda.is_available():
+            return cupy
+    except ImportError:
+        pass
+    warnings.warn(NO_CUPY, stacklevel=2)
+    return None
+
+
+def solver_library(device: torch.device) -> str:
+    """The array library that solves the problems of a model on a device: numpy, cupy or torch."""
+    if device.type == "cuda":
+        return "torch" if cupy_module() is None else "cupy"
+    return "numpy" if device.type == "cpu" else "torch"
+
+
+@contextmanager
+def current_device(device: torch.device) -> Iterator[None]:
+    """While open, a CUDA device is this thread's current one in torch and in cupy: cupy computes on no other, and torch
+    exports no tensor of another. Nothing changes for devices of other kinds."""
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))
+            if (cupy := cupy_module()) is not None:
+                stack.enter_context(cupy.cuda.Device(torch.cuda.current_device()))
+        yield
+
+
+def solver_array(tensor: torch.Tensor) -> Any:
+    """The tensor as the array the solvers are fastest on: numpy on the CPU, cupy on a GPU where it can be used. It shares
+    memory, but for bfloat16, which neither knows: that becomes float32."""
+    tensor = tensor.detach()
+    kind = tensor.device.type
+    if kind == "cpu":
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if kind == "cuda" and (cupy := cupy_module()) is not None:
+        with current_device(tensor.device):
+            return cupy.from_dlpack(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+    return tensor if kind == "cuda" else as_floating(tensor)
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """An array of any library as a tensor: one on a GPU stays there and shares memory, others are copied, on the host."""
+    if isinstance(array, torch.Tensor):
+        return array
+    if is_cupy_array(array):
+        with current_device(torch.device("cuda", array.device.id)):
+            return torch.from_dlpack(array)
+    return torch.from_numpy(to_numpy(array).copy())
+
+
+def precision_of_products(device: torch.device, dtype: torch.dtype) -> Products:
+    """How second moments of activations are multiplied: in float32 on GPUs, where float64 takes 2 to 64 times as long, of
+    activations that are no float64 themselves; else in float64."""
+    return "float32" if device.type == "cuda" and dtype != torch.float64 else "float64"
+
+
+def where(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What a report says of a run on a device with activations of a dtype."""
+    return {
+        "device": str(device),
+        "solvers": solver_library(device),
+        "products": precision_of_products(device, dtype),
+    }
+
+
+def release_cached(device: torch.device) -> None:
+    """Give the GPU back what torch and cupy keep for later: neither can use what the other holds on to."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        if (cupy := cupy_module()) is not None:
+            cupy.get_default_memory_pool().free_all_blocks()
+
+
+ONE_AT_A_TIME = RLock()  # the setting is the process's: threads that restore it would undo each other's
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While open, torch multiplies float32 matrices in float32, not in TF32; then as it did before."""
+    matmul = torch.backends.cuda.matmul
+    with ONE_AT_A_TIME:
+        try:
+            before, newer = torch.get_float32_matmul_precision(), None
+        except RuntimeError:  # torch's newer setting was used, and the two disagree
+            before, newer = "highest", matmul.fp32_precision
+        torch.set_float32_matmul_precision("highest")  # sets both: where they disagree torch refuses to multiply
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+            if newer is not None:
+                matmul.fp32_precision = newer

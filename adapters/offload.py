@@ -1,0 +1,53 @@
+"""One block at a time on a device, for models larger than its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from gramian.adapters.devices import release_cached, usable_device
+
+__all__ = ["Visits"]
+
+
+class Visits:
+    """Blocks of a model on `device`, one at a time: `take(block)` brings one there, and takes the one before it home with
+    what was written to it, as leaving the context does. With None for a device they stay where they are.
+
+    ValueError for a device that cannot be used, and for a block whose weights are not in memory.
+    """
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        self.device = None if device is None else usable_device(device)
+        self.present = ExitStack()
+
+    def __enter__(self) -> Visits:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self.present.__exit__(kind, error, trace)
+
+    def take(self, block: nn.Module) -> None:
+        self.present.close()
+        self.present.enter_context(self.visit(block))
+
+    @contextmanager
+    def visit(self, block: nn.Module) -> Iterator[None]:
+        if self.device is None:
+            yield
+            return
+        home = next(block.parameters()).device
+        if home.type == "meta":
+            raise ValueError(f"a block has no weights in memory, so it cannot visit {self.device}: load the model on the CPU")
+        try:
+            block.to(self.device)
+            yield
+        finally:
+            block.to(home)
+            release_cached(self.device)
