@@ -275,13 +275,10 @@ def decoder(device: str, quick: bool) -> list[dict[str, Any]]:
     return found
 
 
-SECTIONS: dict[str, Callable[[str, bool], list[dict[str, Any]]]] = {
-    "steps": steps,
-    "operators": operators,
-    "model": model,
-    "layer": decoder,
-    "processor": processor,
-}
+Section = Callable[[str, bool], list[dict[str, Any]]]
+SECTIONS: dict[str, Section] = {
+    "steps": steps, "operators": operators, "model": model, "layer": decoder, "processor": processor
+}  # fmt: skip
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from gramian.solvers import FISTA, L1, Quadratic, TopK, _xp, l0_admm, lasso, solve
+from gramian.solvers import FISTA, L1, Quadratic, TopK, _cuda, _xp, l0_admm, lasso, solve
 from gramian.solvers.exchange import best_shifts, ranked
 from gramian.solvers.precision import full_precision
 
@@ -41,8 +41,14 @@ def test_triangular_solves_look_at_one_half(xp, upper):
     np.testing.assert_allclose(xp.numpy(found), np.linalg.solve(factor, right), atol=1e-12)
 
 
-def test_stacks_of_positive_matrices(xp):
-    """Every matrix for itself: one that is not positive definite spoils no other. Also a stack of one, and of none."""
+@pytest.mark.parametrize("way", ["together", "one by one", "public functions alone"])
+def test_stacks_of_positive_matrices(xp, way, monkeypatch):
+    """Every matrix for itself: one that is not positive definite spoils no other. Also a stack of one, and each of the ways
+    that cupy has, which must not touch other backends."""
+    if way == "one by one":
+        monkeypatch.setattr(_cuda, "TOGETHER", 0)
+    if way == "public functions alone":
+        monkeypatch.setattr(_cuda, "factors", _cuda.factors_in_turn)
     rng = np.random.default_rng(4)
     roots, right = rng.normal(size=(5, 9, 6)), rng.normal(size=(5, 6, 2))
     matrices = np.swapaxes(roots, 1, 2) @ roots
