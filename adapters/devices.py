@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from threading import RLock
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from gramian.solvers.moments import Products
 __all__ = [
     "NO_CUPY",
     "current_device",
-    "full_precision",
     "precision_of_products",
     "release_cached",
     "solver_array",
@@ -128,24 +126,3 @@ def release_cached(device: torch.device) -> None:
         torch.cuda.empty_cache()
         if (cupy := cupy_module()) is not None:
             cupy.get_default_memory_pool().free_all_blocks()
-
-
-ONE_AT_A_TIME = RLock()  # the setting is the process's: threads that restore it would undo each other's
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """While open, torch multiplies float32 matrices in float32, not in TF32; then as it did before."""
-    matmul = torch.backends.cuda.matmul
-    with ONE_AT_A_TIME:
-        try:
-            before, newer = torch.get_float32_matmul_precision(), None
-        except RuntimeError:  # torch's newer setting was used, and the two disagree
-            before, newer = "highest", matmul.fp32_precision
-        torch.set_float32_matmul_precision("highest")  # sets both: where they disagree torch refuses to multiply
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-            if newer is not None:
-                matmul.fp32_precision = newer

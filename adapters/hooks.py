@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gramian.adapters.devices import current_device, full_precision, precision_of_products, solver_array
+from gramian.adapters.devices import current_device, precision_of_products, solver_array
 from gramian.adapters.layers import Layer
 from gramian.solvers import Moments
+from gramian.solvers.precision import full_precision
 
 __all__ = ["capture", "feed", "watch"]
 

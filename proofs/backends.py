@@ -8,22 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from gramian.solvers._xp import to_numpy
+
 __all__ = ["NUMPY", "Backend", "backends"]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library: `asarray` takes numpy arrays there, `numpy` takes them back."""
+    """An array library: `asarray` takes numpy arrays there, `numpy` takes them back. gpu: whether they live on one."""
 
     name: str
     module: Any
+    gpu: bool = False
 
     def asarray(self, array: Any, dtype: str | None = None) -> Any:
         array = np.array(array, dtype=dtype)  # a copy: nobody may see another's arrays
-        return self.module.from_numpy(array) if self.name == "torch" else self.module.asarray(array)
+        if not self.name.startswith("torch"):
+            return self.module.asarray(array)
+        return self.module.from_numpy(array).to("cuda" if self.gpu else "cpu")
 
     def numpy(self, array: Any) -> np.ndarray:
-        return array.get() if self.name == "cupy" else np.asarray(array)
+        return to_numpy(array)
 
     def dtype(self, name: str) -> Any:
         return getattr(self.module, name)
@@ -44,13 +49,18 @@ NUMPY = Backend("numpy", np)
 
 
 def backends() -> list[Backend]:
-    """numpy, and of torch, array-api-strict and cupy (where there is a GPU) those that are installed."""
+    """numpy, and of torch, array-api-strict and, where there is a GPU, cupy and torch on it those that are installed."""
     found = [NUMPY]
-    for name, module in (("torch", "torch"), ("strict", "array_api_strict"), ("cupy", "cupy")):
+    for name, module, gpu in (
+        ("torch", "torch", False),
+        ("strict", "array_api_strict", False),
+        ("cupy", "cupy", True),
+        ("torch-cuda", "torch", True),
+    ):
         try:
-            backend = Backend(name, import_module(module))
-            if name != "cupy" or backend.module.cuda.runtime.getDeviceCount() > 0:
-                found.append(backend)
-        except Exception:  # absent, or present without a driver: both mean that it is not here
+            backend = Backend(name, import_module(module), gpu)
+            backend.asarray(np.zeros(1))
+        except Exception:  # absent, or present without a device: both mean that it is not here
             continue
+        found.append(backend)
     return found

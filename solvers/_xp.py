@@ -1,4 +1,4 @@
-"""The only file that knows array backends exist: numpy, torch, cupy and anything else that follows the array API standard.
+"""The only file that knows array backends exist (`_cuda` helps): numpy, torch, cupy, whatever follows the array API standard.
 
 Everything else in `gramian.solvers` asks `namespace(array)` for the standard's functions; here is what the standard lacks.
 """
@@ -13,17 +13,23 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array, is_torch_array
 from threadpoolctl import ThreadpoolController
 
+from gramian.solvers import _cuda
+
 Array = Any  # an array of any backend; the standard defines no common type
 
 __all__ = [
     "Array",
     "as_floating",
+    "check_current",
     "cholesky",
+    "clip",
     "device",
     "full",
+    "is_cupy_array",
     "kth_largest",
     "namespace",
     "principal",
+    "put",
     "solve_positive",
     "solves_stacks",
     "solve_triangular",
@@ -44,6 +50,18 @@ def as_floating(array: Array, like: Array | None = None) -> Array:
     return array if xp.isdtype(array.dtype, "real floating") else xp.astype(array, xp.float64)
 
 
+def check_current(array: Array) -> None:
+    """Raises ValueError for a cupy array on another device than the current one, where cupy would put all that it makes."""
+    if not is_cupy_array(array):
+        return
+    import cupy
+
+    current = cupy.cuda.Device().id
+    if array.device.id != current:
+        need = f"with cupy.cuda.Device({array.device.id})"
+        raise ValueError(f"the arrays are on device {array.device.id} but device {current} is current: solve within `{need}`")
+
+
 def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
     """Constant array with the backend, device and dtype of `like`."""
     return namespace(like).full(shape, value, dtype=like.dtype, device=device(like))
@@ -60,9 +78,30 @@ def to_numpy(array: Array) -> np.ndarray:
     return np.asarray(array)
 
 
+def clip(array: Array, lower: Array | float, upper: Array | float | None) -> Array:
+    """`array` cut to lower <= x <= upper; with cupy the standard's own selects by masks, for which the host has to wait."""
+    if is_cupy_array(array):
+        import cupy
+
+        return cupy.clip(array, lower, upper)
+    return namespace(array).clip(array, lower, upper)
+
+
+def put(array: Array, rows: np.ndarray, values: Array) -> None:
+    """`array[rows, :] = values`, in place; the standard knows no assignment to a list of places."""
+    if is_numpy_array(array) or is_torch_array(array) or is_cupy_array(array):
+        array[namespace(array).asarray(rows, device=device(array))] = values
+        return
+    for k, row in enumerate(map(int, rows)):
+        array[row, :] = values[k, :]
+
+
 def kth_largest(array: Array, k: int) -> Array:
-    """k-th largest entry (k >= 1) along the last axis, kept as an axis of length one; linear time where the backend can."""
+    """k-th largest entry (k >= 1) along the last axis, kept as an axis of length one; linear time where the backend can: cupy
+    sorts, and torch on a GPU gives a row to one block of threads in `kthvalue`, but to many in `topk`."""
     size = array.shape[-1]
+    if is_torch_array(array) and array.is_cuda:
+        return array.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
     if is_torch_array(array):
         return array.kthvalue(size - k + 1, dim=-1, keepdim=True).values
     xp = namespace(array)
@@ -72,14 +111,17 @@ def kth_largest(array: Array, k: int) -> Array:
 
 
 def cholesky(matrix: Array) -> tuple[Array, bool]:
-    """Lower Cholesky factor and whether it exists. Every backend fails in its own way (an exception, an info code, NaN
-    in silence on cupy); here it is always the flag, and the factor is then not to be used."""
+    """Lower Cholesky factor and whether it exists. Every backend fails in its own way (an exception, an info code, part of
+    a factor in silence on cupy); here it is always the flag, and the factor is then not to be used."""
     xp = namespace(matrix)
     if is_torch_array(matrix):
         import torch
 
         factor, info = torch.linalg.cholesky_ex(matrix)
         return factor, bool((info == 0).all())
+    if is_cupy_array(matrix):
+        factors, positive = _cuda.factors(matrix[None, :, :])
+        return factors[0, :, :], bool(positive[0])
     try:
         factor = xp.linalg.cholesky(matrix)
     except Exception as error:  # LinAlgError lives in a different module on every backend
@@ -140,6 +182,9 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
                 _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
                 positive[index] = info == 0
         return found, positive
+    if is_cupy_array(matrices):
+        factors, positive = _cuda.factors(matrices)
+        return _cuda.solutions(factors, right), positive
     try:
         factor = xp.linalg.cholesky(matrices)
     except Exception as error:

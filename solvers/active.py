@@ -23,6 +23,7 @@ import numpy as np
 
 from gramian.solvers._xp import Array, as_floating, device, namespace, to_numpy
 from gramian.solvers.certificate import certify
+from gramian.solvers.precision import full_precision
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.signs import Points, finished, judged, settled, support_sizes
 from gramian.solvers.solution import Solution, Status
@@ -86,6 +87,7 @@ class Workspace:
         exact = replace(exact, anchor=xp.where(exact.diagonal == 0, xp.zeros_like(exact.anchor), exact.anchor), trusted=True)
         return cls(problem, exact, scale, inverses(exact.gram))
 
+    @full_precision()
     def lasso(self, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
         """As the function `lasso`."""
         exact, scale = self.exact, self.scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramian.solvers._xp import Array, namespace
+from gramian.solvers._xp import Array, clip, namespace
 from gramian.solvers.certificate import Certificate
 from gramian.solvers.mask import Budget, MaskProblem, RelaxedMask
 from gramian.solvers.program import BoxProgram
@@ -54,7 +54,7 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
             unmet = Status.BROKEN
             break
         steps += 1
-        removed = xp.clip(point.removed, 0.0, 1.0)  # u and 1 - u round apart
+        removed = clip(point.removed, 0.0, 1.0)  # u and 1 - u round apart
         certificate, price = program.judge(removed)
     removed, certificate, price = finish(program, removed, certificate, price, tol)
     status = Status.CONVERGED if program.meets(certificate, tol) else unmet
@@ -179,7 +179,7 @@ def finish(
     for _ in range(FINISH_ROUNDS):
         goal = point - (program.product(point) - program.linear - slope * cost) / curvature
         free = xp.astype((goal > 0) & (goal < 1), xp.float64)
-        point = free * xp.clip(point, 0.0, 1.0) + xp.astype(goal >= 1, xp.float64)
+        point = free * clip(point, 0.0, 1.0) + xp.astype(goal >= 1, xp.float64)
         solve = program.normal(free, (1 - free) + 1e-13 * free * curvature)
         column = free * solve(free * cost)
         stiffness = 1 / budget.penalty + float(xp.sum(cost * column))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramian.solvers._xp import Array, full, namespace
+from gramian.solvers._xp import Array, full
+from gramian.solvers.fused import proximal_step
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.terms import Term
 
@@ -46,21 +47,13 @@ class FISTA:
         return FistaState(start, start, full((problem.shape[0], 1), 1.0, problem.anchor))
 
     def step(self, problem: Quadratic, term: Term, state: FistaState) -> FistaState:
-        xp = namespace(state.point)
         lipschitz = problem.unit_lipschitz if self.scaled else problem.lipschitz
         step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
-        if self.scaled:
-            step = step / problem.unit_scale**2
-        point = term.prox(state.ahead - step * problem.gradient(state.ahead), step)
-        move = point - state.point
-        momentum = 0.5 * (1 + xp.sqrt(1 + 4 * state.momentum**2))
-        inertia = (state.momentum - 1) / momentum
-        if self.restart:
-            back = (state.ahead - point) / step if self.scaled else state.ahead - point  # the metric of the step
-            uphill = xp.sum(back * move, axis=1, keepdims=True) > 0
-            momentum = xp.where(uphill, xp.ones_like(momentum), momentum)
-            inertia = xp.where(uphill, xp.zeros_like(inertia), inertia)
-        return FistaState(point, point + inertia * move, momentum)
+        steps = step / problem.unit_scale**2 if self.scaled else step
+        gradient = problem.gradient(state.ahead)
+        return FistaState(
+            *proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart)
+        )
 
     def weights(self, state: FistaState) -> Array:
         return state.point

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gramian.solvers._xp import namespace
+from gramian.solvers._xp import clip, namespace
 from gramian.solvers.obs import inverse_factor
 from gramian.solvers.patterns import Pattern
+from gramian.solvers.precision import full_precision
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.restricted import refit
 from gramian.solvers.solution import Solution, Status
@@ -14,6 +15,7 @@ __all__ = ["l0_admm"]
 PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
 
 
+@full_precision()
 def l0_admm(
     problem: Quadratic,
     pattern: Pattern,
@@ -49,7 +51,7 @@ def l0_admm(
     xp = namespace(problem.anchor)
     work = pivoted(problem.double)
     values, vectors = xp.linalg.eigh(work.gram)
-    values = xp.clip(values, 0, None)
+    values = clip(values, 0, None)
     mean = float(xp.mean(values)) or 1.0
     alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
     stages = -(-steps // stage)

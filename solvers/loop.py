@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from gramian.solvers._xp import Array, as_floating, namespace
 from gramian.solvers.certificate import certify
+from gramian.solvers.precision import full_precision
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.solution import Solution, Status
 from gramian.solvers.terms import Term
@@ -25,6 +26,7 @@ class Solver(Protocol):
         ...
 
 
+@full_precision()
 def solve(
     problem: Quadratic,
     term: Term,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gramian.solvers._xp import Array, cholesky, namespace, solve_triangular
 from gramian.solvers.certificate import certify
 from gramian.solvers.patterns import NM, Pattern, TopK, keep_largest
+from gramian.solvers.precision import full_precision
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.solution import Solution, Status
 from gramian.solvers.terms import Support
@@ -12,6 +13,7 @@ from gramian.solvers.terms import Support
 __all__ = ["sparsegpt"]
 
 
+@full_precision()
 def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, block: int = 128) -> Solution:
     """Greedy sweep over columns j = 1..p: prune by the score v_j^2 / U_jj^2, then move the error of column j into the
     columns right of it, V_{j:} -= (v_j - pruned v_j) / U_jj * U_{j,j:}, where (G + D)^-1 = U^T U with U upper triangular.

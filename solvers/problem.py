@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 
-from gramian.solvers._xp import Array, as_floating, device, full, namespace
+from gramian.solvers._xp import Array, as_floating, check_current, device, full, namespace
 from gramian.solvers.moments import Moments
 
 __all__ = ["Quadratic"]
@@ -35,6 +35,7 @@ class Quadratic:
             return
         gram, anchor = self.gram, self.anchor
         xp = namespace(gram, anchor, self.slope, self.floor)
+        check_current(anchor)
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
             raise ValueError(f"gram must be a square matrix but is {tuple(gram.shape)}")
         if anchor.ndim != 2 or anchor.shape[1] != gram.shape[0]:

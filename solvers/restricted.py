@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers._xp import Array, as_floating, device, full, namespace, principal, solve_positive, solves_stacks, to_numpy
+from gramian.solvers._xp import Array, as_floating, device, namespace, principal, put, solve_positive, solves_stacks, to_numpy
 from gramian.solvers.certificate import certify
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.solution import Solution, Status
@@ -133,9 +133,8 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
         found, deficient = least_norm(matrix, -right.T, rounding(matrix))
         found = spread(found.T, masks)
         pulled = found @ gram
-        for k, row in enumerate(map(int, sharing)):
-            change[row, :] = found[k, :]
-            product[row, :] = pulled[k, :]
+        put(change, sharing, found)
+        put(product, sharing, pulled)
         singular += deficient * sharing.size
     return change, product, singular
 
@@ -186,9 +185,9 @@ def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, si
         return xp.zeros_like(right)
     firsts = masks[::sharing, :]
     kept = xp.argsort(xp.astype(~firsts, xp.int8), axis=1, stable=True)[:, :size]  # pruned ones fill up short supports
-    filled = xp.take_along_axis(firsts, kept, axis=1)
     matrices = principal(gram, kept)
-    if not bool(xp.all(filled)):
+    if supports > 1:  # of one alone `size` is its size
+        filled = xp.take_along_axis(firsts, kept, axis=1)
         identity = xp.eye(size, dtype=gram.dtype, device=device(gram))
         matrices = xp.where(filled[:, :, None] & filled[:, None, :], matrices, identity[None, :, :])
     spots = xp.reshape(xp.broadcast_to(kept[:, None, :], (supports, sharing, size)), (supports * sharing, size))
@@ -215,8 +214,8 @@ def spread(values: Array, masks: Array) -> Array:
     """Values on supports (n, k), in the order of the channels, to where they belong (n, p); zero elsewhere."""
     xp = namespace(values, masks)
     place = xp.cumulative_sum(xp.astype(masks, xp.int64), axis=1) - 1
-    inside = xp.clip(place, 0, values.shape[1] - 1)
-    return xp.where(masks, xp.take_along_axis(values, inside, axis=1), full((1, 1), 0.0, values))
+    found = xp.take_along_axis(values, xp.where(masks, place, xp.zeros_like(place)), axis=1)
+    return xp.where(masks, found, xp.zeros((1, 1), dtype=values.dtype, device=device(values)))
 
 
 def rounding(gram: Array) -> float:

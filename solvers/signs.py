@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers._xp import Array, device, namespace, solves_stacks, to_numpy
+from gramian.solvers._xp import Array, clip, device, namespace, put, solves_stacks, to_numpy
 from gramian.solvers.certificate import row_gaps
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.restricted import BATCH_BYTES, bundled, factorised_change
@@ -46,9 +46,8 @@ class Points:
 
     def put(self, rows: np.ndarray, others: Points) -> None:
         """Replace some rows, in place."""
-        for k, row in enumerate(map(int, rows)):
-            self.weights[row, :] = others.weights[k, :]
-            self.gradient[row, :] = others.gradient[k, :]
+        put(self.weights, rows, others.weights)
+        put(self.gradient, rows, others.gradient)
         self.objective[rows], self.gap[rows] = others.objective, others.gap
 
     def improve(self, rows: np.ndarray, others: Points, *, anyway: np.ndarray | bool = False) -> np.ndarray:
@@ -179,9 +178,8 @@ def signed_change(gram: Array, active: Array, right: Array) -> Array:
         way = xp.where(xp.isfinite(way), way, xp.zeros_like(way))
         fall = -xp.sum(right * way, axis=1, keepdims=True)
         curvature = xp.sum((way @ gram) * way, axis=1, keepdims=True)
-        length = xp.clip(fall / xp.where(curvature > 0, curvature, xp.ones_like(fall)), 1.0, LONGEST)
+        length = clip(fall / xp.where(curvature > 0, curvature, xp.ones_like(fall)), 1.0, LONGEST)
         length = xp.where(curvature > 0, length, xp.full_like(fall, LONGEST))
         way = way * xp.where(length > STRAIGHT, length, xp.ones_like(length))
-        for k, row in enumerate(map(int, singular)):
-            change[row, :] = way[k, :]
+        put(change, singular, way)
     return change

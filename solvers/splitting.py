@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gramian.solvers._xp import Array, device, namespace, to_numpy
+from gramian.solvers._xp import Array, clip, device, namespace, to_numpy
+from gramian.solvers.fused import reflected, relaxed
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.terms import L1
 
@@ -35,7 +36,7 @@ class Splitting:
     def dual(self) -> Array:
         """U, the part of H that the soft threshold takes away."""
         limit = self.weight / self.penalty
-        return namespace(self.ahead).clip(self.ahead, -limit, limit)
+        return clip(self.ahead, -limit, limit)
 
     @property
     def sparse(self) -> Array:
@@ -68,17 +69,11 @@ class Splitting:
         most eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
         and Bertsekas 1992 for the relaxation.)
         """
-        xp = namespace(self.ahead)
         limit, ahead = self.weight / self.penalty, self.ahead
         lower = -limit
-        for _ in range(steps):  # in place where an array is new: on a processor the passes beside the product cost as well
-            dual = xp.clip(ahead, lower, limit)
-            difference = ahead - dual
-            difference -= dual
-            ahead = difference @ self.inverse
-            dual *= 2 - RELAXATION
-            ahead += dual
-            ahead += self.pull
+        for _ in range(steps):
+            dual, difference = reflected(ahead, lower, limit)
+            ahead = relaxed(difference @ self.inverse, dual, self.pull, 2 - RELAXATION)
         return replace(self, ahead=ahead)
 
 
@@ -86,7 +81,7 @@ def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty
     """The state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible. Unit-diagonal coordinates."""
     xp = namespace(weights)
     limit = term.weight_like(weights) + xp.zeros_like(weights)
-    ahead = weights + xp.clip(-gradient, -limit, limit) / penalty
+    ahead = weights + clip(-gradient, -limit, limit) / penalty
     anchor, slope, limit, ahead = (
         None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, limit, ahead)
     )

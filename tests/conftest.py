@@ -1,18 +1,19 @@
-"""Fixtures: `xp`, with which every solver test runs on every array backend that is present, and what tests of models share."""
+"""Fixtures: `xp`, with which every solver test runs on every array backend that is present, and what tests of models share.
+
+Where there is a GPU, `pytest -m gpu` runs what runs on it: the solver tests, on cupy and on torch."""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import array_api_strict
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
+
+from gramian.proofs.backends import Backend, backends
 
 threadpool_limits(1)  # small matrices: threads that wait for each other would cost more than they bring
 torch.set_num_threads(1)
@@ -28,40 +29,11 @@ settings.register_profile(
 settings.load_profile("gramian")
 
 
-@dataclass(frozen=True)
-class Backend:
-    """An array library: `xp.asarray` takes numpy arrays there, `xp.numpy` takes them back."""
-
-    name: str
-    module: Any
-
-    def asarray(self, array: Any, dtype: str | None = None) -> Any:
-        array = np.array(array, dtype=dtype)  # a copy: no test may see another's arrays
-        return torch.from_numpy(array) if self.name == "torch" else self.module.asarray(array)
-
-    def numpy(self, array: Any) -> np.ndarray:
-        return array.get() if self.name == "cupy" else np.asarray(array)
-
-    def dtype(self, name: str) -> Any:
-        return getattr(self.module, name)
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-def backends() -> list[Backend]:
-    found = [Backend("numpy", np), Backend("torch", torch), Backend("strict", array_api_strict)]
-    try:
-        import cupy
-
-        if cupy.cuda.runtime.getDeviceCount() > 0:
-            found.append(Backend("cupy", cupy))
-    except Exception:  # absent, or present without a driver: both mean no cupy here
-        pass
-    return found
-
-
-@pytest.fixture(scope="session", params=backends(), ids=lambda backend: backend.name)
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(backend, marks=[pytest.mark.gpu] if backend.gpu else []) for backend in backends()],
+    ids=lambda backend: backend.name,
+)
 def xp(request: pytest.FixtureRequest) -> Backend:
     return request.param
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from gramian.solvers import _xp
+from gramian.solvers import FISTA, L1, Quadratic, TopK, _cuda, _xp, l0_admm, lasso, solve
 from gramian.solvers.exchange import best_shifts, ranked
+from gramian.solvers.precision import full_precision
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -38,6 +39,45 @@ def test_triangular_solves_look_at_one_half(xp, upper):
     factor, right = (np.triu(full) if upper else np.tril(full)), rng.normal(size=(6, 3))
     found = _xp.solve_triangular(xp.asarray(factor), xp.asarray(right), upper=upper)
     np.testing.assert_allclose(xp.numpy(found), np.linalg.solve(factor, right), atol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["together", "one by one", "public functions alone"])
+def test_stacks_of_positive_matrices(xp, way, monkeypatch):
+    """Every matrix for itself: one that is not positive definite spoils no other. Also a stack of one, and each of the ways
+    that cupy has, which must not touch other backends."""
+    if way == "one by one":
+        monkeypatch.setattr(_cuda, "TOGETHER", 0)
+    if way == "public functions alone":
+        monkeypatch.setattr(_cuda, "factors", _cuda.factors_in_turn)
+    rng = np.random.default_rng(4)
+    roots, right = rng.normal(size=(5, 9, 6)), rng.normal(size=(5, 6, 2))
+    matrices = np.swapaxes(roots, 1, 2) @ roots
+    expected = np.linalg.solve(matrices, right)
+    matrices[1] -= 30 * np.eye(6)
+    matrices[3, 2, 2] = -1e-9
+    for chosen in ([0, 1, 2, 3, 4], [2], [3]):
+        found, positive = _xp.solve_positive(xp.asarray(matrices[chosen]), xp.asarray(right[chosen]))
+        flags = xp.numpy(positive)
+        np.testing.assert_array_equal(flags, [index in (0, 2, 4) for index in chosen])
+        np.testing.assert_allclose(xp.numpy(found)[flags], expected[chosen][flags], atol=1e-10)
+
+
+def test_clipping(xp):
+    array = np.array([[-2.0, 0.5, 7.0], [1.0, -1.0, 0.0]])
+    lower, upper = np.array([[-1.0], [0.25]]), np.array([[0.5, 0.5, 6.0]])
+    np.testing.assert_array_equal(
+        xp.numpy(_xp.clip(*map(xp.asarray, (array, lower + 0 * array, upper + 0 * array)))),
+        [[-1, 0.5, 6], [0.5, 0.25, 0.25]],
+    )
+    np.testing.assert_array_equal(xp.numpy(_xp.clip(xp.asarray(array), 0.0, None)), np.maximum(array, 0))
+
+
+def test_rows_are_put_in_their_places(xp):
+    array, values = xp.asarray(np.zeros((4, 2))), xp.asarray(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    _xp.put(array, np.array([3, 0]), values)
+    np.testing.assert_array_equal(xp.numpy(array), [[3, 4], [0, 0], [0, 0], [1, 2]])
+    _xp.put(array, np.array([], dtype=np.int64), values[:0, :])
+    np.testing.assert_array_equal(xp.numpy(array)[0], [3, 4])
 
 
 def test_as_floating(xp):
@@ -72,6 +112,65 @@ def test_solving_restores_the_threads_of_the_blas_libraries():
         assert {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()} == before
     np.testing.assert_allclose(found[:, :, 0], [[1.0] * 3, [0.5] * 3])
     assert positive.all()
+
+
+@pytest.fixture
+def torch_settings():
+    """torch's precision of float32 products, which is global, is put back."""
+    parts = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    common, each = torch.get_float32_matmul_precision(), [part.fp32_precision for part in parts]
+    yield lambda: [part.fp32_precision for part in parts]
+    torch.set_float32_matmul_precision(common)
+    for part, precision in zip(parts, each):
+        part.fp32_precision = precision
+
+
+@pytest.mark.parametrize("setting", ["highest", "high", "medium", "tf32"])
+def test_solvers_compute_float32_products_in_float32(torch_settings, setting, monkeypatch):
+    """Whatever the program around them has set, by either of torch's two ways; and it finds its settings as they were."""
+    if setting == "tf32":
+        torch.backends.cuda.matmul.fp32_precision = setting
+    else:
+        torch.set_float32_matmul_precision(setting)
+    before, seen = torch_settings(), []
+    gradient, rows = Quadratic.gradient, Quadratic.rows
+
+    def watched(method):
+        def call(*arguments):
+            seen.append(set(torch_settings()))
+            return method(*arguments)
+
+        return call
+
+    monkeypatch.setattr(Quadratic, "gradient", watched(gradient))
+    monkeypatch.setattr(Quadratic, "rows", watched(rows))
+    rng = np.random.default_rng(5)
+    problem = Quadratic.from_data(torch.from_numpy(rng.normal(size=(20, 6))), torch.from_numpy(rng.normal(size=(3, 6))))
+    for run in (
+        lambda: solve(problem, L1(0.5), FISTA(), max_steps=3),
+        lambda: lasso(problem, L1(0.5)),
+        lambda: l0_admm(problem, TopK(0.5), steps=4),
+    ):
+        seen.clear()
+        run()
+        assert seen and all(flags == {"ieee"} for flags in seen)
+        assert torch_settings() == before
+    with pytest.raises(ValueError, match="tol"):
+        solve(problem, L1(0.5), FISTA(), tol=-1)
+    assert torch_settings() == before
+    if setting != "tf32":
+        assert torch.get_float32_matmul_precision() == setting
+
+
+def test_precision_is_restored_by_the_last_of_several(torch_settings):
+    torch.set_float32_matmul_precision("high")
+    one, other = full_precision(), full_precision()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == "highest"
+    other.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_ranks_are_of_the_row(xp):

@@ -171,28 +171,6 @@ def test_moments_of_a_gpu_s_activations(cupy, torch_device, monkeypatch):
     np.testing.assert_allclose(4 * moments.drift, moments.gram, rtol=1e-6, atol=1e-6)
 
 
-def test_full_precision_restores_what_was_set():
-    """Whichever of torch's two ways of asking for TF32 was used; mixed, torch would refuse to multiply."""
-    matmul = torch.backends.cuda.matmul
-    try:
-        for chosen in ("high", "highest"):
-            torch.set_float32_matmul_precision(chosen)
-            with pytest.raises(KeyError), devices.full_precision():
-                assert not matmul.allow_tf32
-                with devices.full_precision():
-                    assert not matmul.allow_tf32
-                assert not matmul.allow_tf32
-                raise KeyError
-            assert torch.get_float32_matmul_precision() == chosen and matmul.allow_tf32 == (chosen == "high")
-        if hasattr(matmul, "fp32_precision"):
-            matmul.fp32_precision = "tf32"
-            with devices.full_precision():
-                assert matmul.fp32_precision == "ieee" and not matmul.allow_tf32
-            assert matmul.fp32_precision == "tf32"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
 def test_what_a_report_says_of_the_place(cupy):
     expected = {"device": "cuda:1", "solvers": "cupy", "products": "float32"}
     assert devices.where(SECOND, torch.bfloat16) == expected

@@ -193,6 +193,6 @@ def test_bad_arguments_name_both_sides(xp):
 def test_backends_do_not_mix(xp):
     import torch
 
-    other = torch.ones((2, 3)) if xp.name != "torch" else np.ones((2, 3))
+    other = torch.ones((2, 3)) if xp.module is not torch else np.ones((2, 3))
     with pytest.raises(TypeError):
         Quadratic(xp.asarray(np.eye(3)), other)

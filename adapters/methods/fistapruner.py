@@ -7,6 +7,7 @@ import math
 from gramian.adapters.methods.baselines import magnitude, wanda
 from gramian.solvers import FISTA, L1, Pattern, Quadratic, Solution, Status, Support, certify, sparsegpt
 from gramian.solvers._xp import Array, namespace
+from gramian.solvers.precision import full_precision
 
 __all__ = ["COORDINATES", "PENALTIES", "WARM_STARTS", "fistapruner"]
 
@@ -16,6 +17,7 @@ PENALTIES = ("plain", "scaled")
 SMALLEST = 1e-7  # of lambda_max, the lower end of the search
 
 
+@full_precision()
 def fistapruner(
     problem: Quadratic,
     pattern: Pattern,
