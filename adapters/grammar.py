@@ -256,13 +256,13 @@ def check_usage(asked: argparse.Namespace) -> None:
         if asked.jobs > 1 and asked.offload:
             asked.usage_error(f"--jobs {asked.jobs} and --offload contradict each other: one block at a time is on the device")
         if asked.stream:
-            for name, given in (
+            for flag, present in (
                 ("--offload", asked.offload), ("--jobs", asked.jobs > 1), ("--dry-run", asked.dry_run),
                 ("--evaluate", asked.evaluate is not None), ("--calibration self", asked.calibration == "self"),
                 (f"--method {asked.method}", removes_units(asked)),
             ):  # fmt: skip
-                if given:
-                    asked.usage_error(f"{name} does not go with --stream, where never more than a block is in memory")
+                if present:
+                    asked.usage_error(f"{flag} does not go with --stream, where never more than a block is in memory")
         if asked.dry_run and (asked.json or asked.problems):
             asked.usage_error("--dry-run writes nothing: leave out --json and --problems")
         if asked.problems and asked.out and overlap(asked.problems.absolute(), asked.out.absolute()):

@@ -244,7 +244,7 @@ def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = without_memory  # type: ignore[method-assign]
+    nn.Module.register_parameter = without_memory  # type: ignore[method-assign, assignment]
     try:
         model: Any = AUTO_CLASSES[kind_of(config)].from_config(config, dtype=dtype)
     finally:
