@@ -28,6 +28,7 @@ __all__ = [
     "is_cupy_array",
     "kth_largest",
     "namespace",
+    "on_host",
     "principal",
     "put",
     "solve_positive",
@@ -40,6 +41,11 @@ __all__ = [
 def namespace(*arrays: Array) -> Any:
     """Array-API namespace shared by `arrays` (None is ignored); raises TypeError when they come from different backends."""
     return array_namespace(*(array for array in arrays if array is not None))
+
+
+def on_host(array: Array) -> bool:
+    """Whether a value of `array` is there when it is asked for: a device would have to be waited for."""
+    return not (is_cupy_array(array) or (is_torch_array(array) and array.device.type != "cpu"))
 
 
 def as_floating(array: Array, like: Array | None = None) -> Array:

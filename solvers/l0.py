@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gramian.solvers._xp import clip, namespace
 from gramian.solvers.obs import inverse_factor
-from gramian.solvers.patterns import Pattern
+from gramian.solvers.patterns import Pattern, check_score
 from gramian.solvers.precision import full_precision
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.restricted import refit
@@ -66,9 +66,10 @@ def l0_admm(
         pull = rho * (sparse - dual - work.anchor)
         change = (pull if work.slope is None else pull - work.slope) @ inverse
         moved = work.anchor + change + dual
-        mask = pattern.select(xp.abs(moved) * alive)
+        mask = pattern.largest(xp.abs(moved) * alive)
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
         dual = moved - sparse
+    check_score(moved)  # NaN, once there, stays
     solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
     return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
 

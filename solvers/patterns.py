@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gramian.solvers._xp import Array, kth_largest, namespace
+from gramian.solvers._xp import Array, kth_largest, namespace, on_host
 
 __all__ = ["NM", "Pattern", "TopK", "parse_pattern"]
 
@@ -33,8 +33,12 @@ class TopK:
 
     def select(self, score: Array) -> Array:
         """Boolean mask (q, p), True on the weights of largest score."""
-        xp = namespace(score)
         check_score(score)
+        return self.largest(score)
+
+    def largest(self, score: Array) -> Array:
+        """The same of a score without NaN, for loops on a device, which this does not make wait."""
+        xp = namespace(score)
         if self.per_row:
             return keep_largest(score, score.shape[1] - self.zeros(score.shape[1]))
         flat = xp.reshape(score, (1, -1))
@@ -83,6 +87,10 @@ class NM:
         """
         self.check(score.shape)
         check_score(score)
+        return self.largest(score)
+
+    def largest(self, score: Array) -> Array:
+        """The same of a score without NaN, for loops on a device, which this does not make wait."""
         xp = namespace(score)
         members = xp.asarray(xp.reshape(score, (-1, self.group)).T, copy=True)  # (m, groups): comparing runs of memory
         masks = []
@@ -130,7 +138,8 @@ def keep_largest(score: Array, count: int) -> Array:
         return xp.zeros(score.shape, dtype=xp.bool, device=score.device)
     cut = kth_largest(score, count)
     reached = score >= cut
-    if int(xp.sum(xp.astype(reached, xp.int64))) == count * score.shape[0]:  # no ties at the cut, the usual case
+    # No ties at the cut is the usual case, and cheaper; a device however would have to be waited for to know.
+    if on_host(score) and int(xp.sum(xp.astype(reached, xp.int64))) == count * score.shape[0]:
         return reached
     above, level = score > cut, score == cut
     missing = count - xp.sum(xp.astype(above, xp.int64), axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.references import brute_force_groups
 from gramian.proofs.strategies import scores
-from gramian.solvers import NM, TopK, parse_pattern
+from gramian.solvers import NM, TopK, parse_pattern, patterns
 
 sparsities = st.sampled_from([0.0, 0.01, 0.25, 1 / 3, 0.5, 0.7, 0.9, 0.99])
 groups = st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 4), (4, 8), (1, 1), (2, 2), (1, 3)])
@@ -161,3 +161,16 @@ def test_float32_scores(xp, score, sparsity):
     assume(score.size > 0)
     single, double = (xp.numpy(TopK(sparsity).select(xp.asarray(score, dtype))) for dtype in ("float32", "float64"))
     np.testing.assert_array_equal(single, double)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_without_waiting_the_mask_is_the_same(xp, per_row, monkeypatch):
+    """On a device ties are settled whether there are any or not."""
+    rng = np.random.default_rng(3)
+    for scores in (rng.normal(size=(4, 9)), rng.integers(0, 3, (4, 9)), np.zeros((4, 9)), np.full((1, 1), 2.0)):
+        for sparsity in (0.0, 0.3, 0.5, 0.9):
+            pattern, score = TopK(sparsity, per_row=per_row), xp.asarray(scores, "float64")
+            expected = xp.numpy(pattern.select(score))
+            with monkeypatch.context() as patched:
+                patched.setattr(patterns, "on_host", lambda array: False)
+                np.testing.assert_array_equal(xp.numpy(pattern.largest(score)), expected)
