@@ -167,9 +167,9 @@ def test_float32_scores(xp, score, sparsity):
 def test_without_waiting_the_mask_is_the_same(xp, per_row, monkeypatch):
     """On a device ties are settled whether there are any or not."""
     rng = np.random.default_rng(3)
-    for scores in (rng.normal(size=(4, 9)), rng.integers(0, 3, (4, 9)), np.zeros((4, 9)), np.full((1, 1), 2.0)):
+    for values in (rng.normal(size=(4, 9)), rng.integers(0, 3, (4, 9)), np.zeros((4, 9)), np.full((1, 1), 2.0)):
         for sparsity in (0.0, 0.3, 0.5, 0.9):
-            pattern, score = TopK(sparsity, per_row=per_row), xp.asarray(scores, "float64")
+            pattern, score = TopK(sparsity, per_row=per_row), xp.asarray(values, "float64")
             expected = xp.numpy(pattern.select(score))
             with monkeypatch.context() as patched:
                 patched.setattr(patterns, "on_host", lambda array: False)
