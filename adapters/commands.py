@@ -78,7 +78,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     model, tokenizer = load_model(asked.model, dtype=asked.dtype, device="cpu" if asked.offload else asked.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
-    heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+    heldout = held_out(asked)
     read = texts(
         model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate, asked.dry_run
     )
@@ -101,12 +101,17 @@ def prune_model(asked: argparse.Namespace) -> None:
         write_json(asked.json, report)
 
 
+def held_out(asked: argparse.Namespace) -> int:
+    """How many windows judge and do not calibrate."""
+    return max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+
+
 def stream_pruned(asked: argparse.Namespace) -> None:
     """`prune_model` with one block in memory at a time."""
     print(f"opening {asked.model}", flush=True)
     with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
         how = weights_how(asked, stream.model)
-        heldout = max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+        heldout = held_out(asked)
         read = texts(
             stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout
         )
