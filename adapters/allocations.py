@@ -97,11 +97,12 @@ def ranking(menu: Menu, one: Scored, order: np.ndarray, allocation: str) -> np.n
 
 
 def ranking_by_kind(menus: Sequence[Menu], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For every choice of every module -(k + 1/2) / n, its place k among the n of modules of the same structure, the largest
-    score first; among equals the first module's first, which is kept longer."""
+    """For every choice of every module -(k + 1/2) / n, its place k among the n of attention or of feed-forward modules, the
+    largest score first; among equals the first module's first, which is kept longer."""
     ranked = [np.empty(len(each)) for each in scores]
-    for structure in {menu.part.structure: None for menu in menus}:
-        places = [place for place, menu in enumerate(menus) if menu.part.structure == structure]
+    channels = [menu.part.structure.unit_size is None for menu in menus]
+    for kind in set(channels):
+        places = [place for place, each in enumerate(channels) if each == kind]
         pooled = np.concatenate([scores[place] for place in places])
         rank = np.empty(len(pooled))
         rank[np.argsort(-pooled, kind="stable")] = -(np.arange(len(pooled)) + 0.5) / len(pooled)

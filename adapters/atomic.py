@@ -4,6 +4,7 @@ renamed."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -59,5 +60,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """The same for a document of plain numbers, strings, lists and dicts."""
-    write_bytes(path, (json.dumps(document, indent=2) + "\n").encode())
+    """The same for a document of plain numbers, strings, lists and dicts. Numbers that JSON has not are `inf`, `-inf` and
+    `nan`, strings."""
+    write_bytes(path, (json.dumps(spelt(document), indent=2, allow_nan=False) + "\n").encode())
+
+
+def spelt(document: Any) -> Any:
+    """The document with numbers that are not finite as strings."""
+    if isinstance(document, dict):
+        return {key: spelt(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [spelt(value) for value in document]
+    return str(document) if isinstance(document, float) and not math.isfinite(document) else document

@@ -26,7 +26,7 @@ SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def head_distances(
-    model: PreTrainedModel, tokens: Tokens | torch.Tensor, names: Iterable[str] | None = None
+    model: PreTrainedModel, tokens: Tokens | torch.Tensor, names: Iterable[str] | str | None = None
 ) -> dict[str, np.ndarray]:
     """D_ij = mean over windows and query rows of sqrt(JSD(p_i, p_j)), JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, for the
     attention rows p_i, p_j of query heads i and j: the Jensen-Shannon distance in nats, from 0 to sqrt(ln 2) = 0.83
@@ -42,7 +42,7 @@ def head_distances(
     windows = tokens.windows if isinstance(tokens, Tokens) else tokens
     check_windows(model, windows)
     parts = {name: part for name, part in parts_of(model).items() if part.structure.unit_size is not None}
-    chosen = list(parts if names is None else names)
+    chosen = list(dict.fromkeys(parts if names is None else [names] if isinstance(names, str) else names))
     for name in chosen:
         if name not in parts:
             raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(parts)[:2])}")

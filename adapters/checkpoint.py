@@ -215,8 +215,13 @@ def _load_weights(
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
     if info["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
-    if (widths or kind_of(config) == "encoder") and info["unexpected_keys"]:  # of an encoder: a head, which would be lost
-        raise ValueError(f"weights of no module: {', '.join(sorted(info['unexpected_keys'])[:3])}")
+    # Saved with a head of another class, it would be lost. Checkpoints of the same class may hold what no version needs now.
+    other = bool(config.architectures) and type(model).__name__ not in config.architectures
+    if info["unexpected_keys"] and (widths or other or kind_of(config) == "encoder"):
+        raise ValueError(
+            f"weights of no module of {type(model).__name__}: {', '.join(sorted(info['unexpected_keys'])[:3])}; they would be "
+            f"lost (saved as {' or '.join(config.architectures or ['?'])})"
+        )
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)

@@ -28,20 +28,21 @@ from gramian.adapters.embeddings import embed, mean_cosine
 from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
-from gramian.adapters.generation import begin_token
+from gramian.adapters.generation import check_sampling
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.method_grammar import removal_of, removes_units
 from gramian.adapters.pipeline import check_weights, prune
+from gramian.adapters.removal_plan import check_visits, plan_removal
 from gramian.adapters.report import Report, table, versions
 from gramian.adapters.stacks import STACKS
 from gramian.adapters.streaming import stream_model
-from gramian.adapters.structured import plan_removal, prune_structured
+from gramian.adapters.structured import prune_structured
 from gramian.adapters.structured_checkpoint import save_structured
 from gramian.adapters.structured_forecast import plan_structured
 from gramian.adapters.structured_methods import STRUCTURED_METHODS
 from gramian.adapters.structured_report import StructuredReport
-from gramian.adapters.widths import WIDTHS
+from gramian.adapters.widths import WIDTHS, unstated_widths
 
 __all__ = ["Texts", "check_family", "check_result", "judge_model", "prune_and_save", "prune_model", "texts"]
 
@@ -112,9 +113,7 @@ def stream_pruned(asked: argparse.Namespace) -> None:
     with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
         how = weights_how(asked, stream.model)
         heldout = held_out(asked)
-        read = texts(
-            stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout
-        )
+        read = texts(stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout)
         report = prune(
             stream.model, read.calibration, heldout=read.heldout, device=stream.visits, pattern=pattern_of(asked),
             share=asked.share, problems=asked.problems, **how,
@@ -144,8 +143,11 @@ def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, 
 def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
     """Keywords that `prune_structured` and `plan_structured` share, checked against the model."""
     how = removal_of(asked)
-    wanted = {name: how[name] for name in ("compensate", "heads", "include", "exclude", "blocks")}
-    if any(plan_removal(model, asked.method, how["ratio"], **wanted).tolls) and asked.pad:
+    check_visits(model, asked.device if asked.offload else None)
+    tolls = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).tolls
+    if asked.pad and any(width.bias for width in unstated_widths(model).values()):
+        raise ValueError(f"--pad cannot hold the biases that {asked.model} has where stock classes have none: leave it out")
+    if asked.pad and any(tolls):
         raise ValueError(
             f"--pad cannot hold the biases that {asked.method} gives operators without one: leave it out, or add "
             "--no-compensate"
@@ -170,9 +172,8 @@ def texts(
     vocabulary = model.config.get_text_config().vocab_size
     print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
     if planned and source == "self":
-        width = length + (begin_token(model, tokenizer) is not None)
+        width = check_sampling(model, tokenizer, length)
         shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
-        check_windows(model, shaped.windows, "calibration windows")
         return Texts(shaped, None, torch.zeros((min(heldout, MOST_JUDGED), width)) if heldout else None, source)
     apart = source == "builtin" and heldout > 0
     drawn = calibration_tokens(

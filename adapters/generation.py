@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.calibration import Tokens
 from gramian.adapters.evaluate import eval_mode
+from gramian.adapters.kinds import kind_of
 
-__all__ = ["begin_token", "sampled_tokens"]
+__all__ = ["begin_token", "check_sampling", "sampled_tokens"]
 
 WINDOWS_PER_BATCH = 16
 
@@ -30,16 +31,12 @@ def sampled_tokens(
 
     Shapes are those of text: (samples, length + 1) with a begin token; without one the first of `length` tokens is drawn from
     the whole vocabulary. A window goes on after an end token. The same seed gives the same windows, on the same machine.
-    Greedy Output Approximation, Section 4.2 (self-generation). ValueError: windows longer than the model's context, and
+    Greedy Output Approximation, Section 4.2 (self-generation). ValueError: that of `check_sampling`, and for
     logits that are not finite.
     """
+    width = check_sampling(model, tokenizer, length)
     config = model.config.get_text_config()
     begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
-    width, context = length + (begin is not None), getattr(config, "max_position_embeddings", None)
-    if context is not None and width > context:
-        raise ValueError(
-            f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: lower --length"
-        )
     batches = []
     with eval_mode(model), tqdm(total=samples * width, desc="sampling", unit="token", disable=not progress) as bar:
         for count in [len(part) for part in torch.arange(samples).split(WINDOWS_PER_BATCH)]:
@@ -52,6 +49,27 @@ def sampled_tokens(
                 bar.update(count)
             batches.append(torch.cat(windows, dim=1))
     return Tokens(torch.cat(batches), "self", seed)
+
+
+def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> int:
+    """The length of windows, a begin token included. ValueError for a model that does not continue text, a begin token that it
+    does not know, and windows longer than its context."""
+    if kind_of(model.config) != "causal":
+        raise ValueError(
+            f"{type(model).__name__} does not continue text, so none can be sampled from it: calibrate on a text or token file"
+        )
+    config, begin = model.config.get_text_config(), begin_token(model, tokenizer)
+    if begin is not None and not 0 <= begin < config.vocab_size:
+        raise ValueError(
+            f"the begin token {begin} is outside the model's vocabulary of {config.vocab_size}: set bos_token_id in its "
+            "configuration, or calibrate on a token file"
+        )
+    width, context = length + (begin is not None), getattr(config, "max_position_embeddings", None)
+    if context is not None and width > context:
+        raise ValueError(
+            f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: lower --length"
+        )
+    return width
 
 
 def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -12,7 +12,6 @@ from torch import nn
 from gramian.adapters.families import blocks_of, family_of
 from gramian.adapters.hooks import feed
 from gramian.adapters.layers import Layer
-from gramian.adapters.stacks import walks_by_block
 from gramian.adapters.structure import Part
 from gramian.adapters.units import Menu
 from gramian.adapters.walk import batches_of, enter, run_block
@@ -39,11 +38,6 @@ def unit_moments(model: nn.Module, windows: torch.Tensor, menus: Sequence[Menu],
     wanted = [place for place, menu in enumerate(menus) if menu.part.structure.activation]
     if not wanted:
         return found
-    if not walks_by_block(model):
-        raise ValueError(
-            f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
-            "or 'identity'"
-        )
     hidden, calls = enter(model, batches_of(windows))
     path = family_of(model).blocks
     with torch.no_grad():

@@ -45,7 +45,10 @@ class Inflow:
         else:
             for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
                 dense = inputs.to(pruned.device)
-                self.add(batch, pruned, dense if self.share == 1 else self.share * dense + (1 - self.share) * pruned)
+                if self.share != 1:  # at least float32, or rounding is a drift of its own
+                    precise = torch.promote_types(dense.dtype, torch.float32)
+                    dense = self.share * dense.to(precise) + (1 - self.share) * pruned
+                self.add(batch, pruned, dense)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
         part = bisect_right(self.ends, batch)

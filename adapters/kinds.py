@@ -10,6 +10,7 @@ So for sequence-to-sequence models a window is a pair of texts, one after the ot
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,7 @@ from transformers.models.auto.modeling_auto import (
 __all__ = [
     "AUTO_CLASSES",
     "Kind",
+    "check_predicts",
     "embedded_inputs",
     "halves",
     "kind_of",
@@ -82,13 +84,16 @@ def start_token(config: PretrainedConfig) -> int:
     raise ValueError(f"{config.model_type} states neither decoder_start_token_id nor pad_token_id: set one there")
 
 
-def embedded_inputs(model: nn.Module, values: torch.Tensor) -> dict[str, Any]:
-    """Keywords with which a model reads vectors (n, length, width) in place of token embeddings."""
-    kind = kind_of(model.config)  # type: ignore[arg-type]
-    if kind == "encoder":
-        return {"inputs_embeds": values}
-    decoder = {"decoder_inputs_embeds": values} if kind == "seq2seq" else {}
-    return {"inputs_embeds": values, **decoder, "use_cache": False}
+def embedded_inputs(
+    model: nn.Module, inputs: Mapping[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, Any]:
+    """`token_inputs` with vectors in place of tokens, for the encoder and for the decoder: change of their embeddings
+    (n, length, width)."""
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return {
+        name.replace("input_ids", "inputs_embeds"): change(embed(value)) if name.endswith("input_ids") else value
+        for name, value in inputs.items()
+    }
 
 
 def outputs_of(answer: Any) -> torch.Tensor:
@@ -100,11 +105,16 @@ def outputs_of(answer: Any) -> torch.Tensor:
 def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (n, t, vocabulary) and the tokens (n, t) of the windows that they are for. ValueError for a model that predicts
     no tokens."""
-    kind = kind_of(model.config)  # type: ignore[arg-type]
-    if kind == "encoder" or getattr(answer, "logits", None) is None:
+    check_predicts(model, hasattr(answer, "logits"))
+    rows = rows.to(answer.logits.device)
+    paired = kind_of(model.config) == "seq2seq"  # type: ignore[arg-type]
+    return (answer.logits, halves(rows)[1]) if paired else (answer.logits[:, :-1], rows[:, 1:])
+
+
+def check_predicts(model: nn.Module, has_logits: bool = True) -> None:
+    """ValueError for a model that predicts no tokens."""
+    if kind_of(model.config) == "encoder" or not has_logits:  # type: ignore[arg-type]
         raise ValueError(
             f"{type(model).__name__} predicts no tokens, so there is neither an observed token's logit nor a loss: choose a "
             "method that needs none, such as synflow, ntk-sap, px, numerical or wanda-sp"
         )
-    rows = rows.to(answer.logits.device)
-    return (answer.logits, halves(rows)[1]) if kind == "seq2seq" else (answer.logits[:, :-1], rows[:, 1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 from gramian.adapters.argument_types import (
@@ -160,12 +161,12 @@ def ratio(text: str) -> float:
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """`score=newton` as a pair; values that read as JSON (numbers) are that."""
+    """`score=newton` as a pair; values that read as JSON (numbers) are that, and `inf` is infinity."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
-        return name, json.loads(value)
+        return name, math.inf if value == "inf" else json.loads(value)
     except json.JSONDecodeError:
         return name, value
 

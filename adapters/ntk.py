@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from gramian.adapters.calibration import Tokens
 from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.gradients import descend, leaves_of, prediction_value
 from gramian.adapters.ntk_bounds import linear_bound, smooth_bound
@@ -65,13 +66,15 @@ class KernelChange:
         return np.asarray(smooth_bound(self.saliency, self.smallest, slope, curvature, self.kept / np.abs(slope)))
 
 
-def kernel_change(model: PreTrainedModel, windows: torch.Tensor, keep: Keep, *, output: str = "logit") -> KernelChange:
-    """Both kernels on windows (n, length) of the model and of what `shrink(model, keep)` makes of it; the model stays as it is.
+def kernel_change(model: PreTrainedModel, tokens: Tokens | torch.Tensor, keep: Keep, *, output: str = "logit") -> KernelChange:
+    """Both kernels on windows of the model and of what `shrink(model, keep)` makes of it; the model stays as it is.
 
-    keep: units that stay, by names of feed-forward consumers. output: the f(x), as for the method `tasp`. Holds the gradients
-    of all windows at once: 2 n times the feed-forward weights. ValueError for windows that the model cannot read, a model that
-    predicts no tokens, a `keep` that names attention or removes nothing, and the errors of `shrink`.
+    tokens: windows (n, length). keep: units that stay, by names of feed-forward consumers. output: the f(x), as for the
+    method `tasp`. Holds the gradients of all windows at once: 2 n times the feed-forward weights. ValueError for windows that
+    the model cannot read, a model that predicts no tokens, a `keep` that names attention or removes nothing, and the errors
+    of `shrink`.
     """
+    windows = tokens.windows if isinstance(tokens, Tokens) else tokens
     check(output=output)
     check_windows(model, windows)
     chosen = [(part, units) for part, units, _ in selections(model, keep)]

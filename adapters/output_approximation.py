@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ from gramian.solvers._xp import to_numpy
 from gramian.solvers.redundancy import RULES, redundant_first, similarity_groups
 
 if TYPE_CHECKING:
-    from gramian.adapters.structured_methods import Scored, Subject, Survey
+    from torch import nn
 
-__all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "check_options", "greedy_output", "look_at_heads"]
+    from gramian.adapters.structured_methods import Scored, Subject, Survey
+    from gramian.adapters.units import Menu
+
+__all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "check_moments", "check_options", "greedy_output", "look_at_heads"]
 
 MOMENTS = ("empirical", "gaussian", "product", "identity")
 
@@ -86,6 +90,18 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
         raise ValueError(f"similar must be one of {', '.join(RULES)} but is {similar!r}")
     if moment not in MOMENTS:
         raise ValueError(f"moment must be one of {', '.join(MOMENTS)} but is {moment!r}")
+
+
+def check_moments(model: nn.Module, menus: Sequence[Menu], *, moment: str = "empirical") -> None:
+    """ValueError for a model in which what enters hidden channels is not gathered."""
+    from gramian.adapters.stacks import walks_by_block
+
+    hidden = any(menu.part.structure.activation for menu in menus)
+    if hidden and moment in ("gaussian", "product") and not walks_by_block(model):
+        raise ValueError(
+            f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
+            "or 'identity'"
+        )
 
 
 def consumer_moments(problem: Quadratic, atoms: int, whole: bool = True) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Saliency of hidden units from paths through the network rather than from its values: SynFlow and PX.
 
-Both differentiate a network of the same architecture with other weights, made of the model's: no gradient can cancel there, as
-all numbers on a path are positive. They run in float64, since products over all layers leave the range of float32. Norms and
-attention stay as the architecture has them, so "paths" are those of what lies between.
+Both differentiate a network of the same architecture with other weights, made of the model's, so that no number on a path is
+negative. They run in float64, since products over all layers leave the range of float32. Norms and attention stay as the
+architecture has them, so "paths" are those of what lies between; their derivatives have both signs, and let gradients cancel.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from gramian.adapters.gradients import Leaves, UnitSums, descend, leaves_of, run
 from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
-from gramian.adapters.saliency import embedding_width
 from gramian.adapters.structured_methods import Survey
 
-__all__ = ["path_exclusion", "synaptic_flow"]
+__all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
+
+ROUNDING = 1e-13  # scores below this part of the outputs are what float64 sums leave of zero
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 Hook = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor | None]
@@ -32,7 +33,14 @@ def synaptic_flow(survey: Survey) -> list[np.ndarray]:
     weights = replaced(survey.model, torch.abs)
     leaves = leaves_among(survey, weights)
     with torch.enable_grad():
-        return scored(survey, outputs_of(run(survey.model, weights | leaves, ones(survey))).sum(), leaves)
+        outputs = outputs_of(run(survey.model, weights | leaves, ones(survey)))
+        scores = scored(survey, outputs.sum(), leaves)
+    if max(float(each.max()) for each in scores) <= ROUNDING * float(outputs.detach().abs().sum()):
+        raise ValueError(
+            f"the outputs of {type(survey.model).__name__} have a sum that does not depend on its weights, as behind a "
+            "LayerNorm with equal weights, so synflow has nothing to rank by: choose another method"
+        )
+    return scores
 
 
 def path_exclusion(survey: Survey) -> list[np.ndarray]:
@@ -45,7 +53,6 @@ def path_exclusion(survey: Survey) -> list[np.ndarray]:
     """
     model, weights = survey.model, replaced(survey.model, torch.square)
     leaves, single = leaves_among(survey, weights), replaced(survey.model, torch.ones_like)
-    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
     status: dict[nn.Module, torch.Tensor] = {}
     total: torch.Tensor | float = 0.0
     with torch.no_grad():
@@ -54,7 +61,7 @@ def path_exclusion(survey: Survey) -> list[np.ndarray]:
             status.clear()
             with activations(model, lambda module, given, found: status.update({module: share(given, found)})):
                 model(**inputs)
-            squares = embedded_inputs(model, embed(inputs["input_ids"]).double() ** 2)
+            squares = embedded_inputs(model, inputs, lambda embeddings: embeddings.double() ** 2)
             with activations(model, lambda module, given, _: given * status[module]):
                 total = total + outputs_of(run(model, single, squares))
     with torch.enable_grad(), activations(model, lambda _, given, __: given):
@@ -74,9 +81,8 @@ def leaves_among(survey: Survey, weights: Leaves) -> Leaves:
 
 def ones(survey: Survey) -> dict[str, Any]:
     """One window of vectors of ones, as long as what the model reads of the survey's."""
-    model = survey.model
-    shape = (*token_inputs(model, survey.windows[:1])["input_ids"].shape, embedding_width(survey))
-    return embedded_inputs(model, torch.ones(shape, dtype=torch.float64, device=next(model.parameters()).device))
+    read = token_inputs(survey.model, survey.windows[:1])
+    return embedded_inputs(survey.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
 
 
 def scored(survey: Survey, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:
@@ -91,15 +97,20 @@ def share(given: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     return torch.where(given == 0, 0.0, found.double() / given.double())
 
 
-@contextmanager
-def activations(model: nn.Module, hook: Hook) -> Iterator[None]:
-    """While open, `hook(module, input, output)` sees every call of an activation function, and what it returns replaces the
-    output unless that is None. ValueError for a model without any."""
+def activation_modules(model: nn.Module) -> list[nn.Module]:
+    """ValueError for a model without any."""
     modules = [each for each in model.modules() if type(each).__module__ in ("transformers.activations", nn.ReLU.__module__)]
     if not modules:
         raise ValueError(f"{type(model).__name__} has no activation modules for px to track: choose another method")
+    return modules
+
+
+@contextmanager
+def activations(model: nn.Module, hook: Hook) -> Iterator[None]:
+    """While open, `hook(module, input, output)` sees every call of an activation function, and what it returns replaces the
+    output unless that is None."""
     with ExitStack() as hooks:
-        for module in modules:
+        for module in activation_modules(model):
             handle = module.register_forward_hook(lambda each, given, found: hook(each, given[0], found))
             hooks.callback(handle.remove)
         yield

@@ -116,7 +116,13 @@ class Scoring:
         except ValueError as error:
             raise ValueError(f"{menu.name}: {error}") from error
         if problem is not None and job.allocation == "global" and self.scored[-1].relative is None:
-            self.problems.append(MaskProblem.from_problem(problem, groups=len(menu.atoms)))
+            mask = MaskProblem.from_problem(problem, groups=len(menu.atoms))
+            if mask.silent:
+                raise ValueError(
+                    f"{menu.name}: its output is zero, so no part of it can be lost: leave it out with exclude, or choose an "
+                    "allocation that compares no outputs"
+                )
+            self.problems.append(mask)
         job.advance()
 
 
@@ -228,9 +234,7 @@ def exchanged(job: Job, menu: Menu, problem: Quadratic, kept: np.ndarray) -> np.
     return np.sort(menu.atoms[to_numpy(found.mask)].reshape(-1))
 
 
-def remove_from(
-    job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflow, recovery: Recovery | None
-) -> ModuleReport:
+def remove_from(job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflow, recovery: Recovery | None) -> ModuleReport:
     """Silence units of one module, write what makes up for them, rounded, and judge what is stored. Units that `choice` keeps
     are exchanged there first where that is asked for. recovery: of its producers, which stay as refitted if the module's
     output is nearer for it."""
@@ -244,7 +248,8 @@ def remove_from(
     best = plain = candidate(job, layer, inflow, columns, untouched=whole)
     better: bool | None = None
     if recovery is not None:
-        rival = candidate(job, layer, recovery.outcome, columns, untouched=False)
+        # Where nothing leaves, no bias makes up for it: one more would be parameters that nobody counted.
+        rival = candidate(job, layer, recovery.outcome, columns, untouched=whole and job.compensation == "bias")
         better = rival.error < plain.error
         if better:
             best = rival
@@ -269,27 +274,29 @@ def remove_from(
         residual=remaining,
         status=status,
         seconds=time.perf_counter() - started,
-        detail=mask_figures(one, problem, output.moments, columns),
+        detail=mask_figures(one, problem, output.moments, job.share, columns),
         groups_of_heads=one.similar,
         recovered=better,
         unrecovered_error=None if better is None else plain.error,
     )
 
 
-def mask_figures(one: Scored, problem: Quadratic, moments: Moments, columns: np.ndarray) -> dict[str, float]:
+def mask_figures(one: Scored, problem: Quadratic, moments: Moments, share: float, columns: np.ndarray) -> dict[str, float]:
     """What the relaxed mask of a module proves of its mask, see `ModuleReport`."""
-    if one.relaxed is None or problem.energy <= 0:
+    if one.relaxed is None or one.energy <= 0:
         return {}
     xp = namespace(problem.gram)
     removed = problem.anchor - Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
-    error = 0.5 * float(xp.sum((removed @ dense_gram(moments)) * removed)) / problem.energy
+    gram = dense_gram(moments, share)
+    energy = 0.5 * float(xp.sum((problem.anchor @ gram) * problem.anchor))
+    error = 0.5 * float(xp.sum((removed @ gram) * removed)) / energy if energy > 0 else 0.0
     bound = one.relaxed.bound_at(float(columns.mean()) * one.relaxed.budget.total) / one.energy
     return {"mask_error": error, "mask_bound": max(0.0, bound)}
 
 
-def dense_gram(moments: Moments) -> Array:
-    """X^T X = G - C - C^T + E."""
+def dense_gram(moments: Moments, share: float) -> Array:
+    """X^T X = G - (C + C^T) / share + E / share^2, with C and E of the drift X* - ((1 - share) X* + share X)."""
     gram = moments.require()
     if moments.cross is None or moments.drift is None:
         return gram
-    return gram - moments.cross - moments.cross.T + moments.drift
+    return gram - (moments.cross + moments.cross.T) / share + moments.drift / share**2

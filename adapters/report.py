@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["OperatorReport", "Report", "table", "versions"]
+__all__ = ["OperatorReport", "Report", "figure", "mean_error", "table", "versions"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Report:
     @property
     def mean_error(self) -> float:
         """Mean over operators of the calibration error."""
-        return sum(operator.relative_error for operator in self.operators) / len(self.operators)
+        return mean_error([operator.relative_error for operator in self.operators])
 
     @property
     def mean_heldout_error(self) -> float | None:
         """Mean over operators of the held-out error."""
         errors = [o.heldout_error for o in self.operators if o.heldout_error is not None]
-        return sum(errors) / len(errors) if errors else None
+        return mean_error(errors) if errors else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
@@ -105,6 +105,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def figure(value: float | None) -> str:
     """Three digits, `-` for what was not measured."""
     return "-" if value is None else f"{value:.3g}"
+
+
+def mean_error(errors: Sequence[float]) -> float:
+    """Mean of those that are finite: what has no output has no relative error. NaN where none is."""
+    finite = [error for error in errors if math.isfinite(error)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def versions() -> Mapping[str, str]:

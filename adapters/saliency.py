@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from gramian.adapters.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
-from gramian.adapters.kinds import embedded_inputs, outputs_of
+from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
 from gramian.adapters.structured_methods import Survey
 
 __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
@@ -86,8 +86,8 @@ def gradient_flow(survey: Survey, value: Value) -> list[np.ndarray]:
 def kernel_alignment(survey: Survey, epsilon: float, draws: int, seed: int) -> list[np.ndarray]:
     """s = |d/dW of the mean over draws of |f(z; W) - f(z; W + D)|^2|: z one window of standard normal vectors in place of
     token embeddings, D ~ N(0, epsilon I) on the weights that are scored, f all outputs."""
-    model, length = survey.model, survey.windows.shape[1]
-    leaves = leaves_of(model, survey.menus)
+    model = survey.model
+    leaves, read = leaves_of(model, survey.menus), token_inputs(model, survey.windows[:1])
     some = next(iter(leaves.values()))
     generator = torch.Generator().manual_seed(seed)
 
@@ -95,14 +95,9 @@ def kernel_alignment(survey: Survey, epsilon: float, draws: int, seed: int) -> l
         return torch.randn(*shape, generator=generator).to(some)
 
     def difference() -> torch.Tensor:
-        inputs = embedded_inputs(model, normal(1, length, embedding_width(survey)))
+        inputs = embedded_inputs(model, read, lambda embeddings: normal(*embeddings.shape))
         moved = {name: leaf + epsilon**0.5 * normal(*leaf.shape) for name, leaf in leaves.items()}
         return ((outputs_of(run(model, leaves, inputs)) - outputs_of(run(model, moved, inputs))) ** 2).sum()
 
     (gradients,) = averaged((difference() for _ in tqdm(range(draws), desc="draws", disable=not survey.progress)), leaves)
     return summed(survey, {name: each.abs() for name, each in gradients.items()})
-
-
-def embedding_width(survey: Survey) -> int:
-    """Entries of a token's embedding."""
-    return int(survey.model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]

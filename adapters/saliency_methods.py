@@ -11,10 +11,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from gramian.adapters.structured_methods import Survey
+    from gramian.adapters.units import Menu
 
-__all__ = ["OUTPUTS", "SAMPLES", "check", "grasp", "llm_pruner", "ntk_sap", "px", "snip", "synflow", "tasp"]
+__all__ = [
+    "OUTPUTS",
+    "SAMPLES",
+    "activates",
+    "check",
+    "grasp",
+    "llm_pruner",
+    "ntk_sap",
+    "predicts",
+    "px",
+    "snip",
+    "synflow",
+    "tasp",
+]
 
 OUTPUTS = ("logit", "logprob", "loss")
 SAMPLES = ("each", "batch")
@@ -84,6 +99,20 @@ def px(survey: Survey) -> Sequence[np.ndarray]:
     from gramian.adapters.path_saliency import path_exclusion
 
     return path_exclusion(survey)
+
+
+def predicts(model: nn.Module, menus: Sequence[Menu]) -> None:
+    """ValueError for a model without an observed next token."""
+    from gramian.adapters.kinds import check_predicts
+
+    check_predicts(model)
+
+
+def activates(model: nn.Module, menus: Sequence[Menu]) -> None:
+    """ValueError for a model whose activation functions are no modules."""
+    from gramian.adapters.path_saliency import activation_modules
+
+    activation_modules(model)
 
 
 def check(

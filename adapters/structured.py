@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from gramian.adapters.allocations import choose, reachable
+from gramian.adapters.allocations import choose
 from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
-from gramian.adapters.compensation import Compensation
 from gramian.adapters.devices import current_device, where
 from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.offload import Visits
-from gramian.adapters.pipeline import check_weights
 from gramian.adapters.removal import Job, Scoring, remove_units, score_units
+from gramian.adapters.removal_plan import block_parameters, check_visits, plan_removal
 from gramian.adapters.shrink import count_parameters, shrink
-from gramian.adapters.stacks import blocks_in, consumer_names, walks_by_block
-from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured_methods import ALLOCATIONS, HEADS, Heads, Survey, structured_method
+from gramian.adapters.stacks import walks_by_block
+from gramian.adapters.structured_methods import ALLOCATIONS, Heads, Survey, structured_method
 from gramian.adapters.structured_report import StructuredReport
-from gramian.adapters.units import Menu, menu_of
 from gramian.adapters.walk import batches_of, enter
 from gramian.adapters.whole import remove_units_at_once, score_units_at_once
-from gramian.solvers import TopK
 
-__all__ = ["DAMPING", "Removal", "plan_removal", "prune_structured"]
-
-# On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads leave and at 0.1 to 0.3 where channels do:
-# this is between them.
-DAMPING = 0.05
-SHARE = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m perplexities are lower for it than for the whole way
+__all__ = ["prune_structured"]
 
 
 def prune_structured(
@@ -90,28 +78,16 @@ def prune_structured(
     alone. Other modules stay whole. Without include, methods of hidden units (`tasp` and those it is compared with) leave
     attention whole. device: where blocks are worked on, one at a time, if not where the model is (`Visits`); what a method
     gathers from the whole model beforehand is gathered there. Raises ValueError before any work for bad arguments, an
-    unsupported family, and a ratio out of reach; and, naming the layer, for NaN or Inf in weights or activations.
+    unsupported family, and a ratio out of reach; and, naming the layer, for NaN or Inf in weights or activations. What is
+    raised after the work has begun leaves a model with units zeroed that is of no use.
     """
     started = time.perf_counter()
     recipe = structured_method(method)
     score = recipe.bind(options or {})
-    allocation, inputs = allocation or recipe.allocation, inputs_of_consumers(model, inputs, recipe.inputs)
-    damping = DAMPING if damping is None else damping
-    for name, value, known in (
-        ("allocation", allocation, ALLOCATIONS), ("inputs", inputs, ("dense", "pruned")), ("heads", heads, HEADS)
-    ):  # fmt: skip
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")
-    if not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
-        raise ValueError(f"damping must be a number of at least 0 but is {damping!r}")
-    if recover and inputs == "dense":
-        raise ValueError("recover=True needs inputs='pruned': with dense inputs nothing drifts that could be recovered")
-    if recover and share not in (None, 1):
-        raise ValueError(f"recover=True needs share=1 but it is {share}: two producers compare on one target only")
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is inputs='dense'")
-    if device is not None and not walks_by_block(model):
-        raise ValueError(f"{type(model).__name__} does not run block by block: no single block can visit {device}")
+    allocation = allocation or recipe.allocation
+    if allocation not in ALLOCATIONS:
+        raise ValueError(f"allocation must be one of {', '.join(ALLOCATIONS)} but is {allocation!r}")
+    check_visits(model, device)
     visits = Visits(device)
     given = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
     check_windows(model, given.windows, "calibration windows")
@@ -119,12 +95,9 @@ def prune_structured(
     if apart is not None:
         check_windows(model, apart, "held-out windows")
     removal = plan_removal(
-        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
-    )
-    if exchange and removal.compensation != "weights":
-        raise ValueError("exchange=True needs the other weights to be solved for, but compensation is " + removal.compensation)
-    if share is None:
-        share = SHARE if removal.compensation == "weights" and not recover else 1.0
+        model, method, ratio, options=options, compensate=compensate, inputs=inputs, share=share, damping=damping,
+        recover=recover, exchange=exchange, heads=heads, include=include, exclude=exclude, blocks=blocks,
+    )  # fmt: skip
     menus, before, inside = removal.menus, count_parameters(model), block_parameters(model)
     batches = batches_of(given.windows)
     fitted = len(batches)
@@ -134,8 +107,8 @@ def prune_structured(
     bars = tqdm(total=2 * len(menus), desc=method, unit="module", disable=not progress)
     with eval_mode(model), current_device(place), visits, bars as bar:
         job = Job(
-            model, score, recipe.needs, allocation, inputs, share, removal.compensation, float(damping), (fitted,),
-            storage_dtype(model), bar.update, recover, exchange, visits,
+            model, score, recipe.needs, allocation, removal.inputs, removal.share, removal.compensation, removal.damping,
+            (fitted,), storage_dtype(model), bar.update, recover, exchange, visits,
         )  # fmt: skip
         evidence = recipe.look(Survey(model, given.windows, menus, progress), options or {})
         scoring, by_block = Scoring(job, menus, evidence, removal.amount), walks_by_block(model)
@@ -158,9 +131,9 @@ def prune_structured(
         "allocation": allocation,
         "options": {**recipe.defaults, **(options or {})},
         "compensation": removal.compensation,
-        "inputs": inputs,
-        "share": share,
-        "damping": damping,
+        "inputs": removal.inputs,
+        "share": removal.share,
+        "damping": removal.damping,
         "recover": recover,
         "exchange": exchange,
         "heads": heads,
@@ -174,85 +147,7 @@ def prune_structured(
         modules=tuple(rows),
         parameters=(before, count_parameters(model)),
         block_parameters=(inside, block_parameters(model)),
-        allocation=choice.detail,
+        allocation={key: value for key, value in choice.detail.items() if key == "mask_bound" or not exchange},
         settings=settings,
         seconds=time.perf_counter() - started,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Removal:
-    """What is to leave. menus: what can leave each module, where that is more than one choice. amount: parameters. tolls: those
-    that each module gains with the bias that makes up for a loss, and which are removed on top."""
-
-    menus: tuple[Menu, ...]
-    amount: float
-    compensation: Compensation
-    tolls: tuple[int, ...]
-
-
-def plan_removal(
-    model: PreTrainedModel,
-    method: str,
-    ratio: float,
-    *,
-    compensate: bool | None = None,
-    heads: Heads = "groups",
-    include: str | None = None,
-    exclude: str | None = None,
-    blocks: slice | None = None,
-) -> Removal:
-    """What `prune_structured` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
-    leave when every module keeps one unit; when no module is chosen; and for weights that are not finite."""
-    if not 0 < ratio < 1:
-        raise ValueError(f"the ratio of parameters to remove must be above 0 and below 1 but is {ratio}")
-    recipe, parts = structured_method(method), parts_of(model)
-    compensation: Compensation = "none"
-    if recipe.compensate if compensate is None else compensate:
-        compensation = recipe.compensation
-    numbers = {name: int(part.block.rpartition(".")[2]) for name, part in parts.items()}
-    count = 1 + max(numbers.values())
-    inner = range(count)[blocks or slice(None)]
-    names = [name for name in consumer_names(model, parts, include, exclude) if numbers[name] in inner]
-    if recipe.modules == "channels" and include is None:
-        names = [name for name in names if parts[name].structure.unit_size is None]
-    menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
-    if not menus:
-        raise ValueError(
-            f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units leave through operators "
-            f"such as {', '.join(list(parts)[:2])} of blocks 0 to {count - 1}, if there is more than one"
-            + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
-        )
-    check_weights(model, names, TopK(0.0))
-    tolls = [bias_toll(model, menu, compensation) for menu in menus]
-    inside, most = block_parameters(model), reachable(menus, tolls)
-    if ratio * inside > most:
-        largest = math.floor(1e4 * most / inside) / 1e4
-        raise ValueError(
-            f"a ratio of {ratio:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} parameters "
-            "inside the blocks belong to units that can leave (every module keeps one)"
-        )
-    return Removal(tuple(menus), ratio * inside, compensation, tuple(tolls))
-
-
-def bias_toll(model: nn.Module, menu: Menu, compensation: Compensation) -> int:
-    """Parameters of the bias that compensation gives a consumer without one."""
-    module = operator(model, menu.name)
-    return width(module, "outputs") if compensation == "bias" and module.bias is None else 0
-
-
-def block_parameters(model: nn.Module) -> int:
-    """Numbers in the parameters inside the blocks, whatever they hold."""
-    return sum(parameter.numel() for block in blocks_in(model).values() for parameter in block.parameters())
-
-
-def inputs_of_consumers(model: nn.Module, asked: str | None, usual: str) -> str:
-    """What consumers are fitted to: as asked for, else as the method does where the model allows it."""
-    if walks_by_block(model):
-        return asked or usual
-    if asked not in (None, "dense"):
-        raise ValueError(
-            f"inputs={asked!r} needs a model that runs block by block; {type(model).__name__} is pruned on activations of "
-            "the dense model: inputs='dense'"
-        )
-    return "dense"

@@ -9,9 +9,9 @@ from torch import nn
 
 from gramian.adapters.forecast import PASSES, Plan, PlannedOperator, Rates, peak_memory
 from gramian.adapters.kinds import kind_of
+from gramian.adapters.removal_plan import plan_removal
 from gramian.adapters.stacks import blocks_in, walks_by_block
 from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured import inputs_of_consumers, plan_removal
 from gramian.adapters.structured_methods import Heads, structured_method
 from gramian.adapters.units import Menu
 from gramian.adapters.walk import TOKENS_PER_BATCH
@@ -56,11 +56,12 @@ def plan_structured(
     consumers. Arguments and errors otherwise as in `plan`; `share` and `damping` change nothing here."""
     recipe = structured_method(method)
     removal = plan_removal(
-        model, method, ratio, compensate=compensate, heads=heads, include=include, exclude=exclude, blocks=blocks
-    )
+        model, method, ratio, options=options, compensate=compensate, inputs=inputs, share=share, damping=damping,
+        recover=recover, exchange=exchange, heads=heads, include=include, exclude=exclude, blocks=blocks,
+    )  # fmt: skip
     chosen = {**recipe.defaults, **(options or {})}
     score = str(chosen["score"]) if "score" in chosen else method
-    allocation, inputs = allocation or recipe.allocation, inputs_of_consumers(model, inputs, recipe.inputs)
+    allocation = allocation or recipe.allocation
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {menu.name: consumer_shape(model, menu.name) for menu in removal.menus}
@@ -73,7 +74,7 @@ def plan_structured(
             spent += exchange_seconds(shapes[menu.name], rates)
         operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
 
-    corrected = inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
+    corrected = removal.inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
     gathers = "inputs" in recipe.needs or allocation == "global"
     relaxing = allocation == "global" and score != "compensated"
     layers, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters import saliency_methods as saliency
-from gramian.adapters.output_approximation import check_options, greedy_output, look_at_heads
+from gramian.adapters.output_approximation import check_moments, check_options, greedy_output, look_at_heads
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
@@ -42,6 +42,7 @@ Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
 HEADS: tuple[Heads, ...] = ("groups", "even")
 ALLOCATIONS = ("uniform", "kinds", "numerical", "global")  # see `choose`
 SCORES = ("compensated", "box", "newton")
+SILENT = 1e-12  # output energy over summed energies of its channels, below which it is rounding of zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,9 @@ def compensated(module: Subject, problem: Quadratic) -> Scored:
     """Prices of greedy removal from the damped problem, in loss per parameter, and the same per energy of the plain one."""
     path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.atoms, cost=module.cost)
     prices = to_numpy(path.prices) * path.energy  # they come relative to the energy of the damped problem
-    return Scored(prices, relative=prices / (problem.energy or 1.0))
+    alone = 0.5 * float(np.sum(to_numpy(problem.anchor) ** 2 @ to_numpy(problem.diagonal)))
+    silent = problem.energy <= SILENT * alone  # what channels add cancels, so it is nothing that is lost with them
+    return Scored(prices, relative=0.0 * prices if silent else prices / problem.energy)
 
 
 def random(module: Subject, *, seed: int = 0) -> Scored:
@@ -185,8 +188,9 @@ def gathered(module: Subject) -> Scored:
 class StructuredMethod:
     """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
     consumers of the dense model. gather(survey, **options) -> one piece of evidence per menu: what else it needs, gathered
-    before any module is scored. check(**options): ValueError for options that gather would refuse. modules: `channels` where
-    the method leaves attention whole unless told which modules to prune. compensation: what makes up for removed units:
+    before any module is scored. check(**options): ValueError for options that gather would refuse; suits(model, menus,
+    **options) for models. damps: damping enters its scores. modules: `channels` where the method leaves attention whole
+    unless told which modules to prune. compensation: what makes up for removed units:
     `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
     bias. The rest are defaults of `prune_structured`."""
 
@@ -194,7 +198,9 @@ class StructuredMethod:
     needs: frozenset[str] = frozenset({"inputs"})
     gather: Callable[..., Sequence[Any]] | None = None
     check: Callable[..., None] | None = None
+    suits: Callable[..., None] | None = None
     modules: Literal["all", "channels"] = "all"
+    damps: bool = False
     compensation: Literal["weights", "bias"] = "weights"
     compensate: bool = False
     allocation: str = "uniform"
@@ -224,6 +230,11 @@ class StructuredMethod:
                 raise ValueError(f"options of {self.score.__name__}: {error}") from error
         return lambda module: self.score(module, **own)
 
+    def fit(self, model: nn.Module, menus: Sequence[Menu], options: Mapping[str, Any]) -> None:
+        """ValueError for a model that the method cannot look at, as far as can be told without running it."""
+        if self.suits is not None:
+            self.suits(model, menus, **{name: value for name, value in options.items() if name in keywords(self.suits)})
+
     def look(self, survey: Survey, options: Mapping[str, Any]) -> Sequence[Any]:
         """What was gathered for every menu, None where the method gathers nothing. ValueError for bad options, and where the
         model is not one that the method can look at, before long work."""
@@ -239,20 +250,23 @@ def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
 
 
 STRUCTURED_METHODS: dict[str, StructuredMethod] = {
-    "numerical": StructuredMethod(numerical, compensate=True, allocation="global"),
+    "numerical": StructuredMethod(numerical, damps=True, compensate=True, allocation="global"),
     "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
-    "greedy-output": StructuredMethod(greedy_output, gather=look_at_heads, check=check_options, compensate=True),
+    "greedy-output": StructuredMethod(
+        greedy_output, gather=look_at_heads, check=check_options, suits=check_moments, compensate=True
+    ),
     "wanda-sp": StructuredMethod(wanda_sp),
     "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
     "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
     "random": StructuredMethod(random, needs=frozenset()),
     **{
         name: StructuredMethod(
-            gathered, frozenset(), gather, saliency.check, modules="channels", allocation="numerical"
+            gathered, frozenset(), gather, saliency.check, suits, modules="channels", allocation="numerical"
         )
-        for name, gather in (
-            ("tasp", saliency.tasp), ("snip", saliency.snip), ("grasp", saliency.grasp), ("synflow", saliency.synflow),
-            ("ntk-sap", saliency.ntk_sap), ("px", saliency.px), ("llm-pruner", saliency.llm_pruner),
+        for name, gather, suits in (
+            ("tasp", saliency.tasp, saliency.predicts), ("snip", saliency.snip, saliency.predicts),
+            ("grasp", saliency.grasp, saliency.predicts), ("llm-pruner", saliency.llm_pruner, saliency.predicts),
+            ("synflow", saliency.synflow, None), ("ntk-sap", saliency.ntk_sap, None), ("px", saliency.px, saliency.activates),
         )
     },
 }  # fmt: skip

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gramian.adapters.report import figure, table
+from gramian.adapters.report import figure, mean_error, table
 
 __all__ = ["ModuleReport", "StructuredReport"]
 
@@ -60,13 +59,13 @@ class StructuredReport:
     @property
     def mean_error(self) -> float:
         """Mean over modules of the calibration error."""
-        return mean([module.relative_error for module in self.modules])
+        return mean_error([module.relative_error for module in self.modules])
 
     @property
     def mean_heldout_error(self) -> float | None:
         """Mean over modules of the held-out error."""
         errors = [module.heldout_error for module in self.modules if module.heldout_error is not None]
-        return mean(errors) if errors else None
+        return mean_error(errors) if errors else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
@@ -119,7 +118,3 @@ class StructuredReport:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")
         return "\n".join(lines)
-
-
-def mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)

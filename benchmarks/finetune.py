@@ -32,9 +32,10 @@ from protocol import bytes_held, resumed
 from transformers import AutoConfig
 
 from gramian.adapters.kinds import stock_class
+from gramian.adapters.removal_plan import block_parameters
 from gramian.adapters.report import table, versions
 from gramian.adapters.structure import Part, operator, parts_of
-from gramian.adapters.structured import block_parameters, prune_structured
+from gramian.adapters.structured import prune_structured
 from gramian.adapters.units import menu_of
 
 LENGTH, SEEDS, TIMES = 128, (0, 1, 2), 7

@@ -137,7 +137,7 @@ def relative_weights(problems: Sequence[MaskProblem], importance: Sequence[float
     for position, (problem, factor) in enumerate(zip(problems, factors)):
         if not 0 < factor < float("inf"):
             raise ValueError(f"importances must be positive and finite but module {position} has {factor}")
-        if problem.size > 0 and problem.energy <= 1e-12 * problem.size:
+        if problem.silent:
             raise ValueError(f"module {position} has zero output, so no relative error: leave it out")
     return tuple(factor / (problem.energy or 1.0) for problem, factor in zip(problems, factors))
 

@@ -6,7 +6,7 @@ from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from gramian.solvers._xp import Array, as_floating, full, namespace
+from gramian.solvers._xp import Array, as_floating, device, full, namespace
 from gramian.solvers.certificate import Certificate
 from gramian.solvers.patterns import check_score
 from gramian.solvers.problem import Quadratic
@@ -88,6 +88,9 @@ class MaskProblem:
             size = width // units
             matrix = xp.sum(xp.reshape(matrix, (units, size, units, size)), axis=(1, 3))
             linear = xp.sum(xp.reshape(linear, (units, size)), axis=1)
+            diagonal = xp.linalg.diagonal(matrix)
+            below = xp.where(diagonal < 0, -diagonal, 0.0 * diagonal)  # where a sum of zero has been rounded
+            matrix = matrix + xp.eye(units, dtype=matrix.dtype, device=device(matrix)) * below
         number = 1.0 if cost is None else cost
         costs = full((units,), number, gram) if isinstance(number, int | float) else as_floating(number, like=gram)
         whole = cls(matrix, linear, constant, costs)
@@ -116,6 +119,11 @@ class MaskProblem:
         """Summed losses of units removed one at a time, signs aside: a scale that no cancellation makes vanish."""
         xp = namespace(self.matrix)
         return abs(self.constant) + float(xp.sum(0.5 * self.diagonal + xp.abs(self.linear)))
+
+    @property
+    def silent(self) -> bool:
+        """Whether the energy is rounding of zero, so that no loss is a part of it."""
+        return self.size > 0 and self.energy <= 1e-12 * self.size
 
     def value(self, mask: Array) -> float:
         """loss(z) for a mask (m,), boolean or real."""

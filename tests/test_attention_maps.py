@@ -93,7 +93,11 @@ def test_one_head_one_key_and_equal_heads():
         rows[1] = rows[0]  # both of one key/value group
     first, second = head_distances(model, WINDOWS).values()
     assert second[0, 1] == 0 and np.all(second[np.triu_indices(4, 1)][1:] > 0.01) and first[0, 1] > 0.01
-    assert list(head_distances(model, WINDOWS, ["model.layers.1.self_attn.o_proj"])) == ["model.layers.1.self_attn.o_proj"]
+    name = "model.layers.1.self_attn.o_proj"
+    for names in ([name], name, [name, name]):
+        assert list(head_distances(model, WINDOWS, names)) == [name]
+    both = head_distances(model, WINDOWS, [name, name, name.replace("1", "0")])
+    assert all(both[each].tolist() == expected.tolist() for each, expected in head_distances(model, WINDOWS).items())
 
 
 class Largest(TorchDispatchMode):

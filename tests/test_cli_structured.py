@@ -163,6 +163,34 @@ def test_models_without_perplexity_tell_how_far_embeddings_move(name, method, te
     assert "no family row" in failure(capsys, "prune", "model", "--out", "sparse", *FAST, "--calibration", text)
 
 
+@pytest.mark.parametrize("name", ["t5", "bert"])
+def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, capsys):
+    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    for options, message in (
+        (["--calibration", "self"], "does not continue text"),
+        (["--recover"], "recover=True needs a model that runs block by block"),
+        (["--offload", "--device", "cpu"], "does not run block by block"),
+    ):
+        asked = ["prune", "model", *FAST, "--calibration", text, "--method", "numerical", *options]
+        assert message in failure(capsys, *asked, "--dry-run")
+        assert message in failure(capsys, *asked, "--out", "small")
+
+
+def test_biases_that_a_model_already_has_cannot_be_padded(model, text, capsys):
+    assert prune(model, "--out", "biased", "--method", "flap", "--no-perplexity") == 0
+    for options in (["--dry-run"], ["--out", "wide"]):
+        told = failure(capsys, "prune", "biased", *FAST, "--calibration", text, "--method", "numerical", "--pad", *options)
+        assert "--pad cannot hold the biases that biased has" in told
+    assert not Path("wide").exists()
+
+
+def test_an_infinite_penalty_is_the_equality_limit_and_is_written(model, text):
+    asked = ["--method", "numerical", "--option", "score=newton", "--option", "penalty=inf", "--no-perplexity"]
+    assert prune(model, "--out", "small", *asked) == 0
+    written = Path("small/gramian.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["settings"]["options"]["penalty"] == "inf"
+
+
 def test_problem_files_know_no_units(capsys):
     assert call("solve", "file", "--method", "numerical") == 2
     assert "invalid choice" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import torch
+from stacked_models import STACKED, stacked_model
 from tiny import BEGIN, FAMILIES, VOCABULARY, tiny_model, tiny_tokenizer
 
 from gramian.adapters import calibration_tokens, draw_heads, generation
@@ -66,6 +67,13 @@ def test_bad_samples():
         sampled(model, length=128)
     with pytest.raises(ValueError, match="'self' needs the model"):
         calibration_tokens("self", None, samples=1, length=4, seed=0)
+    model.config.bos_token_id = VOCABULARY
+    with pytest.raises(ValueError, match=f"the begin token {VOCABULARY} is outside the model's vocabulary of {VOCABULARY}"):
+        sampled(model)
+    model.config.bos_token_id = BEGIN
+    for name in STACKED:
+        with pytest.raises(ValueError, match="does not continue text"):
+            sampled(stacked_model(name))
     with torch.no_grad():
         model.lm_head.weight.mul_(float("inf"))
     with pytest.raises(ValueError, match="logits hold NaN or Inf"):

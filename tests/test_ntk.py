@@ -13,6 +13,7 @@ from structured_models import TOKENS, exact
 from tiny import VOCABULARY, names_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gramian.adapters.calibration import Tokens
 from gramian.adapters.ntk import kernel_change
 from gramian.adapters.ntk_bounds import linear_bound, smooth_bound
 from gramian.adapters.shrink import shrink
@@ -44,7 +45,7 @@ def rows(model, output: str) -> np.ndarray:
 def test_kernels_by_hand(model_type, output):
     model = exact(model_type)
     keep = keep_of(model, 20)
-    found = kernel_change(model, WINDOWS, keep, output=output)
+    found = kernel_change(model, Tokens(WINDOWS, "a test"), keep, output=output)
     smaller = copy.deepcopy(model)
     shrink(smaller, keep)
     for place, each in enumerate((model, smaller)):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from saliency_by_hand import scores
+from stacked_models import STACKED, WINDOWS, stacked_model
 from structured_models import exact, pruned
-from tiny import names_of, tiny_model
+from tiny import FAMILIES, names_of, tiny_model
 
 from gramian.adapters.gradients import UnitSums
+from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
 from gramian.adapters.structure import parts_of
 from gramian.adapters.structured_methods import STRUCTURED_METHODS
 
@@ -52,6 +54,31 @@ def test_dead_and_duplicate_units(name):
             if name != "ntk-sap":  # noise tells duplicates apart
                 np.testing.assert_allclose(found[10:14], found[20:24], rtol=1e-3, atol=1e-5 * np.abs(found).max())
                 assert not found[:3].any()
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *STACKED])
+def test_embeddings_in_place_of_tokens_are_read_as_the_tokens_are(name):
+    model = stacked_model(name) if name in STACKED else tiny_model(name)
+    read = token_inputs(model, WINDOWS[:2, :15])
+    with torch.no_grad():
+        vectors = embedded_inputs(model, read, lambda embeddings: embeddings)
+        torch.testing.assert_close(outputs_of(model(**vectors)), outputs_of(model(**read)), rtol=1e-5, atol=1e-5)
+    assert not any(key.endswith("input_ids") for key in vectors) and len(vectors) == len(read)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("stacked", ["t5", "gated t5"])
+def test_windows_of_odd_length(stacked, name):
+    found = scores(name, stacked_model(stacked), windows=WINDOWS[:2, :15])
+    assert all(np.isfinite(each).all() and each.any() for each in found)
+
+
+def test_a_sum_of_outputs_that_is_constant_ranks_nothing():
+    model = stacked_model("bert")
+    scores("synflow", model)
+    model.encoder.layer[-1].output.LayerNorm.weight.fill_(1.0)
+    with pytest.raises(ValueError, match="sum that does not depend on its weights"):
+        scores("synflow", model)
 
 
 @pytest.mark.parametrize("part", [0.0625, 0.25, 0.5, 0.9])

@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 import torch
 from stacked_models import HELD, STACKED, WINDOWS, answer, stacked_model
-from tiny import VOCABULARY, tiny_tokenizer
+from stacked_models import SHAPES as STACKED_SHAPES
+from tiny import SHAPES, VOCABULARY, tiny_tokenizer
 from torch import nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, BertConfig, BertForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+)
 
 from gramian.adapters import load, perplexity, plan_structured, prune, prune_structured, save_structured, structured
 from gramian.adapters.embeddings import embed, mean_cosine
@@ -167,7 +175,7 @@ def test_embeddings_are_means_of_last_hidden_states():
 @pytest.mark.parametrize("name", STACKED)
 def test_refusals(name, tmp_path):
     model = stacked_model(name)
-    with pytest.raises(ValueError, match=r"inputs='pruned' needs a model that runs block by block.*inputs='dense'"):
+    with pytest.raises(ValueError, match="inputs='pruned' needs a model that runs block by block"):
         pruned(model, inputs="pruned")
     with pytest.raises(ValueError, match="perplexity needs a causal language model"):
         perplexity(model, HELD)
@@ -189,6 +197,15 @@ def test_heads_of_an_encoder_that_would_be_lost(tmp_path):
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     BertForMaskedLM(BertConfig(**shape, vocab_size=VOCABULARY)).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"weights (are missing|of no module)"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["t5", "qwen2"])
+def test_heads_of_classifiers_that_would_be_lost(kind, tmp_path):
+    config = AutoConfig.for_model(kind, **(STACKED_SHAPES["t5"][1] if kind == "t5" else SHAPES[kind]), vocab_size=VOCABULARY)
+    config.tie_word_embeddings = True
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"weights of no module of \w+: (class|score).*saved as \w+Classification"):
         load(tmp_path / "model")
 
 

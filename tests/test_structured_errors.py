@@ -10,7 +10,7 @@ import torch
 from structured_models import HELD, TOKENS, exact, kept_columns, logits, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import structured
+from gramian.adapters import removal_plan, structured
 from gramian.adapters.shrink import shrink
 from gramian.adapters.structure import operator, parts_of
 
@@ -69,7 +69,7 @@ def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, share
     dense = exact(model_type)
     model, report = pruned(copy.deepcopy(dense), share=share, damping=0.02, ratio=0.4)
     part = report.settings["share"]
-    assert part == (share or structured.SHARE) < 1
+    assert part == (share or removal_plan.SHARE) < 1
     wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
     for row in report.modules:
         before, after = (rows_of(each, row.name) for each in (dense, model))
