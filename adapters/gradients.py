@@ -62,13 +62,15 @@ def descend(value: torch.Tensor, leaves: Leaves, receive: Receive) -> None:
 
 
 def averaged(values: Iterable[torch.Tensor], leaves: Leaves, powers: Sequence[int] = (1,)) -> list[dict[str, torch.Tensor]]:
-    """For every power the mean over scalars of (their gradient)^power, entry by entry: one tensor for each stand-in."""
-    means = [{name: torch.zeros_like(leaf) for name, leaf in leaves.items()} for _ in powers]
+    """For every power the mean over scalars of (their gradient)^power, entry by entry: one tensor for each stand-in, summed in
+    float32 at least."""
+    precise = {name: torch.promote_types(leaf.dtype, torch.float32) for name, leaf in leaves.items()}
+    means = [{name: torch.zeros_like(leaf, dtype=precise[name]) for name, leaf in leaves.items()} for _ in powers]
     count = 0
 
     def receive(name: str, gradient: torch.Tensor) -> None:
         for power, sums in zip(powers, means):
-            sums[name].add_(gradient**power)
+            sums[name].add_(gradient.to(precise[name]) ** power)
 
     with torch.enable_grad():
         for value in values:

@@ -12,7 +12,7 @@ from stacked_models import STACKED, WINDOWS, stacked_model
 from structured_models import exact, pruned
 from tiny import FAMILIES, names_of, tiny_model
 
-from gramian.adapters.gradients import UnitSums
+from gramian.adapters.gradients import UnitSums, averaged
 from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
 from gramian.adapters.structure import parts_of
 from gramian.adapters.structured_methods import STRUCTURED_METHODS
@@ -71,6 +71,13 @@ def test_embeddings_in_place_of_tokens_are_read_as_the_tokens_are(name):
 def test_windows_of_odd_length(stacked, name):
     found = scores(name, stacked_model(stacked), windows=WINDOWS[:2, :15])
     assert all(np.isfinite(each).all() and each.any() for each in found)
+
+
+def test_sums_over_many_windows_outgrow_half_precision():
+    """In bfloat16, 256 + 1 is 256."""
+    leaves = {"weight": torch.ones(3, dtype=torch.bfloat16, requires_grad=True)}
+    first, second = averaged((0.5 * leaves["weight"].sum() for _ in range(1000)), leaves, (1, 2))
+    assert first["weight"].tolist() == [0.5] * 3 and second["weight"].tolist() == [0.25] * 3
 
 
 def test_a_sum_of_outputs_that_is_constant_ranks_nothing():
