@@ -50,7 +50,7 @@ BASELINES = {
     "snip": ("numerical",),
     "llm-pruner": ("numerical",),
 }
-RIVALS = {"flap": "numerical", "wanda-sp": "uniform"}  # at every ratio, allocated as they are by default
+RIVALS = ("flap", "wanda-sp")  # at every ratio
 OUTPUT = {"method": "greedy-output", "share": 1.0}
 TIMES = 7  # repetitions of every timing, of which the median counts
 
@@ -82,8 +82,9 @@ def cells() -> dict[str, dict[str, Any]]:
     found["25% tasp, numerical"] = baseline("tasp", "numerical", 0.25)
     for ratio in (0.1, 0.3, 0.7):
         found[f"{ratio:.0%} compensated, global"] = {**OURS, "ratio": ratio}
-        for method, allocation in RIVALS.items():
-            found[f"{ratio:.0%} {method}, {allocation}"] = baseline(method, allocation, ratio)
+        for method in RIVALS:
+            for allocation in BASELINES[method]:
+                found[f"{ratio:.0%} {method}, {allocation}"] = baseline(method, allocation, ratio)
     for ratio in RATIOS:
         found[f"{ratio:.0%} compensated, global, share 1"] = {**OURS, "share": 1.0, "ratio": ratio}
         found[f"{ratio:.0%} compensated, global, exchanges"] = {**OURS, "exchange": True, "ratio": ratio}
