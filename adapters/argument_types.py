@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gramian.adapters.methods import METHODS
@@ -21,11 +22,17 @@ __all__ = [
     "method",
     "natural",
     "nonnegative",
+    "path",
     "portion",
     "positive",
     "share",
     "strength",
 ]
+
+
+def path(text: str) -> Path:
+    """`~` is the home directory, also where the shell leaves it as it is, as in --out=~/model."""
+    return Path(text).expanduser()
 
 
 def number(text: str, kind: Callable[[str], Any], admits: Callable[[Any], bool], described: str) -> Any:

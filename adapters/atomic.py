@@ -17,9 +17,10 @@ __all__ = ["new_directory", "write_bytes", "write_json"]
 
 
 @contextmanager
-def new_directory(out: Path) -> Iterator[Path]:
+def new_directory(out: Path, overwrite: bool) -> Iterator[Path]:
     """A directory to put a model into, beside `out`, which it replaces when the block is left without an error. After one,
-    `out` is what it was before, and the other is gone."""
+    `out` is what it was before, and the other is gone. FileExistsError, at the end, for an `out` that is not empty by then
+    and not to be overwritten: it stays, and the new directory too, under a name that the error says."""
     draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
     try:
         draft.mkdir(parents=True)
@@ -27,6 +28,9 @@ def new_directory(out: Path) -> Iterator[Path]:
         for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
             if file.is_file():
                 shutil.copymode(draft / "config.json", file)
+        if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+            kept = draft.rename(out.with_name(f"{out.name}.{secrets.token_hex(4)}"))
+            raise FileExistsError(f"{out} was empty when the work began and is not now, so the result is in {kept}")
         replace(draft, out, aside)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +91,8 @@ def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None
         raise FileExistsError(f"{out} exists and is not empty: choose another, or replace it with --overwrite")
     if out.exists() and not (out.is_dir() and (adding or not any(out.iterdir()) or (out / "config.json").is_file())):
         raise FileExistsError(f"{out} is not a saved model, so --overwrite does not replace it: choose another")
+    if not adding and os.path.ismount(out):
+        raise FileExistsError(f"{out} is a mount point, which nothing can replace: choose a directory inside it")
     parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir():
         raise NotADirectoryError(f"{out} cannot be created: {parent} is a file")
@@ -117,7 +119,7 @@ def save_model(
     check_output(out, overwrite)
     out = Path(out).expanduser().resolve()
     try:
-        with new_directory(out) as draft:
+        with new_directory(out, overwrite) as draft:
             write_widths(draft, unstated_widths(model))
             with _quiet_libraries():
                 _write_model(model, draft)
@@ -125,6 +127,8 @@ def save_model(
                     tokenizer.save_pretrained(draft)
             if report is not None:
                 write_json(draft / "gramian.json", report)
+    except FileExistsError:
+        raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {_one_line(error)}") from error
     return out
@@ -215,13 +219,7 @@ def _load_weights(
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
     if info["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
-    # Saved with a head of another class, it would be lost. Checkpoints of the same class may hold what no version needs now.
-    other = bool(config.architectures) and type(model).__name__ not in config.architectures
-    if info["unexpected_keys"] and (widths or other or kind_of(config) == "encoder"):
-        raise ValueError(
-            f"weights of no module of {type(model).__name__}: {', '.join(sorted(info['unexpected_keys'])[:3])}; they would be "
-            f"lost (saved as {' or '.join(config.architectures or ['?'])})"
-        )
+    refuse_loss(model, config, info["unexpected_keys"], strict=bool(widths) or kind_of(config) == "encoder")
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
@@ -229,6 +227,17 @@ def _load_weights(
         storage = model.dtype
         model.to(torch.float32 if device.type == "cpu" else storage)
     return model, storage
+
+
+def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], strict: bool) -> None:
+    """ValueError for weights that the model has no module for if it was saved as another class, with a head of its own, which
+    would be lost. Checkpoints of the same class may hold what no version needs now, unless strict."""
+    saved = config.architectures or []
+    if (names := sorted(unknown)) and (strict or (saved and type(model).__name__ not in saved)):
+        raise ValueError(
+            f"weights of no module of {type(model).__name__}: {', '.join(names[:3])}; they would be lost (it was saved as "
+            f"{' or '.join(saved) or 'no class in particular'})"
+        )
 
 
 def load_tokenizer(place: _Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,18 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import write_json
-from gramian.adapters.calibration import (
-    Tokens,
-    builtin_text,
-    calibration_tokens,
-    check_source,
-    file_windows,
-    text_windows,
-    write_tokens,
-)
+from gramian.adapters.calibration import Tokens, check_source, file_windows, write_tokens
 from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.embeddings import embed, mean_cosine
-from gramian.adapters.evaluate import Perplexity, check_windows, paired_difference, perplexity
+from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
 from gramian.adapters.families import family_named, operator_names
 from gramian.adapters.forecast import plan
-from gramian.adapters.generation import check_sampling
 from gramian.adapters.grammar import options_of, pattern_of
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
 from gramian.adapters.method_grammar import removal_of, removes_units
-from gramian.adapters.pipeline import check_weights, prune
+from gramian.adapters.methods import resolve
+from gramian.adapters.pipeline import check_weights, prune, target_of
 from gramian.adapters.removal_plan import check_visits, plan_removal
 from gramian.adapters.report import Report, table, versions
 from gramian.adapters.stacks import STACKS
@@ -42,22 +34,12 @@ from gramian.adapters.structured_checkpoint import save_structured
 from gramian.adapters.structured_forecast import plan_structured
 from gramian.adapters.structured_methods import STRUCTURED_METHODS
 from gramian.adapters.structured_report import StructuredReport
+from gramian.adapters.texts import Texts, read_texts
 from gramian.adapters.widths import WIDTHS, unstated_widths
 
-__all__ = ["Texts", "check_family", "check_result", "judge_model", "prune_and_save", "prune_model", "texts"]
+__all__ = ["check_family", "check_result", "judge_model", "prune_and_save", "prune_model"]
 
 SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
-MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What a run reads: tokens that calibrate, windows held out for layer errors, windows for perplexity and their source."""
-
-    calibration: Tokens
-    heldout: torch.Tensor | None
-    judged: torch.Tensor | None
-    judged_source: str
 
 
 def prune_model(asked: argparse.Namespace) -> None:
@@ -80,7 +62,7 @@ def prune_model(asked: argparse.Namespace) -> None:
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
     how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
     heldout = held_out(asked)
-    read = texts(
+    read = read_texts(
         model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate, asked.dry_run
     )
     if asked.no_perplexity:
@@ -113,7 +95,7 @@ def stream_pruned(asked: argparse.Namespace) -> None:
     with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
         how = weights_how(asked, stream.model)
         heldout = held_out(asked)
-        read = texts(stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout)
+        read = read_texts(stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout)
         report = prune(
             stream.model, read.calibration, heldout=read.heldout, device=stream.visits, pattern=pattern_of(asked),
             share=asked.share, problems=asked.problems, **how,
@@ -127,6 +109,9 @@ def stream_pruned(asked: argparse.Namespace) -> None:
 def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
     """Keywords that `prune` and `plan` share, checked against the model."""
     check_weights(model, operator_names(model, asked.include, asked.exclude), pattern_of(asked))
+    recipe = resolve(asked.method)
+    target_of(recipe, asked.correction or recipe.correction, asked.share, asked.damping, asked.refit)
+    recipe.tried(options_of(asked), pattern_of(asked))
     return {
         "method": asked.method,
         "options": options_of(asked),
@@ -153,50 +138,6 @@ def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, An
             "--no-compensate"
         )
     return how
-
-
-def texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    source: str,
-    samples: int,
-    length: int,
-    seed: int,
-    heldout: int,
-    evaluate: Path | None = None,
-    planned: bool = False,
-) -> Texts:
-    """Read calibration and held-out windows. The built-in text has a part for each; of other sources, the last of the
-    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows. planned: only shapes
-    matter, and nothing is sampled."""
-    vocabulary = model.config.get_text_config().vocab_size
-    print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
-    if planned and source == "self":
-        width = check_sampling(model, tokenizer, length)
-        shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
-        return Texts(shaped, None, torch.zeros((min(heldout, MOST_JUDGED), width)) if heldout else None, source)
-    apart = source == "builtin" and heldout > 0
-    drawn = calibration_tokens(
-        source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
-        model=model,
-    )  # fmt: skip
-    rest: torch.Tensor | None = None
-    if apart and tokenizer is not None:
-        rest = text_windows(builtin_text("heldout"), tokenizer, length)
-        if len(rest) < heldout:
-            raise ValueError(
-                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} asked "
-                "for: lower --heldout or --length"
-            )
-        rest = rest[:heldout]
-    elif heldout:
-        rest = drawn.windows[samples:]
-        drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
-    judged, judged_source = rest, f"held out of {source}"
-    if evaluate is not None:
-        judged, judged_source = file_windows(evaluate, tokenizer, length), str(evaluate)
-    check_windows(model, drawn.windows, "calibration windows")
-    return Texts(drawn, rest, None if judged is None else judged[:MOST_JUDGED], judged_source)
 
 
 def prune_and_save(

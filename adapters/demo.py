@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gramian.adapters.checkpoint import check_output, load_model
-from gramian.adapters.commands import prune_and_save, texts
+from gramian.adapters.commands import prune_and_save
+from gramian.adapters.texts import read_texts
 
 __all__ = ["demo"]
 
@@ -23,6 +24,6 @@ def demo(asked: argparse.Namespace) -> None:
     check_output(asked.out, asked.overwrite)
     print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
     model, tokenizer = load_model(MODEL)
-    read = texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
+    read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
     how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"visits": VISITS}}
     prune_and_save(model, tokenizer, "gemma-3-270m", read, how, asked.out, asked.overwrite)

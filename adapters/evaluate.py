@@ -68,13 +68,14 @@ def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """While open, no dropout and the like; then the mode the model was in."""
-    training = model.training
+    """While open, no dropout and the like; then the mode every module was in."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 class _Head(NamedTuple):

@@ -108,9 +108,10 @@ def solve_problems(asked: argparse.Namespace) -> None:
     pattern = pattern_of(asked)
     for file in asked.files:  # all are read once before the first is solved, which may take long
         load(file, asked.heldout, pattern)
-    estimate = Estimate(resolve(asked.method).bind(options_of(asked)), damping_of(asked), asked.refit)
+    estimate = Estimate(resolve(asked.method).tried(options_of(asked), pattern), damping_of(asked), asked.refit)
     rows: list[dict[str, Any]] = []
-    answers: dict[str, np.ndarray] = {}
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
     for file in tqdm(asked.files, desc=asked.method, unit="problem"):
         problem, heldout, tokens = load(file, asked.heldout, pattern)
         started = time.perf_counter()
@@ -124,13 +125,9 @@ def solve_problems(asked: argparse.Namespace) -> None:
             row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
         how = {"options": options_of(asked), "damping": estimate.damping, "refit": estimate.refit}
         rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
-        answers[file.name] = single
-    if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        for row in rows:
-            name = Path(row["file"]).name
+        if asked.out is not None:
             metadata = {"method": asked.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
-            write_tensors(asked.out / name, {"weight": answers[name]}, metadata)
+            write_tensors(asked.out / file.name, {"weight": single}, metadata)
     if asked.json is not None:
         write_json(asked.json, rows)
     print(shown(rows))
@@ -139,7 +136,10 @@ def solve_problems(asked: argparse.Namespace) -> None:
 def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
     """A problem, the same operator's problem on held-out text when there is any, and how many tokens the first is of."""
     problem, metadata = read_problem(file)
-    tokens = int(metadata.get("tokens", problem.shape[1]))  # unsaid: as few as could be
+    said = str(metadata.get("tokens", problem.shape[1]))  # unsaid: as few as could be
+    if not said.isdecimal():
+        raise ValueError(f"{file}: its metadata says tokens={said!r}, expected a whole number")
+    tokens = int(said)
     try:
         pattern.check(problem.shape)
     except ValueError as error:
@@ -151,7 +151,10 @@ def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadrat
     if not found:
         raise FileNotFoundError(f"no held-out moments for {file}: expected {file.name} in {', '.join(map(str, heldout))}")
     if problem.slope is not None:  # X* != X: moments of X* alone do not say what the target was
-        return problem, read_problem(found[0])[0], tokens
+        other = read_problem(found[0])[0]
+        if other.shape != problem.shape or not np.array_equal(other.anchor, problem.anchor):
+            raise ValueError(f"{found[0]} does not fit {file}: their weights {other.shape} and {problem.shape} differ")
+        return problem, other, tokens
     try:
         return problem, Quadratic(read_gram(found[0]), problem.anchor), tokens
     except ValueError as error:

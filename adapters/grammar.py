@@ -7,7 +7,7 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
-from gramian.adapters.argument_types import expression, natural, positive, share
+from gramian.adapters.argument_types import expression, natural, path, positive, share
 from gramian.adapters.method_grammar import (
     add_method,
     add_removal,
@@ -108,7 +108,7 @@ def command_line() -> argparse.ArgumentParser:
         "perplexity on the first 8 (default: an eighth of --samples, at least 1; 0 for none)",
     )
     prune.add_argument(
-        "--evaluate", type=Path, metavar="FILE.txt", help="measure perplexity on this text instead, its first 8 windows"
+        "--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on this text instead, its first 8 windows"
     )
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
     add_choice(prune)
@@ -119,7 +119,7 @@ def command_line() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="check everything, list operators, estimate memory and time, stop"
     )
     prune.add_argument(
-        "--problems", type=Path, metavar="DIR", help="write every operator's problem, as it was solved, as a problem file there"
+        "--problems", type=path, metavar="DIR", help="write every operator's problem, as it was solved, as a problem file there"
     )
     add_json(prune)
 
@@ -132,7 +132,7 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian perplexity ./sparse --text book.txt --length 512 --windows 8",
     )
     add_model(perplexity)
-    perplexity.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    perplexity.add_argument("--text", type=path, required=True, metavar="FILE", help="UTF-8 text")
     perplexity.add_argument(
         "--length", type=positive, help="tokens in a window (default 1024, or the model's context if that is less)"
     )
@@ -160,12 +160,12 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian solve problems/*.safetensors --method sparsegpt --sparsity 0.5\n"
         "  gramian solve problems/*.safetensors --method fistapruner --pattern 2:4 --heldout heldout --json result.json",
     )
-    solve.add_argument("files", nargs="+", type=Path, metavar="FILE", help="problem files")
+    solve.add_argument("files", nargs="+", type=path, metavar="FILE", help="problem files")
     add_method(solve)
     solve.add_argument(
         "--heldout",
         nargs="+",
-        type=Path,
+        type=path,
         default=[],
         metavar="PATH",
         help="files, or directories of files, named like the problems and holding `gram_upper` of other text",
@@ -210,12 +210,12 @@ ADDING = "allow a DIR that is not empty; files of the same name are replaced"
 def add_output(
     parser: argparse.ArgumentParser, text: str, replacing: str, *, default: str | None = None, required: bool = False
 ) -> None:
-    parser.add_argument("--out", type=Path, default=default, required=required, metavar="DIR", help=text)
+    parser.add_argument("--out", type=path, default=default, required=required, metavar="DIR", help=text)
     parser.add_argument("--overwrite", action="store_true", help=replacing)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as JSON too")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write the results there as JSON too")
 
 
 def add_choice(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -267,8 +267,18 @@ def check_usage(asked: argparse.Namespace) -> None:
             asked.usage_error("--dry-run writes nothing: leave out --json and --problems")
         if asked.problems and asked.out and overlap(asked.problems.absolute(), asked.out.absolute()):
             asked.usage_error("--problems and --out need separate directories")
+        if asked.json and any(asked.json.absolute() == folder.absolute() for folder in (asked.out, asked.problems) if folder):
+            asked.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
         if asked.evaluate is not None and asked.no_perplexity:
             asked.usage_error("--evaluate and --no-perplexity contradict each other")
+    if asked.command == "solve":
+        written = [asked.json] if asked.json else []
+        written += [asked.out / file.name for file in asked.files] if asked.out else []
+        read = {file.resolve() for file in asked.files} | {place.resolve() for place in asked.heldout}
+        read |= {(place / file.name).resolve() for place in asked.heldout for file in asked.files}
+        for file in written:
+            if file.resolve() in read:
+                asked.usage_error(f"{file} is a problem that is read, and would be overwritten: choose another --out or --json")
 
 
 def overlap(one: Path, other: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -16,6 +17,9 @@ from gramian.solvers import Moments
 from gramian.solvers.precision import full_precision
 
 __all__ = ["capture", "feed", "watch"]
+
+MASKS = ("attention_mask", "decoder_attention_mask")
+CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|key|value|k_proj|v_proj)$")  # read the encoder
 
 
 @contextmanager
@@ -36,11 +40,11 @@ def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterato
 def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]]:
     """`with capture(model, names) as layers: model(...)`: then `layers[name].problem()`, any solver, `.assign(weights)`.
 
-    names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every
-    token that reaches a module counts, but for padding: where the model is called with a two-dimensional
-    `attention_mask`, tokens it marks 0 are left out. Leaving the block removes every hook; the layers stay usable.
-    Every layer has moments of its own, also where several receive the same input.
-    Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
+    names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every token
+    that reaches a module counts, but for padding: where the model is called with a two-dimensional `attention_mask`, tokens
+    it marks 0 are left out, and in the decoder of an encoder-decoder model those of `decoder_attention_mask`. Leaving the
+    block removes every hook; the layers stay usable. Every layer has moments of its own, also where several receive the same
+    input. Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
     """
     modules = dict(model.named_modules())
     layers: dict[str, Layer] = {}
@@ -48,16 +52,21 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
         if name not in modules:
             raise ValueError(f"the model has no module {name!r}; names come from model.named_modules()")
         layers[name] = Layer(name, modules[name])
-    padding: list[torch.Tensor | None] = [None]
-    bound = inspect.signature(model.forward)
+    padding: dict[str, torch.Tensor] = {}
+    bound, paired = inspect.signature(model.forward), getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
     def remember_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = bound.bind_partial(*args, **kwargs).arguments.get("attention_mask")
-        padding[0] = mask if isinstance(mask, torch.Tensor) and mask.ndim == 2 else None
+        given = bound.bind_partial(*args, **kwargs).arguments | kwargs
+        padding.clear()
+        for which in MASKS:
+            if isinstance(mask := given.get(which), torch.Tensor) and mask.ndim == 2:
+                padding[which] = mask
 
     def receiver(layer: Layer) -> Callable[[torch.Tensor], None]:
+        which = MASKS[bool(paired and "decoder" in layer.name.split(".") and not CROSSED.search(layer.name))]
+
         def receive(inputs: torch.Tensor) -> None:
-            mask = padding[0]
+            mask = padding.get(which)
             tokens = inputs.reshape(-1, inputs.shape[-1])
             if mask is not None and mask.numel() == tokens.shape[0]:
                 tokens = tokens[mask.reshape(-1).to(tokens.device).bool()]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -21,13 +20,13 @@ from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.inflow import Inflow
 from gramian.adapters.layers import Layer
-from gramian.adapters.methods import resolve
+from gramian.adapters.methods import Method, resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
 from gramian.adapters.offload import Visits
 from gramian.adapters.problemfile import write_problem
 from gramian.adapters.report import OperatorReport, Report
 from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
-from gramian.solvers import NM, Pattern, Quadratic, Support, TopK, certify, parse_pattern
+from gramian.solvers import NM, Pattern, Support, TopK, certify, parse_pattern
 
 __all__ = ["prune"]
 
@@ -106,11 +105,7 @@ def prune(
     started = time.perf_counter()
     recipe = resolve(method)
     inputs, correction = inputs or recipe.inputs, correction or recipe.correction
-    share = recipe.share if share is None else share
-    damping = recipe.damping if damping is None else damping
-    check_damping(damping)
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is correction='none'")
+    share, damping = target_of(recipe, correction, share, damping, refit)
     if inputs not in ("dense", "pruned"):
         raise ValueError(f"inputs must be 'dense' or 'pruned' but is {inputs!r}")
     if correction not in ("none", "layer", "model"):
@@ -133,9 +128,7 @@ def prune(
         check_windows(model, apart, "held-out windows")
     names = operator_names(model, include, exclude)
     check_weights(model, names, pattern)
-    solve = recipe.bind(options or {})
-    width = pattern.group if isinstance(pattern, NM) else 2
-    solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)  # an option out of range is refused now, not in an hour
+    solve = recipe.tried(options or {}, pattern)
     batches = batches_of(given.windows)
     choosing = len(batches) // CHOOSING if damping == "auto" else 0
     parts = (len(batches) - choosing, choosing)
@@ -169,7 +162,7 @@ def prune(
         "options": {**recipe.defaults, **(options or {})},
         "inputs": inputs,
         "correction": correction,
-        "share": share,
+        "share": None if correction == "none" else share,
         "damping": damping,
         "refit": refit,
         "include": include,
@@ -179,6 +172,22 @@ def prune(
         **where(place, model.dtype),
     }
     return Report(tuple(row for rows in results for row in rows), settings, time.perf_counter() - started)
+
+
+def target_of(
+    recipe: Method, correction: str, share: float | None, damping: float | str | None, refit: bool
+) -> tuple[float, float | str]:
+    """Share and damping, the method's own where they are not asked for. ValueError where they are out of range, and where they
+    would change nothing."""
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is correction='none'")
+    if share not in (None, 1) and correction == "none":
+        raise ValueError(f"share is {share}, but with correction='none' there is no correction to share: leave one of them out")
+    if damping is not None:
+        check_damping(damping)
+        if damping != 0 and not (recipe.damps or refit):
+            raise ValueError(f"damping is {damping!r}, but the method knows no inputs and solves for nothing: add refit=True")
+    return recipe.share if share is None else share, recipe.damping if damping is None else damping
 
 
 def prune_in_parallel(

@@ -24,7 +24,15 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import new_directory, write_json
-from gramian.adapters.checkpoint import DTYPES, WEIGHTS, check_output, load_tokenizer, locate, mend_generation
+from gramian.adapters.checkpoint import (
+    DTYPES,
+    WEIGHTS,
+    check_output,
+    load_tokenizer,
+    locate,
+    mend_generation,
+    refuse_loss,
+)
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.families import blocks_of, family_named, family_of
 from gramian.adapters.kinds import AUTO_CLASSES, kind_of
@@ -66,14 +74,14 @@ def stream_model(
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
-    storage = storage_of(dtype, config.dtype) or stored.read(next(iter(stored.files))).dtype
+    storage = storage_of(dtype, config.dtype) or stored.dtype
     model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
     model.config.dtype = storage
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     mend_generation(model)
     tokenizer = load_tokenizer(locate(folder), trust_remote_code=False)
-    with new_directory(Path(out).expanduser().resolve()) as draft:
+    with new_directory(Path(out).expanduser().resolve(), overwrite) as draft:
         visits = StreamedVisits(model, stored, draft, storage, where)
         visits.check()
         visits.load_rest()
@@ -127,6 +135,8 @@ class StreamedVisits(Visits):
                 raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {expected}")
             if value.is_floating_point() and not bool(torch.isfinite(value.to(self.storage)).all()):
                 raise ValueError(f"parameter {name} holds NaN or Inf in {str(self.storage).removeprefix('torch.')}")
+        used = {self.key(name) for name in self.expected} | {second for second, _ in self.second}
+        refuse_loss(self.model, self.model.config, set(self.stored.files) - used, strict=False)
         for second, name in self.second:
             if second in self.stored.files and not self.stored.read(second).equal(self.stored.read(self.key(name) or name)):
                 raise ValueError(f"{second} and {name} are one by the configuration but differ in the weights")
@@ -203,10 +213,18 @@ class StoredTensors:
     @cached_property
     def files(self) -> dict[str, str]:
         single, index = (self.folder / name for name in WEIGHTS)
-        if index.is_file():
-            return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single.name)
+        try:
+            if not single.is_file():
+                return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            with safe_open(single, framework="pt") as file:
+                return dict.fromkeys(file.keys(), single.name)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.folder}: its weights cannot be read: {type(error).__name__}: {error}") from error
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first floating-point tensor."""
+        return next((value.dtype for name in self.files if (value := self.read(name)).is_floating_point()), torch.float32)
 
     def read(self, name: str) -> torch.Tensor:
         try:

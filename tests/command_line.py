@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import calibration, commands, save_model
+from gramian.adapters import calibration, save_model, texts
 from gramian.adapters.cli import main
 
 TEXT = " ".join(map(str, range(3000)))  # no two windows are alike
@@ -33,7 +33,7 @@ def short_builtin_text_fixture(monkeypatch):
         return TEXT if part == "calibration" else " ".join(map(str, range(3000, 4000)))
 
     monkeypatch.setattr(calibration, "builtin_text", builtin_text)
-    monkeypatch.setattr(commands, "builtin_text", builtin_text)
+    monkeypatch.setattr(texts, "builtin_text", builtin_text)
 
 
 @pytest.fixture(name="model", scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from stacked_models import stacked_model
 from tiny import FAMILIES, VOCABULARY, tiny_model
 from torch import nn
 
@@ -122,6 +123,37 @@ def test_padding_in_front_of_the_text_does_not_count():
         model(input_ids=IDS[:1, :9])
         model(input_ids=IDS[1:2, :4])
     np.testing.assert_allclose(padded[name].problem().gram, alone[name].problem().gram, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_that_a_wrapper_passes_on():
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny_model("llama")
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    name = "inner.model.layers.0.self_attn.q_proj"
+    wrapper = Wrapper()
+    with torch.no_grad(), capture(wrapper, [name]) as layers:
+        wrapper(input_ids=IDS, attention_mask=torch.zeros_like(IDS).index_fill_(1, torch.arange(4), 1))
+    assert layers[name].moments.tokens == 4 * len(IDS)
+
+
+def test_encoder_and_decoder_have_masks_of_their_own():
+    model, ids = stacked_model("t5"), torch.arange(2, 14).view(2, 6)
+    first = torch.zeros_like(ids).index_fill_(1, torch.arange(4), 1)
+    second = torch.zeros_like(ids).index_fill_(1, torch.arange(5), 1)
+    cross = "decoder.block.0.layer.1.EncDecAttention"
+    names = ["encoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.0.SelfAttention.q", f"{cross}.q", f"{cross}.k"]
+    for masks, counts in (
+        ({"attention_mask": first}, [8, 12, 12, 8]),
+        ({"attention_mask": first, "decoder_attention_mask": second}, [8, 10, 10, 8]),
+    ):
+        with torch.no_grad(), capture(model, names) as layers:
+            model(input_ids=ids, decoder_input_ids=ids, **masks)
+        assert [layers[name].moments.tokens for name in names] == counts
 
 
 def test_a_mask_lasts_for_one_call():

@@ -144,6 +144,10 @@ def test_check_output(tmp_path, monkeypatch):
     for folder in (".", "..", "~"):
         with pytest.raises(FileExistsError, match="current or home"):
             check_output(folder, True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "mounted")
+    check_output(tmp_path / "mounted", False, adding=True)
+    with pytest.raises(FileExistsError, match="is a mount point"):
+        check_output(tmp_path / "mounted", True)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match="no permission"):
         check_output(tmp_path / "new", False)

@@ -14,7 +14,8 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import commands, demo, load_model, prune, read_problem, save_model
+from gramian.adapters import demo, load_model, prune, read_problem, save_model
+from gramian.adapters.texts import MOST_JUDGED, read_texts
 
 # -- what a user gets ------------------------------------------------------------------------------------------------
 
@@ -89,13 +90,13 @@ def test_calibration_sources(model, text, tmp_path):
         report = json.loads((out / "gramian.json").read_text())
         digests.add(report["settings"]["calibration"]["sha256"])
         assert report["settings"]["windows"][0] == 4 and report["settings"]["heldout"]["windows"][0] == 2
-        assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == commands.MOST_JUDGED
+        assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == MOST_JUDGED
     assert len(digests) == 3
 
 
 @pytest.mark.parametrize("part", ["builtin", "file"])
 def test_held_out_windows_do_not_calibrate(part, text, model):
-    read = commands.texts(*load_model(model), part if part == "builtin" else str(text), 5, 32, 0, 3)
+    read = read_texts(*load_model(model), part if part == "builtin" else str(text), 5, 32, 0, 3)
     seen = {tuple(row) for row in read.calibration.windows.tolist()}
     assert read.heldout is not None and len(read.heldout) == 3 and len(read.calibration.windows) == 5
     assert not seen & {tuple(row) for row in read.heldout.tolist()}
@@ -128,7 +129,7 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
     rows = {Path(row["file"]).stem: row for row in json.loads((tmp_path / "rows.json").read_text())}
 
     loaded, tokenizer = load_model(source)
-    tokens = commands.texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
+    tokens = read_texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
     report = prune(loaded, tokens, method="wanda", inputs="dense", correction="none", progress=False)
     for operator in report.operators:
         row = rows[operator.name]

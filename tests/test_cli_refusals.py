@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import FAST, call, failure, model_fixture, no_network_fixture, short_builtin_text_fixture, text_fixture  # noqa: F401
+from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fixture, short_builtin_text_fixture, text_fixture  # noqa: F401
 from safetensors.torch import save_file
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import checkpoint, commands, exchange, save_model
+from gramian.adapters import checkpoint, commands, exchange, generation, save_model
 
 # -- bad usage: exit code 2 ------------------------------------------------------------------------------------------
 
@@ -180,3 +180,53 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+
+
+# -- what would be lost ------------------------------------------------------------------------------------------------
+
+
+def test_results_do_not_overwrite_what_is_read_or_each_other(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    assert call("prune", model, "--out", "sparse", "--json", "sparse") == 2
+    assert "cannot be the same" in capsys.readouterr().err
+    assert call("capture", model, *FAST[:4], "--calibration", "text.txt", "--include", r"0\.mlp", "--out", "problems") == 0
+    before = {file: file.read_bytes() for file in Path("problems").iterdir()}
+    files = list(before)
+    for asked in (["--out", "problems", "--overwrite"], ["--json", files[0]]):
+        assert call("solve", *files, "--method", "wanda", *asked) == 2
+        assert "is a problem that is read, and would be overwritten" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in Path("problems").iterdir()} == before
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, model):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    asked = [*FAST[:4], "--calibration", "text.txt", "--include", r"0\.mlp"]
+    assert call("capture", model, *asked, "--out=~/problems") == 0
+    assert (tmp_path / "home" / "problems").is_dir() and not Path("~").exists()
+
+
+def test_a_text_that_cannot_be_measured_on_is_known_before_text_is_sampled(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("")
+    monkeypatch.setattr(generation, "drawn", lambda *_: pytest.fail("sampled"))
+    for asked in (["--dry-run"], ["--out", "sparse"]):
+        told = failure(capsys, "prune", model, *FAST, "--calibration", "self", "--evaluate", "empty.txt", *asked)
+        assert "empty.txt: the text is empty" in told
+
+
+def test_what_options_would_not_change_is_refused_before_work(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    for options, message in (
+        (["--method", "wanda", "--share", "0.25"], "with correction='none' there is no correction to share"),
+        (["--method", "l0", "--correction", "none", "--share", "0.5"], "no correction to share"),
+        (["--method", "magnitude", "--damping", "0.3"], "add refit=True"),
+        (["--method", "magnitude", "--damping", "auto"], "add refit=True"),
+    ):
+        asked = ["prune", model, *FAST, "--calibration", "text.txt", *options]
+        for way in (["--dry-run"], ["--out", "sparse"]):
+            assert message in failure(capsys, *asked, *way)
+    assert [file.name for file in Path().iterdir()] == ["text.txt"]

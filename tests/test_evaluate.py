@@ -50,6 +50,14 @@ def test_half_precision_and_training_mode():
     assert rounded.value == pytest.approx(exact.value, rel=0.05)
 
 
+def test_every_module_is_left_in_its_mode():
+    model = tiny_model("llama").train()
+    model.model.layers[0].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    perplexity(model, torch.arange(8)[None], progress=False)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
 def test_refuses_a_model_that_changes_its_logits():
     model = tiny_model("llama")
     model.register_forward_hook(lambda module, inputs, output: dataclasses.replace(output, logits=output.logits * 1.1))

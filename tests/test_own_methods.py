@@ -49,6 +49,18 @@ class Family:
 instance = Family()
 
 
+def noted(problem, pattern):
+    found = curvature(problem, pattern)
+    found.detail["kept"] = problem.diagonal.astype("float32").sum()
+    return found
+
+
+def worded(problem, pattern):
+    found = curvature(problem, pattern)
+    found.detail["kind"] = "fine"
+    return found
+
+
 class Wanting:
     def __init__(self, power):
         self.power = power
@@ -127,6 +139,24 @@ def test_the_example_of_the_readme(mine):
 def test_an_answer_that_is_no_solution(mine):
     with pytest.raises(ValueError, match="<lambda> returned ndarray, not a gramian"):
         resolve("mymethod:answers").bind({})(PROBLEM, TopK(0.5))
+
+
+def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, capsys):
+    """numpy's numbers become plain ones; what is no number, or no answer, ends a run before it begins."""
+    solution = resolve("mymethod:noted").bind({})(PROBLEM, TopK(0.5))
+    assert type(solution.detail["kept"]) is float
+    model = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model")
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "1", "--include", "0.mlp"]
+    assert main(["capture", str(model), *texts[:6], *texts[8:], "--out", "problems"]) == 0
+    files = sorted(map(str, (mine / "problems").iterdir()))
+    for name, message in (("worded", "returned detail['kind'] of type str, not a number"), ("answers", "returned ndarray")):
+        for command in (["prune", str(model), *texts, "--dry-run"], ["prune", str(model), *texts, "--out", "other"],
+                        ["solve", *files, "--out", "solved"]):  # fmt: skip
+            capsys.readouterr()
+            assert main([*command, "--method", f"mymethod:{name}"]) == 1
+            assert message in capsys.readouterr().err
+    assert not (mine / "other").exists() and not (mine / "solved").exists()
 
 
 def test_the_laws_hold_for_it(mine):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, tensors, tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from gramian.adapters import load_model, prune, save_model
 from gramian.adapters.cli import main
@@ -184,6 +184,45 @@ def test_what_cannot_be_streamed_is_refused(tmp_path):
         streamed(folder, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no such directory"):
         streamed(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_a_head_of_another_class_is_not_lost(tmp_path):
+    model = tiny_model("qwen2")
+    model.config.tie_word_embeddings = True
+    classifier = AutoModelForSequenceClassification.from_config(model.config)
+    classifier.save_pretrained(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"weights of no module of Qwen2ForCausalLM: score\.weight; they would be lost"):
+        streamed(tmp_path / "source", tmp_path / "out")
+
+
+def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
+    folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
+    with pytest.raises(FileExistsError, match="was empty when the work began") as caught:
+        with stream_model(folder, out) as stream:
+            prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS)
+            out.mkdir()
+            (out / "precious.txt").write_text("x")
+    assert (out / "precious.txt").read_text() == "x"
+    kept = Path(str(caught.value).split(" is in ")[1])
+    assert stored(kept).keys() == stored(folder).keys() and AutoModelForCausalLM.from_pretrained(kept) is not None
+
+
+def test_one_file_goes_before_an_index_and_masks_have_no_dtype_of_weights(tmp_path):
+    """As the library reads a folder that holds both; and the first tensor may be a mask."""
+    folder = source(tmp_path / "source", "llama", shards=None)
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    spoilt(folder, lambda weights: weights.update({"a.mask": torch.ones(3, dtype=torch.uint8)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"other": "other.safetensors"}}))
+    streamed(folder, tmp_path / "out")
+    in_memory(folder, tmp_path / "whole")
+    assert all(value.equal(stored(tmp_path / "whole")[name]) for name, value in stored(tmp_path / "out").items())
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="source: its weights cannot be read: KeyError: 'weight_map'"):
+        streamed(folder, tmp_path / "other")
 
 
 def test_on_the_command_line(tmp_path, capsys):

@@ -7,14 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from gramian.adapters.methods.baselines import magnitude, wanda
 from gramian.adapters.methods.fistapruner import fistapruner
-from gramian.solvers import Pattern, Quadratic, Solution, l0_admm, sparsegpt
+from gramian.solvers import NM, Pattern, Quadratic, Solution, l0_admm, sparsegpt
 
 __all__ = ["METHODS", "Method", "resolve"]
 
@@ -23,7 +25,7 @@ __all__ = ["METHODS", "Method", "resolve"]
 class Method:
     """solve(problem, pattern, **options) -> Solution, on float64 problems. inputs, correction, share: defaults of
     `prune`. per_row: whether an unstructured sparsity is met in every row or over the whole matrix. damping: of the Gram, see
-    `Estimate`."""
+    `Estimate`; damps: whether it enters what the method does."""
 
     solve: Callable[..., Solution]
     inputs: str = "pruned"
@@ -31,6 +33,7 @@ class Method:
     share: float = 1.0
     per_row: bool = False
     damping: float | str = 0.0
+    damps: bool = True
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[Quadratic, Pattern], Solution]:
         """The recipe with its options fixed; ValueError for an option it does not have, and once called for an answer that
@@ -44,8 +47,15 @@ class Method:
             solution = self.solve(problem, pattern, **options)
             if not isinstance(solution, Solution):
                 raise ValueError(f"{called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
-            return solution
+            return replace(solution, detail={name: plain(called, name, value) for name, value in solution.detail.items()})
 
+        return solve
+
+    def tried(self, options: Mapping[str, Any], pattern: Pattern) -> Callable[[Quadratic, Pattern], Solution]:
+        """`bind`, and called once with a small problem: an option out of range, and an answer that is none, are refused now
+        and not in an hour."""
+        solve, width = self.bind(options), pattern.group if isinstance(pattern, NM) else 2
+        solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)
         return solve
 
     @property
@@ -55,12 +65,20 @@ class Method:
         return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
+def plain(called: str, name: str, value: Any) -> float:
+    """A figure of a method's answer as a number that goes into a report."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{called} returned detail[{name!r}] of type {type(value).__name__}, not a number") from None
+
+
 METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, inputs="dense", correction="layer"),
     "l0": Method(l0_admm, inputs="pruned", correction="model", share=0.5, damping="auto"),
     "sparsegpt": Method(sparsegpt, inputs="pruned", correction="none"),
     "wanda": Method(wanda, inputs="pruned", correction="none", per_row=True),
-    "magnitude": Method(magnitude, inputs="pruned", correction="none"),
+    "magnitude": Method(magnitude, inputs="pruned", correction="none", damps=False),
 }
 
 
