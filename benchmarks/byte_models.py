@@ -29,14 +29,20 @@ def loss_of(model: Any, rows: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    model: Any, windows: torch.Tensor, steps: int, *, rate: float = 3e-3, after_step: Callable[[], object] = lambda: None
+    model: Any,
+    windows: torch.Tensor,
+    steps: int,
+    *,
+    rate: float = 3e-3,
+    batch: int = BATCH,
+    after_step: Callable[[], object] = lambda: None,
 ) -> None:
     """AdamW with one cycle of learning rates on random batches, drawn by torch's generator as it is seeded."""
     model.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     for _ in tqdm(range(steps), desc="training"):
-        step(model, windows[torch.randint(len(windows), (BATCH,))], optimiser)
+        step(model, windows[torch.randint(len(windows), (batch,))], optimiser)
         schedule.step()
         after_step()
     model.eval().requires_grad_(False)

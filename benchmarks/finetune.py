@@ -3,15 +3,17 @@ is recovered without fine-tuning (Greedy Output Approximation, Algorithms 2 to 4
 
     python benchmarks/finetune.py --text FOLDER [--cells REGEX] [--steps N] [--out FILE.json] [--speed]
 
-Models of four architectures over bytes are trained on wikitext2.valid.txt in FOLDER, for seconds. Then half of the hidden units
-of their feed-forward modules leave, by one ranking over all modules, and the smaller model is fine-tuned on the first four
-fifths of ptb.test.txt; its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a
+Models of four architectures over bytes, of two narrow layers, so that every hidden unit counts, and without dropout, are
+trained on wikitext2.valid.txt in FOLDER, for seconds. Then half of the hidden units of their feed-forward modules leave, by one
+ranking over all modules, and the smaller model is fine-tuned, in half as many steps, on the first four fifths of ptb.test.txt;
+its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a
 window from the first. Three seeds draw weights and batches; the table shows mean and standard deviation over them.
 `greedy-output` is not fine-tuned: its other weights are refitted, the producers of every module before that, or nothing is.
 T5 is pruned on the dense model's activations, where producers have nothing to recover.
 
 --speed measures seconds a step, parameters and memory of fine-tuning, of the dense model, of one with as many weights masked
-(kept at zero after every step, which is what unstructured pruning comes to), and of the smaller one, side by side, in turn.
+(kept at zero after every step, which is what unstructured pruning comes to), and of the smaller one, side by side, in turn,
+all of four layers, four times as wide.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from byte_models import BATCH, held_loss, step, train, windows_of
+from byte_models import held_loss, step, train, windows_of
 from protocol import bytes_held, resumed
 from transformers import AutoConfig
 
@@ -38,23 +40,35 @@ from gramian.adapters.structure import Part, operator, parts_of
 from gramian.adapters.structured import prune_structured
 from gramian.adapters.units import menu_of
 
-LENGTH, SEEDS, TIMES = 128, (0, 1, 2), 7
+LENGTH, SEEDS, TIMES = 64, (0, 1, 2), 7
+BATCH, RATE, TUNING_RATE = 32, 1e-2, 1e-3
+NARROW, WIDE = (64, 2), (256, 4)  # width and layers, to be trained and to be timed
 NO_SPECIAL = {"vocab_size": 256, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 128, "n_inner": 512, "n_layer": 4, "n_head": 4, "n_positions": LENGTH, **NO_SPECIAL},
-    "opt": {
-        "hidden_size": 128, "word_embed_proj_dim": 128, "ffn_dim": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "max_position_embeddings": LENGTH, **NO_SPECIAL,
-    },
-    "llama": {
-        "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4,
-        "max_position_embeddings": LENGTH, **NO_SPECIAL,
-    },
-    "t5": {
-        "d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0,
-        "vocab_size": 256, "eos_token_id": None,
-    },
-}  # fmt: skip
+
+
+def shapes(width: int, layers: int) -> dict[str, dict[str, Any]]:
+    """Keywords of configurations, by architecture: four heads, and twice the width of hidden units, or 3 / 2 where gated."""
+    return {
+        "gpt2": {
+            "n_embd": width, "n_inner": 2 * width, "n_layer": layers, "n_head": 4, "n_positions": LENGTH, "resid_pdrop": 0.0,
+            "attn_pdrop": 0.0, "embd_pdrop": 0.0, **NO_SPECIAL,
+        },
+        "opt": {
+            "hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 2 * width, "num_hidden_layers": layers,
+            "num_attention_heads": 4, "max_position_embeddings": LENGTH, "dropout": 0.0, **NO_SPECIAL,
+        },
+        "llama": {
+            "hidden_size": width, "intermediate_size": 3 * width // 2, "num_hidden_layers": layers, "num_attention_heads": 4,
+            "max_position_embeddings": LENGTH, **NO_SPECIAL,
+        },
+        "t5": {
+            "d_model": width, "d_kv": width // 4, "d_ff": 2 * width, "num_layers": layers, "num_heads": 4, "dropout_rate": 0.0,
+            "decoder_start_token_id": 0, "vocab_size": 256, "eos_token_id": None,
+        },
+    }  # fmt: skip
+
+
+ARCHITECTURES = tuple(shapes(*NARROW))
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {},
     **{name: {"method": name, "compensate": False} for name in ("tasp", "snip", "magnitude-l2", "random")},
@@ -65,10 +79,10 @@ METHODS: dict[str, dict[str, Any]] = {
 HALF = 0.5
 
 
-def fresh(architecture: str, seed: int) -> Any:
+def fresh(architecture: str, seed: int, width: int, layers: int) -> Any:
     """A model with random weights, drawn by the seed, which batches go on from."""
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    config = AutoConfig.for_model(architecture, **shapes(width, layers)[architecture])
     return stock_class(config)(config)
 
 
@@ -111,13 +125,13 @@ def cells(steps: int) -> dict[str, dict[str, Any]]:
 def runner(texts: Texts) -> Any:
     @cache
     def trained(architecture: str, seed: int, steps: int) -> Any:
-        model = fresh(architecture, seed)
-        train(model, texts.first, steps)
+        model = fresh(architecture, seed, *NARROW)
+        train(model, texts.first, steps, rate=RATE, batch=BATCH)
         return model
 
     def run(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
         model = trained(cell["architecture"], cell["seed"], cell["steps"])
-        calibration = texts.tuned[: 4 * BATCH]
+        calibration = texts.tuned[:64]
         how = METHODS[cell["method"]]
         tuned = halved(model, calibration, how) if how else copy.deepcopy(model)
         parameters = sum(each.numel() for each in tuned.parameters())
@@ -126,8 +140,9 @@ def runner(texts: Texts) -> Any:
             return {"parameters": parameters, "before": before}
         torch.manual_seed(1000 + cell["seed"])
         started = time.perf_counter()
-        train(tuned, texts.tuned, cell["steps"], rate=1e-3)
-        seconds = (time.perf_counter() - started) / cell["steps"]
+        steps = cell["steps"] // 2
+        train(tuned, texts.tuned, steps, rate=TUNING_RATE, batch=BATCH)
+        seconds = (time.perf_counter() - started) / steps
         return {"parameters": parameters, "before": before, "after": held_loss(tuned, texts.judged), "step_seconds": seconds}
 
     return run
@@ -170,7 +185,7 @@ def speed(texts: Texts) -> list[dict[str, Any]]:
     """Every architecture at its size, AdamW, batches of `BATCH` windows; medians over turns."""
     rows = []
     for architecture in ARCHITECTURES:
-        dense = fresh(architecture, 0).eval()
+        dense = fresh(architecture, 0, *WIDE).eval()
         smaller = halved(dense, texts.tuned[:BATCH], METHODS["magnitude-l2"])
         models = {"dense": dense, "masked": copy.deepcopy(dense), "pruned": smaller}
         masked = Masked(models["masked"])
@@ -208,7 +223,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches, such as 't5 tasp'")
     parser.add_argument(
-        "--steps", type=int, default=150, metavar="N", help="of training, and of fine-tuning (default %(default)s)"
+        "--steps", type=int, default=600, metavar="N", help="of training; half as many of fine-tuning (default %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
     parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")
