@@ -14,7 +14,7 @@ from gramian.proofs.backends import NUMPY, backends
 from gramian.proofs.law import Law
 from gramian.proofs.references import support_least_squares
 from gramian.proofs.strategies import Layer, equalities, layers, masks, per_channel
-from gramian.solvers import Affine
+from gramian.solvers import Affine, Support, certify
 
 __all__ = ["AFFINE_LAWS", "LAMBDA_MAX_LAWS", "REFIT_LAWS"]
 
@@ -33,8 +33,7 @@ def refit_is_least_squares_on_the_support(refit: Any, layer: Layer, mask: np.nda
         assert np.all(point[~mask] == 0), f"weights {point} are not zero off the mask"
         slack = ROUNDING * (layer.magnitude(point) + layer.magnitude(layer.weight))
         assert layer.loss(point) <= best + slack, f"the loss is {layer.loss(point)}, and the least is {best} ({backend})"
-        stated = solution.certificate.objective
-        assert abs(stated - layer.loss(point)) <= slack, f"the objective is {layer.loss(point)}, not {stated}"
+        certified_as_it_is(solution, layer, Support(mask), point, best, slack)
 
 
 def refit_never_loses(refit: Any, layer: Layer, mask: np.ndarray, more: np.ndarray) -> None:
@@ -93,6 +92,21 @@ def every_equality_holds_and_the_rest_is_least_squares(solver: Any, layer: Layer
         assert np.max(off) <= ROUNDING * size, f"V A^T misses D by {off} ({backend})"
         slack = ROUNDING * (layer.magnitude(point) + layer.magnitude(layer.weight))
         assert layer.loss(point) <= least + slack, f"the loss is {layer.loss(point)}, and the least is {least} ({backend})"
+        certified_as_it_is(solution, layer, term, point, least, slack)
+
+
+def certified_as_it_is(solution: Any, layer: Layer, term: Any, point: np.ndarray, least: float, slack: float) -> None:
+    """The certificate is of the point returned: its objective and relative error from the data, its residual and violation as
+    `certify` has them, and its bound below what is known to be reached."""
+    stated, again, loss = solution.certificate, certify(layer.problem(NUMPY), term, point), layer.loss(point)
+    assert abs(stated.objective - loss) <= slack, f"the objective is {loss}, not {stated.objective}"
+    assert abs(stated.relative_error * layer.energy - loss) <= slack, f"the relative error is not {stated.relative_error}"
+    assert stated.bound <= least + slack, f"the bound {stated.bound} is above {least}, which is reached"
+    assert stated.residual is not None and again.residual is not None, "there is no residual"
+    near = stated.residual == again.residual or abs(stated.residual - again.residual) <= ROUNDING * (1 + again.residual)
+    assert near, f"the residual is {again.residual}, not {stated.residual}"
+    size = 1 + float(np.max(np.abs(point)))
+    assert abs(stated.violation - again.violation) <= ROUNDING * size, f"it is off the set by {again.violation}"
 
 
 # -- lambda_max(problem, *, per_row) -----------------------------------------------------------------------------------
@@ -140,7 +154,7 @@ def with_ridges(draw: Any, solver: Any) -> tuple[Any, ...]:
 
 @st.composite
 def constrained(draw: Any, solver: Any) -> tuple[Any, ...]:
-    layer = draw(layers(scales=(1.0,)))
+    layer = draw(layers())
     return solver, layer, draw(equalities(layer.weight.shape))
 
 

@@ -70,6 +70,8 @@ class Source:
             first = value.__qualname__.partition(".")[0]
             self.imports.add(f"from {value.__module__} import {first}")
             return value.__qualname__
+        if importable(type(value)) and getattr(value, "__dict__", None) == {}:
+            return f"{self.of(type(value))}()"
         name = f"subject{len(self.missing) + 1}"
         self.missing.append(f"{name} = ...  # put here what was checked: {value!r}")
         return name

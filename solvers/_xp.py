@@ -23,6 +23,7 @@ __all__ = [
     "check_current",
     "cholesky",
     "clip",
+    "detached",
     "device",
     "full",
     "is_cupy_array",
@@ -31,6 +32,7 @@ __all__ = [
     "on_host",
     "principal",
     "put",
+    "same_library",
     "solve_positive",
     "solves_stacks",
     "solve_triangular",
@@ -48,10 +50,25 @@ def on_host(array: Array) -> bool:
     return not (is_cupy_array(array) or (is_torch_array(array) and array.device.type != "cpu"))
 
 
+def detached(array: Array) -> Array:
+    """`array` apart from any graph of gradients: what solvers do is not differentiated, and a graph would keep its inputs."""
+    return array.detach() if is_torch_array(array) and array.requires_grad else array
+
+
+def same_library(one: Array, other: Array, names: tuple[str, str]) -> None:
+    """Raises TypeError, naming both, for arrays of different libraries."""
+    libraries = [namespace(array).__name__.rpartition(".")[2] for array in (one, other)]
+    if libraries[0] != libraries[1]:
+        raise TypeError(f"{names[0]} is a {libraries[0]} array but {names[1]} is a {libraries[1]} array: convert one of them")
+
+
 def as_floating(array: Array, like: Array | None = None) -> Array:
-    """`array` with a real floating dtype: that of `like` if given, its own if it has one, else float64."""
+    """`array` with a real floating dtype: that of `like` if given, its own if it has one, else float64. TypeError for an array
+    of another library than `like`."""
     xp = namespace(array)
     if like is not None:
+        same_library(array, like, ("an argument", "the problem's weight"))
+        array = detached(array)
         return array if array.dtype == like.dtype else xp.astype(array, like.dtype)
     return array if xp.isdtype(array.dtype, "real floating") else xp.astype(array, xp.float64)
 

@@ -119,6 +119,8 @@ class Workspace:
         certificate = certify(self.problem, term, weights)
         status = Status.STEP_LIMIT if search.rows.size else Status.DIRECT
         status = Status.CONVERGED if certificate.measure <= tol else status
+        if status is Status.DIRECT and certificate.bound == float("-inf"):  # every row says so, and of what is no loss
+            status = Status.BROKEN
         detail = {"solves": float(solves), "open_rows": float(search.rows.size)}
         return Solution(weights, status, certificate, steps, tuple(history), detail)
 

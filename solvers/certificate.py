@@ -10,6 +10,8 @@ from gramian.solvers.terms import L1, Term
 
 __all__ = ["Certificate", "certify"]
 
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -30,7 +32,9 @@ class Certificate:
 
     @property
     def relative_gap(self) -> float:
-        """gap / objective; 0 when both vanish."""
+        """gap / objective; 0 when both vanish, infinite where no bound is known."""
+        if not self.gap < float("inf"):
+            return float("inf")
         return self.gap / self.objective if self.objective > 0 else (0.0 if self.gap <= 0 else float("inf"))
 
     @property
@@ -44,8 +48,11 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
 
     L1: the duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality gives per row
         gap = (1 - s)^2 f(V) + h(V) + h*(-s g) + s <V, g>,
-    and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes.
-    Support, Affine: the Karush-Kuhn-Tucker residual, of the gradient along the set, and how far V is off the set.
+    and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
+    being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
+    is not its own, and no bound is known. So for any term with `polar`.
+    Support, Affine, any term with `tangent`: the Karush-Kuhn-Tucker residual, of the gradient along the set, and how far V
+    is off the set.
     """
     problem = problem.double
     xp = namespace(problem.anchor, weights)
@@ -54,14 +61,28 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     loss = float(xp.sum(losses))
     energy = problem.energy
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if not isinstance(term, L1):
+    if not (isinstance(term, L1) or hasattr(term, "polar")):
+        if not hasattr(term, "tangent"):
+            raise TypeError(f"{type(term).__name__} has neither polar (a norm) nor tangent (a set): nothing can be certified")
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, term.violation(weights))
     penalty = term.value(weights)
-    gap = xp.sum(row_gaps(term, weights, losses, gradient, penalty))
-    objective = loss + float(xp.sum(penalty))
-    return Certificate(objective, objective - float(gap), relative_error)
+    gaps = row_gaps(term, weights, losses, gradient, penalty)
+    slack = ROUNDING * (loss_size(problem, weights) + penalty + xp.sum(xp.abs(gradient * weights), axis=1))
+    objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
+    sound = bool(xp.all((losses >= -slack) & (gaps >= -slack))) and gap < float("inf") and objective < float("inf")
+    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error)
+
+
+def loss_size(problem: Quadratic, weights: Array) -> Array:
+    """Size per row, (q,), of the numbers that a loss is the sum of: what it is rounded by."""
+    xp = namespace(weights)
+    change = xp.abs(weights - problem.anchor)
+    size = xp.sum(change * xp.sqrt(problem.diagonal), axis=1) ** 2  # |d_i G_ij d_j| <= |d_i| |d_j| sqrt(G_ii G_jj)
+    if problem.slope is None or problem.floor is None:
+        return size
+    return size + xp.abs(problem.floor) + xp.sum(xp.abs(problem.slope) * change, axis=1)
 
 
 def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: Array) -> Array:

@@ -52,10 +52,10 @@ def solve(
     if not bool(xp.all(xp.isfinite(start))):
         raise ValueError("start holds NaN or Inf")
     state = solver.init(problem, term, start)
-    weights, certificate = start, certify(problem, term, start)
+    weights, certificate = xp.asarray(start, copy=True), certify(problem, term, start)
     history = [(0, certificate.measure)]
     done = 0
-    status = Status.STEP_LIMIT if certificate.measure > tol or certificate.violation else Status.CONVERGED
+    status = Status.CONVERGED if certificate.measure <= tol and certificate.violation == 0 else Status.STEP_LIMIT
     while status is Status.STEP_LIMIT and done < max_steps:
         for _ in range(min(check_every, max_steps - done)):
             state = solver.step(problem, term, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gramian.solvers._xp import Array, device, namespace
+from gramian.solvers._xp import Array, detached, device, namespace, same_library
 
 __all__ = ["Moments", "Products"]
 
@@ -57,6 +57,10 @@ class Moments:
             raise ValueError(f"inputs are {tuple(inputs.shape)} but the dense inputs are {tuple(dense.shape)}")
         if products not in ("float64", "float32"):
             raise ValueError(f"products must be 'float64' or 'float32' but is {products!r}")
+        if self.gram is not None:
+            same_library(inputs, self.gram, ("the inputs", "what came before"))
+        inputs, dense = detached(inputs), None if dense is None else detached(dense)
+        weights = None if weights is None else detached(weights)
         xp = namespace(inputs, dense)
         real = xp.float64 if products == "float64" else xp.float32
         star = xp.reshape(xp.astype(inputs, real, copy=False), (-1, self.width))

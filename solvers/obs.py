@@ -49,7 +49,7 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
         for j in range(last - first):
             if isinstance(pattern, NM) and j % pattern.group == 0:
                 chosen = slice(j, j + pattern.group)
-                keep = pattern.select((part[chosen, :] / rank_by[first:last][chosen][:, None]).T ** 2).T
+                keep = pattern.select(xp.abs(part[chosen, :] / rank_by[first:last][chosen][:, None]).T).T
             assert keep is not None
             kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
             row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
@@ -70,7 +70,7 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
 def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: int) -> Array:
     """Mask (b, q) of one block of columns; the blocks' counts of zeros add up to the pattern's exactly."""
     xp = namespace(part)
-    score = ((part / pivots[:, None]) ** 2).T  # (q, b)
+    score = xp.abs(part / pivots[:, None]).T  # (q, b)
     rivals = 1 if pattern.per_row else score.shape[0]
     last = first + score.shape[1]
     total = pattern.zeros(width * rivals)

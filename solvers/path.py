@@ -111,7 +111,10 @@ def lasso_to_sparsity(
     Ends where N(upper) = target, or where upper / lower < 1 + width. solver: as of `lasso_path`. tol, max_steps: of each
     inner solve, warm-started.
     """
+    if not width > 0:
+        raise ValueError(f"width is {width}: ties can jump over the count, and only a positive width ends the search then")
     xp = namespace(problem.anchor)
+    width = max(width, 4 * float(xp.finfo(problem.anchor.dtype).eps))
     target = TopK(sparsity).zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
     run = runs(problem, solver)
     upper = lambda_max(problem, per_row=per_row)
@@ -148,7 +151,7 @@ def lasso_to_sparsity(
         open_groups = (lower > 0) & (zeros_upper != target) & (upper > (1 + width) * lower)
         if not bool(xp.any(open_groups)):
             break
-        weight = xp.where(open_groups, xp.sqrt(upper * xp.where(lower > 0, lower, upper)), upper)
+        weight = xp.where(open_groups, xp.sqrt(upper) * xp.sqrt(xp.where(lower > 0, lower, upper)), upper)
         weights, zeros = visit(weight, kept)
         absorb(open_groups, weight, weights, zeros)
     exhausted = (lower == 0) & (upper <= smallest) & (zeros_upper > target)

@@ -12,7 +12,7 @@ __all__ = ["NM", "Pattern", "TopK", "parse_pattern"]
 
 @dataclass(frozen=True)
 class TopK:
-    """Keep all but `round(sparsity * n)` weights, n = q p over the whole matrix, or n = p in every row if `per_row`.
+    """Keep all but `sparsity * n` weights, rounded (halves up): n = q p over the whole matrix, or p in every row if `per_row`.
 
     sparsity: in [0, 1). Ties at the cut keep the weight that comes first in row-major order.
     """

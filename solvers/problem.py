@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 
-from gramian.solvers._xp import Array, as_floating, check_current, device, full, namespace
+from gramian.solvers._xp import Array, as_floating, check_current, detached, device, full, namespace
 from gramian.solvers.moments import Moments
 
 __all__ = ["Quadratic"]
@@ -33,6 +33,9 @@ class Quadratic:
     def __post_init__(self, trusted: bool) -> None:
         if trusted:  # made from a problem that was checked
             return
+        for name in ("gram", "anchor", "slope", "floor"):
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, detached(array))
         gram, anchor = self.gram, self.anchor
         xp = namespace(gram, anchor, self.slope, self.floor)
         check_current(anchor)
@@ -57,6 +60,8 @@ class Quadratic:
                 raise ValueError(f"{'weight' if name == 'anchor' else name} holds NaN or Inf")
         if bool(xp.any(xp.abs(gram - gram.T) > 1e-3 * xp.max(xp.abs(gram)))):
             raise ValueError("gram is not symmetric: it must be X*^T X*, inputs by inputs")
+        if bool(xp.any(gram != gram.T)):  # the gradient is that of the loss only where they are equal to the last bit
+            object.__setattr__(self, "gram", 0.5 * (gram + gram.T))
         if bool(xp.any(self.diagonal < 0)):
             raise ValueError("gram is not positive semidefinite: its diagonal, sums of squares, has negative entries")
 
@@ -189,7 +194,11 @@ class Quadratic:
         xp = namespace(self.anchor)
         slope = None if self.slope is None else xp.astype(self.slope, dtype)
         floor = None if self.floor is None else xp.astype(self.floor, dtype)
-        return Quadratic(xp.astype(self.gram, dtype), xp.astype(self.anchor, dtype), slope, floor, trusted=True)
+        moved = Quadratic(xp.astype(self.gram, dtype), xp.astype(self.anchor, dtype), slope, floor, trusted=True)
+        for name in ("gram", "anchor", "slope", "floor"):
+            if (array := getattr(moved, name)) is not None and not bool(xp.all(xp.isfinite(array))):
+                raise ValueError(f"{'weight' if name == 'anchor' else name} overflows {dtype}: scale the inputs or the weight")
+        return moved
 
     @property
     def double(self) -> Quadratic:
@@ -205,7 +214,10 @@ class Quadratic:
 def spectral_bound(matrix: Array) -> float:
     """|A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
     xp = namespace(matrix)
-    power, bound = matrix, 1.0
+    top = float(xp.max(xp.abs(matrix)))
+    if top == 0:
+        return 0.0
+    power, bound = matrix / top, top  # squares neither overflow nor vanish
     for exponent in (1.0, 0.5, 0.25, 0.125):
         norm = float(xp.sqrt(xp.sum(power * power)))
         if norm == 0:

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers._xp import Array, as_floating, device, namespace, principal, put, solve_positive, solves_stacks, to_numpy
+from gramian.solvers._xp import (
+    Array,
+    as_floating,
+    device,
+    namespace,
+    principal,
+    put,
+    same_library,
+    solve_positive,
+    solves_stacks,
+    to_numpy,
+)
 from gramian.solvers.certificate import certify
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.solution import Solution, Status
@@ -39,6 +50,9 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
     """
     if tuple(mask.shape) != problem.shape:
         raise ValueError(f"the mask is {tuple(mask.shape)} but the problem's weight is {problem.shape}")
+    for name, array in (("the mask", mask), ("the start", start)):
+        if array is not None:
+            same_library(array, problem.anchor, (name, "the problem's weight"))
     support, exact = Support(mask), problem.double
     xp = namespace(exact.anchor, mask)
     masked = support.prox(exact.anchor, 1.0)
@@ -264,7 +278,7 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     matrix: A (m, p), rows may be redundant. values: D (q, m). In float64. With G positive definite by its Schur complement,
         V = V_0 + (D - V_0 A^T) S^-1 A G^-1,  S = A G^-1 A^T,  V_0 = W - slope G^-1 the unconstrained minimiser;
     else in a basis of the null space of A, where of all minimisers the one is taken that changes the feasible weights
-    nearest to W least, both in coordinates v_j sqrt(G_jj); the status says so.
+    nearest to W least, both in coordinates v_j sqrt(G_jj), dead channels as the largest; the status says so.
     Raises ValueError for shapes that do not fit and for constraints that contradict each other. The certificate is the
     KKT residual: the gradient within the null space of A, relative to the gradient at zero.
     """
@@ -274,7 +288,9 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
         raise ValueError(f"A is {tuple(matrix.shape)} and D is {tuple(values.shape)} but the weight is {problem.shape}")
     exact = problem.double
     xp = namespace(exact.anchor, matrix, values)
-    work, scale = exact.rescaled()
+    alive = exact.diagonal > 0
+    typical = float(xp.max(xp.where(alive, exact.unit_scale, xp.zeros_like(exact.unit_scale)))) or 1.0
+    work, scale = exact.rescaled(xp.where(alive, exact.unit_scale, xp.full_like(exact.unit_scale, typical)))
     precision = max(float(xp.finfo(as_floating(array).dtype).eps) for array in (matrix, values))
     along = as_floating(matrix, like=exact.anchor) / scale  # A in unit-diagonal coordinates
     units = xp.sqrt(xp.sum(along * along, axis=1))

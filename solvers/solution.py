@@ -21,7 +21,7 @@ class Status(Enum):
     DAMPED = "the Gram matrix was not positive definite enough and more damping than asked for was used"
     SINGULAR = "the Gram matrix is singular on some supports; there it is the minimiser that changes the weights least"
     UNREACHABLE = "the requested sparsity cannot be told apart from the natural zeros of the unpenalised solution"
-    BROKEN = "the iteration produced NaN or Inf; the last finite point is returned"
+    BROKEN = "NaN or Inf, or a loss below zero, which no data has; the last finite point is returned"
 
 
 @dataclass(frozen=True, eq=False)

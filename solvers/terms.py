@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gramian.solvers._xp import Array, as_floating, namespace
 
 __all__ = ["Affine", "L1", "Support", "Term"]
@@ -19,6 +21,8 @@ class L1:
     weight: Array | float
 
     def __post_init__(self) -> None:
+        if isinstance(self.weight, np.generic):  # a number, whatever library the weights are of
+            object.__setattr__(self, "weight", float(self.weight))
         if isinstance(self.weight, int | float):
             valid = 0 <= self.weight < float("inf")
         else:
@@ -120,10 +124,12 @@ class Affine:
         return gradient - gradient @ (namespace(gradient).linalg.pinv(matrix) @ matrix)
 
     def violation(self, weights: Array) -> float:
-        """Largest entry of |V A^T - D|."""
+        """Largest entry of |V A^T - D|, of those that are more than rounding of |V| |A|^T + |D|."""
         xp = namespace(weights)
-        short = weights @ as_floating(self.matrix, like=weights).T - as_floating(self.values, like=weights)
-        return float(xp.max(xp.abs(short))) if short.shape[1] else 0.0
+        matrix, values = as_floating(self.matrix, like=weights), as_floating(self.values, like=weights)
+        short = xp.abs(weights @ matrix.T - values)
+        rounding = 4 * matrix.shape[1] * xp.finfo(weights.dtype).eps * (xp.abs(weights) @ xp.abs(matrix).T + xp.abs(values))
+        return float(xp.max(xp.where(short > rounding, short, xp.zeros_like(short)))) if short.shape[1] else 0.0
 
     def rescaled(self, scale: Array) -> Affine:
         """The same set in coordinates `v' = scale * v`."""

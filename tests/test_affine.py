@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from least_squares import close, least_norm, random_mask, unit_scale
+from least_squares import close, least_norm, random_mask
 from scipy.linalg import null_space
 
 from gramian.proofs.models import cvxpy_least_squares
@@ -15,10 +15,16 @@ from gramian.proofs.strategies import Layer, layers, normal_layer, small
 from gramian.solvers import Affine, Quadratic, Solution, Status, affine_least_squares, certify, refit, restricted
 
 
+def metric(layer: Layer) -> np.ndarray:
+    """What a change of a channel is measured by: its norm, and where it is dead the largest, so that units do not matter."""
+    norms = np.linalg.norm(layer.inputs, axis=0)
+    return np.where(norms > 0, norms, np.max(norms) or 1.0)
+
+
 def eliminated(layer: Layer, matrix: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, bool]:
     """V = V_1 + Z N^T with V_1 the feasible weights nearest to W, N the null space of A, Z by least squares, of least norm
     if there are many; all in coordinates v_j sqrt(G_jj), from X and W. And whether there are many."""
-    scale = unit_scale(layer)
+    scale = metric(layer)
     along, inputs = matrix / scale, layer.inputs / scale
     along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-300)
     wanted = values / np.maximum(np.linalg.norm(matrix / scale, axis=1), 1e-300)
@@ -89,7 +95,7 @@ def test_elimination(xp, layer: Layer, data):
     values = np.random.default_rng(0).integers(-3, 4, size=layer.weight.shape) @ matrix.T
     expected, many = eliminated(layer, matrix, values)
     point, solution = answer(xp, layer, matrix, values)
-    scale = unit_scale(layer)
+    scale = metric(layer)
     close(point * scale, expected * scale, rtol=1e-6)
     assert solution.status is (Status.SINGULAR if many else Status.DIRECT)
     size = np.max(np.abs(matrix)) * np.max(np.abs(point)) * width
