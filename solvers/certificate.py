@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gramian.solvers._xp import Array, namespace
 from gramian.solvers.problem import Quadratic
-from gramian.solvers.terms import L1, Term
+from gramian.solvers.terms import L1, Affine, Support, Term
 
 __all__ = ["Certificate", "certify"]
 
@@ -61,8 +61,8 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     loss = float(xp.sum(losses))
     energy = problem.energy
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if not (isinstance(term, L1) or hasattr(term, "polar")):
-        if not hasattr(term, "tangent"):
+    if isinstance(term, Support | Affine) or not hasattr(term, "polar"):
+        if isinstance(term, L1) or not hasattr(term, "tangent"):
             raise TypeError(f"{type(term).__name__} has neither polar (a norm) nor tangent (a set): nothing can be certified")
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
