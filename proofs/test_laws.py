@@ -151,7 +151,6 @@ def test_rate(name: str, law: Law):
     law.check(SOLVERS[name], EXAMPLES)
 
 
-@pytest.mark.xfail(strict=True, reason="`solve` asks for no violation at all, but A is met to rounding")
 def test_an_affine_set_can_be_iterated_on():
     term = Affine(np.ones((1, 3)), np.full((1, 1), 0.1))
     solution = solve(Quadratic.from_data(np.eye(3), np.array([[1.0, 2.0, 4.0]])), term, FISTA(), max_steps=100)
