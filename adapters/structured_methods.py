@@ -18,6 +18,7 @@ from gramian.adapters.output_approximation import check_moments, check_options, 
 from gramian.solvers import MaskProblem, Quadratic, RelaxedMask, head_scores, newton_score, relaxed_mask
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.compensated import greedy_removal
+from gramian.solvers.mask import SILENT
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,6 @@ Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
 HEADS: tuple[Heads, ...] = ("groups", "even")
 ALLOCATIONS = ("uniform", "kinds", "numerical", "global")  # see `choose`
 SCORES = ("compensated", "box", "newton")
-SILENT = 1e-12  # output energy over summed energies of its channels, below which it is rounding of zero
 
 
 @dataclass(frozen=True, eq=False)

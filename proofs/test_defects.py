@@ -28,6 +28,7 @@ from gramian.solvers import (
     affine_least_squares,
     certificate,
     certify,
+    equalities,
     loop,
     path,
     patterns,
@@ -214,25 +215,25 @@ def one_equality_skipped_by_the_projection(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Affine, "prox", lambda self, weights, step: prox(Affine(self.matrix[1:], self.values[:, 1:]), weights, step))
 
 
-@caught_by(laws=lambda: laws.check_affine(restricted.affine_least_squares))
+@caught_by(laws=lambda: laws.check_affine(equalities.affine_least_squares))
 def one_equality_skipped_by_the_solver(patch: pytest.MonkeyPatch) -> None:
     def fewer(problem: Quadratic, matrix: Any, values: Any) -> Solution:
         last = max(1, matrix.shape[0] - 1)
         return affine_least_squares(problem, matrix[:last, :], values[:, :last])
 
-    patch.setattr(restricted, "affine_least_squares", fewer)
+    patch.setattr(equalities, "affine_least_squares", fewer)
 
 
 @caught_by(laws=partial(laws.check_affine, affine_least_squares))
 def a_multiplier_of_the_wrong_sign(patch: pytest.MonkeyPatch) -> None:
-    along = restricted.along_null_space
+    along = equalities.along_null_space
 
     def flipped(gram: Any, gradient: Any, basis: Any, null: Any) -> Any:
         change, singular = along(gram, gradient, basis, null)
         free = -gradient @ namespace(gram).linalg.pinv(gram)  # the change without the equalities
         return 2 * free - change, singular
 
-    patch.setattr(restricted, "along_null_space", flipped)
+    patch.setattr(equalities, "along_null_space", flipped)
 
 
 @caught_by(laws=partial(laws.check_refit, refit))

@@ -5,6 +5,7 @@ from gramian.solvers.box import relaxed_mask
 from gramian.solvers.budget import Allocation, allocate, allocate_by_score, allocate_uniformly
 from gramian.solvers.certificate import Certificate, certify
 from gramian.solvers.compensated import greedy_removal
+from gramian.solvers.equalities import affine_least_squares
 from gramian.solvers.exchange import exchange_weights
 from gramian.solvers.fista import FISTA
 from gramian.solvers.l0 import l0_admm
@@ -18,7 +19,7 @@ from gramian.solvers.patterns import NM, Pattern, TopK, parse_pattern
 from gramian.solvers.problem import Quadratic
 from gramian.solvers.program import certify_mask
 from gramian.solvers.removal import RemovalPath, removal_path, unit_support
-from gramian.solvers.restricted import affine_least_squares, refit
+from gramian.solvers.restricted import refit
 from gramian.solvers.shrinkage import Shrinkage, empirical_ridge
 from gramian.solvers.solution import Solution, Status
 from gramian.solvers.terms import L1, Affine, Support, Term

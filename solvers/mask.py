@@ -14,6 +14,8 @@ from gramian.solvers.solution import Status
 
 __all__ = ["Budget", "MaskChoice", "MaskProblem", "RelaxedMask", "keep_within", "threshold"]
 
+SILENT = 1e-12  # energy over what units lose one at a time, below which it is rounding of zero
+
 
 @dataclass(frozen=True, eq=False)
 class MaskProblem:
@@ -123,7 +125,7 @@ class MaskProblem:
     @property
     def silent(self) -> bool:
         """Whether the energy is rounding of zero, so that no loss is a part of it."""
-        return self.size > 0 and self.energy <= 1e-12 * self.size
+        return self.size > 0 and self.energy <= SILENT * self.size
 
     def value(self, mask: Array) -> float:
         """loss(z) for a mask (m,), boolean or real."""

@@ -195,7 +195,8 @@ class Quadratic:
         slope = None if self.slope is None else xp.astype(self.slope, dtype)
         floor = None if self.floor is None else xp.astype(self.floor, dtype)
         moved = Quadratic(xp.astype(self.gram, dtype), xp.astype(self.anchor, dtype), slope, floor, trusted=True)
-        for name in ("gram", "anchor", "slope", "floor"):
+        narrower = xp.finfo(dtype).max < xp.finfo(self.anchor.dtype).max
+        for name in ("gram", "anchor", "slope", "floor") if narrower else ():
             if (array := getattr(moved, name)) is not None and not bool(xp.all(xp.isfinite(array))):
                 raise ValueError(f"{'weight' if name == 'anchor' else name} overflows {dtype}: scale the inputs or the weight")
         return moved

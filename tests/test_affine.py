@@ -12,7 +12,7 @@ from scipy.linalg import null_space
 
 from gramian.proofs.models import cvxpy_least_squares
 from gramian.proofs.strategies import Layer, layers, normal_layer, small
-from gramian.solvers import Affine, Quadratic, Solution, Status, affine_least_squares, certify, refit, restricted
+from gramian.solvers import Affine, Quadratic, Solution, Status, affine_least_squares, certify, equalities, refit
 
 
 def metric(layer: Layer) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_planted_optimum(xp, outputs, count):
 
 def test_the_schur_complement(xp, monkeypatch):
     """V_0 + (D - V_0 A^T) S^-1 A G^-1 with S = A G^-1 A^T and V_0 unconstrained; no eigenvectors for a regular Gram."""
-    monkeypatch.setattr(restricted, "least_norm", None)
+    monkeypatch.setattr(equalities, "least_norm", None)
     layer = normal_layer(81, 40, 9, 4, drift=0.3)
     matrix, values = constraints(81, 3, layer)
     inverse = np.linalg.inv(layer.inputs.T @ layer.inputs)
