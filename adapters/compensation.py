@@ -22,7 +22,7 @@ Compensation = Literal["weights", "bias", "none"]
 class Output:
     """What a consumer puts out, as a loss of its weights and of a change b of its bias:
 
-        1/2 |X* V^T + 1 b^T - X W^T|^2 = f(V) + <b, r> + N / 2 |b|^2,   r = sum over tokens of V x* - W x (q,).
+    1/2 |X* V^T + 1 b^T - X W^T|^2 = f(V) + <b, r> + N / 2 |b|^2,   r = sum over tokens of V x* - W x (q,).
     """
 
     problem: Quadratic

@@ -28,9 +28,7 @@ class Perplexity:
         return self.losses.numel()
 
 
-def perplexity(
-    model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True
-) -> Perplexity:
+def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
     `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits

@@ -169,7 +169,5 @@ def chosen_names(names: list[str], include: str | None, exclude: str | None) -> 
         raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
     chosen = [name for name in names if wanted.search(name) and not (unwanted and unwanted.search(name))]
     if not chosen:
-        raise ValueError(
-            f"no operator is left by include={include!r}, exclude={exclude!r}; names look like {names[0]!r}"
-        )
+        raise ValueError(f"no operator is left by include={include!r}, exclude={exclude!r}; names look like {names[0]!r}")
     return chosen

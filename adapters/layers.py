@@ -62,4 +62,3 @@ class Layer:
             raise ValueError(f"the weights for {self.name} hold NaN or Inf in {dtype or target.dtype}")
         with torch.no_grad():
             target.copy_(values)
-

@@ -117,9 +117,7 @@ def run_block(
 
 
 @torch.no_grad()
-def inputs_of(
-    module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]
-) -> Iterator[torch.Tensor]:
+def inputs_of(module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """What flows into one module inside `block`, batch by batch; nothing past that module is computed."""
     found: list[torch.Tensor] = []
 

@@ -34,9 +34,7 @@ def layer(width: int, seed: int) -> MaskProblem:
     """A layer of gaussian weights whose inputs have singular values from 1 to 1 / 10, inputs normalised as in the paper."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(2 * width, width)) * np.logspace(0, -1, width)
-    return MaskProblem.from_problem(
-        Quadratic.from_data(inputs, rng.normal(size=(width // 4, width))), normalise="frobenius"
-    )
+    return MaskProblem.from_problem(Quadratic.from_data(inputs, rng.normal(size=(width // 4, width))), normalise="frobenius")
 
 
 def as_printed(problem: MaskProblem, budget: float, iterations: int) -> tuple[np.ndarray, float]:

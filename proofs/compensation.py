@@ -215,17 +215,29 @@ CLAIMS = (
         "the problem for every X, and is the only solution if X_K has full column rank. Of all feasible changes it has the "
         "Loewner-least residual Gram, so it is optimal in the Frobenius, the spectral and every unitarily invariant norm.",
         (
-            Property("Eq. (11) is the minimiser", DEFINITE, check_theorem, theorem, {
-                "the other sign": lambda case: -theorem(case),
-                "no inner inverse": no_inner_inverse,
-                "M^T C M for (M^T C^-1 M)^-1": block_of_the_gram,
-                "the 2 in one place only": lambda case: theorem(case) / 2,
-            }),
-            Property("the refit takes no invertible Gram, in any norm", pruned_layers(), check_refit, refit, {
-                "the other sign": lambda case: case.change(-refit(case)[case.kept]),
-                "plain pruning": Pruned.change,
-                "G_KK by its diagonal": diagonal_refit,
-            }),
+            Property(
+                "Eq. (11) is the minimiser",
+                DEFINITE,
+                check_theorem,
+                theorem,
+                {
+                    "the other sign": lambda case: -theorem(case),
+                    "no inner inverse": no_inner_inverse,
+                    "M^T C M for (M^T C^-1 M)^-1": block_of_the_gram,
+                    "the 2 in one place only": lambda case: theorem(case) / 2,
+                },
+            ),
+            Property(
+                "the refit takes no invertible Gram, in any norm",
+                pruned_layers(),
+                check_refit,
+                refit,
+                {
+                    "the other sign": lambda case: case.change(-refit(case)[case.kept]),
+                    "plain pruning": Pruned.change,
+                    "G_KK by its diagonal": diagonal_refit,
+                },
+            ),
         ),
         (Counterexample("Eq. (11) undefined where the refit is exact", check_singular_gram),),
     ),
@@ -238,17 +250,34 @@ CLAIMS = (
         "Schur complement S = G_PP - G_PK G_KK^-1 G_KP. It lies in [0, |X_P W_P|_F^2] and grows with P. With the spectral norm "
         "the least is lambda_max(W_P^T S W_P), at the same dW.",
         (
-            Property("Eq. (12) is the least loss", DEFINITE, check_remark, lambda case: remark(case, 2 * case.gram), {
-                "no 1/2": lambda case: 2 * remark(case, 2 * case.gram),
-                "X^T X for 2 X^T X": lambda case: remark(case, case.gram),
-                "no compensation": lambda case: case.loss(case.change()),
-            }),
-            Property("it is a Schur complement", DEFINITE, check_remark, lambda case: trace_loss(case, schur(case)), {
-                "the other sign": lambda case: trace_loss(case, 2 * case.gram[np.ix_(case.gone, case.gone)] - schur(case)),
-                "the largest eigenvalue": spectral,
-            }),
-            Property("the least loss in the spectral norm", DEFINITE, check_spectral, spectral,
-                     {"the trace": lambda case: remark(case, 2 * case.gram)}),
+            Property(
+                "Eq. (12) is the least loss",
+                DEFINITE,
+                check_remark,
+                lambda case: remark(case, 2 * case.gram),
+                {
+                    "no 1/2": lambda case: 2 * remark(case, 2 * case.gram),
+                    "X^T X for 2 X^T X": lambda case: remark(case, case.gram),
+                    "no compensation": lambda case: case.loss(case.change()),
+                },
+            ),
+            Property(
+                "it is a Schur complement",
+                DEFINITE,
+                check_remark,
+                lambda case: trace_loss(case, schur(case)),
+                {
+                    "the other sign": lambda case: trace_loss(case, 2 * case.gram[np.ix_(case.gone, case.gone)] - schur(case)),
+                    "the largest eigenvalue": spectral,
+                },
+            ),
+            Property(
+                "the least loss in the spectral norm",
+                DEFINITE,
+                check_spectral,
+                spectral,
+                {"the trace": lambda case: remark(case, 2 * case.gram)},
+            ),
         ),
     ),
     Claim(

@@ -88,16 +88,28 @@ CLAIMS = (
         "the change and not on the weights. As gamma grows the loss rises and the change shrinks; gamma to 0 gives the least "
         "of the optimal changes, gamma to infinity plain pruning. Eq. (12) is then the regularised objective, above the loss.",
         (
-            Property("a ridge on the change", pruned_layers(), check_damped, damped, {
-                "a ridge on the weights": ridge_on_weights,
-                "gamma for gamma / 2": lambda case: damped(replace(case, ridge=2 * case.ridge)),
-                "no damping": refit,
-                "plain pruning": Pruned.change,
-            }),
-            Property("the damped Eq. (12) is the regularised objective", pruned_layers(), check_damped_remark, damped_remark, {
-                "taken for the loss": lambda case: case.loss(damped(case)),
-                "gamma for gamma / 2": lambda case: damped_remark(replace(case, ridge=2 * case.ridge)),
-            }),
+            Property(
+                "a ridge on the change",
+                pruned_layers(),
+                check_damped,
+                damped,
+                {
+                    "a ridge on the weights": ridge_on_weights,
+                    "gamma for gamma / 2": lambda case: damped(replace(case, ridge=2 * case.ridge)),
+                    "no damping": refit,
+                    "plain pruning": Pruned.change,
+                },
+            ),
+            Property(
+                "the damped Eq. (12) is the regularised objective",
+                pruned_layers(),
+                check_damped_remark,
+                damped_remark,
+                {
+                    "taken for the loss": lambda case: case.loss(damped(case)),
+                    "gamma for gamma / 2": lambda case: damped_remark(replace(case, ridge=2 * case.ridge)),
+                },
+            ),
         ),
         (Counterexample("the damped Eq. (12) is not the loss", check_damped_loss),),
     ),

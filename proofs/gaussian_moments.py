@@ -20,6 +20,7 @@ __all__ = [
     "silu",
 ]
 
+
 def relu(value: np.ndarray) -> np.ndarray:
     return np.maximum(value, 0.0)
 

@@ -156,11 +156,17 @@ CLAIMS = (
         "i = (h - 1) D_h + 1 .. h D_h, the mean of head h: as printed there are D_h + 1 terms, neighbours overlap and the last "
         "runs out of the channels. z^mlp is in R^{D_inter}, and H = D / D_h.",
         (
-            Property("a mean per head", scored_heads(), check_heads, head_means, {
-                "the printed bounds": overlapping,
-                "a sum": lambda scores, head: head * head_means(scores, head),
-                "heads interleaved": lambda scores, head: scores.reshape(head, -1).mean(axis=0),
-            }),
+            Property(
+                "a mean per head",
+                scored_heads(),
+                check_heads,
+                head_means,
+                {
+                    "the printed bounds": overlapping,
+                    "a sum": lambda scores, head: head * head_means(scores, head),
+                    "heads interleaved": lambda scores, head: scores.reshape(head, -1).mean(axis=0),
+                },
+            ),
         ),
         (Counterexample("two heads of two channels", check_head_bounds),),
     ),
@@ -175,12 +181,19 @@ CLAIMS = (
         "channel, reach rho of all: the share is then in [rho, rho + max c / sum c). The index needs rounding and an end, and "
         "ties at the threshold prune fewer.",
         (
-            Property("costs in the cumulative sum", UNITS, check_budget, cheapest_prefix, {
-                "costs as a factor on the scores": scaled_scores,
-                "units counted": lowest_count,
-                "one unit less": lambda units, ratio: set(sorted(
-                    cheapest_prefix(units, ratio), key=units[0].__getitem__)[:-1]),
-            }),
+            Property(
+                "costs in the cumulative sum",
+                UNITS,
+                check_budget,
+                cheapest_prefix,
+                {
+                    "costs as a factor on the scores": scaled_scores,
+                    "units counted": lowest_count,
+                    "one unit less": lambda units, ratio: set(
+                        sorted(cheapest_prefix(units, ratio), key=units[0].__getitem__)[:-1]
+                    ),
+                },
+            ),
         ),
         (
             Counterexample("LLaMA-7B at 10, 20 and 50 %", check_llama),

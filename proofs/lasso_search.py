@@ -252,9 +252,7 @@ F9 = Claim(
                 "residual not rescaled": gap_with(lambda ratio: np.ones_like(ratio)),
                 "rescaled the wrong way": gap_with(lambda ratio: np.maximum(ratio, 1)),
                 "one scale too small": gap_with(lambda ratio: np.minimum(ratio, 0.5)),
-                "the bound F* >= 0": lambda layer, weight, point: lasso_objective(
-                    layer.inputs, layer.outputs, weight, point
-                ),
+                "the bound F* >= 0": lambda layer, weight, point: lasso_objective(layer.inputs, layer.outputs, weight, point),
             },
         ),
         Property(

@@ -68,9 +68,7 @@ def check_pattern(pattern: Any, *, inputs: int = 8, examples: int = EXAMPLES) ->
     hold(Selecting(patterns, inputs), PATTERN_LAWS, examples)
 
 
-def check_solver(
-    solver: Any, *, terms_of: TermsOf | None = None, accelerated: bool = False, examples: int = EXAMPLES
-) -> None:
+def check_solver(solver: Any, *, terms_of: TermsOf | None = None, accelerated: bool = False, examples: int = EXAMPLES) -> None:
     """A solver of min_V f(V) + h(V): it converges to the optimum, certifies what it returns, and depends on nothing but the
     model. terms_of: the h it is for, as in `check_term`; None is L1, and with it the laws of the LASSO.
     accelerated: F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k + 1)^2 is a law too."""

@@ -62,9 +62,7 @@ def weight_is_outputs_by_inputs(plug_in: Any, build: Build, weight: np.ndarray, 
     np.testing.assert_allclose(run(module, inputs) - constant, inputs @ shown.T, rtol=0, atol=near(inputs, shown))
 
 
-def the_problem_is_that_of_the_module(
-    plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray
-) -> None:
+def the_problem_is_that_of_the_module(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
     """With the moments of X the loss of V is 1/2 |module(X) - module with V (X)|^2, and stays so once V is written."""
     module = build(weight, bias)
     layer = plug_in("layer", module)
@@ -80,9 +78,7 @@ def the_problem_is_that_of_the_module(
         assert abs(stated - expected) <= slack, f"the problem's loss is {stated} but the module's outputs change by {expected}"
 
 
-def what_is_written_is_what_is_read(
-    plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray
-) -> None:
+def what_is_written_is_what_is_read(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
     """From any array library, into the same parameter, bias and all else untouched; its own weight back changes no bit."""
     other = np.flip(weight, axis=1) - 0.5
     for backend in backends():
@@ -99,9 +95,7 @@ def what_is_written_is_what_is_read(
         np.testing.assert_allclose(run(module, inputs) - constant, inputs @ other.T, rtol=0, atol=near(inputs, other))
 
 
-def it_is_rounded_as_it_will_be_stored(
-    plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray
-) -> None:
+def it_is_rounded_as_it_will_be_stored(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
     """assign(V, bfloat16) leaves what a checkpoint in bfloat16 would hold, in the parameter's own dtype."""
     module = build(weight, bias)
     layer, other = plug_in("layer", module), weight / 3

@@ -169,15 +169,27 @@ CLAIMS = (
         "Newton's method does not see the box. Its point lies inside exactly when a >= 0 (that is z <= 1) and "
         "lambda q a <= 1 + lambda s (z >= 0), and clipping it is not optimal. Bounded least squares solves Eq. (3).",
         (
-            Property("bounded least squares solves Eq. (3)", relaxed(definite=False), check_box, box_point, {
-                "Newton's point": newton_step,
-                "Newton's point, clipped": lambda case: np.clip(newton_step(case), 0, 1),
-            }),
-            Property("when Newton's point is inside", exact_problems(), check_inside, inside, {
-                "z <= 1 only": below_one,
-                "z >= 0 only": above_zero,
-                "always": lambda problem: True,
-            }),
+            Property(
+                "bounded least squares solves Eq. (3)",
+                relaxed(definite=False),
+                check_box,
+                box_point,
+                {
+                    "Newton's point": newton_step,
+                    "Newton's point, clipped": lambda case: np.clip(newton_step(case), 0, 1),
+                },
+            ),
+            Property(
+                "when Newton's point is inside",
+                exact_problems(),
+                check_inside,
+                inside,
+                {
+                    "z <= 1 only": below_one,
+                    "z >= 0 only": above_zero,
+                    "always": lambda problem: True,
+                },
+            ),
         ),
         (Counterexample("two correlated channels", check_outside_the_box),),
     ),
@@ -190,20 +202,38 @@ CLAIMS = (
         "is if X^T X > 0 and no row of W is zero, or W W^T > 0 and no column of X is zero; rank A <= rank X rank W. Duplicate "
         "or dead channels break it. A minimiser exists always: take a least-squares step.",
         (
-            Property("the rank of H", whole(), check_rank, lambda matrix: rank([*matrix, exact([1] * len(matrix))]), {
-                "rank A": rank,
-                "D": len,
-                "rank A + 1": lambda matrix: min(len(matrix), rank(matrix) + 1),
-            }),
-            Property("when A is invertible", whole(), check_definite, surely_definite, {
-                "X^T X > 0 alone": lambda inputs, weight: rank(inputs) == len(weight),
-                "W W^T > 0 alone": lambda inputs, weight: rank(weight) == len(weight),
-                "no dead channel": lambda inputs, weight: all(map(any, weight)) and all(map(any, transpose(inputs))),
-            }),
-            Property("a least-squares step serves any H", relaxed(definite=False), check_minimiser, newton_step, {
-                "a ridge": ridged_step,
-                "no step": lambda case: case.start,
-            }),
+            Property(
+                "the rank of H",
+                whole(),
+                check_rank,
+                lambda matrix: rank([*matrix, exact([1] * len(matrix))]),
+                {
+                    "rank A": rank,
+                    "D": len,
+                    "rank A + 1": lambda matrix: min(len(matrix), rank(matrix) + 1),
+                },
+            ),
+            Property(
+                "when A is invertible",
+                whole(),
+                check_definite,
+                surely_definite,
+                {
+                    "X^T X > 0 alone": lambda inputs, weight: rank(inputs) == len(weight),
+                    "W W^T > 0 alone": lambda inputs, weight: rank(weight) == len(weight),
+                    "no dead channel": lambda inputs, weight: all(map(any, weight)) and all(map(any, transpose(inputs))),
+                },
+            ),
+            Property(
+                "a least-squares step serves any H",
+                relaxed(definite=False),
+                check_minimiser,
+                newton_step,
+                {
+                    "a ridge": ridged_step,
+                    "no step": lambda case: case.start,
+                },
+            ),
         ),
         (Counterexample("duplicate and dead channels", check_singular_hessians),),
     ),

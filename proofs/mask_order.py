@@ -137,7 +137,8 @@ def absolute_point(case: Relaxed) -> np.ndarray:
 def ridge_point(case: Relaxed) -> np.ndarray:
     """The score with lambda I for lambda 1 1^T."""
     return 1 - case.excess * case.penalty * np.linalg.solve(
-        case.hadamard + case.penalty * np.eye(case.width), np.ones(case.width))
+        case.hadamard + case.penalty * np.eye(case.width), np.ones(case.width)
+    )
 
 
 def check_layers() -> None:
@@ -213,22 +214,38 @@ CLAIMS = (
         "general A both Newton's point and the box optimum, rounded, can lose any number of times the least. The loss of a "
         "set P has second differences A_ij: supermodular where A >= 0 entrywise, in general neither that nor submodular.",
         (
-            Property("the chain of bounds", relaxed(), check_chain, optimum, {
-                "no 1/2": lambda case: 2 * optimum(case),
-                "the limit of large lambda": lambda case: case.excess**2 / (2 * np.sum(np.linalg.inv(case.hadamard))),
-            }),
-            Property("a diagonal A gives the exact order", relaxed(diagonal=True), check_diagonal_order,
-                     lambda case: np.argsort(newton_point(case)), {
-                         "highest first": lambda case: np.argsort(-newton_point(case)),
-                         "weights alone": lambda case: np.argsort(np.sum(case.weight**2, axis=1)),
-                         "inputs alone": lambda case: np.argsort(np.sum(case.inputs**2, axis=0)),
-                     }),
-            Property("second differences", relaxed(definite=False), check_second_difference,
-                     lambda case: case.hadamard, {
-                         "additive": lambda case: np.zeros((case.width, case.width)),
-                         "halved": lambda case: case.hadamard / 2,
-                         "the Gram of X alone": lambda case: case.inputs.T @ case.inputs,
-                     }),
+            Property(
+                "the chain of bounds",
+                relaxed(),
+                check_chain,
+                optimum,
+                {
+                    "no 1/2": lambda case: 2 * optimum(case),
+                    "the limit of large lambda": lambda case: case.excess**2 / (2 * np.sum(np.linalg.inv(case.hadamard))),
+                },
+            ),
+            Property(
+                "a diagonal A gives the exact order",
+                relaxed(diagonal=True),
+                check_diagonal_order,
+                lambda case: np.argsort(newton_point(case)),
+                {
+                    "highest first": lambda case: np.argsort(-newton_point(case)),
+                    "weights alone": lambda case: np.argsort(np.sum(case.weight**2, axis=1)),
+                    "inputs alone": lambda case: np.argsort(np.sum(case.inputs**2, axis=0)),
+                },
+            ),
+            Property(
+                "second differences",
+                relaxed(definite=False),
+                check_second_difference,
+                lambda case: case.hadamard,
+                {
+                    "additive": lambda case: np.zeros((case.width, case.width)),
+                    "halved": lambda case: case.hadamard / 2,
+                    "the Gram of X alone": lambda case: case.inputs.T @ case.inputs,
+                },
+            ),
         ),
         (
             Counterexample("nine times the least loss, from inside the box", check_threshold),
@@ -245,14 +262,25 @@ CLAIMS = (
         "the mean score of every layer is 1 - rho and z(cA) = z(A), so how much a layer matters is invisible; at finite lambda "
         "it shows only through z(cA, c lambda) = z(A, lambda). Compare losses, such as 1/2 A_jj, across layers.",
         (
-            Property("the order depends on A alone", relaxed(), check_same_order, newton_point, {
-                "lambda I for lambda 1 1^T": ridge_point,
-                "the other sign": lambda case: 2 - newton_point(case),
-                "lambda does not scale": lambda case: newton_point(replace(case, penalty=1.0)),
-                "not normalised": absolute_point,
-            }),
-            Property("the mean of a layer is r / D", relaxed(), check_limit_mean, limit_point,
-                     {"finite lambda": newton_point, "not normalised": absolute_point}),
+            Property(
+                "the order depends on A alone",
+                relaxed(),
+                check_same_order,
+                newton_point,
+                {
+                    "lambda I for lambda 1 1^T": ridge_point,
+                    "the other sign": lambda case: 2 - newton_point(case),
+                    "lambda does not scale": lambda case: newton_point(replace(case, penalty=1.0)),
+                    "not normalised": absolute_point,
+                },
+            ),
+            Property(
+                "the mean of a layer is r / D",
+                relaxed(),
+                check_limit_mean,
+                limit_point,
+                {"finite lambda": newton_point, "not normalised": absolute_point},
+            ),
         ),
         (Counterexample("two layers", check_layers),),
     ),
@@ -264,13 +292,24 @@ CLAIMS = (
         "The mask has to minimise tr(W_P^T S_P W_P), S_P the Schur complement, not |X_P W_P|_F^2. For one row: the least "
         "|W_j|^2 / (G^-1)_jj instead of |W_j|^2 G_jj. Compensation lowers the loss of every mask, but not all alike.",
         (
-            Property("the cost of one row", pruned_layers(definite=True), check_single_costs, single_costs, {
-                "before compensation": lambda case: np.sum(case.weight**2, axis=1) * np.diag(case.gram),
-                "(G^-1)_jj as a factor": lambda case: np.sum(case.weight**2, axis=1) * np.diag(np.linalg.inv(case.gram)),
-            }),
-            Property("the best mask is chosen after compensation", st.integers(0, 999).map(correlated), check_best_masks,
-                     lambda case: best_masks(case, compensated=True),
-                     {"chosen before compensation": lambda case: best_masks(case, compensated=False)}, slow=2),
+            Property(
+                "the cost of one row",
+                pruned_layers(definite=True),
+                check_single_costs,
+                single_costs,
+                {
+                    "before compensation": lambda case: np.sum(case.weight**2, axis=1) * np.diag(case.gram),
+                    "(G^-1)_jj as a factor": lambda case: np.sum(case.weight**2, axis=1) * np.diag(np.linalg.inv(case.gram)),
+                },
+            ),
+            Property(
+                "the best mask is chosen after compensation",
+                st.integers(0, 999).map(correlated),
+                check_best_masks,
+                lambda case: best_masks(case, compensated=True),
+                {"chosen before compensation": lambda case: best_masks(case, compensated=False)},
+                slow=2,
+            ),
         ),
         (Counterexample("one row of three", check_two_stages),),
     ),

@@ -204,22 +204,47 @@ CLAIMS = (
         "logits unless W_q and W_k are left alone. alpha = 4 D_h / 3 is for g = 1; a group costs (2 g + 2) D D_h, so that "
         "alpha = (2 g + 2) D_h / 3.",
         (
-            Property("whole heads", blocks(), check_alignment, lambda block: (block.heads,) * 3, {
-                "any channels": lambda block: (block.channels,) * 3,
-                "another mask for W_o": lambda block: (block.heads, block.heads, np.ones_like(block.heads)),
-            }),
-            Property("any channels of W_v and W_o", blocks(), check_alignment,
-                     lambda block: (np.ones_like(block.heads), block.channels, block.channels), {
-                         "and W_q, W_k": lambda block: (block.channels,) * 3,
-                         "another mask for W_o": lambda block: (
-                             np.ones_like(block.heads), block.channels, np.ones_like(block.heads)),
-                     }),
-            Property("any channels of the MLP", blocks(), check_mlp, compact,
-                     {"W_up by another mask": lambda block: compact(block, shift=1)}),
-            Property("what a group costs", SIZES, check_group_cost, group_cost, {
-                "4 D D_h": lambda width, group, size: 4 * width * size,
-                "4 g D D_h": lambda width, group, size: 4 * group * width * size,
-            }),
+            Property(
+                "whole heads",
+                blocks(),
+                check_alignment,
+                lambda block: (block.heads,) * 3,
+                {
+                    "any channels": lambda block: (block.channels,) * 3,
+                    "another mask for W_o": lambda block: (block.heads, block.heads, np.ones_like(block.heads)),
+                },
+            ),
+            Property(
+                "any channels of W_v and W_o",
+                blocks(),
+                check_alignment,
+                lambda block: (np.ones_like(block.heads), block.channels, block.channels),
+                {
+                    "and W_q, W_k": lambda block: (block.channels,) * 3,
+                    "another mask for W_o": lambda block: (
+                        np.ones_like(block.heads),
+                        block.channels,
+                        np.ones_like(block.heads),
+                    ),
+                },
+            ),
+            Property(
+                "any channels of the MLP",
+                blocks(),
+                check_mlp,
+                compact,
+                {"W_up by another mask": lambda block: compact(block, shift=1)},
+            ),
+            Property(
+                "what a group costs",
+                SIZES,
+                check_group_cost,
+                group_cost,
+                {
+                    "4 D D_h": lambda width, group, size: 4 * width * size,
+                    "4 g D D_h": lambda width, group, size: 4 * group * width * size,
+                },
+            ),
         ),
         (
             Counterexample("a channel inside a head", check_channel_mask),
@@ -233,10 +258,16 @@ CLAIMS = (
         Verdict.HOLDS,
         "",
         (
-            Property("the least loss is that of plain pruning", pruned_layers(outputs=True), check_columns, column_loss, {
-                "made up for by the kept columns": column_refit,
-                "half": lambda case: column_loss(case) / 2,
-            }),
+            Property(
+                "the least loss is that of plain pruning",
+                pruned_layers(outputs=True),
+                check_columns,
+                column_loss,
+                {
+                    "made up for by the kept columns": column_refit,
+                    "half": lambda case: column_loss(case) / 2,
+                },
+            ),
         ),
     ),
     Claim(
@@ -248,11 +279,17 @@ CLAIMS = (
         "For the LLaMA modules meant, one softmax per head of D_h channels, H = D / D_h of them, and Z_mlp = (H_up o "
         "SiLU(H_gate)) W_down. What is printed is Z_mlp(X) + Z_mlp(-X). The shapes hold.",
         (
-            Property("SiLU on the gate", blocks(), check_gate, lambda block, inputs: gated(block, inputs, silu), {
-                "no activation": lambda block, inputs: gated(block, inputs, np.asarray),
-                "the sigmoid": lambda block, inputs: gated(block, inputs, lambda gate: 1 / (1 + np.exp(-gate))),
-                "tanh": lambda block, inputs: gated(block, inputs, np.tanh),
-            }),
+            Property(
+                "SiLU on the gate",
+                blocks(),
+                check_gate,
+                lambda block, inputs: gated(block, inputs, silu),
+                {
+                    "no activation": lambda block, inputs: gated(block, inputs, np.asarray),
+                    "the sigmoid": lambda block, inputs: gated(block, inputs, lambda gate: 1 / (1 + np.exp(-gate))),
+                    "tanh": lambda block, inputs: gated(block, inputs, np.tanh),
+                },
+            ),
         ),
         (Counterexample("one unit", check_no_gate), Counterexample("two heads", check_one_softmax)),
     ),

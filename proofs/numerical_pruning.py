@@ -66,8 +66,10 @@ def check_random_rows(case: Pruned, bound: Any) -> None:
     count = len(case.gone)
     for inputs in (case.inputs, radius * np.eye(width)):
         errors = [inputs[:, list(rows)] @ case.weight[list(rows)] for rows in combinations(range(width), count)]
-        mean, most = np.mean(np.sum(np.square(errors), axis=1), axis=0), [
-            bound(radius, column, count / width) ** 2 for column in case.weight.T]
+        mean, most = (
+            np.mean(np.sum(np.square(errors), axis=1), axis=0),
+            [bound(radius, column, count / width) ** 2 for column in case.weight.T],
+        )
         assert np.all(mean <= np.array(most) + 1e-12 * case.scale)
     assert_allclose(mean, most, rtol=0, atol=1e-12 * case.scale)
 
@@ -210,19 +212,38 @@ OWN = (
         "any rho > 0. Good masks have a rate, sqrt(rho): |X_P W_P|_F <= sqrt(rho) R |W|_F for the rows of least norm; for a "
         "random mask the mean of the squared error is at most rho R^2 |W_i|_2^2. All are attained (X = R I, W constant).",
         (
-            Property("any mask", pruned_layers(), check_columns, column_bound, {
-                "the printed rho R |W_i|": lambda radius, weight, pruned: (
-                    np.mean(pruned) * radius * np.linalg.norm(weight, axis=0)),
-                "sqrt(rho) for any mask": lambda radius, weight, pruned: (
-                    np.sqrt(np.mean(pruned)) * radius * np.linalg.norm(weight, axis=0)),
-                "the rows that stay": lambda radius, weight, pruned: column_bound(radius, weight, ~pruned),
-            }),
-            Property("the rows of least norm", pruned_layers(), check_least_rows, share_bound, {
-                "rho for sqrt(rho)": lambda radius, weight, ratio: share_bound(radius, weight, ratio**2),
-                "sqrt(rho D)": lambda radius, weight, ratio: share_bound(radius, weight, ratio * len(weight)),
-            }),
-            Property("random rows", pruned_layers(inputs=5), check_random_rows, share_bound,
-                     {"rho for sqrt(rho)": lambda radius, weight, ratio: share_bound(radius, weight, ratio**2)}),
+            Property(
+                "any mask",
+                pruned_layers(),
+                check_columns,
+                column_bound,
+                {
+                    "the printed rho R |W_i|": lambda radius, weight, pruned: (
+                        np.mean(pruned) * radius * np.linalg.norm(weight, axis=0)
+                    ),
+                    "sqrt(rho) for any mask": lambda radius, weight, pruned: (
+                        np.sqrt(np.mean(pruned)) * radius * np.linalg.norm(weight, axis=0)
+                    ),
+                    "the rows that stay": lambda radius, weight, pruned: column_bound(radius, weight, ~pruned),
+                },
+            ),
+            Property(
+                "the rows of least norm",
+                pruned_layers(),
+                check_least_rows,
+                share_bound,
+                {
+                    "rho for sqrt(rho)": lambda radius, weight, ratio: share_bound(radius, weight, ratio**2),
+                    "sqrt(rho D)": lambda radius, weight, ratio: share_bound(radius, weight, ratio * len(weight)),
+                },
+            ),
+            Property(
+                "random rows",
+                pruned_layers(inputs=5),
+                check_random_rows,
+                share_bound,
+                {"rho for sqrt(rho)": lambda radius, weight, ratio: share_bound(radius, weight, ratio**2)},
+            ),
         ),
         (Counterexample("two channels", check_lemma),),
     ),
@@ -234,11 +255,17 @@ OWN = (
         "For X / |X| and X / |X|_F. Tokens of norm 1 give sqrt(N / min(N, D)) <= |X| <= sqrt(N), more than 1 whenever N > D, "
         "as in any calibration; RMS normalisation, tokens of norm sqrt(D), gives sqrt(D) times that. All bounds are attained.",
         (
-            Property("the range of |X|", layers(tokens=10, inputs=6, outputs=1, shifted=False), check_norms, norm_ranges, {
-                "tokens at most 1": lambda n, d: norm_ranges(n, d) | {"token": (0.0, 1.0)},
-                "RMS at most sqrt(N)": lambda n, d: norm_ranges(n, d) | {"RMS": (1.0, np.sqrt(n))},
-                "tokens at least sqrt(N / D)": lambda n, d: norm_ranges(n, d) | {"token": (np.sqrt(n / d), np.sqrt(n))},
-            }),
+            Property(
+                "the range of |X|",
+                layers(tokens=10, inputs=6, outputs=1, shifted=False),
+                check_norms,
+                norm_ranges,
+                {
+                    "tokens at most 1": lambda n, d: norm_ranges(n, d) | {"token": (0.0, 1.0)},
+                    "RMS at most sqrt(N)": lambda n, d: norm_ranges(n, d) | {"RMS": (1.0, np.sqrt(n))},
+                    "tokens at least sqrt(N / D)": lambda n, d: norm_ranges(n, d) | {"token": (np.sqrt(n / d), np.sqrt(n))},
+                },
+            ),
         ),
         (Counterexample("four equal tokens", check_unit_tokens),),
     ),
@@ -250,22 +277,44 @@ OWN = (
         Verdict.HOLDS,
         "As printed. The sharper |a o b|_2 <= |a|_inf |b|_2 is what the proof of Lemma 9 needs: there |1_D - M|_inf = 1.",
         (
-            Property("norms", facts(), check_norms_of_products, product_norms, {
-                "the largest entry of both": lambda a, b, A: (np.max(np.abs(a)) * np.max(np.abs(b)), product_norms(a, b, A)[1]),
-                "the mean entry of a": lambda a, b, A: (np.mean(np.abs(a)) * np.linalg.norm(b), product_norms(a, b, A)[1]),
-                "the Frobenius norm of A": lambda a, b, A: (
-                    product_norms(a, b, A)[0], np.linalg.norm(A) * np.linalg.norm(b)),
-            }),
-            Property("algebra", facts(), check_algebra, lambda case: (np.outer(case.a, case.b) * case.C, outer_sum(case)), {
-                "b a^T": lambda case: (np.outer(case.b, case.a) * case.C, outer_sum(case)),
-                "rows for columns": lambda case: (
-                    np.outer(case.a, case.b) * case.C, sum(map(np.outer, case.A, case.B))),
-            }),
-            Property("derivatives", facts(), check_calculus, lambda case: (np.diag(case.b), case.b, case.A), {
-                "a_j e_j": lambda case: (np.diag(case.a), case.b, case.A),
-                "a_j": lambda case: (np.diag(case.b), case.a, case.A),
-                "A^T": lambda case: (np.diag(case.b), case.b, case.A.T),
-            }),
+            Property(
+                "norms",
+                facts(),
+                check_norms_of_products,
+                product_norms,
+                {
+                    "the largest entry of both": lambda a, b, A: (
+                        np.max(np.abs(a)) * np.max(np.abs(b)),
+                        product_norms(a, b, A)[1],
+                    ),
+                    "the mean entry of a": lambda a, b, A: (np.mean(np.abs(a)) * np.linalg.norm(b), product_norms(a, b, A)[1]),
+                    "the Frobenius norm of A": lambda a, b, A: (
+                        product_norms(a, b, A)[0],
+                        np.linalg.norm(A) * np.linalg.norm(b),
+                    ),
+                },
+            ),
+            Property(
+                "algebra",
+                facts(),
+                check_algebra,
+                lambda case: (np.outer(case.a, case.b) * case.C, outer_sum(case)),
+                {
+                    "b a^T": lambda case: (np.outer(case.b, case.a) * case.C, outer_sum(case)),
+                    "rows for columns": lambda case: (np.outer(case.a, case.b) * case.C, sum(map(np.outer, case.A, case.B))),
+                },
+            ),
+            Property(
+                "derivatives",
+                facts(),
+                check_calculus,
+                lambda case: (np.diag(case.b), case.b, case.A),
+                {
+                    "a_j e_j": lambda case: (np.diag(case.a), case.b, case.A),
+                    "a_j": lambda case: (np.diag(case.b), case.a, case.A),
+                    "A^T": lambda case: (np.diag(case.b), case.b, case.A.T),
+                },
+            ),
         ),
     ),
     Claim(
@@ -275,10 +324,16 @@ OWN = (
         Verdict.REFUTED,
         "b^T db/da, which is what Lemma 12 uses.",
         (
-            Property("the chain rule", facts(), check_chain_rule, lambda a, y, slope: y @ slope, {
-                "the printed a^T": lambda a, y, slope: a @ slope,
-                "transposed": lambda a, y, slope: slope @ y,
-            }),
+            Property(
+                "the chain rule",
+                facts(),
+                check_chain_rule,
+                lambda a, y, slope: y @ slope,
+                {
+                    "the printed a^T": lambda a, y, slope: a @ slope,
+                    "transposed": lambda a, y, slope: slope @ y,
+                },
+            ),
         ),
         (Counterexample("b = 2 a", check_printed_chain_rule),),
     ),

@@ -243,13 +243,25 @@ CLAIMS = (
         "invertible, 1^T z - r = q / (1 + lambda s), positive for r < D and of order 1 / lambda. For X = I and diagonal W (2) "
         "drops the smallest channels whole, while squares spread u_j as 1 / W_jj^2.",
         (
-            Property("the constraint is missed by q / (1 + lambda s)", relaxed(), check_overshoot, overshoot, {
-                "no 1": lambda case: case.excess / (case.penalty * np.sum(np.linalg.inv(case.hadamard))),
-                "r for q": lambda case: overshoot(case) * case.kept / case.excess,
-                "no lambda": lambda case: overshoot(replace(case, penalty=1.0)),
-            }),
-            Property("Eq. (2) for orthogonal channels", SEPARATE, check_linear, linear_optimum,
-                     {"the minimiser of the squares": squared_value}, slow=20),
+            Property(
+                "the constraint is missed by q / (1 + lambda s)",
+                relaxed(),
+                check_overshoot,
+                overshoot,
+                {
+                    "no 1": lambda case: case.excess / (case.penalty * np.sum(np.linalg.inv(case.hadamard))),
+                    "r for q": lambda case: overshoot(case) * case.kept / case.excess,
+                    "no lambda": lambda case: overshoot(replace(case, penalty=1.0)),
+                },
+            ),
+            Property(
+                "Eq. (2) for orthogonal channels",
+                SEPARATE,
+                check_linear,
+                linear_optimum,
+                {"the minimiser of the squares": squared_value},
+                slow=20,
+            ),
         ),
         (Counterexample("two orthogonal channels", check_other_problem),),
     ),
@@ -261,15 +273,25 @@ CLAIMS = (
         "As printed, but for slips on the way: f(z)_i = X (z o W_i) and its derivatives are in R^N, not R^D; the middle line "
         "of Lemma 15 needs the outer product 1_D 1_D^T. A is positive semidefinite (Schur), L(z) = 1/2 (1 - z)^T A (1 - z).",
         (
-            Property("gradient and Hessian", relaxed(definite=False), check_derivatives, derivatives, {
-                "1 - z": lambda case, mask: (case.gradient(2 - mask), case.hessian),
-                "no 1/2 in the loss": lambda case, mask: (2 * case.gradient(mask), 2 * case.hessian),
-                "no penalty": lambda case, mask: (case.hadamard @ (mask - 1), case.hadamard),
-                "lambda I for lambda 1 1^T": lambda case, mask: (
-                    case.gradient(mask), case.hadamard + case.penalty * np.eye(case.width)),
-                "matrix product for Hadamard product": lambda case, mask: (
-                    case.gradient(mask), case.weight @ case.weight.T @ case.inputs.T @ case.inputs + case.penalty),
-            }),
+            Property(
+                "gradient and Hessian",
+                relaxed(definite=False),
+                check_derivatives,
+                derivatives,
+                {
+                    "1 - z": lambda case, mask: (case.gradient(2 - mask), case.hessian),
+                    "no 1/2 in the loss": lambda case, mask: (2 * case.gradient(mask), 2 * case.hessian),
+                    "no penalty": lambda case, mask: (case.hadamard @ (mask - 1), case.hadamard),
+                    "lambda I for lambda 1 1^T": lambda case, mask: (
+                        case.gradient(mask),
+                        case.hadamard + case.penalty * np.eye(case.width),
+                    ),
+                    "matrix product for Hadamard product": lambda case, mask: (
+                        case.gradient(mask),
+                        case.weight @ case.weight.T @ case.inputs.T @ case.inputs + case.penalty,
+                    ),
+                },
+            ),
         ),
     ),
     Claim(
@@ -282,21 +304,39 @@ CLAIMS = (
         "The cost is one Cholesky factor, D^3 / 3, and the forming of A, N D^2 + D^2 D', which O(T D^3) leaves out and which "
         "dominates for N >> D. In the pseudocode lines 4 and 5 read z for z_t, and t = 0..T is T + 1 steps.",
         (
-            Property("the closed form", relaxed(), check_newton, newton_point, {
-                "no 1 in the denominator": limit_point,
-                "r for q": lambda case: newton_point(replace(case, kept=case.excess)),
-                "the other sign": lambda case: 2 - newton_point(case),
-            }),
-            Property("one step from anywhere", relaxed(), check_newton, newton_step, {
-                "half a step": lambda case: (case.start + newton_step(case)) / 2,
-                "H_r = lambda I": ridge_step,
-                "no penalty in g": lambda case: newton_step(replace(case, kept=float(np.sum(case.start)))),
-            }),
-            Property("the optimum", relaxed(), check_optimum, optimum, {
-                "no 1/2": lambda case: 2 * optimum(case),
-                "q for q^2": lambda case: optimum(case) / case.excess,
-                "the limit of large lambda": lambda case: case.excess**2 / (2 * np.sum(np.linalg.inv(case.hadamard))),
-            }),
+            Property(
+                "the closed form",
+                relaxed(),
+                check_newton,
+                newton_point,
+                {
+                    "no 1 in the denominator": limit_point,
+                    "r for q": lambda case: newton_point(replace(case, kept=case.excess)),
+                    "the other sign": lambda case: 2 - newton_point(case),
+                },
+            ),
+            Property(
+                "one step from anywhere",
+                relaxed(),
+                check_newton,
+                newton_step,
+                {
+                    "half a step": lambda case: (case.start + newton_step(case)) / 2,
+                    "H_r = lambda I": ridge_step,
+                    "no penalty in g": lambda case: newton_step(replace(case, kept=float(np.sum(case.start)))),
+                },
+            ),
+            Property(
+                "the optimum",
+                relaxed(),
+                check_optimum,
+                optimum,
+                {
+                    "no 1/2": lambda case: 2 * optimum(case),
+                    "q for q^2": lambda case: optimum(case) / case.excess,
+                    "the limit of large lambda": lambda case: case.excess**2 / (2 * np.sum(np.linalg.inv(case.hadamard))),
+                },
+            ),
         ),
     ),
 )

@@ -36,9 +36,7 @@ def prunings(draw: Any) -> tuple[Layer, TopK | NM, str]:
 
 def toolkit_prune(layer: Layer, pattern: Any, warm_start: str, coordinates: str = "unit") -> tuple[np.ndarray, list[float]]:
     """The weights, and the errors |V X* - W X| / sqrt 2 of all that was visited."""
-    solution = fistapruner(
-        layer.problem(np), pattern, warm_start=warm_start, coordinates=coordinates, inner_steps=8, visits=5
-    )
+    solution = fistapruner(layer.problem(np), pattern, warm_start=warm_start, coordinates=coordinates, inner_steps=8, visits=5)
     return solution.weights, [error for _, error in solution.history]
 
 
@@ -193,12 +191,15 @@ F12 = Claim(
             total_error,
             {
                 "lambda once": lambda row, weight, removed: total_error(row, weight / 2, removed),
-                "without lambda |D|": lambda row, weight, removed: total_error(row, weight, removed)
-                - 2 * weight * sum(map(abs, removed)),
-                "without |D X*|^2": lambda row, weight, removed: total_error(row, weight, removed)
-                - squared_error(row.gram, removed),
-                "2 lambda <D, 1>": lambda row, weight, removed: total_error(row, weight, removed)
-                + 2 * weight * sum(entry - abs(entry) for entry in removed),
+                "without lambda |D|": lambda row, weight, removed: (
+                    total_error(row, weight, removed) - 2 * weight * sum(map(abs, removed))
+                ),
+                "without |D X*|^2": lambda row, weight, removed: (
+                    total_error(row, weight, removed) - squared_error(row.gram, removed)
+                ),
+                "2 lambda <D, 1>": lambda row, weight, removed: (
+                    total_error(row, weight, removed) + 2 * weight * sum(entry - abs(entry) for entry in removed)
+                ),
             },
         ),
     ),

@@ -239,9 +239,9 @@ TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Any]]] = {
 }
 PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
     TopK: lambda inputs: st.builds(TopK, st.sampled_from([0.5, 0.0, 0.01, 0.25, 1 / 3, 0.7, 0.99]), st.booleans()),
-    NM: lambda inputs: st.sampled_from(
-        [(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]
-    ).map(lambda pair: NM(*pair)),
+    NM: lambda inputs: st.sampled_from([(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]).map(
+        lambda pair: NM(*pair)
+    ),
 }
 
 

@@ -41,9 +41,7 @@ ROUNDS = 4  # of exact solves in one trial, while each changes few signs
 STUBBORN = 2  # failed trials, from which on a row is also followed from the best point that is known of it
 
 
-def lasso(
-    problem: Quadratic, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000
-) -> Solution:
+def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
     """argmin_V f(V) + sum_ij lambda_ij |V_ij|, every row to a relative duality gap of `tol`, in practice to rounding.
 
     A row v with support A, signs s and gradient g = grad f(v) is optimal if and only if
@@ -170,9 +168,7 @@ class Search:
         rest = np.maximum(REST, support_sizes(self.signs) ** 3 / (6 * self.signs.shape[1] ** 2)) * 2.0**self.failures
         return np.flatnonzero((self.rested >= rest) | (self.waited >= LATEST * rest))
 
-    def tried(
-        self, exact: Quadratic, weight: Array, best: Points, due: np.ndarray, tol: float
-    ) -> tuple[np.ndarray, int]:
+    def tried(self, exact: Quadratic, weight: Array, best: Points, due: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
         """Solve these rows exactly from where ADMM has brought them, keep in `best` what is better, and tell which of
         them are done, and the number of solves."""
         xp = namespace(weight)

@@ -51,9 +51,7 @@ class FISTA:
         step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
         steps = step / problem.unit_scale**2 if self.scaled else step
         gradient = problem.gradient(state.ahead)
-        return FistaState(
-            *proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart)
-        )
+        return FistaState(*proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart))
 
     def weights(self, state: FistaState) -> Array:
         return state.point

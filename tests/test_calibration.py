@@ -49,9 +49,7 @@ def test_builtin_parts_are_english_and_disjoint():
 
 
 def test_seed_picks_windows_in_text_order():
-    first, again, other = (
-        calibration_tokens("builtin", TOKENIZER, samples=5, length=50, seed=seed) for seed in (0, 0, 1)
-    )
+    first, again, other = (calibration_tokens("builtin", TOKENIZER, samples=5, length=50, seed=seed) for seed in (0, 0, 1))
     assert first.windows.equal(again.windows) and first.digest == again.digest
     assert first.digest != other.digest and (first.seed, other.seed) == (0, 1)
     everything = text_windows(builtin_text(), TOKENIZER, 50)

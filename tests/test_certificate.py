@@ -80,9 +80,7 @@ def test_rows_choose_their_own_dual_point(xp):
     layer = Layer(layer.inputs, layer.weight * np.array([[1.0], [1e-3]]))
     point, weight = 0.5 * layer.weight, 1e-2
     both = certify(layer.problem(xp), L1(weight), xp.asarray(point))
-    alone = [
-        certify(Layer(layer.inputs, layer.weight[[i]]).problem(xp), L1(weight), xp.asarray(point[[i]])) for i in (0, 1)
-    ]
+    alone = [certify(Layer(layer.inputs, layer.weight[[i]]).problem(xp), L1(weight), xp.asarray(point[[i]])) for i in (0, 1)]
     assert both.gap == pytest.approx(sum(one.gap for one in alone), rel=1e-12)
 
 

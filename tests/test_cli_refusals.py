@@ -180,8 +180,6 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-
-
 # -- what would be lost ------------------------------------------------------------------------------------------------
 
 

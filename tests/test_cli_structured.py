@@ -67,8 +67,10 @@ def test_padded_models_load_with_stock_classes(model, text, capsys):
         (["--method", "numerical", "--share", "0.75", "--exchange"], {"share": 0.75, "exchange": True}),
         (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
         (["--method", "greedy-output", "--option", "tau=null", "--option", "moment=product"], {"tau": None}),
-        (["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
-         {"recover": True, "blocks": [1, None, None], "allocation": "kinds", "similar": "independent"}),
+        (
+            ["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
+            {"recover": True, "blocks": [1, None, None], "allocation": "kinds", "similar": "independent"},
+        ),
     ],
 )
 def test_options_reach_the_run(options, settings, model, text):

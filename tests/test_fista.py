@@ -86,9 +86,7 @@ def test_rate_of_convergence(xp, layer: Layer, fraction, seed):
     check_rate(xp, layer, fraction * layer.largest, start)
 
 
-def printed_fista(
-    gram: np.ndarray, weight: np.ndarray, penalty: float, start: np.ndarray, steps: int
-) -> list[np.ndarray]:
+def printed_fista(gram: np.ndarray, weight: np.ndarray, penalty: float, start: np.ndarray, steps: int) -> list[np.ndarray]:
     """FISTAPruner's Eq. (4) as printed, X* = X: momentum from the extrapolated point, which is also what it returns."""
     lipschitz = np.linalg.eigvalsh(gram)[-1]
     ahead, momentum, visited = start, 1.0, []
@@ -199,8 +197,7 @@ def test_duplicate_channels_have_one_fit(xp):
     weight = 0.05 * layer.largest
     starts = (np.zeros((2, 4)), np.array([[5.0, 0, 0, -5]] * 2), np.array([[0, 0, 0, 3.0]] * 2))
     found = [
-        xp.numpy(solve(layer.problem(xp), L1(weight), FISTA(), start=xp.asarray(start), tol=1e-10).weights)
-        for start in starts
+        xp.numpy(solve(layer.problem(xp), L1(weight), FISTA(), start=xp.asarray(start), tol=1e-10).weights) for start in starts
     ]
     for point in found[1:]:
         np.testing.assert_allclose(layer.inputs @ point.T, layer.inputs @ found[0].T, atol=1e-3)

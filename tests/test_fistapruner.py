@@ -86,9 +86,7 @@ def test_a_dense_start_drops_dead_channels_first():
 @pytest.mark.parametrize("start", WARM_STARTS)
 def test_the_scale_of_inputs_changes_nothing_beside_dead_channels(start, scale):
     layer = normal_layer(3, 60, 24, 10, condition=5, dead=6)
-    first, second = (
-        fistapruner(problem_of(each), TopK(0.5), warm_start=start) for each in (layer, layer.scaled(inputs=scale))
-    )
+    first, second = (fistapruner(problem_of(each), TopK(0.5), warm_start=start) for each in (layer, layer.scaled(inputs=scale)))
     np.testing.assert_array_equal(second.weights != 0, first.weights != 0)
     np.testing.assert_allclose(second.detail["warm_start_error"], first.detail["warm_start_error"], rtol=1e-6)
 

@@ -99,9 +99,7 @@ def test_the_reference_search_meets_every_rule():
     for layer in (PLAIN, SHIFTED):
         for start in ("dense", "wanda", "sparsegpt"):
             for change in CHANGES:
-                solution = fistapruner(
-                    problem_of(layer), TopK(0.5), warm_start=start, coordinates="raw", **DEFAULTS | change
-                )
+                solution = fistapruner(problem_of(layer), TopK(0.5), warm_start=start, coordinates="raw", **DEFAULTS | change)
                 best = math.sqrt(solution.detail["warm_start_error"] * layer.energy)
                 gains = []
                 for _, error in solution.history:

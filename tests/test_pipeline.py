@@ -79,9 +79,7 @@ def relative_error(dense: nn.Module, pruned: nn.Module, name: str, target: np.nd
     return float(np.sum((star @ weight_of(pruned, name).T - outputs) ** 2) / np.sum(outputs**2))
 
 
-def check_errors(
-    dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str, share: float = 1.0
-) -> None:
+def check_errors(dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str, share: float = 1.0) -> None:
     for windows, field in ((WINDOWS, "relative_error"), (HELDOUT, "heldout_error")):
         expected = paths(dense, pruned, windows, inputs, correction)
         for row in report.operators:
@@ -229,9 +227,7 @@ def test_what_is_not_selected_stays(jobs):
     assert same(before, after, set(before) - chosen) and all(not before[name].equal(after[name]) for name in chosen)
     expected = paths(dense, model, WINDOWS, "dense", "layer")  # operators that were not pruned are dense in `model`
     for row in report.operators:
-        np.testing.assert_allclose(
-            row.relative_error, relative_error(dense, model, row.name, *expected[row.name]), rtol=2e-3
-        )
+        np.testing.assert_allclose(row.relative_error, relative_error(dense, model, row.name, *expected[row.name]), rtol=2e-3)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5])

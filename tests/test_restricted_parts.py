@@ -84,8 +84,13 @@ def test_a_float32_start_that_rounding_cannot_beat(xp):
     rounded = xp.numpy(refit(problem, xp.asarray(mask)).weights)
     start, gained = rounded.copy(), True
     while gained:  # one weight at a time to its neighbour above or below
-        tried = np.stack([np.nextafter(start, end) * where + start * ~where
-                          for where in np.eye(8, dtype=bool)[mask[0], None] for end in np.float32([-9, 9])])
+        tried = np.stack(
+            [
+                np.nextafter(start, end) * where + start * ~where
+                for where in np.eye(8, dtype=bool)[mask[0], None]
+                for end in np.float32([-9, 9])
+            ]
+        )
         losses = [exact.loss(near.astype(float)) for near in tried]
         gained = min(losses) < exact.loss(start.astype(float))
         start = tried[np.argmin(losses)] if gained else start

@@ -41,9 +41,10 @@ def test_the_ratio_is_met_to_within_the_cheapest_unit(model_type, method):
 @pytest.mark.parametrize("score", ["newton", "box", "compensated"])
 def test_every_module_keeps_one_choice_and_no_ratio_goes_further(score, allocation):
     model = tiny_model("qwen3")
-    removable = sum(
-        (choices - 1) * cost for choices, cost in [(2, (2 * 2 + 2) * 32 * 16), (48, 3 * 32)]
-    ) * model.config.num_hidden_layers
+    removable = (
+        sum((choices - 1) * cost for choices, cost in [(2, (2 * 2 + 2) * 32 * 16), (48, 3 * 32)])
+        * model.config.num_hidden_layers
+    )
     most = removable / in_blocks(model)
     options = {"options": {"score": score}, "allocation": allocation}
     with pytest.raises(ValueError, match=f"out of reach: {math.floor(1e4 * most) / 1e4:g} is the largest"):

@@ -116,9 +116,7 @@ def test_figures_of_masks_that_exchanges_replaced_are_not_reported():
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 def test_recovery_adds_no_bias_that_nobody_counted(model_type, part):
     dense = exact(model_type)
-    model, report = pruned(
-        copy.deepcopy(dense), method="flap", inputs="pruned", recover=True, allocation="uniform", ratio=part
-    )
+    model, report = pruned(copy.deepcopy(dense), method="flap", inputs="pruned", recover=True, allocation="uniform", ratio=part)
     assert report.ratio >= part
     for row in report.modules:
         assert (operator(model, row.name).bias is not None) <= (row.units[1] < row.units[0])

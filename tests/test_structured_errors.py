@@ -157,5 +157,3 @@ def test_masks_are_no_better_than_their_bounds(score, allocation):
         assert "rounding" in str(report)
     else:
         assert report.allocation == {} and all(row.detail for row in report.modules)
-
-
