@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gramian.adapters.attention_maps import head_distances
-    from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
+    from gramian.adapters.calibration import builtin_text, calibration_tokens, text_windows
     from gramian.adapters.checkpoint import load_model, save_model
     from gramian.adapters.embeddings import embed, mean_cosine
     from gramian.adapters.evaluate import Perplexity, paired_difference, perplexity
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gramian.adapters.structured_forecast import plan_structured
     from gramian.adapters.structured_methods import STRUCTURED_METHODS
     from gramian.adapters.structured_report import StructuredReport
+    from gramian.adapters.tokens import Tokens
 
 HOMES = {  # where each name is; after a colon, what it is called there, if not the same
     "FAMILIES": "families",
@@ -47,7 +48,7 @@ HOMES = {  # where each name is; after a colon, what it is called there, if not 
     "Report": "report",
     "STRUCTURED_METHODS": "structured_methods",
     "StructuredReport": "structured_report",
-    "Tokens": "calibration",
+    "Tokens": "tokens",
     "builtin_text": "calibration",
     "calibration_tokens": "calibration",
     "capture": "hooks",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gramian.adapters.structured_methods import Scored
+from gramian.adapters.types import Scored
 from gramian.adapters.units import Menu
 from gramian.solvers import Allocation, MaskProblem, allocate
 from gramian.solvers._xp import device, namespace, to_numpy

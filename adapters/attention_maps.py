@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gramian.adapters.calibration import Tokens
-from gramian.adapters.evaluate import check_windows, eval_mode
+from gramian.adapters.modes import eval_mode
 from gramian.adapters.structure import owner_of, parts_of
+from gramian.adapters.tokens import Tokens, check_windows
 from gramian.adapters.walk import batches_of
 
 __all__ = ["head_distances"]

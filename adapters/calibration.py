@@ -8,11 +8,9 @@ the tail dropped and the tokeniser's begin token (if it has one) put before ever
 the model like the start of a document.
 """
 
-import hashlib
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,39 +19,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import write_bytes
-from gramian.adapters.report import versions
+from gramian.adapters.generation import sampled_tokens
+from gramian.adapters.tokens import Tokens
 
 SOURCES = "builtin, FILE.txt, FILE.safetensors, self (sampled from the model) or hf:DATASET[:CONFIG][:SPLIT]"
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Windows of token ids, int64 (n, length), or (n, length + 1) with a begin token, and where they came from.
-
-    `seed` is the seed that picked these windows among more, or None where nothing was picked.
-    """
-
-    windows: torch.Tensor
-    source: str
-    seed: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """Short SHA-256 of shape and ids: two reports with the same digest used the same tokens."""
-        ids = self.windows.to("cpu", torch.int64).contiguous()
-        return hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
-
-
-def provenance(given: Tokens, heldout: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-    """What a report says of any run: the windows it read, the checkpoint's dtype, threads and versions."""
-    return {
-        "windows": list(given.windows.shape),
-        "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
-        "heldout": None if heldout is None else {"windows": list(heldout.shape), "sha256": Tokens(heldout, "").digest},
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "versions": dict(versions()),
-    }
 
 
 def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str:
@@ -129,8 +98,6 @@ def calibration_tokens(
     if source == "self":
         if model is None:
             raise ValueError("the source 'self' needs the model that the text is sampled from: give model=")
-        from gramian.adapters.generation import sampled_tokens  # which returns what is defined here
-
         return sampled_tokens(model, tokenizer, samples=samples, length=length, seed=seed)
     windows = _read(source, tokenizer, samples, length)
     _check_ids(windows, vocabulary, source)

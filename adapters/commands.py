@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.atomic import write_json
-from gramian.adapters.calibration import Tokens, check_source, file_windows, write_tokens
+from gramian.adapters.calibration import check_source, file_windows, write_tokens
 from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.embeddings import embed, mean_cosine
@@ -35,6 +35,7 @@ from gramian.adapters.structured_forecast import plan_structured
 from gramian.adapters.structured_methods import STRUCTURED_METHODS
 from gramian.adapters.structured_report import StructuredReport
 from gramian.adapters.texts import Texts, read_texts
+from gramian.adapters.tokens import Tokens
 from gramian.adapters.widths import WIDTHS, unstated_widths
 
 __all__ = ["check_family", "check_result", "judge_model", "prune_and_save", "prune_model"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.calibration import Tokens
-from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.kinds import kind_of, token_inputs
+from gramian.adapters.modes import eval_mode
+from gramian.adapters.tokens import Tokens, check_windows
 
 __all__ = ["embed", "mean_cosine"]
 

@@ -1,8 +1,6 @@
 """Perplexity on given tokens, and whether two models differ on them."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +8,8 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from gramian.adapters.calibration import Tokens
+from gramian.adapters.modes import eval_mode
+from gramian.adapters.tokens import Tokens, check_windows
 
 VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be still in the cache when they are summed
 
@@ -64,18 +63,6 @@ def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
     return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
 
 
-@contextmanager
-def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """While open, no dropout and the like; then the mode every module was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 class _Head(NamedTuple):
     """logits = cap tanh(embedding(h) / cap), the cap only where the model has one."""
 
@@ -123,25 +110,6 @@ def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.T
     hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
     target = chunk[:, 1:].flatten().to(hidden.device)
     return head.losses(hidden, target).cpu()
-
-
-def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "windows") -> None:
-    """ValueError unless `windows` are integers (n, length >= 2) within the model's vocabulary and context."""
-    if windows.ndim != 2 or windows.is_floating_point() or len(windows) < 1 or windows.shape[1] < 2:
-        raise ValueError(
-            f"{what} are {windows.dtype} of shape {tuple(windows.shape)}, expected integers of shape (n, length) "
-            "with n >= 1 and length >= 2"
-        )
-    config = model.config.get_text_config()
-    for token in (int(windows.min()), int(windows.max())):
-        if not 0 <= token < config.vocab_size:
-            raise ValueError(f"{what} hold token {token}, but the model's vocabulary has {config.vocab_size} tokens")
-    context = getattr(config, "max_position_embeddings", None)
-    if context is not None and windows.shape[1] > context:
-        raise ValueError(
-            f"{what} have {windows.shape[1]} tokens, a begin token included, but the model's context has {context}: "
-            "lower --length"
-        )
 
 
 def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:

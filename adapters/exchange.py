@@ -15,10 +15,9 @@ import torch
 from tqdm import tqdm
 
 from gramian.adapters.atomic import write_json
-from gramian.adapters.calibration import Tokens, calibration_tokens, check_source
+from gramian.adapters.calibration import calibration_tokens, check_source
 from gramian.adapters.checkpoint import check_output, load_model
 from gramian.adapters.commands import check_family, check_result
-from gramian.adapters.evaluate import check_windows
 from gramian.adapters.families import blocks_of, family_of, operator_names
 from gramian.adapters.grammar import damping_of, options_of, pattern_of
 from gramian.adapters.hooks import feed
@@ -27,6 +26,7 @@ from gramian.adapters.methods import resolve
 from gramian.adapters.methods.estimate import Estimate, Evidence
 from gramian.adapters.problemfile import read_gram, read_problem, write_problem, write_tensors
 from gramian.adapters.report import figure, table
+from gramian.adapters.tokens import Tokens, check_windows
 from gramian.adapters.walk import batches_of, enter, run_block
 from gramian.solvers import Moments, Pattern, Quadratic, Support, certify
 

@@ -8,9 +8,9 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.calibration import Tokens
-from gramian.adapters.evaluate import eval_mode
 from gramian.adapters.kinds import kind_of
+from gramian.adapters.modes import eval_mode
+from gramian.adapters.tokens import Tokens
 
 __all__ = ["begin_token", "check_sampling", "sampled_tokens"]
 

@@ -20,9 +20,10 @@ from gramian.adapters.argument_types import (
     positive,
     strength,
 )
+from gramian.adapters.choices import ALLOCATIONS, HEADS
 from gramian.adapters.methods import METHODS, resolve
 from gramian.adapters.methods.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
-from gramian.adapters.structured_methods import ALLOCATIONS, HEADS, STRUCTURED_METHODS
+from gramian.adapters.structured_methods import STRUCTURED_METHODS
 from gramian.solvers import Pattern, TopK
 
 __all__ = [

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.calibration import Tokens
-from gramian.adapters.evaluate import check_windows, eval_mode
 from gramian.adapters.gradients import descend, leaves_of, prediction_value
+from gramian.adapters.modes import eval_mode
 from gramian.adapters.ntk_bounds import linear_bound, smooth_bound
 from gramian.adapters.saliency_methods import check
 from gramian.adapters.shrink import Keep, selections, shrink
 from gramian.adapters.structure import Part, axis, operator, parts_of
+from gramian.adapters.tokens import Tokens, check_windows
 from gramian.adapters.units import Menu, menu_of
 
 __all__ = ["KernelChange", "kernel_change"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gramian.adapters.types import Scored, Subject, Survey
 from gramian.solvers import Quadratic
 from gramian.solvers._xp import to_numpy
 from gramian.solvers.redundancy import RULES, redundant_first, similarity_groups
@@ -15,7 +16,6 @@ from gramian.solvers.redundancy import RULES, redundant_first, similarity_groups
 if TYPE_CHECKING:
     from torch import nn
 
-    from gramian.adapters.structured_methods import Scored, Subject, Survey
     from gramian.adapters.units import Menu
 
 __all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "check_moments", "check_options", "greedy_output", "look_at_heads"]
@@ -49,8 +49,6 @@ def greedy_output(
     channels, from mean and covariance of what enters the module; `product`, the formulas of Eq. (3), 7.1 and 7.2 as printed;
     `identity`, from the weights alone. See `unit_moments`. What moments cannot see is what several units lose together.
     """
-    from gramian.adapters.structured_methods import Scored
-
     evidence: HeadEvidence = module.evidence or HeadEvidence()
     moments = evidence.moments
     if moments is None:

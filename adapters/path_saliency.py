@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gramian.adapters.gradients import Leaves, UnitSums, descend, leaves_of, run
 from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
-from gramian.adapters.structured_methods import Survey
+from gramian.adapters.types import Survey
 
 __all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
 

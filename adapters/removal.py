@@ -25,8 +25,8 @@ from gramian.adapters.inflow import Inflow
 from gramian.adapters.layers import Layer
 from gramian.adapters.offload import Visits
 from gramian.adapters.recovery import Recovery
-from gramian.adapters.structured_methods import Scored, Subject
 from gramian.adapters.structured_report import ModuleReport
+from gramian.adapters.types import Scored, Subject
 from gramian.adapters.units import Menu, magnitudes
 from gramian.adapters.walk import BlockCall, inputs_of, run_block
 from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support, exchange_units

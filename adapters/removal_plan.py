@@ -13,11 +13,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gramian.adapters.allocations import reachable
+from gramian.adapters.choices import HEADS, Heads
 from gramian.adapters.compensation import Compensation
 from gramian.adapters.pipeline import check_weights
-from gramian.adapters.stacks import blocks_in, consumer_names, walks_by_block
-from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured_methods import HEADS, Heads, StructuredMethod, structured_method
+from gramian.adapters.stacks import blocks_in, walks_by_block
+from gramian.adapters.structure import consumer_names, operator, parts_of, width
+from gramian.adapters.structured_methods import StructuredMethod, structured_method
 from gramian.adapters.units import Menu, menu_of
 from gramian.solvers import TopK
 

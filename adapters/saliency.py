@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gramian.adapters.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
 from gramian.adapters.kinds import embedded_inputs, outputs_of, token_inputs
-from gramian.adapters.structured_methods import Survey
+from gramian.adapters.types import Survey
 
 __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from gramian.adapters.structured_methods import Survey
+    from gramian.adapters.types import Survey
     from gramian.adapters.units import Menu
 
 __all__ = [

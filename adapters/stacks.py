@@ -10,18 +10,15 @@ walk does not know how to run them one block at a time, so they are pruned on ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from gramian.adapters.families import FAMILIES, UNIT, Structure, blocks_of, chosen_names, family_of, operator_names
+from gramian.adapters.families import FAMILIES, UNIT, Structure, blocks_of, family_of
 
-if TYPE_CHECKING:
-    from gramian.adapters.structure import Part
-
-__all__ = ["STACKS", "Stack", "blocks_in", "consumer_names", "kinds_of", "stacks_of", "walks_by_block"]
+__all__ = ["STACKS", "Stack", "blocks_in", "stacks_of", "walks_by_block"]
 
 
 @dataclass(frozen=True)
@@ -97,18 +94,3 @@ def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
             raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load_model`") from error
         blocks |= {f"{stack.blocks}.{index}": block for index, block in enumerate(found)}
     return blocks
-
-
-def consumer_names(model: nn.Module, parts: Mapping[str, Part], include: str | None, exclude: str | None) -> list[str]:
-    """Consumers that `include` finds and `exclude` does not; errors as those of `operator_names`."""
-    if walks_by_block(model):
-        return [name for name in operator_names(model, include, exclude) if name in parts]
-    return chosen_names(list(parts), include, exclude)
-
-
-def kinds_of(parts: Iterable[Part]) -> list[dict[str, Part]]:
-    """Modules by their names, in groups whose widths the configuration states by the same keys."""
-    kinds: dict[Hashable, dict[str, Part]] = {}
-    for part in parts:
-        kinds.setdefault(part.structure.keys or part.structure, {})[part.name] = part
-    return list(kinds.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from gramian.adapters.families import Structure
-from gramian.adapters.stacks import blocks_in, stacks_of
+from gramian.adapters.families import Structure, chosen_names, operator_names
+from gramian.adapters.stacks import blocks_in, stacks_of, walks_by_block
 
-__all__ = ["Part", "Side", "axis", "operator", "parts_of", "rearrange", "width"]
+__all__ = ["Part", "Side", "axis", "consumer_names", "kinds_of", "operator", "parts_of", "rearrange", "width"]
 
 Side = Literal["inputs", "outputs"]
 
@@ -89,6 +89,21 @@ def parts_of(model: nn.Module) -> dict[str, Part]:
             part = read_part(model, block, structure)
             parts[part.name] = part
     return parts
+
+
+def consumer_names(model: nn.Module, parts: Mapping[str, Part], include: str | None, exclude: str | None) -> list[str]:
+    """Consumers that `include` finds and `exclude` does not; errors as those of `operator_names`."""
+    if walks_by_block(model):
+        return [name for name in operator_names(model, include, exclude) if name in parts]
+    return chosen_names(list(parts), include, exclude)
+
+
+def kinds_of(parts: Iterable[Part]) -> list[dict[str, Part]]:
+    """Modules by their names, in groups whose widths the configuration states by the same keys."""
+    kinds: dict[Hashable, dict[str, Part]] = {}
+    for part in parts:
+        kinds.setdefault(part.structure.keys or part.structure, {})[part.name] = part
+    return list(kinds.values())
 
 
 def read_part(model: nn.Module, block: str, structure: Structure) -> Part:

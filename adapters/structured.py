@@ -11,17 +11,19 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from gramian.adapters.allocations import choose
-from gramian.adapters.calibration import Tokens, provenance
 from gramian.adapters.checkpoint import storage_dtype
+from gramian.adapters.choices import ALLOCATIONS, Heads
 from gramian.adapters.devices import current_device, where
-from gramian.adapters.evaluate import check_windows, eval_mode
+from gramian.adapters.modes import eval_mode
 from gramian.adapters.offload import Visits
 from gramian.adapters.removal import Job, Scoring, remove_units, score_units
 from gramian.adapters.removal_plan import block_parameters, check_visits, plan_removal
 from gramian.adapters.shrink import count_parameters, shrink
 from gramian.adapters.stacks import walks_by_block
-from gramian.adapters.structured_methods import ALLOCATIONS, Heads, Survey, structured_method
+from gramian.adapters.structured_methods import structured_method
 from gramian.adapters.structured_report import StructuredReport
+from gramian.adapters.tokens import Tokens, check_windows, provenance
+from gramian.adapters.types import Survey
 from gramian.adapters.walk import batches_of, enter
 from gramian.adapters.whole import remove_units_at_once, score_units_at_once
 

@@ -15,8 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.checkpoint import check_output, load_model, save_model
-from gramian.adapters.stacks import kinds_of
-from gramian.adapters.structure import Part, parts_of, rearrange
+from gramian.adapters.structure import Part, kinds_of, parts_of, rearrange
 from gramian.adapters.widths import state_widths, stock_parts, unstated_widths
 
 __all__ = ["load", "padded", "save_structured"]

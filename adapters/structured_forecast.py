@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from gramian.adapters.choices import Heads
 from gramian.adapters.forecast import PASSES, Plan, PlannedOperator, Rates, peak_memory
 from gramian.adapters.kinds import kind_of
 from gramian.adapters.removal_plan import plan_removal
 from gramian.adapters.stacks import blocks_in, walks_by_block
 from gramian.adapters.structure import operator, parts_of, width
-from gramian.adapters.structured_methods import Heads, structured_method
+from gramian.adapters.structured_methods import structured_method
 from gramian.adapters.units import Menu
 from gramian.adapters.walk import TOKENS_PER_BATCH
 from gramian.solvers.unit_exchange import BETWEEN

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, file_windows, text_windows
-from gramian.adapters.evaluate import check_windows
+from gramian.adapters.calibration import builtin_text, calibration_tokens, file_windows, text_windows
 from gramian.adapters.generation import check_sampling
+from gramian.adapters.tokens import Tokens, check_windows
 
 __all__ = ["Texts", "read_texts"]
 

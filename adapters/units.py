@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from gramian.adapters.choices import Heads
 from gramian.adapters.structure import Part, Side, axis, operator
-from gramian.adapters.structured_methods import Heads
 from gramian.solvers import MaskProblem
 from gramian.solvers._xp import device, namespace, to_numpy
 

@@ -18,8 +18,8 @@ from gramian.adapters.hooks import watch
 from gramian.adapters.inflow import Inflow
 from gramian.adapters.kinds import token_inputs
 from gramian.adapters.removal import Job, Scoring, receive, remove_from
-from gramian.adapters.structured_methods import Scored
 from gramian.adapters.structured_report import ModuleReport
+from gramian.adapters.types import Scored
 from gramian.adapters.units import Menu
 
 __all__ = ["remove_units_at_once", "run_whole", "score_units_at_once"]

@@ -20,8 +20,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gramian.adapters.atomic import write_json
 from gramian.adapters.families import FAMILIES
 from gramian.adapters.kinds import stock_class
-from gramian.adapters.stacks import STACKS, kinds_of
-from gramian.adapters.structure import Part, operator, parts_of, rearrange, width
+from gramian.adapters.stacks import STACKS
+from gramian.adapters.structure import Part, kinds_of, operator, parts_of, rearrange, width
 
 __all__ = ["WIDTHS", "Width", "narrow_class", "read_widths", "state_widths", "stock_parts", "unstated_widths", "write_widths"]
 

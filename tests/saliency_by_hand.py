@@ -7,7 +7,8 @@ import torch
 from structured_models import TOKENS
 
 from gramian.adapters.structure import axis, operator, parts_of
-from gramian.adapters.structured_methods import STRUCTURED_METHODS, Survey
+from gramian.adapters.structured_methods import STRUCTURED_METHODS
+from gramian.adapters.types import Survey
 from gramian.adapters.units import menu_of
 
 WINDOWS = TOKENS[:3, :12]

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from tiny import BEGIN, VOCABULARY, tiny_tokenizer
 
-from gramian.adapters.calibration import Tokens, builtin_text, calibration_tokens, text_windows
+from gramian.adapters.calibration import builtin_text, calibration_tokens, text_windows
+from gramian.adapters.tokens import Tokens
 
 TOKENIZER = tiny_tokenizer()
 

@@ -13,11 +13,11 @@ from structured_models import TOKENS, exact
 from tiny import VOCABULARY, names_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gramian.adapters.calibration import Tokens
 from gramian.adapters.ntk import kernel_change
 from gramian.adapters.ntk_bounds import linear_bound, smooth_bound
 from gramian.adapters.shrink import shrink
 from gramian.adapters.structure import parts_of
+from gramian.adapters.tokens import Tokens
 
 WINDOWS = TOKENS[:4, :12]
 

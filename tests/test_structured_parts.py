@@ -17,7 +17,8 @@ from gramian.adapters.allocations import choose, kept_counts, reachable
 from gramian.adapters.compensation import Output, compensate
 from gramian.adapters.shrink import count_parameters, shrink
 from gramian.adapters.structure import operator, parts_of
-from gramian.adapters.structured_methods import STRUCTURED_METHODS, Scored, Subject
+from gramian.adapters.structured_methods import STRUCTURED_METHODS
+from gramian.adapters.types import Scored, Subject
 from gramian.adapters.units import Menu, magnitudes, menu_of
 from gramian.proofs.strategies import normal_layer
 from gramian.solvers import MaskProblem, Moments, Quadratic, allocate, newton_score, relaxed_mask
