@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from array_api_compat import is_cupy_array
 
-from gramian.solvers._xp import as_floating, to_numpy
-from gramian.solvers.moments import Products
+from gramian.solvers.backend._xp import as_floating, to_numpy
+from gramian.solvers.core.moments import Products
 
 __all__ = [
     "NO_CUPY",

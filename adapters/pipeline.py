@@ -13,20 +13,20 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gramian.adapters.checkpoint import storage_dtype
+from gramian.adapters.data.problem_files import write_problem
+from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, solver_array, where
-from gramian.adapters.families import blocks_of, family_of, operator_names
-from gramian.adapters.inflow import Inflow
-from gramian.adapters.layers import Layer
-from gramian.adapters.methods import Method, resolve
-from gramian.adapters.methods.estimate import Estimate, Evidence, check_damping
-from gramian.adapters.modes import eval_mode
-from gramian.adapters.offload import Visits
-from gramian.adapters.problemfile import write_problem
+from gramian.adapters.methods.registry import Method, resolve
+from gramian.adapters.models.checkpoint import storage_dtype
+from gramian.adapters.models.families import blocks_of, family_of, operator_names
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.report import OperatorReport, Report
-from gramian.adapters.tokens import Tokens, check_windows, provenance
-from gramian.adapters.walk import BlockCall, batches_of, enter, inputs_of, run_block
+from gramian.adapters.run.blocks import BlockCall, batches_of, enter, inputs_of, run_block
+from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.placement import Visits
 from gramian.solvers import NM, Pattern, Support, TopK, certify, parse_pattern
+from gramian.solvers.support.damped import Estimate, Evidence, check_damping
 
 __all__ = ["prune"]
 

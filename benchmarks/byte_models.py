@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from gramian.adapters.kinds import halves, kind_of
+from gramian.adapters.models.tasks import halves, kind_of
 
 BATCH = 16
 

@@ -33,12 +33,12 @@ from byte_models import held_loss, step, train, windows_of
 from protocol import bytes_held, resumed
 from transformers import AutoConfig
 
-from gramian.adapters.kinds import stock_class
-from gramian.adapters.removal_plan import block_parameters
+from gramian.adapters.methods.unit_sets import menu_of
+from gramian.adapters.models.tasks import stock_class
+from gramian.adapters.models.unit_groups import Part, operator, parts_of
+from gramian.adapters.removal.plan import block_parameters
+from gramian.adapters.removal.pruning import prune_structured
 from gramian.adapters.report import table, versions
-from gramian.adapters.structure import Part, operator, parts_of
-from gramian.adapters.structured import prune_structured
-from gramian.adapters.units import menu_of
 
 LENGTH, SEEDS, TIMES = 64, (0, 1, 2), 7
 BATCH, RATE, TUNING_RATE = 32, 1e-2, 1e-3

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gramian.adapters.problemfile import read_problem
+from gramian.adapters.data.problem_files import read_problem
 from gramian.adapters.report import table, versions
 from gramian.solvers import FISTA, L1, Quadratic, lasso_to_sparsity, solve
 

@@ -34,7 +34,8 @@ import torch
 
 from gramian.adapters import prune
 from gramian.adapters.report import table, versions
-from gramian.solvers import FISTA, L1, Quadratic, Solution, TopK, l0_admm, lambda_max, lasso, refit, restricted
+from gramian.solvers import FISTA, L1, Quadratic, Solution, TopK, l0_admm, lambda_max, lasso, refit
+from gramian.solvers.direct import restricted
 
 SHAPES = {
     "OPT-125M attention": (768, 768),

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 from fista_gap import duality_gap
 
-from gramian.adapters.problemfile import read_problem
+from gramian.adapters.data.problem_files import read_problem
 from gramian.adapters.report import table
 from gramian.solvers import L1, Quadratic, lasso, lasso_to_sparsity
 

@@ -26,13 +26,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gramian.adapters.methods import METHODS, Method
-from gramian.adapters.methods.baselines import wanda
-from gramian.adapters.methods.dynamic import dsnot
-from gramian.adapters.methods.estimate import Estimate, Evidence
-from gramian.adapters.problemfile import read_gram, read_problem
+from gramian.adapters.data.problem_files import read_gram, read_problem
+from gramian.adapters.methods.registry import METHODS, Method
 from gramian.adapters.report import table, versions
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, exchange_weights
+from gramian.solvers.support.baselines import wanda
+from gramian.solvers.support.damped import Estimate, Evidence
+from gramian.solvers.support.dynamic import dsnot
 
 PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
 

@@ -22,8 +22,8 @@ import torch
 from gramian.adapters.devices import solver_array, usable_device
 from gramian.adapters.report import table, versions
 from gramian.solvers import Moments
-from gramian.solvers._xp import to_numpy
-from gramian.solvers.moments import Products
+from gramian.solvers.backend._xp import to_numpy
+from gramian.solvers.core.moments import Products
 
 BATCHES, TOKENS, TIMES = 8, 2048, 5
 KINDS: tuple[Products, ...] = ("float64", "float32")

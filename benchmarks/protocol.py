@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.calibration import text_windows
-from gramian.adapters.checkpoint import load_model
-from gramian.adapters.evaluate import perplexity
+from gramian.adapters.data.calibration import text_windows
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.measure.perplexity import perplexity
+from gramian.adapters.models.checkpoint import load_model
 from gramian.adapters.report import versions
-from gramian.adapters.tokens import Tokens
 
 TEXTS = {"wikitext2": ("wikitext2.test.raw.txt", 16), "ptb": ("ptb.test.txt", 12)}
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from gramian.adapters.problemfile import read_problem
+from gramian.adapters.data.problem_files import read_problem
 from gramian.adapters.report import table, versions
 from gramian.solvers import Quadratic, TopK, refit
-from gramian.solvers.restricted import GRADIENT_STEPS
+from gramian.solvers.direct.restricted import GRADIENT_STEPS
 
 
 def row_by_row(problem: Quadratic, mask: np.ndarray) -> np.ndarray:

@@ -32,10 +32,10 @@ import torch
 from protocol import TEXTS, Protocol, bytes_held, resumed
 from torch import nn
 
-from gramian.adapters.families import blocks_of
-from gramian.adapters.generation import sampled_tokens
+from gramian.adapters.data.generation import sampled_tokens
+from gramian.adapters.models.families import blocks_of
+from gramian.adapters.removal.pruning import prune_structured
 from gramian.adapters.report import table, versions
-from gramian.adapters.structured import prune_structured
 
 RATIOS = (0.2, 0.5)
 OURS = {"method": "numerical", "allocation": "global", "options": {"score": "compensated"}}

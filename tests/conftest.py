@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
-from gramian.proofs.backends import Backend, backends
+from gramian.proofs.kit.backends import Backend, backends
 
 threadpool_limits(1)  # small matrices: threads that wait for each other would cost more than they bring
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 3, 3 and 1 windows, and of 3 and 2 held out."""
     from tiny import LENGTH  # here and below: tests of solvers need not wait for transformers
 
-    from gramian.adapters import walk
+    from gramian.adapters.run import blocks as walk
 
     monkeypatch.setattr(walk, "TOKENS_PER_BATCH", 3 * LENGTH)
 
@@ -60,6 +60,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def saved(tmp_path: Path) -> Path:
     from tiny import tiny_model, tiny_tokenizer
 
-    from gramian.adapters.checkpoint import save_model
+    from gramian.adapters.models.checkpoint import save_model
 
     return save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})

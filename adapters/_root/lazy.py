@@ -1,0 +1,40 @@
+"""Names of a package imported when they are first used, so that `import gramian` waits neither for torch nor for scipy.
+
+Every name stands once, in the stub beside the package's `__init__.py`, where type checkers read it; this reads it there too.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["exports"]
+
+
+def exports(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package, from the `from module import name as name` lines of its stub.
+
+    package, file: its `__name__` and `__file__`. A name that the stub imports from elsewhere under another name is found by
+    the one it has there. AttributeError for a name that the stub does not hold, as for any module.
+    """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    homes = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, there = homes[name]
+        value = getattr(import_module(module), there)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find, lambda: sorted({*vars(sys.modules[package]), *homes}), sorted(homes)

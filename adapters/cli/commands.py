@@ -1,0 +1,260 @@
+"""`gramian prune` and `gramian perplexity`: a model in, a smaller or a measured one out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from gramian.adapters.cli.method_parser import removal_of, removes_units
+from gramian.adapters.cli.parser import options_of, pattern_of
+from gramian.adapters.data.calibration import check_source, file_windows, write_tokens
+from gramian.adapters.data.texts import Texts, read_texts
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
+from gramian.adapters.estimates import plan
+from gramian.adapters.files import write_json
+from gramian.adapters.measure.embeddings import embed, mean_cosine
+from gramian.adapters.measure.perplexity import Perplexity, paired_difference, perplexity
+from gramian.adapters.methods.registry import resolve
+from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.models.checkpoint import check_output, load_model
+from gramian.adapters.models.families import family_named, operator_names
+from gramian.adapters.models.padding import save_structured
+from gramian.adapters.models.stacks import STACKS
+from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.widths import WIDTHS, unstated_widths
+from gramian.adapters.pipeline import check_weights, prune, target_of
+from gramian.adapters.removal.estimates import plan_structured
+from gramian.adapters.removal.plan import check_visits, plan_removal
+from gramian.adapters.removal.pruning import prune_structured
+from gramian.adapters.removal.report import StructuredReport
+from gramian.adapters.report import Report, table, versions
+from gramian.adapters.run.streaming import stream_model
+
+__all__ = ["check_family", "check_result", "judge_model", "prune_and_save", "prune_model"]
+
+SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
+
+
+def prune_model(asked: argparse.Namespace) -> None:
+    if asked.out is not None:
+        check_output(asked.out, asked.overwrite)
+    if asked.problems is not None:
+        check_output(asked.problems, overwrite=False)
+    check_result(asked.json)
+    check_source(asked.calibration)
+    check_text(asked.evaluate)
+    check_family(asked.model, structured=removes_units(asked))
+    place = usable_device(asked.device)
+    if place.type == "cuda" and solver_library(place) == "torch":
+        print(NO_CUPY)
+    if asked.stream:
+        stream_pruned(asked)
+        return
+    print(f"loading {asked.model}", flush=True)
+    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device="cpu" if asked.offload else asked.device)
+    # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
+    how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
+    heldout = held_out(asked)
+    read = read_texts(
+        model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate, asked.dry_run
+    )
+    if asked.no_perplexity:
+        read = replace(read, judged=None)
+    if asked.dry_run:
+        count, length = read.calibration.windows.shape
+        judged = 0 if read.judged is None else len(read.judged)
+        forecast = plan_structured if removes_units(asked) else plan
+        print(forecast(model, (count, length), heldout=heldout, judged=judged, **how))
+        return
+    if asked.problems is not None:
+        asked.problems.mkdir(parents=True, exist_ok=True)
+    if asked.offload:
+        how |= {"device": asked.device}
+    if not removes_units(asked):
+        how |= {"pattern": pattern_of(asked), "share": asked.share, "problems": asked.problems}
+    report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite, asked.pad)
+    if asked.json is not None:
+        write_json(asked.json, report)
+
+
+def held_out(asked: argparse.Namespace) -> int:
+    """How many windows judge and do not calibrate."""
+    return max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+
+
+def stream_pruned(asked: argparse.Namespace) -> None:
+    """`prune_model` with one block in memory at a time."""
+    print(f"opening {asked.model}", flush=True)
+    with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
+        how = weights_how(asked, stream.model)
+        heldout = held_out(asked)
+        read = read_texts(stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout)
+        report = prune(
+            stream.model, read.calibration, heldout=read.heldout, device=stream.visits, pattern=pattern_of(asked),
+            share=asked.share, problems=asked.problems, **how,
+        )  # fmt: skip
+        stream.report = {"model": str(asked.model), **report.to_dict()}
+    print(f"{report}\n\nsaved to {asked.out}; it loads with AutoModelForCausalLM.from_pretrained({str(asked.out)!r})")
+    if asked.json is not None:
+        write_json(asked.json, stream.report)
+
+
+def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune` and `plan` share, checked against the model."""
+    check_weights(model, operator_names(model, asked.include, asked.exclude), pattern_of(asked))
+    recipe = resolve(asked.method)
+    target_of(recipe, asked.correction or recipe.correction, asked.share, asked.damping, asked.refit)
+    recipe.tried(options_of(asked), pattern_of(asked))
+    return {
+        "method": asked.method,
+        "options": options_of(asked),
+        "inputs": asked.inputs,
+        "correction": asked.correction,
+        "damping": asked.damping,
+        "refit": asked.refit,
+        "include": asked.include,
+        "exclude": asked.exclude,
+        "jobs": asked.jobs,
+    }
+
+
+def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune_structured` and `plan_structured` share, checked against the model."""
+    how = removal_of(asked)
+    check_visits(model, asked.device if asked.offload else None)
+    tolls = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).tolls
+    if asked.pad and any(width.bias for width in unstated_widths(model).values()):
+        raise ValueError(f"--pad cannot hold the biases that {asked.model} has where stock classes have none: leave it out")
+    if asked.pad and any(tolls):
+        raise ValueError(
+            f"--pad cannot hold the biases that {asked.method} gives operators without one: leave it out, or add "
+            "--no-compensate"
+        )
+    return how
+
+
+def prune_and_save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: str,
+    read: Texts,
+    how: Mapping[str, Any],
+    out: Path,
+    overwrite: bool,
+    pad: bool = False,
+) -> dict[str, Any]:
+    """Measure, prune, measure again, save, print. `how`: keywords of `prune`, or of `prune_structured` where they name a
+    structured method. Measured is perplexity, or of a model without one how far its embeddings move. pad: see
+    `save_structured`. Returns the report that was saved."""
+    kind = kind_of(model.config)
+    judge: Any = perplexity if kind == "causal" else embed
+    dense = None if read.judged is None else judge(model, read.judged)
+    remove = prune_structured if how["method"] in STRUCTURED_METHODS else prune
+    report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
+    document: dict[str, Any] = {"model": str(source), **report.to_dict()}
+    lines = [str(report)]
+    if dense is not None and kind == "causal":
+        document["perplexity"], shown = compare(dense, judge(model, read.judged), read)
+        lines.append(shown)
+    elif dense is not None:
+        document["embeddings"], shown = compare_embeddings(dense, judge(model, read.judged), read)
+        lines.append(shown)
+    saved = save_structured(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
+    loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
+    lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
+    if read.calibration.source == "self":
+        windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
+        write_tokens(saved / SAMPLED, torch.cat(windows))
+        lines.append(f"what was sampled to calibrate it is in {Path(out) / SAMPLED}, to be used again with --calibration")
+    print("\n\n".join(lines))
+    return document
+
+
+def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
+    """Perplexity before and after, for the report and for people."""
+    assert read.judged is not None
+    count, length = read.judged.shape
+    difference, error = paired_difference(pruned, dense)
+    figures = {
+        "dense": dense.value,
+        "pruned": pruned.value,
+        "difference_nats": difference,
+        "standard_error": error,
+        "source": read.judged_source,
+        "windows": count,
+        "context": length,
+    }
+    shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
+    where = f"on {count} windows of {length} tokens, {read.judged_source}"
+    return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
+
+
+def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
+    """Mean cosine of the embeddings of held-out windows before and after, for the report and for people."""
+    assert read.judged is not None
+    cosine, (count, length) = mean_cosine(dense, pruned), read.judged.shape
+    figures = {"mean_cosine": cosine, "source": read.judged_source, "windows": count, "length": length}
+    return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.judged_source}"
+
+
+def judge_model(asked: argparse.Namespace) -> None:
+    check_result(asked.json)
+    check_text(asked.text)
+    print(f"loading {asked.model}", flush=True)
+    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
+    length = asked.length or longest_window(model, tokenizer)
+    windows = file_windows(asked.text, tokenizer, length)[: asked.windows]
+    result = perplexity(model, windows)
+    print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {asked.text}")
+    if asked.json is not None:
+        figures = {
+            "model": asked.model,
+            "text": str(asked.text),
+            "sha256": Tokens(windows, str(asked.text)).digest,
+            "perplexity": result.value,
+            "windows": len(windows),
+            "context": windows.shape[1],
+            "versions": dict(versions()),
+        }
+        write_json(asked.json, figures)
+
+
+def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:
+    """Tokens of text that fit in a window: `most`, or the model's context less the begin token."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
+    begins = tokenizer is not None and tokenizer.bos_token_id is not None
+    return min(most, context - begins)
+
+
+def check_result(path: Path | None) -> None:
+    """Raise OSError, before any work, if a result cannot be written at `path`."""
+    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
+        raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
+
+
+def check_text(path: Path | None) -> None:
+    """Raise FileNotFoundError, before any work, if there is no such file."""
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no text file {str(path)!r}")
+
+
+def check_family(source: str, structured: bool = False) -> None:
+    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row. structured: for
+    methods that remove units, which know more families."""
+    path = Path(source).expanduser()
+    if source == "demo" or path.is_file():  # a GGUF file takes as long to look into as to load
+        return
+    try:
+        model_type = AutoConfig.from_pretrained(source).model_type
+    except Exception:  # loading says what is wrong with it
+        return
+    if not (structured and model_type in STACKS):
+        family_named(model_type)

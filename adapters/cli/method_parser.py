@@ -1,0 +1,243 @@
+"""What can be asked of methods on the command line: which one, its options, and those of structured methods. Imports neither
+torch nor transformers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+from gramian.adapters.cli.types import (
+    blocks,
+    damping,
+    fraction,
+    groups,
+    method,
+    nonnegative,
+    number,
+    portion,
+    positive,
+    strength,
+)
+from gramian.adapters.methods.choices import ALLOCATIONS, HEADS
+from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.solvers import Pattern, TopK
+from gramian.solvers.support.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
+
+__all__ = [
+    "add_method",
+    "add_removal",
+    "damping_of",
+    "options_of",
+    "pattern_of",
+    "removal_of",
+    "removal_usage",
+    "removes_units",
+]
+
+OPTIONS = METHODS["fistapruner"].defaults
+RATIO = 0.2  # of the parameters inside the blocks that structured methods remove unless told otherwise
+
+
+def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> None:
+    """structured: methods that remove units are among the choices."""
+    group = parser.add_argument_group("method")
+    others = f"; structured: {', '.join(STRUCTURED_METHODS)}" if structured else ""
+    group.add_argument(
+        "--method", type=any_method if structured else method, default="fistapruner",
+        help=f"{', '.join(METHODS)}, or MODULE:NAME for a function solve(problem, pattern) of your own, from an installed "
+        f"module or one in the current directory{others} (default %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--damping", type=damping, metavar="D",
+        help="how little to trust the calibration text: 0, a ridge on the change of the weights relative to each "
+        "channel's energy such as 0.03, or auto, chosen layer by layer on text set aside (default: the method's own; no "
+        "structured method has auto)",
+    )  # fmt: skip
+    group.add_argument(
+        "--refit", action="store_true", help="at the end, solve for the best weights at the positions the method kept"
+    )
+    target = group.add_mutually_exclusive_group()
+    target.add_argument(
+        "--sparsity", type=fraction, metavar="S", help="part of the weights to set to zero, 0 <= S < 1 (default 0.5)"
+    )
+    target.add_argument("--pattern", type=groups, metavar="N:M", help="keep N of every M consecutive weights of a row, as 2:4")
+    grouping = group.add_mutually_exclusive_group()
+    grouping.add_argument(
+        "--per-row", dest="per_row", action="store_true", default=None,
+        help="meet the sparsity in every row of a weight (default for wanda)",
+    )  # fmt: skip
+    grouping.add_argument(
+        "--whole-matrix", dest="per_row", action="store_false",
+        help="meet the sparsity over a weight as a whole (default for the others)",
+    )  # fmt: skip
+    paper = parser.add_argument_group("fistapruner only")
+    for flag, choices, text in (
+        ("--warm-start", WARM_STARTS, "where the search starts"),
+        ("--coordinates", COORDINATES, "run and round in channels scaled to unit norm, or in the weights as they are"),
+        ("--l1", PENALTIES, "penalty lambda |v_j|, or lambda |v_j| times the norm of channel j"),
+    ):
+        paper.add_argument(flag, choices=choices, help=f"{text} (default {OPTIONS[flag[2:].replace('-', '_')]})")
+    for flag, kind, letter, text in (
+        ("--inner-steps", positive, "K", "FISTA steps for each lambda"),
+        ("--patience", positive, "T", "end after T lambdas in a row without improvement"),
+        ("--threshold", portion, "XI", "raise lambda when rounding makes more than this part of the error"),
+        ("--tolerance", nonnegative, "EPSILON", "end when an improvement is relatively smaller than this"),
+        ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
+        ("--visits", positive, "N", "try at most N lambdas"),
+    ):
+        default = OPTIONS[flag[2:].replace("-", "_")]
+        paper.add_argument(flag, type=kind, metavar=letter, help=f"{text} (default {default:g})")
+
+
+def options_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """The method's options that were given, by the names that its function has for them."""
+    return {name: value for name in OPTIONS if (value := getattr(asked, name, None)) is not None}
+
+
+def damping_of(asked: argparse.Namespace) -> float | str:
+    """What was asked for, else what the method does by default."""
+    return resolve(asked.method).damping if asked.damping is None else asked.damping
+
+
+def pattern_of(asked: argparse.Namespace) -> Pattern:
+    """What was asked for, grouped as the method does by default."""
+    if asked.pattern is not None:
+        return asked.pattern
+    per_row = resolve(asked.method).per_row if asked.per_row is None else asked.per_row
+    return TopK(0.5 if asked.sparsity is None else asked.sparsity, per_row)
+
+
+def any_method(text: str) -> str:
+    return text if text in STRUCTURED_METHODS else method(text)
+
+
+# -- structured methods ------------------------------------------------------------------------------------------------
+
+
+def add_removal(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("structured methods only")
+    group.add_argument(
+        "--ratio", type=ratio, metavar="R", help=f"part of the parameters inside the blocks to remove (default {RATIO})"
+    )
+    group.add_argument(
+        "--allocation", choices=ALLOCATIONS,
+        help="who loses how much: all modules the same part (uniform), attention and feed-forward modules each as a whole, "
+        "by rankings of the method's scores (kinds), by one ranking of them (numerical), by what every module's output loses "
+        "(global) (default: the method's own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--compensate", action=argparse.BooleanOptionalAction, default=None,
+        help="make up for removed units in the weights or the bias of the operator that sums them (default: the method's own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--recover", action="store_true",
+        help="fit the operators before removed units too, to the dense model's outputs, wherever that brings the module nearer",
+    )  # fmt: skip
+    group.add_argument(
+        "--exchange", action="store_true",
+        help="exchange the units that stay for others while that lowers what compensation leaves, a local search",
+    )  # fmt: skip
+    group.add_argument(
+        "--blocks", type=blocks, metavar="A:B", help="only blocks A to B - 1, as 4:30; the others stay whole (default: all)"
+    )
+    group.add_argument(
+        "--heads", choices=HEADS,
+        help=f"of grouped-query attention, remove whole key/value groups, or query heads evenly of all (default {HEADS[0]})",
+    )  # fmt: skip
+    group.add_argument(
+        "--option", type=named_value, action="append", default=[], metavar="NAME=VALUE",
+        help="an option of the method, such as score=newton for numerical; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--pad", action="store_true",
+        help="save with zeros in place of what left, in widths that any program loads (the file is larger for it)",
+    )  # fmt: skip
+
+
+def ratio(text: str) -> float:
+    return number(text, float, lambda value: 0 < value < 1, "a ratio above 0 and below 1, as 0.2")
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """`score=newton` as a pair; values that read as JSON (numbers) are that, and `inf` is infinity."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, math.inf if value == "inf" else json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def removes_units(asked: argparse.Namespace) -> bool:
+    """Whether the method is a structured one, which only `prune` has."""
+    return asked.command == "prune" and asked.method in STRUCTURED_METHODS
+
+
+def removal_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, as keywords of `prune_structured`."""
+    return {
+        "method": asked.method,
+        "ratio": RATIO if asked.ratio is None else asked.ratio,
+        "allocation": asked.allocation,
+        "options": dict(asked.option),
+        "compensate": asked.compensate,
+        "inputs": asked.inputs,
+        "share": asked.share,
+        "damping": asked.damping,
+        "recover": asked.recover,
+        "exchange": asked.exchange,
+        "heads": asked.heads or HEADS[0],
+        "include": asked.include,
+        "exclude": asked.exclude,
+        "blocks": asked.blocks,
+    }
+
+
+def removal_usage(asked: argparse.Namespace) -> str | None:
+    """What is wrong where options of `prune` belong to the other kind of method, or to no method; None if nothing is."""
+    of_weights = {
+        "--sparsity": asked.sparsity is not None,
+        "--pattern": asked.pattern is not None,
+        "--per-row" if asked.per_row else "--whole-matrix": asked.per_row is not None,
+        "--refit": asked.refit,
+        "--correction": asked.correction is not None,
+        "--jobs": asked.jobs > 1,
+        "--problems": asked.problems is not None,
+        "--damping auto": asked.damping == "auto",
+        **{f"--{name.replace('_', '-')}": True for name in options_of(asked)},
+    }
+    of_units = {
+        "--ratio": asked.ratio is not None,
+        "--allocation": asked.allocation is not None,
+        "--compensate" if asked.compensate else "--no-compensate": asked.compensate is not None,
+        "--recover": asked.recover,
+        "--exchange": asked.exchange,
+        "--blocks": asked.blocks is not None,
+        "--heads": asked.heads is not None,
+        "--option": bool(asked.option),
+        "--pad": asked.pad,
+    }
+    structured = removes_units(asked)
+    for flag, given in (of_weights if structured else of_units).items():
+        if given and structured:
+            return f"{flag} is for methods that zero single weights: {asked.method} removes whole heads and channels"
+        if given:
+            return f"{flag} is for structured methods ({', '.join(STRUCTURED_METHODS)}), not for {asked.method}"
+    if structured:
+        recipe = STRUCTURED_METHODS[asked.method]
+        if asked.recover and (asked.inputs or recipe.inputs) == "dense":
+            return "--recover needs --inputs pruned: with dense inputs nothing drifts that could be recovered"
+        compensates = recipe.compensate if asked.compensate is None else asked.compensate
+        if asked.exchange and not (compensates and recipe.compensation == "weights"):
+            return "--exchange needs the other weights to be solved for: --compensate, and not flap"
+        if asked.recover and asked.share not in (None, 1):
+            return "--recover needs --share 1: two producers compare on one target only"
+        try:
+            recipe.bind(dict(asked.option))
+        except ValueError as error:
+            return f"--option: {error}"
+    return None

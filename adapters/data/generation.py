@@ -1,0 +1,85 @@
+"""Calibration text from the model itself, where there is no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.models.modes import eval_mode
+from gramian.adapters.models.tasks import kind_of
+
+__all__ = ["begin_token", "check_sampling", "sampled_tokens"]
+
+WINDOWS_PER_BATCH = 16
+
+
+@torch.no_grad()
+def sampled_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    samples: int,
+    length: int,
+    seed: int,
+    progress: bool = True,
+) -> Tokens:
+    """Windows w with w_t ~ p(. | w_0, ..., w_(t-1)), the model's own distribution at temperature 1, w_0 its begin token.
+
+    Shapes are those of text: (samples, length + 1) with a begin token; without one the first of `length` tokens is drawn from
+    the whole vocabulary. A window goes on after an end token. The same seed gives the same windows, on the same machine.
+    Greedy Output Approximation, Section 4.2 (self-generation). ValueError: that of `check_sampling`, and for
+    logits that are not finite.
+    """
+    width = check_sampling(model, tokenizer, length)
+    config = model.config.get_text_config()
+    begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
+    batches = []
+    with eval_mode(model), tqdm(total=samples * width, desc="sampling", unit="token", disable=not progress) as bar:
+        for count in [len(part) for part in torch.arange(samples).split(WINDOWS_PER_BATCH)]:
+            first = torch.randint(config.vocab_size, (count, 1), generator=generator)
+            windows, cache = [first if begin is None else torch.full((count, 1), begin)], None
+            while len(windows) < width:
+                made: Any = model(input_ids=windows[-1].to(model.device), past_key_values=cache, use_cache=True)
+                cache = made.past_key_values
+                windows.append(drawn(made.logits[:, -1, : config.vocab_size], generator))
+                bar.update(count)
+            batches.append(torch.cat(windows, dim=1))
+    return Tokens(torch.cat(batches), "self", seed)
+
+
+def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> int:
+    """The length of windows, a begin token included. ValueError for a model that does not continue text, a begin token that it
+    does not know, and windows longer than its context."""
+    if kind_of(model.config) != "causal":
+        raise ValueError(
+            f"{type(model).__name__} does not continue text, so none can be sampled from it: calibrate on a text or token file"
+        )
+    config, begin = model.config.get_text_config(), begin_token(model, tokenizer)
+    if begin is not None and not 0 <= begin < config.vocab_size:
+        raise ValueError(
+            f"the begin token {begin} is outside the model's vocabulary of {config.vocab_size}: set bos_token_id in its "
+            "configuration, or calibrate on a token file"
+        )
+    width, context = length + (begin is not None), getattr(config, "max_position_embeddings", None)
+    if context is not None and width > context:
+        raise ValueError(
+            f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: lower --length"
+        )
+    return width
+
+
+def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A token for every row of logits (n, vocabulary), (n, 1)."""
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the model's logits hold NaN or Inf, so no text can be sampled from it")
+    return torch.multinomial(logits.double().softmax(dim=-1).cpu(), 1, generator=generator)
+
+
+def begin_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
+    """The tokeniser's begin token; where there is no tokeniser, that of the configuration."""
+    source = model.config.get_text_config() if tokenizer is None else tokenizer
+    return getattr(source, "bos_token_id", None)

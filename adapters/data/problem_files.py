@@ -1,0 +1,124 @@
+"""Problem files: one operator's layer-wise problem in one safetensors file, to be solved anywhere without its model.
+
+    weight      (q, p)        the dense weights W, outputs x inputs
+    gram_upper  p (p + 1) / 2 upper triangle of X*^T X* / N, row-major as `numpy.triu_indices` lists it
+    slope       (q, p)        gradient of the loss at W, over N; only where X* != X
+    floor       (q,)          loss at W per row, over N; only where X* != X
+
+All float32 and per token: N is the number of tokens, and stands in the metadata beside the operator's name. Files that
+hold `gram_upper` alone are moments of other text, for held-out errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from gramian.adapters.files import write_bytes
+from gramian.solvers import Quadratic
+from gramian.solvers.backend._xp import to_numpy
+
+__all__ = ["read_gram", "read_problem", "write_problem", "write_tensors"]
+
+LAYOUT = "mean of x x^T over tokens, upper triangle, row-major (numpy.triu_indices)"
+READABLE = ("F16", "F32", "F64")
+
+
+def write_problem(path: str | Path, problem: Quadratic, *, tokens: int, metadata: Mapping[str, str] | None = None) -> None:
+    """Write `problem`, a sum over `tokens` tokens as layers give it, as means per token.
+
+    metadata: strings such as `model`, `operator` and `layer`. The file appears complete or not at all. Raises
+    ValueError for values beyond float32, OSError when it cannot be written.
+    """
+    if tokens < 1:
+        raise ValueError(f"tokens is {tokens}: a problem is a mean over at least one token")
+    width = problem.shape[1]
+    gram = to_numpy(problem.gram)
+    tensors = {
+        "weight": to_numpy(problem.anchor),
+        "gram_upper": np.concatenate([gram[row, row:] for row in range(width)]) / tokens,
+    }
+    if problem.slope is not None and problem.floor is not None:
+        tensors |= {"slope": to_numpy(problem.slope) / tokens, "floor": to_numpy(problem.floor) / tokens}
+    write_tensors(path, tensors, {**(metadata or {}), "tokens": str(tokens), "gram": LAYOUT})
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write float32 tensors to a safetensors file that appears complete or not at all; ValueError for NaN or Inf."""
+    path = Path(path)
+    single = {}
+    for name, tensor in tensors.items():
+        with np.errstate(over="ignore"):
+            single[name] = np.ascontiguousarray(tensor, dtype=np.float32)
+        if not np.isfinite(single[name]).all():
+            raise ValueError(f"{path}: {name} holds values that are not finite in float32")
+    write_bytes(path, save(single, dict(metadata)))
+
+
+def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:
+    """The problem per token, in numpy float64, and the file's metadata.
+
+    FileNotFoundError: no such file. ValueError, naming file and tensor: anything that is not a problem.
+    """
+    tensors, metadata = read_tensors(path, ("weight", "gram_upper"), ("slope", "floor"))
+    gram, weight = unpacked(path, tensors["gram_upper"]), tensors["weight"]
+    if weight.ndim != 2 or weight.size == 0:
+        raise ValueError(f"{path}: weight is {weight.shape} but must be a matrix (outputs, inputs)")
+    if weight.shape[1] != len(gram):
+        raise ValueError(f"{path}: weight is {weight.shape} but gram_upper is the triangle of a {gram.shape} matrix")
+    try:
+        return Quadratic(gram, weight, tensors.get("slope"), tensors.get("floor")), metadata
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_gram(path: str | Path) -> np.ndarray:
+    """The (p, p) mean of x x^T in a file that need hold nothing else, in float64. Errors as in `read_problem`."""
+    return unpacked(path, read_tensors(path, ("gram_upper",))[0]["gram_upper"])
+
+
+def read_tensors(
+    path: str | Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Finite float64 tensors by name, and metadata; ValueError for one that is missing or not floating."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no problem file {str(path)!r}")
+    tensors = {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names, metadata = file.keys(), dict(file.metadata() or {})
+            for name in needed:
+                if name not in names:
+                    raise ValueError(f"{path} holds the tensors {sorted(names)} but a problem needs {name!r}")
+            for name in (*needed, *(name for name in optional if name in names)):
+                kind = file.get_slice(name).get_dtype()
+                if kind not in READABLE:
+                    raise ValueError(f"{path}: {name} is {kind} but must be one of {', '.join(READABLE)}")
+                tensors[name] = file.get_tensor(name).astype(np.float64)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{path}: {name} holds NaN or Inf")
+    return tensors, metadata
+
+
+def unpacked(path: str | Path, upper: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of a row-major upper triangle; filled row by row, as index arrays would outweigh it."""
+    width = (math.isqrt(8 * upper.size + 1) - 1) // 2
+    if upper.ndim != 1 or upper.size == 0 or width * (width + 1) // 2 != upper.size:
+        raise ValueError(f"{path}: gram_upper is {upper.shape} but a triangle of width p has p (p + 1) / 2 entries")
+    gram = np.empty((width, width))
+    first = 0
+    for row in range(width):
+        last = first + width - row
+        gram[row, row:] = gram[row:, row] = upper[first:last]
+        first = last
+    if (gram.diagonal() < 0).any():
+        raise ValueError(f"{path}: gram_upper has negative entries on the diagonal: it is no mean of x x^T")
+    return gram

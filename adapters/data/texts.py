@@ -1,0 +1,73 @@
+"""What a run reads: windows that calibrate, windows held out, and windows for perplexity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gramian.adapters.data.calibration import builtin_text, calibration_tokens, file_windows, text_windows
+from gramian.adapters.data.generation import check_sampling
+from gramian.adapters.data.tokens import Tokens, check_windows
+
+__all__ = ["Texts", "read_texts"]
+
+MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a run reads: tokens that calibrate, windows held out for layer errors, windows for perplexity and their source."""
+
+    calibration: Tokens
+    heldout: torch.Tensor | None
+    judged: torch.Tensor | None
+    judged_source: str
+
+
+def read_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    source: str,
+    samples: int,
+    length: int,
+    seed: int,
+    heldout: int,
+    evaluate: Path | None = None,
+    planned: bool = False,
+) -> Texts:
+    """Calibration and held-out windows. The built-in text has a part for each; of other sources, the last of the
+    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows. planned: only shapes
+    matter, and nothing is sampled."""
+    vocabulary = model.config.get_text_config().vocab_size
+    judged = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_JUDGED]  # known before long work
+    told = f"held out of {source}" if evaluate is None else str(evaluate)
+    print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
+    if planned and source == "self":
+        width = check_sampling(model, tokenizer, length)
+        shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
+        check_windows(model, shaped.windows, "calibration windows")
+        if judged is None and heldout:
+            judged = shaped.windows.new_zeros((min(heldout, MOST_JUDGED), width))
+        return Texts(shaped, None, judged, told)
+    apart = source == "builtin" and heldout > 0
+    drawn = calibration_tokens(
+        source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
+        model=model,
+    )  # fmt: skip
+    rest: torch.Tensor | None = None
+    if apart and tokenizer is not None:
+        rest = text_windows(builtin_text("heldout"), tokenizer, length)
+        if len(rest) < heldout:
+            raise ValueError(
+                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} asked "
+                "for: lower --heldout or --length"
+            )
+        rest = rest[:heldout]
+    elif heldout:
+        rest = drawn.windows[samples:]
+        drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
+    check_windows(model, drawn.windows, "calibration windows")
+    return Texts(drawn, rest, rest[:MOST_JUDGED] if judged is None and rest is not None else judged, told)

@@ -1,0 +1,255 @@
+"""What a pruning run would do: its operators, the memory at its peak and the time it takes, before any of it is done.
+
+Both are estimates, to within a factor of two. Memory counts the arrays that pruning keeps, not what loading a file
+briefly needs. Time divides operations by the rate of one matrix product measured here and now, so a machine that is busy
+later takes longer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gramian.adapters.measure.perplexity import VOCABULARY
+from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.adapters.models.families import blocks_of, family_of, operator_names
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.report import table
+from gramian.adapters.run.blocks import TOKENS_PER_BATCH
+from gramian.solvers.direct.restricted import BATCH_BYTES
+from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
+
+__all__ = ["Plan", "PlannedOperator", "Rates", "peak_memory", "plan"]
+
+LIBRARIES = 600 * 2**20  # what Python, torch and transformers take before any model
+PASSES = 2.0  # a block takes about twice as long as its matrix products alone
+SELECTION = 1.2e-7  # seconds to rank one weight among others
+COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
+EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
+SHORTENED = 0.5  # of FISTAPruner's inner steps are made: its budget halves at failures
+
+# Working arrays of a method beside its problem, float64: how many of the Gram's size, how many of the weight's.
+WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Operations per second of matrix products in float32 and float64; a multiply-add is two."""
+
+    single: float
+    double: float
+
+    @classmethod
+    def measured(cls, device: torch.device, size: int = 768, seconds: float = 0.1) -> Rates:
+        """From products on `device` that take about `seconds` for each of the two."""
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            matrix = torch.ones(size, size, dtype=dtype, device=device)
+            float((matrix @ matrix)[0, 0])  # the first product also starts threads
+            products, started = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - started) < seconds or products == 0:
+                float((matrix @ matrix)[0, 0])  # reading one number waits for a GPU
+                products += 1
+            found.append(2 * size**3 * products / elapsed)
+        return cls(*found)
+
+
+@dataclass(frozen=True)
+class PlannedOperator:
+    """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes."""
+
+    name: str
+    shape: tuple[int, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers included."""
+
+    operators: tuple[PlannedOperator, ...]
+    memory: Mapping[str, int]
+    seconds: Mapping[str, float]
+    rates: Rates
+
+    @property
+    def peak(self) -> int:
+        """Bytes."""
+        return sum(self.memory.values())
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        """One row per operator, then where memory and time go."""
+        operators = [[o.name, f"{o.shape[0]}x{o.shape[1]}", f"{o.seconds:.1f}"] for o in self.operators]
+        memory = [[name, f"{size / 2**20:.0f}"] for name, size in {**self.memory, "peak": self.peak}.items()]
+        seconds = [[name, f"{spent:.0f}"] for name, spent in {**self.seconds, "total": self.duration}.items()]
+        weights = sum(math.prod(o.shape) for o in self.operators)
+        return "\n".join(
+            [
+                table(["operator", "shape", "solver s"], operators),
+                f"{len(operators)} operators, {weights:,} weights\n",
+                table(["memory at the peak", "MiB"], memory),
+                "",
+                table(["time", "s"], seconds),
+                f"\nThese are estimates, from {self.rates.single / 1e9:.0f} (float32) and {self.rates.double / 1e9:.0f} "
+                "(float64) GFLOP/s measured just now; expect them within a factor of two.",
+            ]
+        )
+
+
+def plan(
+    model: Any,
+    windows: tuple[int, int],
+    *,
+    heldout: int = 0,
+    judged: int = 0,
+    method: str = "fistapruner",
+    options: Mapping[str, Any] | None = None,
+    inputs: str | None = None,
+    correction: str | None = None,
+    damping: float | str | None = None,
+    refit: bool = False,
+    include: str | None = None,
+    exclude: str | None = None,
+    jobs: int = 1,
+    rates: Rates | None = None,
+) -> Plan:
+    """What `prune` with the same arguments would do to `model`, which stays as it is.
+
+    windows: how many calibration windows, and tokens in each. heldout, judged: how many more such windows errors and
+    perplexity (before and after) are measured on. rates: measured within a quarter of a second when not given.
+    Of a method that is not the toolkit's nothing is known: it is taken for another SparseGPT.
+    Raises ValueError for an unknown method, an unknown family and when no operator is chosen.
+    """
+    recipe = resolve(method)
+    inputs, correction = inputs or recipe.inputs, correction or recipe.correction
+    names = operator_names(model, include, exclude)
+    device = next(model.parameters()).device
+    rates = rates or Rates.measured(device)
+    shapes = {name: layer_shape(model, name) for name in names}
+    damping = recipe.damping if damping is None else damping
+    operators = [
+        PlannedOperator(name, shape, solver_seconds(method, shape, options or {}, rates, heldout > 0, damping, refit))
+        for name, shape in shapes.items()
+    ]
+
+    # Per block: widths of what flows into its stages, and what part of the block is computed before each.
+    family, blocks = family_of(model), blocks_of(model)
+    length = windows[1]
+    tokens = (windows[0] + heldout) * length
+    kept_widths, moment_entries, moment_operations, replays = 0, 0, 0.0, 0.0
+    for index in range(len(blocks)):
+        widths, starts, done = [], [], 0
+        for stage in family.stages:
+            stage_names = [f"{family.blocks}.{index}.{operator}" for operator in stage]
+            if chosen := [name for name in stage_names if name in shapes]:
+                widths.append(shapes[chosen[0]][1])
+                starts.append(done)
+            done += sum(math.prod(layer_shape(model, name)) for name in stage_names)
+        squares = [width**2 for width in widths]
+        # A product A^T A takes half the operations of a general one.
+        if correction == "none":  # all stages of a block stream at once
+            moment_entries = max(moment_entries, sum(squares))
+            moment_operations += tokens * sum(squares)
+        elif squares:  # stages one after the other, with G, C and E; on dense inputs nothing has moved at the first
+            kept_widths = max(kept_widths, sum(widths))
+            moment_entries = max(moment_entries, 3 * max(squares))
+            moment_operations += tokens * (4 * sum(squares) - (3 * squares[0] if inputs == "dense" else 0))
+            replays += sum(starts) / done / len(blocks)
+
+    hidden_width = model.get_input_embeddings().embedding_dim
+    vocabulary = model.config.get_text_config().vocab_size
+    bytes_each = next(model.parameters()).element_size()
+    at_once, stacks = min(jobs, len(blocks)), device.type != "cpu"
+    streams = 2 if inputs == "dense" else (4 if correction == "model" else 3)
+    if jobs > 1:  # every block at work has its own
+        streams = at_once + 2
+    pruning = {
+        "hidden states between blocks": streams * tokens * hidden_width * bytes_each,
+        "operator inputs kept for the correction": at_once * tokens * kept_widths * bytes_each,
+        "moments of one block, float64": at_once * (2 if heldout else 1) * moment_entries * 8,
+        f"working arrays of {method}": at_once * max(working_bytes(method, shape, stacks) for shape in shapes.values()),
+        "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
+    }
+    memory = peak_memory(model, pruning, length if judged else 0)
+
+    block_weights = sum(each.numel() for each in blocks.parameters())
+    forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
+    passes = 1 + replays + (inputs == "pruned") + (jobs > 1)
+    seconds = {
+        "forward passes": tokens * forward * passes / rates.single,
+        "moments": moment_operations / rates.double,
+        "solvers": sum(operator.seconds for operator in operators),
+    }
+    if judged:
+        seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+    return Plan(tuple(operators), memory, seconds, rates)
+
+
+def peak_memory(model: Any, pruning: Mapping[str, int], judged_length: int) -> dict[str, int]:
+    """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `judged_length` tokens (0 for
+    none) are there, as the two are not together."""
+    vocabulary = model.config.get_text_config().vocab_size
+    logits = {"logits for perplexity": 3 * 4 * judged_length * min(VOCABULARY, vocabulary)}
+    peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
+    return {
+        "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,
+        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
+        **{holder: size for holder, size in peak.items() if size},
+    }
+
+
+def layer_shape(model: Any, name: str) -> tuple[int, int]:
+    rows, columns = Layer(name, model.get_submodule(name)).weight.shape
+    return rows, columns
+
+
+def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
+    """What a method holds beside the moments: its working arrays and the weight in float64. stacks: whether rows are
+    refitted many at a time, as off the CPU."""
+    grams, weights = WORKING.get(method, WORKING["sparsegpt"])
+    row = 2 * shape[1] ** 2  # bytes of a Gram of half of the channels
+    factorised = (3 * min(BATCH_BYTES, shape[0] * row) if stacks else row) if method == "l0" else 0
+    return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
+
+
+def solver_seconds(
+    method: str,
+    shape: tuple[int, int],
+    options: Mapping[str, Any],
+    rates: Rates,
+    heldout: bool,
+    damping: float | str = 0.0,
+    refit: bool = False,
+) -> float:
+    """Time to solve one operator and to judge the result, in matrix products, rankings, sweeps and factorisations."""
+    q, p = shape
+    product = 2 * q * p * p  # V G
+    judging = (4 + 2 * heldout) * product / rates.double
+    ranking = SELECTION * q * p
+    direct = ranking + 2 * product / rates.double
+    sweep = direct + 4 * p**3 / rates.double + COLUMN * p
+    exact = (p / 2) ** 3 / 3 * 2 / rates.double  # weights of one row, half of them kept
+    judging += q * exact if refit else 0.0
+    if damping == "auto":
+        judging += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
+    if method == "l0":
+        steps = {**METHODS[method].defaults, **options}["steps"]
+        stages = steps / {**METHODS[method].defaults, **options}["stage"]
+        step = product / rates.single + ranking
+        return judging + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
+    if method != "fistapruner":
+        return judging + (direct if method in ("wanda", "magnitude") else sweep)
+    chosen = {**METHODS[method].defaults, **options}
+    visit = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
+    start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
+    return judging + start + 6 * p**3 / rates.single + chosen["visits"] * visit

@@ -1,0 +1,39 @@
+"""What a model that predicts no next token makes of a text, and how much of it pruning left."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.models.modes import eval_mode
+from gramian.adapters.models.tasks import kind_of, token_inputs
+
+__all__ = ["embed", "mean_cosine"]
+
+
+@torch.no_grad()
+def embed(model: PreTrainedModel, windows: Tokens | torch.Tensor) -> torch.Tensor:
+    """Mean over tokens of the last hidden states, (n, width) in float32, one row per window (n, length).
+
+    Of an encoder its own, which is how sentence encoders are used; of a sequence-to-sequence model those of the decoder, which
+    depend on both stacks. ValueError for windows that the model cannot read.
+    """
+    windows = windows.windows if isinstance(windows, Tokens) else windows
+    check_windows(model, windows)
+    found = []
+    with eval_mode(model):
+        for window in windows:
+            answer = model(**token_inputs(model, window[None]), output_hidden_states=True)
+            states = answer.decoder_hidden_states if kind_of(model.config) == "seq2seq" else answer.hidden_states
+            found.append(states[-1][0].float().mean(dim=0).cpu())
+    return torch.stack(found)
+
+
+def mean_cosine(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Mean over rows of <a, b> / (|a| |b|): 1 where pruning changed nothing but lengths. ValueError for other shapes."""
+    if before.shape != after.shape:
+        raise ValueError(
+            f"embeddings are {tuple(before.shape)} and {tuple(after.shape)}: embed the same windows by both models"
+        )
+    return torch.nn.functional.cosine_similarity(before.double(), after.double()).mean().item()

@@ -1,0 +1,124 @@
+"""Perplexity on given tokens, and whether two models differ on them."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.models.modes import eval_mode
+
+VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be still in the cache when they are summed
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """`value` = exp(mean of `losses`); `losses` are negative log-likelihoods in nats, float32 of shape (tokens,)."""
+
+    value: float
+    losses: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were predicted."""
+        return self.losses.numel()
+
+
+def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
+    """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
+
+    `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits
+    exist only for a slice of the vocabulary at a time, because with a large one they would be the memory peak.
+
+    ValueError: windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a
+    model that is no causal language model or that makes its logits in a way this function does not know.
+    """
+    windows = windows.windows if isinstance(windows, Tokens) else windows
+    head = _Head.of(model)
+    check_windows(model, windows)
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, must be at least 1")
+    losses = []
+    bar = tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress)
+    with bar, eval_mode(model), torch.no_grad():
+        _check_head(model, head, windows[:1, :8])
+        for chunk in windows.split(batch):
+            losses.append(_losses(model, head, chunk))
+            bar.update(len(chunk))
+    joined = torch.cat(losses)
+    return Perplexity(joined.double().mean().exp().item(), joined)
+
+
+def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
+    """Mean over tokens of loss_a - loss_b in nats, and its standard error; both on the same tokens.
+
+    Negative means that `a` predicts better; the difference is clear when it exceeds two standard errors.
+    """
+    if a.tokens != b.tokens:
+        raise ValueError(f"losses are of {a.tokens} and {b.tokens} tokens: evaluate both models on the same windows")
+    difference = a.losses.double() - b.losses.double()
+    return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
+
+
+class _Head(NamedTuple):
+    """logits = cap tanh(embedding(h) / cap), the cap only where the model has one."""
+
+    embedding: torch.nn.Linear
+    cap: float | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "_Head":
+        embedding = model.get_output_embeddings()
+        if not isinstance(embedding, torch.nn.Linear) or model.base_model is model:
+            raise ValueError(
+                f"{type(model).__name__} has no language-model head that predicts the next token, perplexity needs a causal "
+                "language model (AutoModelForCausalLM)"
+            )
+        return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
+
+    def logits(self, hidden: torch.Tensor, entries: slice = slice(None)) -> torch.Tensor:
+        """Of some entries of the vocabulary, float32."""
+        bias = self.embedding.bias
+        logits = torch.nn.functional.linear(hidden, self.embedding.weight[entries], None if bias is None else bias[entries])
+        logits = logits.float()
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
+
+    def losses(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """log sum_v exp(logits_v) - logits_target by position (n,), slices summed relative to the largest logit so far."""
+        most = torch.full(target.shape, -math.inf, device=hidden.device)
+        total, wanted = torch.zeros_like(most), torch.zeros_like(most)
+        for first in range(0, len(self.embedding.weight), VOCABULARY):
+            logits = self.logits(hidden, slice(first, first + VOCABULARY))
+            place = target - first
+            inside = (place >= 0) & (place < logits.shape[1])
+            picked = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
+            wanted = torch.where(inside, picked, wanted)
+            higher = torch.maximum(most, logits.amax(1))
+            total = total * torch.exp(most - higher) + logits.sub_(higher[:, None]).exp_().sum(1)
+            most = higher
+        return most + total.log() - wanted
+
+
+def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
+    return model.base_model(input_ids=chunk.to(model.device), use_cache=False).last_hidden_state
+
+
+def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
+    hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
+    target = chunk[:, 1:].flatten().to(hidden.device)
+    return head.losses(hidden, target).cpu()
+
+
+def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:
+    """Logits made from slices must be the model's own; a few tokens tell."""
+    expected = model(input_ids=few.to(model.device), use_cache=False).logits.float()
+    sliced = head.logits(_hidden(model, few))
+    tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()
+    if expected.shape != sliced.shape or (expected - sliced).abs().max() > tolerance:
+        raise ValueError(
+            f"{type(model).__name__} makes its logits in a way that is not supported: expected the output embedding "
+            "of the last hidden state, with config.final_logit_softcapping where set"
+        )

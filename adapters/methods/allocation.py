@@ -1,0 +1,149 @@
+"""Who loses how much: one ranking of what may leave all modules, by shares, by the method's scores, or by what all lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gramian.adapters.methods.types import Scored
+from gramian.adapters.methods.unit_sets import Menu
+from gramian.solvers import Allocation, MaskProblem, allocate
+from gramian.solvers.backend._xp import device, namespace, to_numpy
+
+__all__ = ["Choice", "choose", "reachable"]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """keep: units that stay, by module. counts: how many choices do, by module. detail: where a joint relaxation was solved,
+    sums over modules of the relative errors of masks alone on dense inputs: of the masks chosen (`mask_error`), a lower
+    bound for any masks of their cost (`mask_bound`), and what cutting the relaxation to 0/1 added (`rounding`)."""
+
+    keep: dict[str, np.ndarray]
+    counts: dict[str, int]
+    detail: dict[str, float] = field(default_factory=dict)
+
+
+def choose(
+    menus: Sequence[Menu],
+    scored: Sequence[Scored],
+    problems: Sequence[MaskProblem],
+    removal: float,
+    allocation: str,
+    tolls: Sequence[int],
+) -> Choice:
+    """Which units stay when choices of at least `removal` parameters leave, more by less than one choice: by less than the
+    cheapest wherever those last.
+
+    Choices leave in the order of one ranking over all modules, each weighing its parameters, and every module keeps its
+    best. What is ranked: `uniform`, the place of a choice in its module, as a fraction, so that all modules lose the same
+    part to within half a choice; `kinds`, its place among all choices of modules of its kind, by the method's scores, as a
+    fraction, so that attention as a whole and feed-forward modules as a whole lose the same part, and layers of a kind as
+    much as their scores say; `numerical`, the method's scores as they are (Numerical Pruning, Eq. (8): its factor
+    alpha = 4 D_h / 3 is a ratio of parameters, and acts in the sum of them); `global`, the rise of the module's relative
+    error per parameter, where the method knows it. Where not, the joint relaxation of the modules' mask problems,
+    `problems` (`gramian.solvers.allocate`), says how many leave each, and also which if the method leaves that open.
+
+    tolls: parameters that each module gains once something leaves it; those removed make up for them.
+    """
+    orders = [np.zeros(len(menu.atoms)) if one.scores is None else one.scores for menu, one in zip(menus, scored)]
+    if problems:
+        relaxed = [menu.problem(problem, order) for menu, problem, order in zip(menus, problems, orders)]
+        joint = allocate(relaxed, sum(problem.total for problem in relaxed) - removal)
+        ranked = [to_numpy(scores) for scores in joint.scores]
+        orders = [place if one.scores is None else one.scores for one, place in zip(scored, ranked)]
+    elif allocation == "kinds":
+        ranked = ranking_by_kind(menus, [menu.of_choices(order, order) for menu, order in zip(menus, orders)])
+    else:
+        ranked = [ranking(menu, one, order, allocation) for menu, one, order in zip(menus, scored, orders)]
+    counts = kept_counts(ranked, [menu.cost for menu in menus], tolls, removal)
+    keep = {menu.name: menu.kept(order, count) for menu, order, count in zip(menus, orders, counts)}
+    detail = figures(joint, relaxed, menus, orders, counts) if problems else {}
+    return Choice(keep, {menu.name: count for menu, count in zip(menus, counts)}, detail)
+
+
+def figures(
+    joint: Allocation,
+    relaxed: Sequence[MaskProblem],
+    menus: Sequence[Menu],
+    orders: Sequence[np.ndarray],
+    counts: Sequence[int],
+) -> dict[str, float]:
+    """`Choice.detail`."""
+    cost = error = 0.0
+    for menu, problem, order, count in zip(menus, relaxed, orders, counts):
+        best = np.arange(menu.choices) if menu.mixed else np.argsort(-order, kind="stable")
+        mask = np.isin(np.arange(menu.choices), best[:count])
+        loss = problem.value(namespace(problem.matrix).asarray(mask, device=device(problem.matrix)))
+        error += loss / problem.energy if problem.energy > 0 else 0.0
+        cost += count * menu.cost
+    assert joint.relaxation is not None
+    return {
+        "mask_error": error,
+        "mask_bound": joint.relaxation.bound_at(cost),
+        "rounding": error - joint.relaxation.certificate.objective,
+    }
+
+
+def ranking(menu: Menu, one: Scored, order: np.ndarray, allocation: str) -> np.ndarray:
+    """What choices of one module are ranked by, (choices,)."""
+    if allocation == "uniform":
+        return -(np.arange(menu.choices) + 0.5) / menu.choices
+    scores = one.relative if allocation == "global" else one.scores
+    assert scores is not None
+    return menu.of_choices(scores, order)
+
+
+def ranking_by_kind(menus: Sequence[Menu], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For every choice of every module -(k + 1/2) / n, its place k among the n of attention or of feed-forward modules, the
+    largest score first; among equals the first module's first, which is kept longer."""
+    ranked = [np.empty(len(each)) for each in scores]
+    channels = [menu.part.structure.unit_size is None for menu in menus]
+    for kind in set(channels):
+        places = [place for place, each in enumerate(channels) if each == kind]
+        pooled = np.concatenate([scores[place] for place in places])
+        rank = np.empty(len(pooled))
+        rank[np.argsort(-pooled, kind="stable")] = -(np.arange(len(pooled)) + 0.5) / len(pooled)
+        ends = np.cumsum([len(scores[place]) for place in places])[:-1]
+        for place, part in zip(places, np.split(rank, ends)):
+            ranked[place] = part
+    return ranked
+
+
+def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], tolls: Sequence[int], removal: float) -> list[int]:
+    """How many choices stay in each module: its best, and of all others those that the ranking leaves.
+
+    Choices leave in ascending order, among equals those of the last module first, until `removal` parameters have. One that
+    overshoots by the cheapest choice or more is passed over, as a head may outweigh hundreds of channels, and leaves only
+    when nothing else is left.
+    """
+    rest = [np.sort(values)[:-1] for values in ranked]
+    values = np.concatenate(rest)
+    module = np.repeat(np.arange(len(rest)), [len(part) for part in rest])
+    order = np.lexsort((-module, values))
+    kept, due = [len(each) for each in ranked], list(tolls)
+    removed, passed = 0, []
+
+    def leave(place: int) -> None:
+        nonlocal removed
+        removed, due[place] = removed + costs[place] - due[place], 0
+        kept[place] -= 1
+
+    for place in module[order].tolist():
+        if removed >= removal:
+            break
+        if removed + costs[place] - due[place] >= removal + min(costs):
+            passed.append(place)
+        else:
+            leave(place)
+    for place in passed:
+        if removed < removal:
+            leave(place)
+    return kept
+
+
+def reachable(menus: Sequence[Menu], tolls: Sequence[int]) -> int:
+    """The most parameters that can leave when every module keeps one choice."""
+    return sum(max(0, (menu.choices - 1) * menu.cost - toll) for menu, toll in zip(menus, tolls))

@@ -1,0 +1,117 @@
+"""Derivatives of a model's outputs by the weights that leave with units, and their sums over units.
+
+The model runs as a function of stand-ins for those weights, which share their storage, so its own parameters are never asked
+for gradients: no flag is switched, no `.grad` is left behind, and after an exception there is nothing to put back. A gradient
+exists only until it has been received, so beside the activations of one window a pass holds that of one operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from gramian.adapters.methods.unit_sets import Menu, atom_sums, owners
+from gramian.adapters.models.tasks import predictions, token_inputs
+from gramian.adapters.models.unit_groups import Side, axis, operator, width
+from gramian.solvers.backend._xp import to_numpy
+
+__all__ = ["Leaves", "UnitSums", "averaged", "descend", "leaves_of", "prediction_value", "run"]
+
+Leaves = dict[str, torch.Tensor]  # stand-ins by the names of the parameters
+Receive = Callable[[str, torch.Tensor], None]
+
+
+def leaves_of(model: nn.Module, menus: Sequence[Menu]) -> Leaves:
+    """Stand-ins for all that leaves with units: weights of producers and consumers, and biases of producers. The bias of a
+    consumer stays when units leave."""
+    named = dict(model.named_parameters())
+    names = [f"{name}.weight" for name in sides_of(menus)]
+    names += [f"{name}.bias" for name, side in sides_of(menus).items() if side == "outputs"]
+    return {name: named[name].detach().requires_grad_() for name in names if name in named}
+
+
+def sides_of(menus: Sequence[Menu]) -> dict[str, Side]:
+    """Operators of all modules, and the side of each on which its units are."""
+    return {name: side for menu in menus for name, side, _ in owners(menu)}
+
+
+def run(model: nn.Module, leaves: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> Any:
+    """What the model answers with the stand-ins for its weights."""
+    return functional_call(model, dict(leaves), (), dict(inputs))
+
+
+def descend(value: torch.Tensor, leaves: Leaves, receive: Receive) -> None:
+    """One backward pass from a scalar: `receive(name, gradient)` for every stand-in that it depends on, each then freed."""
+
+    def hand_over(name: str, leaf: torch.Tensor) -> None:
+        gradient, leaf.grad = leaf.grad, None
+        assert gradient is not None
+        receive(name, gradient)
+
+    with ExitStack() as hooks:
+        for name, leaf in leaves.items():
+            hooks.callback(leaf.register_post_accumulate_grad_hook(partial(hand_over, name)).remove)
+        value.backward(inputs=list(leaves.values()))
+
+
+def averaged(values: Iterable[torch.Tensor], leaves: Leaves, powers: Sequence[int] = (1,)) -> list[dict[str, torch.Tensor]]:
+    """For every power the mean over scalars of (their gradient)^power, entry by entry: one tensor for each stand-in, summed in
+    float32 at least."""
+    precise = {name: torch.promote_types(leaf.dtype, torch.float32) for name, leaf in leaves.items()}
+    means = [{name: torch.zeros_like(leaf, dtype=precise[name]) for name, leaf in leaves.items()} for _ in powers]
+    count = 0
+
+    def receive(name: str, gradient: torch.Tensor) -> None:
+        for power, sums in zip(powers, means):
+            sums[name].add_(gradient.to(precise[name]) ** power)
+
+    with torch.enable_grad():
+        for value in values:
+            descend(value, leaves, receive)
+            count += 1
+    for sums in means:
+        for each in sums.values():
+            each.div_(count).requires_grad_(False)
+    return means
+
+
+def prediction_value(model: nn.Module, leaves: Leaves, window: torch.Tensor, output: str) -> torch.Tensor:
+    """Mean over the predicted tokens of a window (length,), a scalar: `logit`, the logit of the token that was observed;
+    `logprob`, its logarithmic probability; `loss`, the same with the other sign."""
+    rows = window[None]
+    logits, targets = predictions(model, run(model, leaves, token_inputs(model, rows)), rows)
+    observed = logits.gather(-1, targets[..., None]).squeeze(-1)
+    if output == "logit":
+        return observed.mean()
+    logprob = (observed - logits.logsumexp(-1)).mean()
+    return logprob if output == "logprob" else -logprob
+
+
+class UnitSums:
+    """Sums over units of numbers that belong to single weights, which arrive parameter by parameter."""
+
+    def __init__(self, model: nn.Module, menus: Sequence[Menu]) -> None:
+        self.model, self.menus, self.sides = model, menus, sides_of(menus)
+        widths = {name: width(operator(model, name), side) for name, side in self.sides.items()}
+        self.slices = {name: np.zeros(size) for name, size in widths.items()}  # a number for every output or input
+
+    def add(self, name: str, numbers: torch.Tensor) -> None:
+        """`numbers` of the shape of the parameter called `name`. ValueError where they are not finite."""
+        path, _, kind = name.rpartition(".")
+        if kind == "weight":
+            numbers = numbers.sum(dim=1 - axis(operator(self.model, path), self.sides[path]), dtype=torch.float64)
+        found = to_numpy(numbers.detach().double())
+        if not np.isfinite(found).all():
+            raise ValueError(f"{path}: its gradients hold NaN or Inf")
+        self.slices[path] += found
+
+    def atoms(self) -> list[np.ndarray]:
+        """For every module the sums over what leaves with each of its atoms."""
+        return [atom_sums(menu, lambda name, _: self.slices[name]) for menu in self.menus]

@@ -1,0 +1,116 @@
+"""Saliency of hidden units from paths through the network rather than from its values: SynFlow and PX.
+
+Both differentiate a network of the same architecture with other weights, made of the model's, so that no number on a path is
+negative. They run in float64, since products over all layers leave the range of float32. Norms and attention stay as the
+architecture has them, so "paths" are those of what lies between; their derivatives have both signs, and let gradients cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gramian.adapters.methods.gradients import Leaves, UnitSums, descend, leaves_of, run
+from gramian.adapters.methods.types import Survey
+from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
+
+__all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
+
+ROUNDING = 1e-13  # scores below this part of the outputs are what float64 sums leave of zero
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+Hook = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor | None]
+
+
+def synaptic_flow(survey: Survey) -> list[np.ndarray]:
+    """s = |df(1; |W|)/d|W|| |W|, f the sum of all outputs for one window of ones in place of token embeddings."""
+    weights = replaced(survey.model, torch.abs)
+    leaves = leaves_among(survey, weights)
+    with torch.enable_grad():
+        outputs = outputs_of(run(survey.model, weights | leaves, ones(survey)))
+        scores = scored(survey, outputs.sum(), leaves)
+    if max(float(each.max()) for each in scores) <= ROUNDING * float(outputs.detach().abs().sum()):
+        raise ValueError(
+            f"the outputs of {type(survey.model).__name__} have a sum that does not depend on its weights, as behind a "
+            "LayerNorm with equal weights, so synflow has nothing to rank by: choose another method"
+        )
+    return scores
+
+
+def path_exclusion(survey: Survey) -> list[np.ndarray]:
+    """s = |dR/d(W^2)| W^2, R = <mean over windows of g(x^2, 1, a), h(1, W^2, 1)> over all outputs.
+
+    g: the network with all weights one, on the squared token embeddings x^2, every activation function replaced by the factor
+    a = output / input (0 where the input is) that it had when the model itself read the window; for ReLU that is whether the
+    unit was on. h: the network with all weights squared, on ones, every activation function replaced by the identity. As g
+    knows no weights, it weighs the outputs of h, and no more.
+    """
+    model, weights = survey.model, replaced(survey.model, torch.square)
+    leaves, single = leaves_among(survey, weights), replaced(survey.model, torch.ones_like)
+    status: dict[nn.Module, torch.Tensor] = {}
+    total: torch.Tensor | float = 0.0
+    with torch.no_grad():
+        for window in tqdm(survey.windows, desc="paths", unit="window", disable=not survey.progress):
+            inputs = token_inputs(model, window[None])
+            status.clear()
+            with activations(model, lambda module, given, found: status.update({module: share(given, found)})):
+                model(**inputs)
+            squares = embedded_inputs(model, inputs, lambda embeddings: embeddings.double() ** 2)
+            with activations(model, lambda module, given, _: given * status[module]):
+                total = total + outputs_of(run(model, single, squares))
+    with torch.enable_grad(), activations(model, lambda _, given, __: given):
+        answer = outputs_of(run(model, weights | leaves, ones(survey)))
+        return scored(survey, (answer * total).sum() / len(survey.windows), leaves)
+
+
+def replaced(model: nn.Module, change: Change) -> Leaves:
+    """All parameters in float64, changed."""
+    return {name: change(parameter.detach().double()) for name, parameter in model.named_parameters()}
+
+
+def leaves_among(survey: Survey, weights: Leaves) -> Leaves:
+    """The stand-ins whose units are scored, among those of all parameters."""
+    return {name: weights[name].requires_grad_() for name in leaves_of(survey.model, survey.menus)}
+
+
+def ones(survey: Survey) -> dict[str, Any]:
+    """One window of vectors of ones, as long as what the model reads of the survey's."""
+    read = token_inputs(survey.model, survey.windows[:1])
+    return embedded_inputs(survey.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
+
+
+def scored(survey: Survey, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:
+    """Sums over units of |d value / d weight| |weight|."""
+    sums = UnitSums(survey.model, survey.menus)
+    descend(value, leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
+    return sums.atoms()
+
+
+def share(given: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """output / input, in float64, 0 where the input is."""
+    return torch.where(given == 0, 0.0, found.double() / given.double())
+
+
+def activation_modules(model: nn.Module) -> list[nn.Module]:
+    """ValueError for a model without any."""
+    modules = [each for each in model.modules() if type(each).__module__ in ("transformers.activations", nn.ReLU.__module__)]
+    if not modules:
+        raise ValueError(f"{type(model).__name__} has no activation modules for px to track: choose another method")
+    return modules
+
+
+@contextmanager
+def activations(model: nn.Module, hook: Hook) -> Iterator[None]:
+    """While open, `hook(module, input, output)` sees every call of an activation function, and what it returns replaces the
+    output unless that is None."""
+    with ExitStack() as hooks:
+        for module in activation_modules(model):
+            handle = module.register_forward_hook(lambda each, given, found: hook(each, given[0], found))
+            hooks.callback(handle.remove)
+        yield

@@ -1,0 +1,47 @@
+"""Producers refitted before their module is pruned, so that a pruned model hands on what the dense one would have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.run.moments import Inflow
+from gramian.solvers import refit
+from gramian.solvers.backend._xp import namespace
+
+__all__ = ["Recovery"]
+
+
+class Recovery:
+    """V = argmin |X* V^T - X W^T|^2 + damping sum_j G_jj |V_j - W_j|^2 for every producer of a module: X* is what the blocks
+    pruned so far deliver, X what the dense ones do (Greedy Output Approximation, the first level of Algorithms 2 to 4;
+    the second is the compensation of the consumer, with the inputs that follow). Biases are on both sides, and cancel.
+
+    Each level is optimal for its own target and the two together need not be, not even against weights left alone, as there
+    is a softmax or an activation between them: so it can be undone. producers: layers that share one input. inflow: theirs.
+    outcome: what reaches the consumer from them.
+    """
+
+    def __init__(
+        self, producers: list[Layer], consumer: str, parts: tuple[int, ...], damping: float, dtype: torch.dtype
+    ) -> None:
+        self.producers, self.damping, self.dtype = producers, damping, dtype
+        self.inflow = Inflow(producers[0].name, parts, keep=True)
+        self.outcome = Inflow(consumer, parts, keep=True)
+        self.before: list[torch.Tensor] = []
+
+    def refit(self, star: Iterable[torch.Tensor]) -> None:
+        """Write the weights, rounded. star: X*, batch by batch, with what `inflow` has kept as X."""
+        self.inflow.settle(star)
+        moments = self.inflow.moments[0]
+        self.before = [layer.weight.clone() for layer in self.producers]
+        for layer in self.producers:
+            problem = layer.problem(moments)
+            whole = namespace(problem.anchor).ones_like(problem.anchor) > 0
+            layer.assign(refit(problem.damped(self.damping * problem.diagonal), whole).weights, self.dtype)
+
+    def undo(self) -> None:
+        for layer, weight in zip(self.producers, self.before):
+            layer.weight.copy_(weight)

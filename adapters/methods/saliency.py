@@ -1,0 +1,103 @@
+"""Saliency of hidden units: derivatives times weights, summed over all weights that leave with a unit.
+
+    S(u) = sum over incoming and outgoing weights W_ij of u of s(W_ij)                     (TASP, Eq. (4))
+
+Gates and the biases of producers count as incoming weights: they leave with the unit, and where the activation is ReLU the
+signed sums of gradient times weight over incoming and outgoing weights are then equal. What differs between the methods is s,
+below; each function returns one array (atoms,) for every menu of the survey. A sample is a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from gramian.adapters.methods.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
+from gramian.adapters.methods.types import Survey
+from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
+
+__all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
+
+Value = Callable[[Leaves, torch.Tensor], torch.Tensor]  # of the stand-ins and one window (length,), a scalar
+
+
+def value_of(survey: Survey, output: str) -> Value:
+    return lambda leaves, window: prediction_value(survey.model, leaves, window, output)
+
+
+def windows_of(survey: Survey) -> Iterator[torch.Tensor]:
+    yield from tqdm(survey.windows, desc="gradients", unit="window", disable=not survey.progress)
+
+
+def summed(survey: Survey, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """Scores of weights, by parameter, as scores of atoms."""
+    sums = UnitSums(survey.model, survey.menus)
+    for name, each in scores.items():
+        sums.add(name, each)
+    return sums.atoms()
+
+
+def first_order(survey: Survey, value: Value, each: bool) -> list[np.ndarray]:
+    """s = mean over windows of |df/dW W| (each), or |d(mean f)/dW W|, which is never above it: gradients of samples cancel."""
+    leaves = leaves_of(survey.model, survey.menus)
+    if not each:
+        (gradients,) = averaged((value(leaves, window) for window in windows_of(survey)), leaves)
+        return summed(survey, {name: (gradients[name] * leaf).abs() for name, leaf in leaves.items()})
+    sums = UnitSums(survey.model, survey.menus)
+    with torch.enable_grad():
+        for window in windows_of(survey):
+            descend(value(leaves, window), leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
+    return [atoms / len(survey.windows) for atoms in sums.atoms()]
+
+
+def taylor(survey: Survey, value: Value, order: int) -> list[np.ndarray]:
+    """s = |g W - 1/2 F W^2|, what the loss L falls by to second order when W goes to zero: g the mean over windows of dL/dW,
+    F that of its square, which stands for the Hessian's diagonal; with order 1, |g W|."""
+    leaves = leaves_of(survey.model, survey.menus)
+    values = (value(leaves, window) for window in windows_of(survey))
+    gradients, *squares = averaged(values, leaves, (1, 2)[:order])
+    scores = {name: gradients[name] * leaf.detach() for name, leaf in leaves.items()}
+    for second in squares:
+        scores = {name: scores[name] - 0.5 * second[name] * leaf.detach() ** 2 for name, leaf in leaves.items()}
+    return summed(survey, {name: each.abs() for name, each in scores.items()})
+
+
+def gradient_flow(survey: Survey, value: Value) -> list[np.ndarray]:
+    """s = W (H g), with g the gradient and H the Hessian of the mean loss, by differentiating <dL/dW, g> at fixed g.
+
+    Removing a weight changes |g|^2, how fast the loss falls, by - 2 W (H g) to first order.
+    """
+    leaves = leaves_of(survey.model, survey.menus)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+        (gradients,) = averaged((value(leaves, window) for window in windows_of(survey)), leaves)
+
+        def along(window: torch.Tensor) -> torch.Tensor:
+            found = torch.autograd.grad(value(leaves, window), list(leaves.values()), create_graph=True)
+            return sum((each * gradients[name]).sum() for name, each in zip(leaves, found))  # type: ignore[return-value]
+
+        (products,) = averaged((along(window) for window in windows_of(survey)), leaves)
+    return summed(survey, {name: leaf * products[name] for name, leaf in leaves.items()})
+
+
+def kernel_alignment(survey: Survey, epsilon: float, draws: int, seed: int) -> list[np.ndarray]:
+    """s = |d/dW of the mean over draws of |f(z; W) - f(z; W + D)|^2|: z one window of standard normal vectors in place of
+    token embeddings, D ~ N(0, epsilon I) on the weights that are scored, f all outputs."""
+    model = survey.model
+    leaves, read = leaves_of(model, survey.menus), token_inputs(model, survey.windows[:1])
+    some = next(iter(leaves.values()))
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(some)
+
+    def difference() -> torch.Tensor:
+        inputs = embedded_inputs(model, read, lambda embeddings: normal(*embeddings.shape))
+        moved = {name: leaf + epsilon**0.5 * normal(*leaf.shape) for name, leaf in leaves.items()}
+        return ((outputs_of(run(model, leaves, inputs)) - outputs_of(run(model, moved, inputs))) ** 2).sum()
+
+    (gradients,) = averaged((difference() for _ in tqdm(range(draws), desc="draws", disable=not survey.progress)), leaves)
+    return summed(survey, {name: each.abs() for name, each in gradients.items()})

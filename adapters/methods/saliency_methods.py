@@ -1,0 +1,131 @@
+"""Saliency methods by what each measures of single weights; all sum it over the weights that leave with a unit.
+
+`structured_methods` names them. The work is in `saliency` and `path_saliency`, imported when it begins, because the command
+line reads the options here and need not wait for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from gramian.adapters.methods.types import Survey
+    from gramian.adapters.methods.unit_sets import Menu
+
+__all__ = [
+    "OUTPUTS",
+    "SAMPLES",
+    "activates",
+    "check",
+    "grasp",
+    "llm_pruner",
+    "ntk_sap",
+    "predicts",
+    "px",
+    "snip",
+    "synflow",
+    "tasp",
+]
+
+OUTPUTS = ("logit", "logprob", "loss")
+SAMPLES = ("each", "batch")
+
+
+def tasp(survey: Survey, *, output: str = "logit", samples: str = "each") -> Sequence[np.ndarray]:
+    """|df/dW W|, f a scalar output of the model (TASP, Eqs. (2) and (4)).
+
+    output: mean over a window of the `logit` of the token that was observed, its `logprob`, or the `loss`, which is the same
+    but for the sign. samples: mean of the absolute values of `each` window, or that of the whole `batch`, as Algorithm 1 prints
+    it, where gradients of opposite signs cancel.
+    """
+    from gramian.adapters.methods.saliency import first_order, value_of
+
+    check(output=output, samples=samples)
+    return first_order(survey, value_of(survey, output), samples == "each")
+
+
+def snip(survey: Survey, *, samples: str = "batch") -> Sequence[np.ndarray]:
+    """|dL/dW W|, L the mean loss over all windows (Lee, Ajanthan, Torr 2019); samples: as for `tasp`."""
+    from gramian.adapters.methods.saliency import first_order, value_of
+
+    check(samples=samples)
+    return first_order(survey, value_of(survey, "loss"), samples == "each")
+
+
+def grasp(survey: Survey) -> Sequence[np.ndarray]:
+    """W (H dL/dW), H the Hessian: weights stay whose loss would lower |dL/dW|^2 most (Wang, Zhang, Grosse 2020).
+
+    Larger stays, so this is minus the score of that paper, which removes the largest. TASP, Appendix A.4, prints theirs and
+    keeps the largest, which is the opposite ranking.
+    """
+    from gramian.adapters.methods.saliency import gradient_flow, value_of
+
+    return gradient_flow(survey, value_of(survey, "loss"))
+
+
+def llm_pruner(survey: Survey, *, order: int = 2) -> Sequence[np.ndarray]:
+    """|g W - 1/2 F W^2|, the fall of the loss to second order with the mean squared gradient F for the Hessian's diagonal, or
+    to first order |g W| (Ma, Fang, Wang 2023, element-wise importance, which TASP compares with at order 2)."""
+    from gramian.adapters.methods.saliency import taylor, value_of
+
+    check(order=order)
+    return taylor(survey, value_of(survey, "loss"), order)
+
+
+def ntk_sap(survey: Survey, *, epsilon: float = 1e-4, draws: int = 8, seed: int = 0) -> Sequence[np.ndarray]:
+    """|d/dW |f(z; W) - f(z; W + D)|^2|, z standard normal in place of token embeddings, D ~ N(0, epsilon I), mean over draws
+    (TASP, Appendix A.4, after Wang, Li, Sun 2023; it reads no text, and is not multiplied by W)."""
+    from gramian.adapters.methods.saliency import kernel_alignment
+
+    check(epsilon=epsilon, draws=draws, seed=seed)
+    return kernel_alignment(survey, epsilon, draws, seed)
+
+
+def synflow(survey: Survey) -> Sequence[np.ndarray]:
+    """|df(1; |W|)/d|W|| |W|: the sum of all outputs for ones as inputs and absolute weights, in float64, without data
+    (Tanaka et al. 2020; of their rounds, one)."""
+    from gramian.adapters.methods.path_saliency import synaptic_flow
+
+    return synaptic_flow(survey)
+
+
+def px(survey: Survey) -> Sequence[np.ndarray]:
+    """|dR/d(W^2)| W^2, R = g(x^2, 1, a) h(1, W^2, 1): paths, those of each window by its activations a, in float64 (Iurada,
+    Ciccone, Tommasi 2024; see `path_exclusion`)."""
+    from gramian.adapters.methods.path_saliency import path_exclusion
+
+    return path_exclusion(survey)
+
+
+def predicts(model: nn.Module, menus: Sequence[Menu]) -> None:
+    """ValueError for a model without an observed next token."""
+    from gramian.adapters.models.tasks import check_predicts
+
+    check_predicts(model)
+
+
+def activates(model: nn.Module, menus: Sequence[Menu]) -> None:
+    """ValueError for a model whose activation functions are no modules."""
+    from gramian.adapters.methods.path_saliency import activation_modules
+
+    activation_modules(model)
+
+
+def check(
+    *, output: str = "logit", samples: str = "each", order: int = 2, epsilon: float = 1e-4, draws: int = 8, seed: int = 0
+) -> None:
+    """ValueError for an option out of range; those that a method does not have stay as they are."""
+    for name, value, known in (("output", output, OUTPUTS), ("samples", samples, SAMPLES)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")
+    if order not in (1, 2) or isinstance(order, bool):
+        raise ValueError(f"order must be 1 or 2 but is {order!r}")
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < float("inf"):
+        raise ValueError(f"epsilon must be a positive number but is {epsilon!r}")
+    for name, number, least in (("draws", draws, 1), ("seed", seed, 0)):
+        if not isinstance(number, int) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least} but is {number!r}")

@@ -1,0 +1,205 @@
+"""The structured methods by name: how each scores what may leave a module, and how it prunes a model unless told otherwise.
+
+Scores are for atoms (hidden channels, heads or key/value groups), one array per module, larger = kept longer. How many
+leave each module is the allocation's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gramian.adapters.methods import saliency_methods as saliency
+from gramian.adapters.methods.choices import SCORES
+from gramian.adapters.methods.greedy_output import check_moments, check_options, greedy_output, look_at_heads
+from gramian.adapters.methods.types import Scored, Subject, Survey
+from gramian.solvers import MaskProblem, Quadratic, head_scores, newton_score, relaxed_mask
+from gramian.solvers.backend._xp import to_numpy
+from gramian.solvers.units.compensated import greedy_removal
+from gramian.solvers.units.mask import SILENT
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gramian.adapters.methods.unit_sets import Menu
+
+__all__ = ["STRUCTURED_METHODS", "StructuredMethod", "structured_method"]
+
+
+def numerical(module: Subject, *, score: str = "compensated", penalty: float | None = None) -> Scored:
+    """Numerical Pruning: what a mask of the consumer's inputs loses, 1/2 |X diag(1 - z) W^T|^2, decides.
+
+    score: `newton`, the paper's, z of the penalised problem for inputs of spectral norm 1 (`newton_score`, its `penalty`
+    1 by default), averaged over the channels of a head; `box`, z of the exact relaxation (`relaxed_mask`); `compensated`,
+    prices of greedy removal that counts on the other weights being solved for anew (`greedy_removal`), which is what the
+    pipeline does with them and what the paper's mask does not foresee.
+    """
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)} but is {score!r}")
+    if penalty is not None and (score != "newton" or not penalty > 0):
+        raise ValueError(f"penalty is {penalty}: it goes with score='newton', and is positive")
+    problem = module.inputs()
+    if score == "compensated":
+        return compensated(module, problem)
+    if score == "newton":
+        channels = MaskProblem.from_problem(problem, normalise="spectral")
+        relaxed = newton_score(channels, module.keep * channels.total, penalty=penalty or 1.0)
+        return Scored(to_numpy(head_scores(relaxed.keep, module.atoms)), relaxed=relaxed, energy=channels.energy)
+    if module.jointly:
+        return Scored(None)
+    units = MaskProblem.from_problem(problem, groups=module.atoms)
+    relaxed = relaxed_mask(units, module.keep * units.total)
+    return Scored(to_numpy(relaxed.keep), relaxed=relaxed, energy=units.energy)
+
+
+def compensated(module: Subject, problem: Quadratic) -> Scored:
+    """Prices of greedy removal from the damped problem, in loss per parameter, and the same per energy of the plain one."""
+    path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.atoms, cost=module.cost)
+    prices = to_numpy(path.prices) * path.energy  # they come relative to the energy of the damped problem
+    alone = 0.5 * float(np.sum(to_numpy(problem.anchor) ** 2 @ to_numpy(problem.diagonal)))
+    silent = problem.energy <= SILENT * alone  # what channels add cancels, so it is nothing that is lost with them
+    return Scored(prices, relative=0.0 * prices if silent else prices / problem.energy)
+
+
+def random(module: Subject, *, seed: int = 0) -> Scored:
+    """Uniform random numbers, a floor for everything else."""
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0 but is {seed!r}")
+    return Scored(np.random.default_rng([seed, module.position]).random(module.atoms))
+
+
+def magnitude_l1(module: Subject) -> Scored:
+    """sum |w| over all weights that leave with the atom, in every operator of the module."""
+    return Scored(module.magnitudes(1))
+
+
+def magnitude_l2(module: Subject) -> Scored:
+    """sqrt(sum w^2) over all weights that leave with the atom, in every operator of the module."""
+    return Scored(np.sqrt(module.magnitudes(2)))
+
+
+def wanda_sp(module: Subject) -> Scored:
+    """sum_ij |W_ij| |X_j|_2 over the atom's columns j of the consumer and all its outputs i: Wanda's score, summed (as in
+    An et al., Fluctuation-based Adaptive Structured Pruning, 2024)."""
+    problem = module.inputs()
+    weight, diagonal = to_numpy(problem.anchor), to_numpy(problem.diagonal)
+    return Scored(module.per_atom(np.abs(weight).sum(axis=0) * np.sqrt(diagonal)))
+
+
+def flap(module: Subject) -> Scored:
+    """var(X_j) |W_j|^2 for column j of the consumer, standardised over the module, then averaged over the atom's columns.
+
+    What remains of a removed channel once its mean is in the bias is its variance. Standardised scores are ranked over all
+    modules (An et al., Fluctuation-based Adaptive Structured Pruning, 2024: WIFV, AL-AM, with costs as parameters).
+    """
+    problem, mean = module.inputs(), module.mean
+    assert mean is not None
+    variance = np.maximum(to_numpy(problem.diagonal) / module.tokens - mean**2, 0.0)
+    fluctuation = variance * (to_numpy(problem.anchor) ** 2).sum(axis=0)
+    spread = float(fluctuation.std())
+    standard = (fluctuation - fluctuation.mean()) / (spread or 1.0)
+    return Scored(module.per_atom(standard) * module.atoms / len(standard))
+
+
+def gathered(module: Subject) -> Scored:
+    """The scores that the method gathered."""
+    return Scored(module.evidence)
+
+
+@dataclass(frozen=True)
+class StructuredMethod:
+    """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
+    consumers of the dense model. gather(survey, **options) -> one piece of evidence per menu: what else it needs, gathered
+    before any module is scored. check(**options): ValueError for options that gather would refuse; suits(model, menus,
+    **options) for models. damps: damping enters its scores. modules: `channels` where the method leaves attention whole
+    unless told which modules to prune. compensation: what makes up for removed units:
+    `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
+    bias. The rest are defaults of `prune_structured`."""
+
+    score: Callable[..., Scored]
+    needs: frozenset[str] = frozenset({"inputs"})
+    gather: Callable[..., Sequence[Any]] | None = None
+    check: Callable[..., None] | None = None
+    suits: Callable[..., None] | None = None
+    modules: Literal["all", "channels"] = "all"
+    damps: bool = False
+    compensation: Literal["weights", "bias"] = "weights"
+    compensate: bool = False
+    allocation: str = "uniform"
+    inputs: str = "pruned"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its options and their defaults: the keyword-only parameters of its two functions."""
+        return {**keywords(self.gather), **keywords(self.score)}
+
+    def bind(self, options: Mapping[str, Any]) -> Callable[[Subject], Scored]:
+        """The score with its options fixed; ValueError for one it does not have, and for values that a small problem shows
+        to be out of range."""
+        for name in options:
+            if name not in self.defaults:
+                known = ", ".join(self.defaults) or "none"
+                owner = self.score if keywords(self.score) or self.gather is None else self.gather
+                raise ValueError(f"{owner.__name__} has no option {name!r}; it has {known}")
+        if self.check is not None:
+            self.check(**{name: value for name, value in options.items() if name in keywords(self.check)})
+        own = {name: value for name, value in options.items() if name in keywords(self.score)}
+        if self.gather is None:
+            probe = Quadratic(np.eye(2), np.ones((1, 2)))
+            try:
+                self.score(Subject(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **own)
+            except TypeError as error:  # a value of the wrong kind
+                raise ValueError(f"options of {self.score.__name__}: {error}") from error
+        return lambda module: self.score(module, **own)
+
+    def fit(self, model: nn.Module, menus: Sequence[Menu], options: Mapping[str, Any]) -> None:
+        """ValueError for a model that the method cannot look at, as far as can be told without running it."""
+        if self.suits is not None:
+            self.suits(model, menus, **{name: value for name, value in options.items() if name in keywords(self.suits)})
+
+    def look(self, survey: Survey, options: Mapping[str, Any]) -> Sequence[Any]:
+        """What was gathered for every menu, None where the method gathers nothing. ValueError for bad options, and where the
+        model is not one that the method can look at, before long work."""
+        if self.gather is None:
+            return [None] * len(survey.menus)
+        return self.gather(survey, **{name: value for name, value in options.items() if name in keywords(self.gather)})
+
+
+def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
+    """Keyword-only parameters and their defaults."""
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+STRUCTURED_METHODS: dict[str, StructuredMethod] = {
+    "numerical": StructuredMethod(numerical, damps=True, compensate=True, allocation="global"),
+    "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
+    "greedy-output": StructuredMethod(
+        greedy_output, gather=look_at_heads, check=check_options, suits=check_moments, compensate=True
+    ),
+    "wanda-sp": StructuredMethod(wanda_sp),
+    "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
+    "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
+    "random": StructuredMethod(random, needs=frozenset()),
+    **{
+        name: StructuredMethod(
+            gathered, frozenset(), gather, saliency.check, suits, modules="channels", allocation="numerical"
+        )
+        for name, gather, suits in (
+            ("tasp", saliency.tasp, saliency.predicts), ("snip", saliency.snip, saliency.predicts),
+            ("grasp", saliency.grasp, saliency.predicts), ("llm-pruner", saliency.llm_pruner, saliency.predicts),
+            ("synflow", saliency.synflow, None), ("ntk-sap", saliency.ntk_sap, None), ("px", saliency.px, saliency.activates),
+        )
+    },
+}  # fmt: skip
+
+
+def structured_method(name: str) -> StructuredMethod:
+    """ValueError for a name that is none, with those that are."""
+    if name not in STRUCTURED_METHODS:
+        raise ValueError(f"no structured method {name!r}; there are {', '.join(STRUCTURED_METHODS)}")
+    return STRUCTURED_METHODS[name]

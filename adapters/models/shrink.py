@@ -1,0 +1,107 @@
+"""Remove whole units from a model, physically: hidden channels of feed-forward modules, heads of attention.
+
+`keep` says what stays: by the full name of a consumer (`model.layers.3.mlp.down_proj`, `model.layers.3.self_attn.o_proj`;
+`parts_of(model)` lists them) the indices of its units, or a boolean mask over them. Units of attention are query heads.
+Query heads that share keys and values form a group: a group that keeps none is removed with its keys and values, and
+those that remain must keep equally many, which is what stock attention code can compute. Modules not named stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gramian.adapters.models.unit_groups import Part, axis, operator, parts_of, rearrange, width
+from gramian.adapters.models.widths import state_widths
+from gramian.solvers.backend._xp import to_numpy
+
+__all__ = ["Keep", "count_parameters", "mask_model", "shrink_model"]
+
+Keep = Mapping[str, Sequence[int] | Any]  # indices or booleans of any array library
+
+
+def shrink_model(model: PreTrainedModel, keep: Keep) -> None:
+    """f(x) = sum over kept units u of C_u h(P_u x): drop rows of the producers with their biases, and columns of the consumer.
+
+    In place, and exact: the model computes what `mask_model(model, keep)` would, to rounding, with stock forward methods and
+    key/value caches. Only caches sized ahead by the configuration (continuous batching, static ones with chunked prefill)
+    need heads that it can state. `model.config` is brought up to date where stock classes can express the widths, so that
+    such a model loads anywhere once saved. Embeddings and all that is no producer or consumer stay as they are, tied or not.
+
+    Raises ValueError, having changed nothing: an unsupported family (names the supported ones), a name that is no
+    consumer, indices out of range or twice, nothing kept in a module, groups that keep different numbers of heads.
+    """
+    for part, units, groups in selections(model, keep):
+        if len(units) < part.units:
+            rearrange(model, part, units, groups)
+    state_widths(model)
+
+
+def mask_model(model: PreTrainedModel, keep: Keep) -> None:
+    """C_u = 0 for every unit u that is not kept, in place: the model of `shrink` in the dense shapes.
+
+    Zero columns of the consumer suffice: nothing else reads a unit, so what its producers compute no longer matters.
+    Raises as `shrink` does.
+    """
+    for part, units, _ in selections(model, keep):
+        module = operator(model, part.name)
+        columns = part.columns(np.setdiff1d(np.arange(part.units), units))
+        with torch.no_grad():
+            module.weight.index_fill_(axis(module, "inputs"), torch.from_numpy(columns).to(module.weight.device), 0)
+
+
+def count_parameters(model: nn.Module, keep: Keep | None = None) -> int:
+    """Numbers in the parameters of a model, tied ones once; with `keep`, as many as `shrink_model(model, keep)` would leave."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    for part, units, groups in selections(model, keep or {}):
+        for name, side, index in part.slabs(units, groups):
+            module = operator(model, name)
+            whole = width(module, side)
+            slice_size = module.weight.numel() // whole + (side == "outputs" and module.bias is not None)
+            total -= (whole - len(index)) * slice_size
+    return total
+
+
+def selections(model: nn.Module, keep: Keep) -> list[tuple[Part, np.ndarray, np.ndarray]]:
+    """Every module that `keep` names with its units and groups kept, in ascending order; checks them all first."""
+    if not keep:
+        return []
+    parts = parts_of(model)
+    for name in keep:
+        if name not in parts:
+            raise ValueError(f"keep names {name!r}, which consumes no units; names look like {', '.join(list(parts)[:2])}")
+    return [(parts[name], *selected(parts[name], kept)) for name, kept in keep.items()]
+
+
+def selected(part: Part, kept: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Units and groups that stay in one module."""
+    indices = to_numpy(kept)
+    if indices.ndim != 1:
+        raise ValueError(f"keep[{part.name!r}] is an array of shape {indices.shape}, expected a list of units")
+    if indices.dtype == bool:
+        if len(indices) != part.units:
+            raise ValueError(f"keep[{part.name!r}] is a mask of {len(indices)}, but the module has {part.units} units")
+        indices = np.flatnonzero(indices)
+    if len(indices) == 0:
+        raise ValueError(f"{part.name} would lose all of its {part.units} units: keep at least one")
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"keep[{part.name!r}] holds {indices.dtype} numbers, expected indices of units")
+    outside = indices[(indices < 0) | (indices >= part.units)]
+    if len(outside):
+        raise ValueError(f"keep[{part.name!r}] holds {outside[0]}, but units run from 0 to {part.units - 1}")
+    units, times = np.unique(indices.astype(np.int64), return_counts=True)
+    if times.max() > 1:
+        raise ValueError(f"keep[{part.name!r}] holds unit {units[times.argmax()]} more than once")
+    members = np.bincount(units // part.members, minlength=part.groups)
+    groups = np.flatnonzero(members)
+    if len(set(members[groups])) > 1:
+        raise ValueError(
+            f"{part.name} would keep {members.tolist()} query heads of its {part.groups} key/value groups: keep equally "
+            "many in every group that keeps any"
+        )
+    return units, groups

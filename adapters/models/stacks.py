@@ -1,0 +1,96 @@
+"""Where units can be removed: the lists of blocks of a model, and the depth-2 modules of each.
+
+A family of `families` has one list, which `walk` runs block by block. The models here have several, or predict no tokens; the
+walk does not know how to run them one block at a time, so they are pruned on activations of the dense model (`whole`).
+
+    t5    encoder and decoder. Hidden channels only: heads share a table of relative positions that the first block of a stack
+          makes for all its blocks, one column a head, so that no block can lose a head of its own.
+    bert  an encoder. Heads, and hidden channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from gramian.adapters.models.families import FAMILIES, UNIT, Structure, blocks_of, family_of
+
+__all__ = ["STACKS", "Stack", "blocks_in", "stacks_of", "walks_by_block"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """blocks: dotted path from the model to a list of blocks. structures: the depth-2 modules of each of them."""
+
+    blocks: str
+    structures: tuple[Structure, ...]
+
+
+def t5(config: Any) -> tuple[Stack, ...]:
+    """DenseActDense, or DenseGatedActDense where the configuration says so: the last layer of a block, which in the decoder
+    comes after one more."""
+    inner = ("wi_0", "wi_1") if config.is_gated_act else ("wi",)
+
+    def stack(path: str, layer: int) -> Stack:
+        owner = f"layer.{layer}.DenseReluDense"
+        producers = tuple((f"{owner}.{name}", UNIT) for name in inner)
+        return Stack(path, (Structure(owner, producers, f"{owner}.wo", keys=("d_ff",), activation=f"{owner}.act"),))
+
+    return stack("encoder.block", 1), stack("decoder.block", 2)
+
+
+def bert(config: Any) -> tuple[Stack, ...]:
+    heads = Structure(
+        "attention.self",
+        tuple((f"attention.self.{name}", UNIT) for name in ("query", "key", "value")),
+        "attention.output.dense",
+        "attention_head_size",
+    )
+    channels = Structure(
+        "",
+        (("intermediate.dense", UNIT),),
+        "output.dense",
+        keys=("intermediate_size",),
+        activation="intermediate.intermediate_act_fn",
+    )
+    return (Stack("encoder.layer", (heads, channels)),)
+
+
+STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {"t5": t5, "bert": bert}  # by model type, of the configuration
+
+
+def walks_by_block(model: nn.Module) -> bool:
+    """Whether `walk` can run the model block by block; ValueError for a model type that is in neither table."""
+    if getattr(getattr(model, "config", None), "model_type", None) in STACKS:
+        return False
+    family_of(model)
+    return True
+
+
+def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
+    """The lists of blocks of a model that has some. ValueError: a model type that is in neither table, or a row that names no
+    depth-2 modules."""
+    if not walks_by_block(model):
+        return STACKS[model.config.model_type](model.config)  # type: ignore[union-attr, index]
+    family = family_of(model)
+    if not family.structures:
+        known = ", ".join(sorted({*STACKS, *(name for name, row in FAMILIES.items() if row.structures)}))
+        raise ValueError(f"the family row of {type(model).__name__} names no depth-2 modules; supported: {known}")
+    return (Stack(family.blocks, family.structures),)
+
+
+def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
+    """All blocks of all lists by their full names, in order."""
+    if walks_by_block(model):
+        return {f"{family_of(model).blocks}.{index}": block for index, block in enumerate(blocks_of(model))}
+    blocks: dict[str, nn.Module] = {}
+    for stack in stacks_of(model):
+        try:
+            found: Any = model.get_submodule(stack.blocks)
+        except AttributeError as error:
+            raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load_model`") from error
+        blocks |= {f"{stack.blocks}.{index}": block for index, block in enumerate(found)}
+    return blocks

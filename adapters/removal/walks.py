@@ -1,0 +1,302 @@
+"""The two walks of structured pruning: scores of units on the dense model, then their removal, block by block.
+
+Models that cannot be run block by block have one pass through the whole model for each walk instead, on its dense activations.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gramian.adapters.devices import solver_array
+from gramian.adapters.methods.allocation import Choice
+from gramian.adapters.methods.compensation import Answer, Compensation, Output, add_bias, compensate, residual, support_of
+from gramian.adapters.methods.producers import Recovery
+from gramian.adapters.methods.types import Scored, Subject
+from gramian.adapters.methods.unit_sets import Menu, magnitudes
+from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.removal.report import ModuleReport
+from gramian.adapters.run.blocks import BlockCall, inputs_of, run_block
+from gramian.adapters.run.hooks import feed
+from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.placement import Visits
+from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support, exchange_units
+from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
+
+__all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many
+    batches calibrate; the others are held out for the report. advance: called once for every module of each walk. recover:
+    refit producers before their module is pruned, see `Recovery`. exchange: improve every module's choice, see `exchanged`.
+    visits: bring blocks to where they are worked on."""
+
+    model: PreTrainedModel
+    score: Callable[[Subject], Scored]
+    needs: frozenset[str]
+    allocation: str
+    inputs: str
+    share: float
+    compensation: Compensation
+    damping: float
+    parts: tuple[int, ...]
+    dtype: torch.dtype
+    advance: Callable[[], object]
+    recover: bool = False
+    exchange: bool = False
+    visits: Visits = field(default_factory=Visits)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether moments of the dense model are needed to score units."""
+        return "inputs" in self.needs or self.allocation == "global"
+
+    def layer(self, menu: Menu) -> Layer:
+        return Layer(menu.name, self.model.get_submodule(menu.name))
+
+    def recovery(self, menu: Menu) -> Recovery:
+        paths = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+        layers = [Layer(path, self.model.get_submodule(path)) for path in paths]
+        return Recovery(layers, menu.name, self.parts, self.damping, self.dtype)
+
+    def by_block(self, menus: Sequence[Menu]) -> list[tuple[nn.Module, list[int]]]:
+        """Blocks up to the last with a menu, and the places of their menus."""
+        path, blocks = family_of(self.model).blocks, blocks_of(self.model)
+        found = [[k for k, menu in enumerate(menus) if menu.part.block == f"{path}.{index}"] for index in range(len(blocks))]
+        last = max(index for index, places in enumerate(found) if places)
+        return list(zip(blocks, found))[: last + 1]
+
+
+# -- first walk: scores ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """The first walk as far as it has come. evidence: what the method gathered, by module. removal: parameters to remove.
+    scored: of every module so far. problems: the modules' mask problems, where only their joint relaxation can say how much
+    leaves each."""
+
+    job: Job
+    menus: Sequence[Menu]
+    evidence: Sequence[Any]
+    removal: float
+    scored: list[Scored] = field(default_factory=list)
+    problems: list[MaskProblem] = field(default_factory=list)
+
+    def score(self, place: int, layer: Layer) -> None:
+        """Score the atoms of the next module, whose consumer's dense moments are those of `layer` if any are gathered."""
+        job, menu = self.job, self.menus[place]
+        problem = layer.problem() if job.gathers else None
+        subject = Subject(
+            position=place,
+            atoms=len(menu.atoms),
+            cost=menu.cost * menu.choices / len(menu.atoms),
+            keep=1 - self.removal / sum(each.choices * each.cost for each in self.menus),
+            magnitudes=partial(magnitudes, job.model, menu),
+            problem=problem,
+            mean=to_numpy(layer.moments.total) / layer.moments.tokens if job.gathers else None,
+            tokens=layer.moments.tokens,
+            damping=job.damping,
+            jointly=job.allocation == "global" and not menu.mixed,
+            evidence=self.evidence[place],
+        )
+        try:
+            self.scored.append(job.score(subject))
+        except ValueError as error:
+            raise ValueError(f"{menu.name}: {error}") from error
+        if problem is not None and job.allocation == "global" and self.scored[-1].relative is None:
+            mask = MaskProblem.from_problem(problem, groups=len(menu.atoms))
+            if mask.silent:
+                raise ValueError(
+                    f"{menu.name}: its output is zero, so no part of it can be lost: leave it out with exclude, or choose an "
+                    "allocation that compares no outputs"
+                )
+            self.problems.append(mask)
+        job.advance()
+
+
+@torch.no_grad()
+def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch.Tensor]) -> None:
+    """Score every module's atoms on the dense model. Without moments to gather no block is run."""
+    job, menus = scoring.job, scoring.menus
+    for (block, places), call in zip(job.by_block(menus), calls):
+        layers = {place: job.layer(menus[place]) for place in places}
+        if job.gathers:
+            job.visits.take(block)
+            receivers = {layer.module: partial(receive, layer) for layer in layers.values()}
+            hidden = run_block(block, call, hidden, receivers)
+        for place in places:
+            scoring.score(place, layers.pop(place))
+
+
+def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
+    feed(layer.name, layer.moments, inputs)
+
+
+# -- second walk: removal ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def remove_units(
+    job: Job,
+    menus: Sequence[Menu],
+    scored: Sequence[Scored],
+    choice: Choice,
+    calls: Sequence[BlockCall],
+    hidden: list[torch.Tensor],
+) -> list[ModuleReport]:
+    """Silence in every module, in place, the units that `choice` does not keep: zero columns of its consumer, whose other
+    weights or bias make up for them. `shrink` then changes nothing that the model computes."""
+    rows: list[ModuleReport] = []
+    dense = entering = hidden
+    for (block, places), call in zip(job.by_block(menus), calls):
+        job.visits.take(block)
+        keep, home = job.inputs == "pruned", hidden[0].device
+        inflows = {place: Inflow(menus[place].name, job.parts, keep, job.share, home) for place in places}
+        receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
+            job.layer(menus[place]).module: inflows[place].receive for place in places
+        }
+        recoveries = {place: job.recovery(menus[place]) for place in places if job.recover}
+        for place, each in recoveries.items():
+            receivers[job.layer(menus[place]).module] = both(inflows[place], each.outcome)
+            receivers[each.producers[0].module] = each.inflow.receive
+        leaving = run_block(block, call, dense, receivers)
+        del receivers  # they hold on to what `inflows` lets go of
+        moved = entering is not dense
+        for place in places:
+            menu, inflow, recovery = menus[place], inflows.pop(place), recoveries.pop(place, None)
+            consumer = job.layer(menu).module
+            if job.inputs == "pruned":
+                inflow.settle(inputs_of(consumer, block, call, entering) if moved else None)
+            if not moved:  # where nothing has drifted there is nothing to recover
+                recovery = None
+            if recovery is not None:
+                recovery.refit(inputs_of(recovery.producers[0].module, block, call, entering))
+                recovery.outcome.settle(inputs_of(consumer, block, call, entering))
+            rows.append(remove_from(job, menu, scored[place], choice, inflow, recovery))
+            moved = True
+            job.advance()
+        entering = run_block(block, call, entering) if job.inputs == "pruned" and moved else leaving
+        dense = leaving
+    return rows
+
+
+def both(one: Inflow, other: Inflow) -> Callable[[int, torch.Tensor], None]:
+    def receive(batch: int, inputs: torch.Tensor) -> None:
+        one.receive(batch, inputs)
+        other.receive(batch, inputs)
+
+    return receive
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What a module could become: its output and, on held-out tokens, that; the answer for its consumer, before rounding."""
+
+    output: Output
+    heldout: Output | None
+    answer: Answer
+
+    @property
+    def error(self) -> float:
+        return self.output.relative_error(self.answer.weights, self.answer.bias)
+
+
+def candidate(job: Job, layer: Layer, inflow: Inflow, columns: np.ndarray, untouched: bool) -> Candidate:
+    """untouched: the consumer stays as it is."""
+    moments, apart = inflow.moments[0], inflow.moments.get(1)
+    output = Output(layer.problem(moments), moments)
+    heldout = None if apart is None else Output(layer.problem(apart), apart)
+    if untouched:
+        return Candidate(output, heldout, Answer(output.problem.anchor, None, Status.DIRECT))
+    return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
+
+
+def exchanged(job: Job, menu: Menu, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
+    """As many units, exchanged while that lowers the loss that compensation leaves (`exchange_units`), atom by atom; where a
+    choice is several atoms, as they are."""
+    if menu.mixed:
+        return kept
+    xp = namespace(problem.gram)
+    mask = xp.asarray(np.isin(menu.atoms[:, 0], kept), device=device(problem.gram))
+    found = exchange_units(problem.damped(job.damping * problem.diagonal), mask, groups=len(menu.atoms))
+    return np.sort(menu.atoms[to_numpy(found.mask)].reshape(-1))
+
+
+def remove_from(job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflow, recovery: Recovery | None) -> ModuleReport:
+    """Silence units of one module, write what makes up for them, rounded, and judge what is stored. Units that `choice` keeps
+    are exchanged there first where that is asked for. recovery: of its producers, which stay as refitted if the module's
+    output is nearer for it."""
+    started = time.perf_counter()
+    part, layer = menu.part, job.layer(menu)
+    kept = choice.keep[menu.name]
+    if job.exchange and len(kept) < part.units:
+        kept = choice.keep[menu.name] = exchanged(job, menu, layer.problem(inflow.moments[0]), kept)
+    columns = np.isin(np.arange(part.units * part.size), part.columns(kept))
+    whole = len(kept) == part.units
+    best = plain = candidate(job, layer, inflow, columns, untouched=whole)
+    better: bool | None = None
+    if recovery is not None:
+        # Where nothing leaves, no bias makes up for it: one more would be parameters that nobody counted.
+        rival = candidate(job, layer, recovery.outcome, columns, untouched=whole and job.compensation == "bias")
+        better = rival.error < plain.error
+        if better:
+            best = rival
+        else:
+            recovery.undo()
+    output, answer, problem = best.output, best.answer, best.output.problem
+    masked = Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
+    stored, bias, status, remaining = problem.anchor, None, "nothing was removed", None
+    if not whole or better:
+        layer.assign(answer.weights, job.dtype)
+        stored = solver_array(layer.weight.to(torch.float64))
+        bias = None if answer.bias is None else add_bias(layer, answer.bias, job.dtype)
+        status = answer.status.value
+        remaining = residual(problem, columns, job.damping, stored) if job.compensation == "weights" else None
+    return ModuleReport(
+        name=menu.name,
+        units=(part.units, len(kept)),
+        groups=(part.groups, len(np.unique(kept // part.members))),
+        masked_error=problem.relative_error(masked),
+        relative_error=output.relative_error(stored, bias),
+        heldout_error=None if best.heldout is None else best.heldout.relative_error(stored, bias),
+        residual=remaining,
+        status=status,
+        seconds=time.perf_counter() - started,
+        detail=mask_figures(one, problem, output.moments, job.share, columns),
+        groups_of_heads=one.similar,
+        recovered=better,
+        unrecovered_error=None if better is None else plain.error,
+    )
+
+
+def mask_figures(one: Scored, problem: Quadratic, moments: Moments, share: float, columns: np.ndarray) -> dict[str, float]:
+    """What the relaxed mask of a module proves of its mask, see `ModuleReport`."""
+    if one.relaxed is None or one.energy <= 0:
+        return {}
+    xp = namespace(problem.gram)
+    removed = problem.anchor - Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
+    gram = dense_gram(moments, share)
+    energy = 0.5 * float(xp.sum((problem.anchor @ gram) * problem.anchor))
+    error = 0.5 * float(xp.sum((removed @ gram) * removed)) / energy if energy > 0 else 0.0
+    bound = one.relaxed.bound_at(float(columns.mean()) * one.relaxed.budget.total) / one.energy
+    return {"mask_error": error, "mask_bound": max(0.0, bound)}
+
+
+def dense_gram(moments: Moments, share: float) -> Array:
+    """X^T X = G - (C + C^T) / share + E / share^2, with C and E of the drift X* - ((1 - share) X* + share X)."""
+    gram = moments.require()
+    if moments.cross is None or moments.drift is None:
+        return gram
+    return gram - (moments.cross + moments.cross.T) / share + moments.drift / share**2

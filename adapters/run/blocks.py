@@ -1,0 +1,133 @@
+"""Block-by-block traversal: hidden states between blocks, and what each block is called with besides them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.adapters.devices import release_cached
+from gramian.adapters.models.families import blocks_of
+from gramian.adapters.run.hooks import watch
+
+__all__ = ["TOKENS_PER_BATCH", "BlockCall", "batches_of", "enter", "inputs_of", "run_block"]
+
+TOKENS_PER_BATCH = 2048
+
+
+def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
+    """Windows (n, length) in batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
+    return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size and length,
+    because windows without padding differ in nothing else. They follow the block to its device."""
+
+    by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
+        device = next(block.parameters()).device
+        return block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors, also inside tuples, lists and dicts, on a device; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(each, device) for key, each in value.items()}
+    return type(value)(moved(each, device) for each in value) if type(value) in (tuple, list) else value
+
+
+@torch.no_grad()
+def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[BlockCall]]:
+    """Hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
+
+    The model itself runs (embedding, positions, masks as it makes them today) with its blocks replaced by identities,
+    and without a cache, which would grow with every replay.
+    """
+    blocks = blocks_of(model)
+    seen: list[dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
+    hidden: list[torch.Tensor] = []
+    device = next(model.parameters()).device
+    with ExitStack() as stack:
+        for index, block in enumerate(blocks):
+            stack.enter_context(bypass(block, seen[index], hidden if index == 0 else None))
+        for rows in batches:
+            model.base_model(input_ids=rows.to(device), use_cache=False)  # type: ignore[union-attr, operator]
+    return hidden, [BlockCall(calls) for calls in seen]
+
+
+@contextmanager
+def bypass(
+    block: nn.Module,
+    calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]],
+    hidden: list[torch.Tensor] | None,
+) -> Iterator[None]:
+    """While open, `block` returns its input and its other arguments are noted."""
+
+    def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.setdefault((states.shape[0], states.shape[1]), (args, kwargs))
+        if hidden is not None:
+            hidden.append(states)
+        return states
+
+    own = vars(block).get("forward")  # set on the instance by whoever dispatches modules to devices
+    block.forward = identity  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del block.forward  # the class's own method is visible again
+        if own is not None:
+            block.forward = own  # type: ignore[method-assign]
+
+
+class Reached(Exception):
+    """Raised out of a block when the module waited for has been called: the rest of the block is not needed."""
+
+
+@torch.no_grad()
+def run_block(
+    block: nn.Module,
+    call: BlockCall,
+    hidden: list[torch.Tensor],
+    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
+) -> list[torch.Tensor]:
+    """Outputs of `block` for every batch, on the device from which it came, whatever the block's; `receivers[module](batch
+    index, inputs)` see what flows into modules inside."""
+    outputs: list[torch.Tensor] = []
+
+    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+        return lambda inputs: receive(len(outputs), inputs)
+
+    with ExitStack() as hooks:
+        for module, receive in (receivers or {}).items():
+            hooks.enter_context(watch(module, relay(receive)))
+        for states in hidden:
+            outputs.append(call(block, states).to(states.device))
+    release_cached(next(block.parameters()).device)
+    return outputs
+
+
+@torch.no_grad()
+def inputs_of(module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """What flows into one module inside `block`, batch by batch; nothing past that module is computed."""
+    found: list[torch.Tensor] = []
+
+    def receive(inputs: torch.Tensor) -> None:
+        found.append(inputs)
+        raise Reached
+
+    with watch(module, receive):
+        for states in hidden:
+            try:
+                call(block, states)
+            except Reached:
+                yield found.pop()

@@ -1,0 +1,95 @@
+"""Stream what flows into chosen modules of any torch model into moments, one layer at a time or many at once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.adapters.devices import current_device, precision_of_products, solver_array
+from gramian.adapters.models.layers import Layer
+from gramian.solvers import Moments
+from gramian.solvers.backend.precision import full_precision
+
+__all__ = ["capture", "feed", "watch"]
+
+MASKS = ("attention_mask", "decoder_attention_mask")
+CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|key|value|k_proj|v_proj)$")  # read the encoder
+
+
+@contextmanager
+def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """While open, `receive(inputs)` sees the input tensor of every call of `module`."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        receive((args[0] if args else next(iter(kwargs.values()))).detach())
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]]:
+    """`with capture(model, names) as layers: model(...)`: then `layers[name].problem()`, any solver, `.assign(weights)`.
+
+    names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every token
+    that reaches a module counts, but for padding: where the model is called with a two-dimensional `attention_mask`, tokens
+    it marks 0 are left out, and in the decoder of an encoder-decoder model those of `decoder_attention_mask`. Leaving the
+    block removes every hook; the layers stay usable. Every layer has moments of its own, also where several receive the same
+    input. Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
+    """
+    modules = dict(model.named_modules())
+    layers: dict[str, Layer] = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name not in modules:
+            raise ValueError(f"the model has no module {name!r}; names come from model.named_modules()")
+        layers[name] = Layer(name, modules[name])
+    padding: dict[str, torch.Tensor] = {}
+    bound, paired = inspect.signature(model.forward), getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+
+    def remember_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = bound.bind_partial(*args, **kwargs).arguments | kwargs
+        padding.clear()
+        for which in MASKS:
+            if isinstance(mask := given.get(which), torch.Tensor) and mask.ndim == 2:
+                padding[which] = mask
+
+    def receiver(layer: Layer) -> Callable[[torch.Tensor], None]:
+        which = MASKS[bool(paired and "decoder" in layer.name.split(".") and not CROSSED.search(layer.name))]
+
+        def receive(inputs: torch.Tensor) -> None:
+            mask = padding.get(which)
+            tokens = inputs.reshape(-1, inputs.shape[-1])
+            if mask is not None and mask.numel() == tokens.shape[0]:
+                tokens = tokens[mask.reshape(-1).to(tokens.device).bool()]
+            feed(layer.name, layer.moments, tokens)
+
+        return receive
+
+    with ExitStack() as hooks:
+        handle = model.register_forward_pre_hook(remember_mask, with_kwargs=True)
+        hooks.callback(handle.remove)
+        for layer in layers.values():
+            hooks.enter_context(watch(layer.module, receiver(layer)))
+        yield layers
+
+
+def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
+    """Add tokens to the moments of the layer called `name`, on their device; an error says which layer it was."""
+    products = precision_of_products(inputs.device, inputs.dtype)
+    exact = torch.float64 if products == "float64" else torch.float32
+    try:
+        with current_device(inputs.device), full_precision() if products == "float32" else nullcontext():
+            # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway
+            star = solver_array(inputs.to(exact))
+            moments.update(star, None if dense is None else solver_array(dense.to(exact)), products=products)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,61 @@
+"""What reaches a stage of a block, on its way into moments: batches fitted and held out, two paths side by side."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from gramian.adapters.run.hooks import feed
+from gramian.solvers import Moments
+
+__all__ = ["Inflow"]
+
+
+class Inflow:
+    """What reaches one stage of a block: moments of the batches that are fitted, that choose the damping, and of the rest.
+
+    Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
+    the stage too, and both enter together. home: the device on which they are kept, None for that on which they come.
+    """
+
+    def __init__(
+        self, name: str, parts: tuple[int, ...], keep: bool, share: float = 1.0, home: torch.device | None = None
+    ) -> None:
+        self.name, self.share, self.home, self.ends = name, share, home, list(accumulate(parts))
+        self.kept: list[torch.Tensor] | None = [] if keep else None
+        self.source: torch.device | None = None  # of what came
+        self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
+
+    def receive(self, batch: int, inputs: torch.Tensor) -> None:
+        if self.kept is not None:
+            self.source = inputs.device
+            self.kept.append(inputs if self.home is None else inputs.to(self.home))
+        else:
+            self.add(batch, inputs, None)
+
+    def settle(self, star: Any) -> None:
+        """Pair the kept inputs X with the pruned path's X*, or with themselves when that is None."""
+        kept, self.kept = self.kept or [], None
+        if star is None:
+            for batch, inputs in enumerate(kept):
+                self.add(batch, inputs.to(self.source), None)
+        else:
+            for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
+                dense = inputs.to(pruned.device)
+                if self.share != 1:  # at least float32, or rounding is a drift of its own
+                    precise = torch.promote_types(dense.dtype, torch.float32)
+                    dense = self.share * dense.to(precise) + (1 - self.share) * pruned
+                self.add(batch, pruned, dense)
+
+    def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
+        part = bisect_right(self.ends, batch)
+        feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
+
+    @property
+    def calibration(self) -> Moments:
+        """Of all batches that calibrate."""
+        fitted, choosing = self.moments[0], self.moments.get(1)
+        return fitted if choosing is None else fitted.merged(choosing)

@@ -1,0 +1,297 @@
+"""Layers, terms and patterns to test on: hypothesis strategies, and planted problems of known optimum.
+
+Every strategy shrinks towards few tokens, channels and outputs, X* = X, small whole numbers, nothing dead or duplicate and
+scale one, so that what is left of a failure can be read. Nasty cases are common and not rare: ties, zeros, rank deficits,
+dead and duplicate channels, fewer tokens than channels, axes of length one, inputs of size 1e-6 and 1e6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gramian.solvers import L1, NM, Affine, Pattern, Quadratic, Support, Term, TopK
+
+__all__ = [
+    "PATTERNS",
+    "TERMS",
+    "Layer",
+    "equalities",
+    "fractions",
+    "from_gram",
+    "layers",
+    "masks",
+    "normal_layer",
+    "patterns",
+    "per_channel",
+    "planted_lasso",
+    "points",
+    "scores",
+    "small",
+    "spectral_layers",
+    "terms",
+    "weights",
+]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """inputs: X* (N, p). weight: W (q, p). dense: X (N, p), or None when X* = X."""
+
+    inputs: np.ndarray
+    weight: np.ndarray
+    dense: np.ndarray | None = None
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """X W^T, what the compressed layer should deliver."""
+        return (self.inputs if self.dense is None else self.dense) @ self.weight.T
+
+    def row_losses(self, weights: np.ndarray) -> np.ndarray:
+        """1/2 |X* v^T - X w^T|^2 per row, straight from the definition."""
+        return 0.5 * np.sum((self.inputs @ weights.T - self.outputs) ** 2, axis=0)
+
+    def loss(self, weights: np.ndarray) -> float:
+        return float(np.sum(self.row_losses(weights)))
+
+    @property
+    def energy(self) -> float:
+        return 0.5 * float(np.sum(self.outputs**2))
+
+    @property
+    def largest(self) -> float:
+        """lambda_max: the largest entry of the gradient at zero."""
+        return float(np.max(np.abs(self.outputs.T @ self.inputs)))
+
+    def magnitude(self, weights: np.ndarray) -> float:
+        """Size of the terms that a loss is the sum of: what rounding errors are relative to."""
+        changed = np.sum((self.inputs @ weights.T) ** 2) + np.sum((self.inputs @ self.weight.T) ** 2)
+        return float(changed + 2 * self.energy)
+
+    def scaled(self, inputs: float | np.ndarray = 1.0, weight: float | np.ndarray = 1.0) -> Layer:
+        """inputs, weight: factors, one number or one per channel (p,)."""
+        dense = None if self.dense is None else self.dense * inputs
+        return Layer(self.inputs * inputs, self.weight * weight, dense)
+
+    def permuted(self, rows: Any = slice(None), columns: Any = slice(None)) -> Layer:
+        """Outputs and channels in another order."""
+        dense = None if self.dense is None else self.dense[:, columns]
+        return Layer(self.inputs[:, columns], self.weight[rows][:, columns], dense)
+
+    def problem(self, xp: Any, dtype: str = "float64") -> Quadratic:
+        dense = None if self.dense is None else xp.asarray(self.dense)
+        problem = Quadratic.from_data(xp.asarray(self.inputs), xp.asarray(self.weight), dense)
+        return problem.astype(xp.dtype(dtype))
+
+
+# -- layers ------------------------------------------------------------------------------------------------------------
+
+small = st.integers(-3, 3).map(float)  # few values: ties, zeros and rank deficits are then the rule
+fractions = st.sampled_from([1e-3, 0.03, 0.2, 0.5, 0.9, 1.0, 1.5])  # of lambda_max
+WHOLE = 256  # seeds below it, towards which a failure shrinks, stand for whole numbers
+
+
+@st.composite
+def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Arrays of normal numbers from a seed, without ties or zeros: drawn one by one, entries mostly repeat each other."""
+    seed = draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    if seed < WHOLE:
+        return [rng.integers(-3, 4, size=shape).astype(float) for shape in shapes]
+    return [rng.normal(size=shape) for shape in shapes]
+
+
+@st.composite
+def layers(
+    draw: Any,
+    tokens: int = 7,
+    inputs: int = 5,
+    outputs: int = 3,
+    shifted: bool | None = None,
+    scales: tuple[float, ...] = (1.0, 1e-6, 1e6),
+    multiple: int = 1,
+) -> Layer:
+    """Anything that may come: a layer of at most `tokens` x `inputs` x `outputs`, of whole numbers or normal ones.
+
+    shifted: X* != X, None for either. scales: of the inputs. multiple: divides the number of inputs. Axes may be one long.
+    """
+    p = multiple * draw(st.integers(1, max(1, inputs // multiple)))
+    moved = draw(st.booleans()) if shifted is None else shifted
+    if draw(st.booleans()):
+        n, q = draw(st.integers(1, tokens)), draw(st.integers(1, outputs))
+        star, weight, drift = draw(full((n, p), (q, p), (n, p)))
+        star *= np.logspace(0, -draw(st.integers(0, 2)), p)  # channels of unequal size: ill-conditioned Grams
+        dense = star + 0.3 * drift
+    else:
+        weight, both = draw(rows(p, outputs)), draw(rows(2 * p if moved else p, tokens))
+        star, dense = both[:, :p], both[:, -p:].copy()
+    if draw(st.booleans()):
+        star[:, draw(st.integers(0, p - 1))] = 0  # a dead channel
+    if draw(st.booleans()):
+        star[:, draw(st.integers(0, p - 1))] = star[:, draw(st.integers(0, p - 1))]  # a duplicate channel
+    return Layer(star, weight, dense if moved else None).scaled(inputs=draw(st.sampled_from(scales)))
+
+
+def rows(width: int, most: int) -> st.SearchStrategy[np.ndarray]:
+    """Whole numbers, at most so many rows of a width, (rows, width); shrinks by rows."""
+    row = st.lists(small, min_size=width, max_size=width)
+    return st.lists(row, min_size=1, max_size=most).map(np.array)
+
+
+ANGLES = ((0.8, 0.6), (0.6, 0.8), (12 / 13, 5 / 13))  # cosine and sine
+
+
+@st.composite
+def spectral_layers(
+    draw: Any,
+    inputs: int = 4,
+    outputs: int = 2,
+    *,
+    rank: int | None = None,
+    condition: float | None = None,
+    shifted: bool = False,
+) -> Layer:
+    """A layer of chosen rank and condition number: X* = diag(s) R, (rank, p), with singular values s from 1 down to
+    1 / condition and R a product of few rotations of two channels. G = X*^T X* has the condition number condition^2.
+
+    rank: of X*, at most p; None, anything from 1 to p. condition: None, from 1 to 1000. Shrinks to a diagonal Gram.
+    """
+    p, q = draw(st.integers(1, inputs)), draw(st.integers(1, outputs))
+    held = draw(st.integers(1, p)) if rank is None else min(rank, p)
+    worst = draw(st.sampled_from([1.0, 3.0, 30.0, 1000.0])) if condition is None else condition
+    basis = np.eye(p)
+    pair = st.tuples(st.integers(0, p - 1), st.integers(0, p - 1), st.sampled_from(ANGLES))
+    for first, second, (cosine, sine) in draw(st.lists(pair, max_size=p)):
+        if first != second:
+            one, other = basis[:, first].copy(), basis[:, second].copy()
+            basis[:, first], basis[:, second] = cosine * one - sine * other, sine * one + cosine * other
+    star = np.geomspace(1, 1 / worst, held)[:, None] * basis[:held]
+    moved = star + 0.25 * draw(arrays(float, star.shape, elements=small)) if shifted else None
+    return Layer(star, draw(weights((q, p))), moved)
+
+
+@st.composite
+def weights(draw: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Weights (q, p): small whole numbers, mostly tied, or normal ones without ties."""
+    if draw(st.booleans()):
+        return draw(full(shape))[0]
+    return draw(arrays(float, shape, elements=small))
+
+
+@st.composite
+def points(draw: Any, layer: Layer) -> np.ndarray:
+    """Weights V to judge on `layer`: zero, dense, or anywhere, some of them sparse."""
+    kind = draw(st.sampled_from(["zero", "dense", "near", "any"]))
+    if kind == "zero":
+        return np.zeros_like(layer.weight)
+    if kind == "dense":
+        return layer.weight.copy()
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    noise = rng.normal(size=layer.weight.shape)
+    point = layer.weight + 0.1 * noise if kind == "near" else noise
+    return point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5])))
+
+
+def scores(rows: int = 4, columns: int = 12, multiple: int = 1) -> st.SearchStrategy[np.ndarray]:
+    """Scores (q, p) with heavy ties, p a multiple of `multiple`."""
+    sizes = st.tuples(st.integers(1, rows), st.integers(1, max(1, columns // multiple)).map(lambda k: k * multiple))
+    return sizes.flatmap(lambda shape: arrays(float, shape, elements=small))
+
+
+def masks(shape: tuple[int, int]) -> st.SearchStrategy[np.ndarray]:
+    """Boolean (q, p), every entry for itself; full and empty rows included."""
+    return arrays(bool, shape, elements=st.booleans(), fill=st.nothing())
+
+
+def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
+    """One of these values for every channel, (p,)."""
+    width = layer.weight.shape[1]
+    return st.lists(st.sampled_from(values), min_size=width, max_size=width).map(np.array)
+
+
+# -- terms and patterns ------------------------------------------------------------------------------------------------
+
+
+def penalties(shape: tuple[int, int]) -> st.SearchStrategy[L1]:
+    """L1 with one lambda, or one per row, per channel or per entry; zeros among them."""
+    sizes = st.sampled_from([(), (1, 1), (shape[0], 1), (1, shape[1]), shape])
+    values = st.sampled_from([0.25, 1.0, 2.0, 0.0])
+    return sizes.flatmap(lambda size: arrays(float, size, elements=values) if size else values).map(L1)
+
+
+@st.composite
+def equalities(draw: Any, shape: tuple[int, int]) -> Affine:
+    """V A^T = D that some V satisfies; constraints may repeat or say nothing."""
+    matrix = draw(arrays(float, (draw(st.integers(1, 3)), shape[1]), elements=small, fill=st.nothing()))
+    return Affine(matrix, draw(weights(shape)) @ matrix.T)
+
+
+# How to draw one of each kind; a kind of term or pattern that is added to the toolkit needs a row here.
+TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Any]]] = {
+    L1: penalties,
+    Support: lambda shape: masks(shape).map(Support),
+    Affine: equalities,
+}
+PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
+    TopK: lambda inputs: st.builds(TopK, st.sampled_from([0.5, 0.0, 0.01, 0.25, 1 / 3, 0.7, 0.99]), st.booleans()),
+    NM: lambda inputs: st.sampled_from([(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]).map(
+        lambda pair: NM(*pair)
+    ),
+}
+
+
+def terms(kind: type, shape: tuple[int, int]) -> st.SearchStrategy[Term]:
+    """Terms of a class for weights of a shape (q, p). Raises LookupError for a class without a row in TERMS."""
+    return strategy_of(kind, TERMS)(shape)
+
+
+def patterns(kind: type, inputs: int) -> st.SearchStrategy[Pattern]:
+    """Patterns of a class for weights of so many inputs. Raises LookupError for a class without a row in PATTERNS."""
+    return strategy_of(kind, PATTERNS)(inputs)
+
+
+def strategy_of(kind: type, table: dict[type, Any]) -> Any:
+    if kind not in table:
+        name = "TERMS" if table is TERMS else "PATTERNS"
+        raise LookupError(f"nothing says how to draw a {kind.__name__}: add a row to gramian.proofs.kit.strategies.{name}")
+    return table[kind]
+
+
+# -- layers that are made, not drawn -----------------------------------------------------------------------------------
+
+
+def from_gram(gram: Any, weight: Any) -> Layer:
+    """The layer with this Gram matrix: X = G^(1/2)."""
+    values, vectors = np.linalg.eigh(np.array(gram, dtype=float))
+    return Layer((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T, np.atleast_2d(np.array(weight, dtype=float)))
+
+
+def normal_layer(
+    seed: int, tokens: int, inputs: int, outputs: int, *, condition: float = 10.0, drift: float = 0.0, dead: int = 0
+) -> Layer:
+    """Gaussian weights; singular values of X* spread over 1..1/condition; X* - X of relative size `drift`."""
+    rng = np.random.default_rng(seed)
+    rank = min(tokens, inputs)
+    left, _ = np.linalg.qr(rng.normal(size=(tokens, rank)))
+    right, _ = np.linalg.qr(rng.normal(size=(inputs, rank)))
+    star = (left * np.logspace(0, -np.log10(condition), rank)) @ right.T * np.sqrt(tokens)
+    star[:, rng.permutation(inputs)[:dead]] = 0
+    dense = star + drift * np.std(star) * rng.normal(size=star.shape) if drift else None
+    return Layer(star, rng.normal(size=(outputs, inputs)), dense)
+
+
+def planted_lasso(seed: int, inputs: int, outputs: int, weight: float) -> tuple[Layer, np.ndarray]:
+    """A layer and the unique optimum V of its LASSO: W = V + lambda Z G^-1 with Z a subgradient of |V|_1, |Z| < 1 off
+    the support, makes (V - W) G = -lambda Z."""
+    layer = normal_layer(seed, 2 * inputs, inputs, outputs)
+    rng = np.random.default_rng(seed + 1)
+    optimum = rng.normal(size=(outputs, inputs)) * (rng.random((outputs, inputs)) < 0.4)
+    slack = rng.uniform(-0.9, 0.9, size=optimum.shape)
+    subgradient = np.where(optimum != 0, np.sign(optimum), slack)
+    dense = optimum + weight * np.linalg.solve(layer.inputs.T @ layer.inputs, subgradient.T).T
+    return replace(layer, weight=dense), optimum

@@ -1,0 +1,241 @@
+"""The only file that knows array backends exist (`_cuda` helps): numpy, torch, cupy, whatever follows the array API standard.
+
+Everything else in `gramian.solvers` asks `namespace(array)` for the standard's functions; here is what the standard lacks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array, is_torch_array
+from threadpoolctl import ThreadpoolController
+
+from gramian.solvers.backend import _cuda
+
+Array = Any  # an array of any backend; the standard defines no common type
+
+__all__ = [
+    "Array",
+    "as_floating",
+    "check_current",
+    "cholesky",
+    "clip",
+    "detached",
+    "device",
+    "full",
+    "is_cupy_array",
+    "kth_largest",
+    "namespace",
+    "on_host",
+    "principal",
+    "put",
+    "same_library",
+    "solve_positive",
+    "solves_stacks",
+    "solve_triangular",
+    "to_numpy",
+]
+
+
+def namespace(*arrays: Array) -> Any:
+    """Array-API namespace shared by `arrays` (None is ignored); raises TypeError when they come from different backends."""
+    return array_namespace(*(array for array in arrays if array is not None))
+
+
+def on_host(array: Array) -> bool:
+    """Whether a value of `array` is there when it is asked for: a device would have to be waited for."""
+    return not (is_cupy_array(array) or (is_torch_array(array) and array.device.type != "cpu"))
+
+
+def detached(array: Array) -> Array:
+    """`array` apart from any graph of gradients: what solvers do is not differentiated, and a graph would keep its inputs."""
+    return array.detach() if is_torch_array(array) and array.requires_grad else array
+
+
+def same_library(one: Array, other: Array, names: tuple[str, str]) -> None:
+    """Raises TypeError, naming both, for arrays of different libraries."""
+    libraries = [namespace(array).__name__.rpartition(".")[2] for array in (one, other)]
+    if libraries[0] != libraries[1]:
+        raise TypeError(f"{names[0]} is a {libraries[0]} array but {names[1]} is a {libraries[1]} array: convert one of them")
+
+
+def as_floating(array: Array, like: Array | None = None) -> Array:
+    """`array` with a real floating dtype: that of `like` if given, its own if it has one, else float64. TypeError for an array
+    of another library than `like`."""
+    xp = namespace(array)
+    if like is not None:
+        same_library(array, like, ("an argument", "the problem's weight"))
+        array = detached(array)
+        return array if array.dtype == like.dtype else xp.astype(array, like.dtype)
+    return array if xp.isdtype(array.dtype, "real floating") else xp.astype(array, xp.float64)
+
+
+def check_current(array: Array) -> None:
+    """Raises ValueError for a cupy array on another device than the current one, where cupy would put all that it makes."""
+    if not is_cupy_array(array):
+        return
+    import cupy
+
+    current = cupy.cuda.Device().id
+    if array.device.id != current:
+        need = f"with cupy.cuda.Device({array.device.id})"
+        raise ValueError(f"the arrays are on device {array.device.id} but device {current} is current: solve within `{need}`")
+
+
+def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
+    """Constant array with the backend, device and dtype of `like`."""
+    return namespace(like).full(shape, value, dtype=like.dtype, device=device(like))
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """Host copy of `array`; the one place where a device synchronises on purpose."""
+    if is_numpy_array(array):
+        return array
+    if is_torch_array(array):
+        return array.detach().cpu().numpy()
+    if is_cupy_array(array):
+        return array.get()
+    return np.asarray(array)
+
+
+def clip(array: Array, lower: Array | float, upper: Array | float | None) -> Array:
+    """`array` cut to lower <= x <= upper; with cupy the standard's own selects by masks, for which the host has to wait."""
+    if is_cupy_array(array):
+        import cupy
+
+        return cupy.clip(array, lower, upper)
+    return namespace(array).clip(array, lower, upper)
+
+
+def put(array: Array, rows: np.ndarray, values: Array) -> None:
+    """`array[rows, :] = values`, in place; the standard knows no assignment to a list of places."""
+    if is_numpy_array(array) or is_torch_array(array) or is_cupy_array(array):
+        array[namespace(array).asarray(rows, device=device(array))] = values
+        return
+    for k, row in enumerate(map(int, rows)):
+        array[row, :] = values[k, :]
+
+
+def kth_largest(array: Array, k: int) -> Array:
+    """k-th largest entry (k >= 1) along the last axis, kept as an axis of length one; linear time where the backend can: cupy
+    sorts, and torch on a GPU gives a row to one block of threads in `kthvalue`, but to many in `topk`."""
+    size = array.shape[-1]
+    if is_torch_array(array) and array.is_cuda:
+        return array.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    if is_torch_array(array):
+        return array.kthvalue(size - k + 1, dim=-1, keepdim=True).values
+    xp = namespace(array)
+    if is_numpy_array(array) or is_cupy_array(array):
+        return xp.partition(array, size - k, axis=-1)[..., size - k : size - k + 1]
+    return xp.sort(array, axis=-1)[..., size - k : size - k + 1]
+
+
+def cholesky(matrix: Array) -> tuple[Array, bool]:
+    """Lower Cholesky factor and whether it exists. Every backend fails in its own way (an exception, an info code, part of
+    a factor in silence on cupy); here it is always the flag, and the factor is then not to be used."""
+    xp = namespace(matrix)
+    if is_torch_array(matrix):
+        import torch
+
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        return factor, bool((info == 0).all())
+    if is_cupy_array(matrix):
+        factors, positive = _cuda.factors(matrix[None, :, :])
+        return factors[0, :, :], bool(positive[0])
+    try:
+        factor = xp.linalg.cholesky(matrix)
+    except Exception as error:  # LinAlgError lives in a different module on every backend
+        if type(error).__name__ != "LinAlgError":
+            raise
+        return matrix, False
+    return factor, bool(xp.all(xp.isfinite(factor)))
+
+
+def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
+    """`factor^-1 right` for a triangular `factor`; the standard offers only the general solve, used where nothing better is."""
+    xp = namespace(factor, right)
+    if is_torch_array(factor):
+        import torch
+
+        return torch.linalg.solve_triangular(factor, right, upper=upper)
+    if is_numpy_array(factor):
+        from scipy.linalg import solve_triangular as solve
+
+        return solve(factor, right, lower=not upper, check_finite=False)
+    if is_cupy_array(factor):
+        from cupyx.scipy.linalg import solve_triangular as solve
+
+        return solve(factor, right, lower=not upper, check_finite=False)
+    return xp.linalg.solve(factor, right)
+
+
+ONE_AT_A_TIME = Lock()  # threads that limit BLAS while others do would not restore what was set
+
+
+@cache
+def blas_threads() -> ThreadpoolController:
+    """The thread pools of numpy's and scipy's BLAS. They are two, and the idle threads of the one wait in a loop for more
+    work: factorisations of small matrices on several threads of the other take up to three times as long as on one."""
+    import scipy.linalg  # noqa: F401  its BLAS counts too
+
+    return ThreadpoolController()
+
+
+def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
+    """Solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky; and, per
+    matrix, whether it was positive definite (b,): where it was not, its x is not to be used. `matrices` may be overwritten.
+    """
+    xp = namespace(matrices, right)
+    count = matrices.shape[0]
+    if is_torch_array(matrices):
+        import torch
+
+        factor, info = torch.linalg.cholesky_ex(matrices)
+        return torch.cholesky_solve(right, factor), info == 0
+    if is_numpy_array(matrices):
+        from scipy.linalg import get_lapack_funcs
+
+        posv = get_lapack_funcs("posv", (matrices, right))
+        found, positive = np.empty_like(right), np.empty(count, dtype=bool)
+        with ONE_AT_A_TIME, blas_threads().limit(limits=1, user_api="blas"):
+            for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
+                _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
+                positive[index] = info == 0
+        return found, positive
+    if is_cupy_array(matrices):
+        factors, positive = _cuda.factors(matrices)
+        return _cuda.solutions(factors, right), positive
+    try:
+        factor = xp.linalg.cholesky(matrices)
+    except Exception as error:
+        if type(error).__name__ != "LinAlgError":
+            raise
+        if count == 1:
+            return right, xp.zeros((1,), dtype=xp.bool, device=device(matrices))
+        parts = [solve_positive(matrices[k : k + 1, :, :], right[k : k + 1, :, :]) for k in range(count)]
+        return xp.concat([part[0] for part in parts]), xp.concat([part[1] for part in parts])
+    found = xp.linalg.solve(xp.matrix_transpose(factor), xp.linalg.solve(factor, right))
+    return found, xp.all(xp.isfinite(factor), axis=(1, 2))
+
+
+def principal(matrix: Array, chosen: Array) -> Array:
+    """Principal submatrices `matrix[i_b, i_b]` (b, k, k) for indices (b, k)."""
+    xp = namespace(matrix, chosen)
+    if is_torch_array(matrix) or is_cupy_array(matrix):
+        return matrix[chosen[:, :, None], chosen[:, None, :]]
+    if is_numpy_array(matrix):  # row by row into place, without the k whole rows between: twice as fast for many columns
+        found = np.empty((*chosen.shape, chosen.shape[1]), matrix.dtype)
+        for place, columns in enumerate(chosen):
+            for line, row in enumerate(columns.tolist()):
+                matrix[row].take(columns, out=found[place, line], mode="clip")
+        return found
+    parts = [xp.take(xp.take(matrix, chosen[b, :], axis=0), chosen[b, :], axis=1) for b in range(chosen.shape[0])]
+    return xp.stack(parts)
+
+
+def solves_stacks(array: Array) -> bool:
+    """Whether the backend factorises a stack of matrices at once; the others go through it one by one."""
+    return is_torch_array(array) or is_cupy_array(array)

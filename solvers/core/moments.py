@@ -1,0 +1,147 @@
+"""Streaming second moments of a layer's inputs: all a layer-wise problem ever needs of its activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gramian.solvers.backend._xp import Array, detached, device, namespace, same_library
+
+__all__ = ["Moments", "Products"]
+
+Products = Literal["float64", "float32"]
+TOKENS_PER_PRODUCT = 2048  # the most terms that one float32 product sums
+
+
+class Moments:
+    """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, and the sums over tokens `total = 1^T X*` and
+    `shift = 1^T (X* - X)`, which tell means; all in float64.
+
+    `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C`, `E` and `shift`
+    exist only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not
+    depend on the weights, so layers that share an input share them. The smallest eigenvalues of a Gram matrix are 1e-5..1e-6
+    of the largest, so sums over batches are float64 whatever the activations' dtype, and products too unless asked otherwise.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.tokens = 0
+        self.gram: Array | None = None
+        self.cross: Array | None = None
+        self.drift: Array | None = None
+        self.total: Array | None = None
+        self.shift: Array | None = None
+
+    def update(
+        self,
+        inputs: Array,
+        dense: Array | None = None,
+        weights: Array | None = None,
+        *,
+        products: Products = "float64",
+    ) -> None:
+        """Add a batch of tokens.
+
+        inputs: X*, (..., p); leading axes are tokens. dense: X, same shape, or None when it equals X*.
+        weights: optional token weights, one per token, non-negative: each counts as that many (`tokens` is the
+        sum of weights, rounded), and 0 is padding.
+        products: how A^T B is formed. `float32`, for devices that are slow in float64, multiplies X* and X* - X rounded
+        to float32 (the difference is taken before; half precision is not rounded), sums at most 2048 tokens so, and the
+        rest in float64. With u = 2^-24 and n = min(N, 2048) every G_ij is then within (n + 2) u sqrt(G_ii G_jj) of its
+        float64 value, as a rule within 20 u of that, and C and E likewise; G and E are symmetric with a diagonal of at
+        least zero, but can have eigenvalues below zero by that rounding. TF32 products are the caller's to turn off.
+        Raises ValueError on another width, on different shapes, and on NaN or Inf, before anything is added.
+        """
+        if inputs.shape[-1] != self.width:
+            raise ValueError(f"inputs have {inputs.shape[-1]} channels but these moments have width {self.width}")
+        if dense is not None and tuple(dense.shape) != tuple(inputs.shape):
+            raise ValueError(f"inputs are {tuple(inputs.shape)} but the dense inputs are {tuple(dense.shape)}")
+        if products not in ("float64", "float32"):
+            raise ValueError(f"products must be 'float64' or 'float32' but is {products!r}")
+        if self.gram is not None:
+            same_library(inputs, self.gram, ("the inputs", "what came before"))
+        inputs, dense = detached(inputs), None if dense is None else detached(dense)
+        weights = None if weights is None else detached(weights)
+        xp = namespace(inputs, dense)
+        real = xp.float64 if products == "float64" else xp.float32
+        star = xp.reshape(xp.astype(inputs, real, copy=False), (-1, self.width))
+        root = None if weights is None else token_roots(weights, star)
+        if root is not None:
+            star = xp.astype(star * root, real, copy=False)
+        if not bool(xp.all(xp.isfinite(star))):
+            raise ValueError("the inputs hold NaN or Inf")
+        gram = symmetric_product(star)
+        if dense is not None:
+            difference = xp.reshape(xp.astype(inputs, xp.float64) - xp.astype(dense, xp.float64), (-1, self.width))
+            difference = xp.astype(difference if root is None else difference * root, real, copy=False)
+            if not bool(xp.all(xp.isfinite(difference))):
+                raise ValueError("the dense inputs hold NaN or Inf")
+            drift = symmetric_product(difference)
+            cross, shift = product(difference, star), column_sums(difference, root)
+            self.cross = added(self.cross, cross)
+            self.drift = added(self.drift, drift)
+            self.shift = added(self.shift, shift)
+        self.gram = added(self.gram, gram)
+        self.total = added(self.total, column_sums(star, root))
+        self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
+
+    def merged(self, other: Moments) -> Moments:
+        """The moments of both sets of tokens together. Raises ValueError unless both or neither have dense counterparts."""
+        if self.width != other.width or (self.cross is None) != (other.cross is None):
+            raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
+        both = Moments(self.width)
+        both.tokens = self.tokens + other.tokens
+        both.gram = self.require() + other.require()
+        both.cross, both.drift = added(self.cross, other.cross), added(self.drift, other.drift)
+        both.total, both.shift = added(self.total, other.total), added(self.shift, other.shift)
+        return both
+
+    def require(self) -> Array:
+        """The Gram matrix, or a ValueError that says no token was seen."""
+        if self.gram is None:
+            raise ValueError("no tokens were seen: run the model on some input before asking for its moments")
+        return self.gram
+
+
+def added(one: Array | None, other: Array | None) -> Array | None:
+    """The sum of two arrays, of which None stands for zero."""
+    return other if one is None else one if other is None else one + other
+
+
+def product(left: Array, right: Array) -> Array:
+    """A^T B in float64; of float32 factors slice by slice, each of `TOKENS_PER_PRODUCT` tokens at most."""
+    xp = namespace(left, right)
+    if left.dtype == xp.float64:
+        return left.T @ right
+    total = xp.zeros((left.shape[1], right.shape[1]), dtype=xp.float64, device=device(left))
+    for begin in range(0, left.shape[0], TOKENS_PER_PRODUCT):
+        end = min(begin + TOKENS_PER_PRODUCT, left.shape[0])
+        total += left[begin:end, :].T @ right[begin:end, :]
+    return total
+
+
+def symmetric_product(tokens: Array) -> Array:
+    """A^T A, exactly symmetric, which a general product on a device need not be. ValueError when float32 cannot hold it."""
+    xp = namespace(tokens)
+    found = product(tokens, tokens)
+    if tokens.dtype == xp.float64:
+        return found
+    if not bool(xp.all(xp.isfinite(xp.linalg.diagonal(found)))):
+        raise ValueError("the inputs are too large for float32 products, their squares overflow: take products='float64'")
+    return 0.5 * (found + found.T)
+
+
+def column_sums(tokens: Array, root: Array | None) -> Array:
+    """Sums over tokens (p,), in float64, of rows that come times the roots of their weights."""
+    xp = namespace(tokens)
+    return xp.sum(tokens if root is None else tokens * root, axis=0, dtype=xp.float64)
+
+
+def token_roots(weights: Array, tokens: Array) -> Array:
+    """Square roots of token weights as a column (N, 1)."""
+    xp = namespace(weights, tokens)
+    flat = xp.reshape(xp.astype(weights, xp.float64), (-1, 1))
+    if flat.shape[0] != tokens.shape[0]:
+        raise ValueError(f"there are {flat.shape[0]} token weights but {tokens.shape[0]} tokens")
+    if not bool(xp.all(flat >= 0)):
+        raise ValueError("token weights must be at least zero")
+    return xp.sqrt(flat)

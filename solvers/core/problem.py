@@ -1,0 +1,230 @@
+"""The one loss of the toolkit: a layer's output error as a quadratic in its weights."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+from functools import cached_property
+
+from gramian.solvers.backend._xp import Array, as_floating, check_current, detached, device, full, namespace
+from gramian.solvers.core.moments import Moments
+
+__all__ = ["Quadratic"]
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """f(V) = 1/2 |X* V^T - X W^T|_F^2 = sum_i floor_i + <slope_i, v_i - w_i> + 1/2 (v_i - w_i) G (v_i - w_i)^T
+
+    gram: G = X*^T X*, (p, p), symmetric positive semidefinite. anchor: W, (q, p), the dense weights.
+    slope: the gradient at W, (q, p), equal to W C; None means zero (X* = X).
+    floor: the loss at W per row, (q,), equal to 1/2 diag(W E W^T); None means zero. Loss units: squared outputs.
+
+    Anchored at W because in float32 the raw form <V G, V> - 2 <V, Q> loses every digit near the dense weights.
+    Rows of V are independent problems that share one Gram. All arrays come from one backend and share one dtype.
+    Raises ValueError for shapes or dtypes that do not fit, NaN or Inf, and a Gram that is no X*^T X* on the face of it.
+    """
+
+    gram: Array
+    anchor: Array
+    slope: Array | None = None
+    floor: Array | None = None
+    trusted: InitVar[bool] = False
+
+    def __post_init__(self, trusted: bool) -> None:
+        if trusted:  # made from a problem that was checked
+            return
+        for name in ("gram", "anchor", "slope", "floor"):
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, detached(array))
+        gram, anchor = self.gram, self.anchor
+        xp = namespace(gram, anchor, self.slope, self.floor)
+        check_current(anchor)
+        if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+            raise ValueError(f"gram must be a square matrix but is {tuple(gram.shape)}")
+        if anchor.ndim != 2 or anchor.shape[1] != gram.shape[0]:
+            raise ValueError(f"gram is {tuple(gram.shape)} but weight is {tuple(anchor.shape)}, not (q, {gram.shape[0]})")
+        if (self.slope is None) != (self.floor is None):
+            raise ValueError("slope and floor come together: give both (X* != X) or neither (X* = X)")
+        if self.slope is not None and self.floor is not None:
+            if tuple(self.slope.shape) != tuple(anchor.shape):
+                raise ValueError(f"slope is {tuple(self.slope.shape)} but weight is {tuple(anchor.shape)}")
+            if tuple(self.floor.shape) != (anchor.shape[0],):
+                raise ValueError(f"floor is {tuple(self.floor.shape)} but weight has {anchor.shape[0]} rows")
+        for name in ("gram", "anchor", "slope", "floor"):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if not xp.isdtype(array.dtype, "real floating") or array.dtype != anchor.dtype:
+                raise ValueError(f"{name} is {array.dtype} but weight is {anchor.dtype}: use one floating dtype for all")
+            if not bool(xp.all(xp.isfinite(array))):
+                raise ValueError(f"{'weight' if name == 'anchor' else name} holds NaN or Inf")
+        if bool(xp.any(xp.abs(gram - gram.T) > 1e-3 * xp.max(xp.abs(gram)))):
+            raise ValueError("gram is not symmetric: it must be X*^T X*, inputs by inputs")
+        if bool(xp.any(gram != gram.T)):  # the gradient is that of the loss only where they are equal to the last bit
+            object.__setattr__(self, "gram", 0.5 * (gram + gram.T))
+        if bool(xp.any(self.diagonal < 0)):
+            raise ValueError("gram is not positive semidefinite: its diagonal, sums of squares, has negative entries")
+
+    # -- ways in -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_data(cls, inputs: Array, weight: Array, dense: Array | None = None) -> Quadratic:
+        """f(V) = 1/2 |X* V^T - X W^T|_F^2 from inputs X* (N, p), weight W (q, p) and, if they differ, dense inputs X (N, p)."""
+        moments = Moments(weight.shape[-1])
+        moments.update(inputs, dense)
+        return cls.from_moments(moments, weight)
+
+    @classmethod
+    def from_moments(cls, moments: Moments, weight: Array) -> Quadratic:
+        """The same from streamed moments, in float64."""
+        gram = moments.require()
+        if weight.ndim != 2 or weight.shape[1] != moments.width:
+            raise ValueError(f"the inputs have {moments.width} channels but weight is {tuple(weight.shape)}")
+        anchor = as_floating(weight, like=gram)
+        if moments.cross is None or moments.drift is None:
+            return cls(gram, anchor)
+        xp = namespace(gram, anchor)
+        return cls(gram, anchor, anchor @ moments.cross, 0.5 * xp.sum((anchor @ moments.drift) * anchor, axis=1))
+
+    # -- the loss ----------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.anchor.shape[0], self.anchor.shape[1])
+
+    def value_and_gradient(self, weights: Array) -> tuple[Array, Array]:
+        """Loss per row (q,) and its gradient `slope + (V - W) G` (q, p), from one matrix product."""
+        if tuple(weights.shape) != self.shape:
+            raise ValueError(f"weights are {tuple(weights.shape)} but the problem's weight is {self.shape}")
+        xp = namespace(self.anchor, weights)
+        change = weights - self.anchor
+        product = change @ self.gram
+        values = 0.5 * xp.sum(product * change, axis=1)
+        if self.slope is None:
+            return values, product
+        return self.floor + xp.sum(self.slope * change, axis=1) + values, self.slope + product
+
+    def gradient(self, weights: Array) -> Array:
+        product = (weights - self.anchor) @ self.gram
+        return product if self.slope is None else self.slope + product
+
+    def row_losses(self, weights: Array) -> Array:
+        return self.value_and_gradient(weights)[0]
+
+    def loss(self, weights: Array) -> float:
+        """f(V), one number."""
+        return float(namespace(self.anchor).sum(self.row_losses(weights)))
+
+    @cached_property
+    def at_zero(self) -> tuple[Array, Array]:
+        """Loss per row and gradient at V = 0, the scales of everything relative."""
+        return self.value_and_gradient(namespace(self.anchor).zeros_like(self.anchor))
+
+    @cached_property
+    def energy(self) -> float:
+        """f(0) = 1/2 |X W^T|_F^2, the scale of every relative error."""
+        return float(namespace(self.anchor).sum(self.at_zero[0]))
+
+    def relative_error(self, weights: Array) -> float:
+        """|X* V^T - X W^T|_F^2 / |X W^T|_F^2; zero over zero is zero."""
+        loss = self.loss(weights)
+        return loss / self.energy if self.energy > 0 else (0.0 if loss <= 0 else float("inf"))
+
+    # -- curvature ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def diagonal(self) -> Array:
+        return namespace(self.gram).linalg.diagonal(self.gram)
+
+    @cached_property
+    def lipschitz(self) -> float:
+        """Upper bound of the largest eigenvalue of G, `|G^8|_F^(1/8)`: three products, never below the truth.
+
+        A power iteration would be an estimate from below, and a step longer than 1/L may diverge; the excess here is at
+        most p^(1/16), in practice a few per cent, because real Grams have few large eigenvalues.
+        """
+        return spectral_bound(self.gram)
+
+    @cached_property
+    def unit_lipschitz(self) -> float:
+        """The same bound for the Gram in unit-diagonal coordinates."""
+        return spectral_bound(self.gram / self.unit_scale / self.unit_scale[:, None])
+
+    # -- problems made of this one -----------------------------------------------------------------------------------
+
+    def damped(self, ridge: Array | float) -> Quadratic:
+        """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0, a number or (p,)."""
+        xp = namespace(self.gram)
+        width = self.shape[1]
+        diagonal = full((width,), 1.0, self.gram) * ridge
+        if not bool(xp.all(diagonal >= 0)):
+            raise ValueError(f"a ridge must be at least zero everywhere but is {ridge}")
+        gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal
+        return Quadratic(gram, self.anchor, self.slope, self.floor, trusted=True)
+
+    @cached_property
+    def unit_scale(self) -> Array:
+        """Channel norms `s_j = sqrt(G_jj)` (p,); one for a dead channel, which stays as it is."""
+        xp = namespace(self.gram)
+        diagonal = self.diagonal
+        return xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
+
+    def rescaled(self, scale: Array | None = None) -> tuple[Quadratic, Array]:
+        """The same loss in coordinates `v'_j = s_j v_j`, and the scale `s` (p,), positive; by default `unit_scale`, which
+        gives the Gram a unit diagonal.
+
+        A term must follow its problem: `term.rescaled(s)` turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so the model
+        is unchanged. Unit-diagonal coordinates improve conditioning 3 to 10 times on real layers.
+        """
+        scale = self.unit_scale if scale is None else scale
+        slope = None if self.slope is None else self.slope / scale
+        return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
+
+    def rows(self, chosen: Array) -> Quadratic:
+        """The problem of some outputs alone; chosen: indices of rows."""
+        xp = namespace(self.anchor, chosen)
+        slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
+        floor = None if self.floor is None else xp.take(self.floor, chosen, axis=0)
+        return Quadratic(self.gram, xp.take(self.anchor, chosen, axis=0), slope, floor, trusted=True)
+
+    def astype(self, dtype: object) -> Quadratic:
+        """The same problem in another floating dtype of its backend (`xp.float32`, ...); itself when nothing changes."""
+        if self.anchor.dtype == dtype:
+            return self
+        xp = namespace(self.anchor)
+        slope = None if self.slope is None else xp.astype(self.slope, dtype)
+        floor = None if self.floor is None else xp.astype(self.floor, dtype)
+        moved = Quadratic(xp.astype(self.gram, dtype), xp.astype(self.anchor, dtype), slope, floor, trusted=True)
+        narrower = xp.finfo(dtype).max < xp.finfo(self.anchor.dtype).max
+        for name in ("gram", "anchor", "slope", "floor") if narrower else ():
+            if (array := getattr(moved, name)) is not None and not bool(xp.all(xp.isfinite(array))):
+                raise ValueError(f"{'weight' if name == 'anchor' else name} overflows {dtype}: scale the inputs or the weight")
+        return moved
+
+    @property
+    def double(self) -> Quadratic:
+        """The problem in float64, where certificates are judged; itself when it is that already."""
+        # Itself is not cached: an object that holds itself is freed only when the garbage collector comes by.
+        return self if self.anchor.dtype == namespace(self.anchor).float64 else self.as_double
+
+    @cached_property
+    def as_double(self) -> Quadratic:
+        return self.astype(namespace(self.anchor).float64)
+
+
+def spectral_bound(matrix: Array) -> float:
+    """|A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
+    xp = namespace(matrix)
+    top = float(xp.max(xp.abs(matrix)))
+    if top == 0:
+        return 0.0
+    power, bound = matrix / top, top  # squares neither overflow nor vanish
+    for exponent in (1.0, 0.5, 0.25, 0.125):
+        norm = float(xp.sqrt(xp.sum(power * power)))
+        if norm == 0:
+            return 0.0
+        bound *= norm**exponent
+        if exponent > 0.125:
+            power = power / norm  # powers of a normalised matrix neither overflow nor vanish
+            power = power @ power
+    return bound * (1 + matrix.shape[0] * float(xp.finfo(matrix.dtype).eps))

@@ -1,0 +1,57 @@
+"""FISTA: accelerated proximal gradient with restart (Beck and Teboulle 2009; FISTAPruner Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gramian.solvers.backend._xp import Array, full
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.terms import Term
+from gramian.solvers.l1.fused import proximal_step
+
+__all__ = ["FISTA"]
+
+
+@dataclass(frozen=True, eq=False)
+class FistaState:
+    point: Array  # x_k, the prox point: exactly sparse, and the one that is returned
+    ahead: Array  # y_k, where the next gradient is taken
+    momentum: Array  # t_k, (q, 1): every row runs its own
+
+
+@dataclass(frozen=True)
+class FISTA:
+    """argmin_V f(V) + h(V) by
+
+        x_{k+1} = prox_{h/L}(y_k - grad f(y_k) / L),   t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2,
+        y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k),
+
+    with objective - optimum <= 2 L |x_0 - x*|^2 / (k + 1)^2 when `restart` is off. With `restart` a row whose momentum
+    points uphill (<y_k - x_{k+1}, x_{k+1} - x_k> > 0, O'Donoghue and Candes 2015) starts its momentum anew; rows are
+    separate problems, so each decides for itself.
+
+    With `scaled` the step of channel j is 1 / (L' G_jj), L' bounding the unit-diagonal Gram's largest eigenvalue: the
+    very same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the very same problem. On layers, whose channels
+    differ much in size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
+
+    Two departures from FISTAPruner's Eq. (4) as printed. Its (4d) takes the momentum from the extrapolated point, which
+    loses the O(1/k^2) rate (counterexample: G = diag(1, 1/800)); here it is taken between prox points. And it returns
+    the extrapolated point, which has no exact zeros; here the prox point is returned. The gradient uses X* on both
+    sides, where (4a) prints X once, so that error correction has an effect.
+    """
+
+    restart: bool = True
+    scaled: bool = False
+
+    def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
+        return FistaState(start, start, full((problem.shape[0], 1), 1.0, problem.anchor))
+
+    def step(self, problem: Quadratic, term: Term, state: FistaState) -> FistaState:
+        lipschitz = problem.unit_lipschitz if self.scaled else problem.lipschitz
+        step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
+        steps = step / problem.unit_scale**2 if self.scaled else step
+        gradient = problem.gradient(state.ahead)
+        return FistaState(*proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart))
+
+    def weights(self, state: FistaState) -> Array:
+        return state.point

@@ -1,0 +1,168 @@
+"""The LASSO along lambda: where it starts, points on it, and the point of a requested sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.loop import Solver, solve
+from gramian.solvers.core.patterns import TopK
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.terms import L1
+from gramian.solvers.l1.active import Workspace
+
+__all__ = ["PathPoint", "SparsitySearch", "lambda_max", "lasso_path", "lasso_to_sparsity"]
+
+SMALLEST = 1e-7  # of lambda_max: below this a LASSO on float64 moments is least squares
+
+
+def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
+    """Smallest lambda at which V = 0 is optimal: max |grad f(0)|, as (1, 1), or as (q, 1) for each row alone.
+
+    Exact, equality included: zero is optimal if and only if |grad f(0)|_ij <= lambda everywhere. It scales with the
+    square of the inputs, so a fixed upper end such as FISTAPruner's M = 1e6 is neither needed nor enough.
+    """
+    xp = namespace(problem.anchor)
+    size = xp.abs(problem.at_zero[1])
+    return xp.max(size, axis=1, keepdims=True) if per_row else xp.reshape(xp.max(size), (1, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class PathPoint:
+    """weight: the lambda. solution: argmin_V f(V) + lambda |V|_1, to the tolerance asked for."""
+
+    weight: Array | float
+    solution: Solution
+
+
+def lasso_path(
+    problem: Quadratic,
+    weights: Iterable[float],
+    *,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+) -> list[PathPoint]:
+    """argmin_V f(V) + lambda |V|_1 for every lambda in `weights`, each started from its predecessor.
+
+    Largest lambda first is cheapest: the first solution is then nearly zero and supports grow slowly. solver: None for
+    `lasso`, of whose inverses all lambdas make use; or FISTA(...). tol, max_steps: of each of its runs.
+    """
+    points: list[PathPoint] = []
+    run = runs(problem, solver)
+    start = namespace(problem.anchor).zeros_like(problem.anchor)
+    for weight in weights:
+        solution = run(L1(weight), start, tol, max_steps)
+        points.append(PathPoint(weight, solution))
+        start = solution.weights
+    return points
+
+
+def runs(problem: Quadratic, solver: Solver | None) -> Callable[[L1, Array, float, int], Solution]:
+    """(term, start, tol, max_steps) -> the LASSO of `problem`, by `solver`, or by `lasso` if it is None."""
+    workspace = Workspace.of(problem) if solver is None else None
+
+    def run(term: L1, start: Array, tol: float, max_steps: int) -> Solution:
+        if solver is None:
+            assert workspace is not None
+            return workspace.lasso(term, start=start, tol=tol, max_steps=max_steps)
+        return solve(problem, term, solver, start=start, tol=tol, max_steps=max_steps)
+
+    return run
+
+
+@dataclass(frozen=True, eq=False)
+class SparsitySearch:
+    """The bracket a bisection ended on: zeros_below < target <= zeros at `below` < `weight`.
+
+    solution: the LASSO at `weight`, with at least `target` zeros. One entry per group: (1, 1) for the whole matrix,
+    (q, 1) per row. Where even the smallest lambda tried has `target` zeros already, `below` is 0 and the status says so.
+    """
+
+    solution: Solution
+    weight: Array
+    below: Array
+    zeros: Array
+    zeros_below: Array
+    target: int
+
+
+def lasso_to_sparsity(
+    problem: Quadratic,
+    sparsity: float,
+    *,
+    per_row: bool = False,
+    solver: Solver | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+    width: float = 1e-3,
+) -> SparsitySearch:
+    """Smallest bracketed lambda whose LASSO solution has at least `round(sparsity * n)` zeros, by bisection on log lambda.
+
+    Keeps N(lower) < target <= N(upper) for the counts of zeros N at every step, which needs no monotonicity of N. (N is
+    a step function and not monotone, against FISTAPruner's Theorem 1: with G = [[5, 2], [2, 1]] and w = (-0.9, 3) it goes
+    0, 1, 0, 1, 2.) In general position each knot of the path changes N by one, so the count is met exactly once solves
+    are exact and `width` is below the distance of knots; ties jump over it, and rounding to a pattern remains.
+
+    One lambda for the whole matrix, or one for every row with `per_row`, then all rows are bisected at once.
+    Ends where N(upper) = target, or where upper / lower < 1 + width. solver: as of `lasso_path`. tol, max_steps: of each
+    inner solve, warm-started.
+    """
+    if not width > 0:
+        raise ValueError(f"width is {width}: ties can jump over the count, and only a positive width ends the search then")
+    xp = namespace(problem.anchor)
+    width = max(width, 4 * float(xp.finfo(problem.anchor.dtype).eps))
+    target = TopK(sparsity).zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
+    run = runs(problem, solver)
+    upper = lambda_max(problem, per_row=per_row)
+    upper = xp.where(upper > 0, upper, xp.ones_like(upper))  # nothing to fit: zero is optimal at any lambda
+    smallest = SMALLEST * upper
+    weights = xp.zeros_like(problem.anchor)
+    zeros_upper = count_zeros(weights, per_row)
+    lower, zeros_lower = xp.zeros_like(upper), xp.full_like(zeros_upper, -1)
+    kept, steps, history = weights, 0, []
+
+    def visit(weight: Array, start: Array) -> tuple[Array, Array]:
+        nonlocal steps
+        solution = run(L1(weight), start, tol, max_steps)
+        steps += solution.steps
+        history.append((steps, solution.certificate.measure))
+        return solution.weights, count_zeros(solution.weights, per_row)
+
+    def absorb(groups: Array, weight: Array, weights: Array, zeros: Array) -> None:
+        """Move one end of the bracket of every open group; an inexact solve must not reopen a closed one."""
+        nonlocal upper, lower, zeros_upper, zeros_lower, kept
+        enough, short = groups & (zeros >= target), groups & (zeros < target)
+        kept = xp.where(enough, weights, kept)
+        upper, zeros_upper = xp.where(enough, weight, upper), xp.where(enough, zeros, zeros_upper)
+        lower, zeros_lower = xp.where(short, weight, lower), xp.where(short, zeros, zeros_lower)
+
+    while True:  # walk down from lambda_max until every group has too few zeros, or has run out of lambda
+        open_groups = (lower == 0) & (upper > smallest) & (zeros_upper != target)
+        if not bool(xp.any(open_groups)):
+            break
+        weight = xp.where(open_groups, xp.where(0.25 * upper > smallest, 0.25 * upper, smallest), upper)
+        weights, zeros = visit(weight, kept)
+        absorb(open_groups, weight, weights, zeros)
+    while True:  # bisect
+        open_groups = (lower > 0) & (zeros_upper != target) & (upper > (1 + width) * lower)
+        if not bool(xp.any(open_groups)):
+            break
+        weight = xp.where(open_groups, xp.sqrt(upper) * xp.sqrt(xp.where(lower > 0, lower, upper)), upper)
+        weights, zeros = visit(weight, kept)
+        absorb(open_groups, weight, weights, zeros)
+    exhausted = (lower == 0) & (upper <= smallest) & (zeros_upper > target)
+    status = Status.UNREACHABLE if bool(xp.any(exhausted)) else Status.SEARCHED
+    solution = Solution(kept, status, certify(problem, L1(upper), kept), steps, tuple(history))
+    solution = replace(solution, detail={"lambda": float(xp.max(upper)), "target": float(target)})
+    return SparsitySearch(solution, upper, lower, zeros_upper, zeros_lower, target)
+
+
+def count_zeros(weights: Array, per_row: bool) -> Array:
+    """Exact zeros per row (q, 1) or in all (1, 1)."""
+    xp = namespace(weights)
+    zero = xp.astype(weights == full((1, 1), 0.0, weights), xp.int64)
+    return xp.sum(zero, axis=1, keepdims=True) if per_row else xp.reshape(xp.sum(zero), (1, 1))

@@ -1,0 +1,127 @@
+"""ADMM for the LASSO: cheap steps for many rows at once that find which weights are zero and the signs of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gramian.solvers.backend._xp import Array, clip, device, namespace, to_numpy
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.terms import L1
+from gramian.solvers.l1.fused import reflected, relaxed
+
+__all__ = ["Splitting", "balanced", "inverses", "split"]
+
+RELAXATION = 1.9  # converges below 2; 1.9 needs a quarter fewer steps than 1.5, a third fewer than 1
+LARGEST, SMALLEST = 0, -14  # log2 of the penalty, relative to the Gram's unit diagonal
+
+Inverses = Callable[[float], Array]  # rho -> a rho (G + rho I)^-1 + (1 - a) I
+
+
+@dataclass(frozen=True, eq=False)
+class Splitting:
+    """State of rows, float32: H = Z + U, from which Z = prox_{h/rho}(H) and U = H - Z, the dual weights over rho."""
+
+    anchor: Array
+    slope: Array | None
+    weight: Array  # lambda (n, p)
+    ahead: Array  # H
+    penalty: float  # rho
+    inverse: Array  # M = a rho (G + rho I)^-1 + (1 - a) I
+    pull: Array  # what a step adds whatever H is
+
+    @property
+    def dual(self) -> Array:
+        """U, the part of H that the soft threshold takes away."""
+        limit = self.weight / self.penalty
+        return clip(self.ahead, -limit, limit)
+
+    @property
+    def sparse(self) -> Array:
+        """Z, exactly sparse."""
+        return self.ahead - self.dual
+
+    def rows(self, chosen: Array) -> Splitting:
+        xp = namespace(self.ahead)
+        anchor, weight, ahead, pull = (
+            xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead, self.pull)
+        )
+        slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
+        return replace(self, anchor=anchor, slope=slope, weight=weight, ahead=ahead, pull=pull)
+
+    def penalised(self, penalty: float, inverse: Inverses) -> Splitting:
+        """The same Z and the same multipliers rho U at another rho."""
+        dual, matrix = self.dual, inverse(penalty)
+        ahead = self.ahead - dual + dual * (self.penalty / penalty)
+        pull = pulling(self.anchor, self.slope, penalty, matrix)
+        return replace(self, ahead=ahead, penalty=penalty, inverse=matrix, pull=pull)
+
+    def advanced(self, steps: int) -> Splitting:
+        """After `steps` steps of
+
+            V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
+            H = a V + (1 - a) Z + U,   Z = prox_{h/rho}(H),   U = H - Z,      a = RELAXATION,
+
+        each of which is H <- (Z - U) M + (2 - a) U + pull: one product of the size of `V G`, as in a proximal gradient
+        method, whose steps however are shorter than 1 / |G|: in unit-diagonal coordinates |G| is near 100 on layers, and
+        most eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
+        and Bertsekas 1992 for the relaxation.)
+        """
+        limit, ahead = self.weight / self.penalty, self.ahead
+        lower = -limit
+        for _ in range(steps):
+            dual, difference = reflected(ahead, lower, limit)
+            ahead = relaxed(difference @ self.inverse, dual, self.pull, 2 - RELAXATION)
+        return replace(self, ahead=ahead)
+
+
+def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:
+    """The state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible. Unit-diagonal coordinates."""
+    xp = namespace(weights)
+    limit = term.weight_like(weights) + xp.zeros_like(weights)
+    ahead = weights + clip(-gradient, -limit, limit) / penalty
+    anchor, slope, limit, ahead = (
+        None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, limit, ahead)
+    )
+    matrix = inverse(penalty)
+    return Splitting(anchor, slope, limit, ahead, penalty, matrix, pulling(anchor, slope, penalty, matrix))
+
+
+def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -> Array:
+    """W + (1 - a) slope / rho - (W + slope / rho) M."""
+    if slope is None:
+        return anchor - anchor @ matrix
+    slope = slope / penalty
+    return anchor + (1 - RELAXATION) * slope - (anchor + slope) @ matrix
+
+
+def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
+    """A penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times: at the first the threshold
+    lambda / rho is of the size of V.
+
+    limit: lambda (n, p). A power of two, so that problems that share a Gram share inverses. On layers at 50 and 70 %
+    sparsity the first is within a factor of two of the best (0.05 to 0.4), and at a tiny lambda, where the best is, too.
+    """
+    xp = namespace(weights)
+    limit, weights = xp.astype(limit, xp.float64), xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
+    sizes = to_numpy(xp.sum(limit * xp.abs(weights), axis=1)), to_numpy(xp.sum(weights * weights, axis=1))
+    present = (sizes[0] > 0) & (sizes[1] > 0)
+    typical = float(np.median(sizes[0][present] / sizes[1][present])) if np.any(present) else 1.0
+    return 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+
+
+def inverses(gram: Array) -> Inverses:
+    """The matrix of a step for every rho, in float32, each computed once, in float64."""
+    xp = namespace(gram)
+    known: dict[float, Array] = {}
+
+    def inverse(penalty: float) -> Array:
+        if penalty not in known:
+            identity = xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
+            found = RELAXATION * penalty * xp.linalg.inv(gram + penalty * identity) + (1 - RELAXATION) * identity
+            known[penalty] = xp.astype(found, xp.float32)
+        return known[penalty]
+
+    return inverse

@@ -1,0 +1,63 @@
+"""What happens around any method: how far its Gram matrix is trusted before, and exact weights on its support after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution
+from gramian.solvers.direct.restricted import refit
+from gramian.solvers.support.shrinkage import empirical_ridge
+
+__all__ = ["Evidence", "Estimate", "check_damping"]
+
+MARGIN = 1.5  # text set aside is of the same source: what a model will read differs more from what calibrates
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a layer's problem was made of. tokens: how many. split: the same layer's problems from two disjoint parts of
+    those tokens, one to fit and one to choose by, and the tokens of the first; None where there is no such split."""
+
+    tokens: int
+    split: tuple[Quadratic, Quadratic, int] | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """solve: argmin over a pattern, a method with its options. damping: d for the ridge `d G_jj` on the change of
+    channel j; "auto" for the empirical Bayes ridge, MARGIN times the strength that is best on the held-out split, if there is
+    one; 0 for none.
+    refit: solve for the best weights on the method's support, which never loses."""
+
+    solve: Callable[[Quadratic, Pattern], Solution]
+    damping: float | str = 0.0
+    refit: bool = False
+
+    def __call__(self, problem: Quadratic, pattern: Pattern, evidence: Evidence) -> Solution:
+        """The certificate is that of the damped problem, which is the one that was solved."""
+        damped, detail = self.damped(problem, pattern, evidence)
+        solution = self.solve(damped, pattern)
+        if self.refit:
+            polished = refit(damped, solution.weights != 0, start=solution.weights)
+            solution = replace(solution, weights=polished.weights, certificate=polished.certificate)
+        return replace(solution, detail={**solution.detail, **detail})
+
+    def damped(self, problem: Quadratic, pattern: Pattern, evidence: Evidence) -> tuple[Quadratic, dict[str, float]]:
+        if self.damping == "auto":
+            fitted, judge, tokens = evidence.split or (problem, None, evidence.tokens)
+            found = empirical_ridge(fitted, pattern, tokens, heldout=judge)
+            factor = 1.0 if judge is None else MARGIN
+            # the ridge stands against a sum over tokens, so it is the same for a part of them and for all
+            return problem.damped(factor * found.ridge), {"ridge_strength": factor * found.strength}
+        if self.damping:
+            return problem.damped(float(self.damping) * problem.diagonal), {}
+        return problem, {}
+
+
+def check_damping(damping: float | str) -> None:
+    """Raises ValueError for what is neither "auto" nor a finite number of at least zero."""
+    if damping != "auto" and not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
+        raise ValueError(f"damping must be a number of at least 0 or 'auto' but is {damping!r}")

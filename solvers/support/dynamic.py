@@ -1,0 +1,69 @@
+"""DSnoT: another method's mask improved by exchanges, weights as they are."""
+
+from __future__ import annotations
+
+from gramian.solvers.backend._xp import Array, device, full, namespace
+from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.patterns import NM, Pattern
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.terms import Support
+
+__all__ = ["dsnot"]
+
+ROUNDING = 1e-12  # of a row's loss at zero: a smaller change is none
+
+
+def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50) -> Solution:
+    """W on a mask, of which every row exchanges a kept weight for a pruned one while its loss falls, `steps` times at most.
+
+    mask: boolean (q, p), True where weights are kept, of any method; it must satisfy the pattern. Weights are not updated:
+    each stays w_j or becomes 0. With g the gradient of the loss at W on the mask, growing i and pruning j changes it by
+
+        w_i g_i - w_j g_j + 1/2 (w_i^2 G_ii + w_j^2 G_jj - 2 w_i w_j G_ij).
+
+    The i is grown that changes it least with the best partner, their product left out; then the j is pruned that is best with
+    i, in the same group for n:m and in the same row always, so that the count of every row stays.
+
+    "Dynamic Sparse No Training" (Zhang et al. 2024) grows and prunes by the mean and variance of a row's error. Here both
+    are judged by their exact effect on the loss, which therefore never rises. Raises ValueError for a mask off the pattern.
+    """
+    if steps < 0:
+        raise ValueError(f"need steps >= 0 but got {steps}")
+    pattern.check(problem.shape)
+    if tuple(mask.shape) != problem.shape or not pattern.admits(mask):
+        raise ValueError(f"the mask must be {problem.shape} and satisfy {pattern} but is {tuple(mask.shape)} or does not")
+    exact = problem.double
+    xp = namespace(exact.anchor, mask)
+    rows, width = problem.shape
+    group = pattern.group if isinstance(pattern, NM) else width
+    weight, infinity = exact.anchor, full((1, 1), float("inf"), exact.anchor)
+    own = 0.5 * weight**2 * exact.diagonal
+    channels = xp.arange(width, device=device(weight))[None, :]
+    gradient = exact.gradient(Support(mask).prox(weight, 1.0))
+    made, done = 0.0, 0
+    for _ in range(steps):
+        growing = xp.where(mask, infinity, own + weight * gradient)
+        pruning = xp.where(mask, own - weight * gradient, infinity)
+        partner = xp.min(xp.reshape(pruning, (rows, -1, group)), axis=2, keepdims=True)
+        partner = xp.reshape(xp.broadcast_to(partner, (rows, width // group, group)), (rows, width))
+        grown = xp.argmin(growing + partner, axis=1)
+        here = channels == grown[:, None]
+        gained = xp.sum(xp.where(here, weight, xp.zeros_like(weight)), axis=1, keepdims=True)  # w_i
+        along = gained * xp.take(exact.gram, grown, axis=0)
+        beside = channels // group == grown[:, None] // group
+        growth = xp.min(xp.where(here, growing, infinity), axis=1, keepdims=True)
+        change = growth + xp.where(beside, pruning - weight * along, infinity)
+        pruned = xp.argmin(change, axis=1)
+        going = (xp.min(change, axis=1) < -ROUNDING * exact.at_zero[0])[:, None]
+        if not bool(xp.any(going)):
+            break
+        there = channels == pruned[:, None]
+        lost = xp.sum(xp.where(there, weight, xp.zeros_like(weight)), axis=1, keepdims=True)  # w_j
+        moved = along - lost * xp.take(exact.gram, pruned, axis=0)
+        gradient = gradient + xp.where(going, moved, xp.zeros_like(moved))
+        mask = (mask | (here & going)) & ~(there & going)
+        made, done = made + float(xp.sum(xp.astype(going, xp.float64))), done + 1
+    support = Support(mask)
+    weights = support.prox(problem.anchor, 1.0)
+    return Solution(weights, Status.SEARCHED, certify(problem, support, weights), done, detail={"exchanges": made})

@@ -1,0 +1,82 @@
+"""Least squares over all weights that a sparsity pattern admits: ADMM to find a support, exact weights on it."""
+
+from __future__ import annotations
+
+from gramian.solvers.backend._xp import clip, namespace
+from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.core.patterns import Pattern, check_score
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.direct.restricted import refit
+from gramian.solvers.support.obs import inverse_factor
+
+__all__ = ["l0_admm"]
+
+PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
+
+
+@full_precision()
+def l0_admm(
+    problem: Quadratic,
+    pattern: Pattern,
+    *,
+    steps: int = 180,
+    first: float = 0.03,
+    last: float = 1.0,
+    stage: int = 4,
+) -> Solution:
+    """A good V for `min_V f(V) subject to V satisfying the pattern`, which is not convex: no bound on the optimum is known.
+
+    ADMM on f(V) + indicator(Z) subject to V = Z, in coordinates v'_j = s_j v_j:
+
+        V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
+        Z = V + U on the pattern's largest entries, 0 elsewhere,    U <- U + V - Z.
+
+    The coordinates decide what is large. s_j^2 = 1 / (G^-1)_jj, the part of channel j that no other channels can make up
+    for, is the cost of losing v_j when the others are refitted; s_j^2 = G_jj, the usual unit diagonal, is its cost when
+    they are not. The former finds supports of 1 to 5 % less error on real layers, and generalises better.
+
+    It converges because rho grows, geometrically from `first` to `last` times the mean eigenvalue; slower growth finds
+    slightly better supports. There are `steps` in all, `stage` at each rho. The Gram is eigendecomposed once, every rho
+    then costs one product of its size and every step one product `V G`, in float32. The weights are at last solved for
+    exactly on the support found (`refit`).
+
+    Boyd et al. 2011, Section 9.1; a growing penalty as in ALPS (Meng et al. 2024). The count is exact, ties included:
+    each step keeps the first of equals, which need not be what the search ends with. Dead channels go first. The
+    certificate is the KKT residual on the support.
+    """
+    if steps < 1 or stage < 1 or not 0 < first <= last:
+        raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
+    pattern.check(problem.shape)
+    xp = namespace(problem.anchor)
+    work = pivoted(problem.double)
+    values, vectors = xp.linalg.eigh(work.gram)
+    values = clip(values, 0, None)
+    mean = float(xp.mean(values)) or 1.0
+    alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
+    stages = -(-steps // stage)
+    growth = (last / first) ** (1 / max(1, stages - 1))
+    sparse, dual, rho = work.anchor, xp.zeros_like(work.anchor), first * mean  # Z and U
+    for step in range(steps):
+        if step % stage == 0:
+            fresh = first * mean * growth ** (step // stage)
+            dual, rho = dual * (rho / fresh), fresh  # rho U, the multiplier, stays
+            root = vectors / xp.sqrt(values + rho)
+            inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
+        pull = rho * (sparse - dual - work.anchor)
+        change = (pull if work.slope is None else pull - work.slope) @ inverse
+        moved = work.anchor + change + dual
+        mask = pattern.largest(xp.abs(moved) * alive)
+        sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
+        dual = moved - sparse
+    check_score(moved)  # NaN, once there, stays
+    solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
+    return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
+
+
+def pivoted(problem: Quadratic) -> Quadratic:
+    """The problem in float32 and in coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped."""
+    xp = namespace(problem.anchor)
+    factor, _ = inverse_factor(problem.rescaled()[0], PIVOT_DAMPING)
+    scale = problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0))  # (G + D)^-1 = U^T U
+    return problem.rescaled(scale)[0].astype(xp.float32)

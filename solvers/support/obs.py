@@ -1,0 +1,101 @@
+"""The SparseGPT sweep: column-wise optimal brain surgeon with lazy block updates (Frantar and Alistarh 2023)."""
+
+from __future__ import annotations
+
+from gramian.solvers.backend._xp import Array, cholesky, namespace, solve_triangular
+from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.patterns import NM, Pattern, TopK, keep_largest
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.terms import Support
+
+__all__ = ["sparsegpt"]
+
+
+@full_precision()
+def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, block: int = 128) -> Solution:
+    """Greedy sweep over columns j = 1..p: prune by the score v_j^2 / U_jj^2, then move the error of column j into the
+    columns right of it, V_{j:} -= (v_j - pruned v_j) / U_jj * U_{j,j:}, where (G + D)^-1 = U^T U with U upper triangular.
+
+    damping: D = damping * mean(diag G) * I, a ridge on the change of the weights (0.01 is the published value). If
+    G + D is not positive definite in float64 the damping is raised tenfold until it is; the status and the detail
+    `damping` say so. block: columns that choose their mask together and update lazily; per block the count is exact,
+    and the counts add up to the pattern's. With X* != X the sweep starts from the minimiser of the damped loss.
+    Returns weights that satisfy the pattern; certificate on their support.
+    """
+    if damping < 0 or block < 1:
+        raise ValueError(f"need damping >= 0 and block >= 1 but got {damping} and {block}")
+    pattern.check(problem.shape)
+    xp = namespace(problem.anchor)
+    factor, used = inverse_factor(problem, damping)
+    target = problem.double.anchor
+    if problem.slope is not None:
+        target = target - (problem.double.slope @ factor.T) @ factor
+    factor = xp.astype(factor, problem.anchor.dtype)
+    columns = xp.asarray(xp.astype(target.T, problem.anchor.dtype), copy=True)  # (p, q): a column of V is contiguous
+    mask = xp.zeros(columns.shape, dtype=xp.bool, device=columns.device)
+    pivots = xp.linalg.diagonal(factor)
+    infinity = xp.full_like(pivots, float("inf"))
+    rank_by = xp.where(problem.diagonal > 0, pivots, infinity)  # dead channels score 0, whatever damping makes of them
+    width = columns.shape[0]
+    if isinstance(pattern, NM):
+        block = pattern.group * max(1, block // pattern.group)
+    for first in range(0, width, block):
+        last = min(first + block, width)
+        part = xp.asarray(columns[first:last, :], copy=True)
+        errors = xp.zeros_like(part)
+        keep = None if isinstance(pattern, NM) else select_block(pattern, part, rank_by[first:last], first, width)
+        for j in range(last - first):
+            if isinstance(pattern, NM) and j % pattern.group == 0:
+                chosen = slice(j, j + pattern.group)
+                keep = pattern.select(xp.abs(part[chosen, :] / rank_by[first:last][chosen][:, None]).T).T
+            assert keep is not None
+            kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
+            row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
+            error = (part[j, :] - row) / pivots[first + j]
+            part[j:, :] -= factor[first + j, first + j : last][:, None] * error[None, :]
+            part[j, :] = row
+            errors[j, :] = error
+            mask[first + j, :] = kept
+        columns[first:last, :] = part
+        if last < width:
+            columns[last:, :] -= factor[first:last, last:].T @ errors
+    weights = xp.asarray(columns.T, copy=True)
+    status = Status.DIRECT if used == damping else Status.DAMPED
+    certificate = certify(problem, Support(mask.T), weights)
+    return Solution(weights, status, certificate, detail={"damping": used})
+
+
+def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: int) -> Array:
+    """Mask (b, q) of one block of columns; the blocks' counts of zeros add up to the pattern's exactly."""
+    xp = namespace(part)
+    score = xp.abs(part / pivots[:, None]).T  # (q, b)
+    rivals = 1 if pattern.per_row else score.shape[0]
+    last = first + score.shape[1]
+    total = pattern.zeros(width * rivals)
+    zeros = total * last // width - total * first // width
+    if pattern.per_row:
+        return keep_largest(score, score.shape[1] - zeros).T
+    flat = xp.reshape(score, (1, -1))
+    return xp.reshape(keep_largest(flat, flat.shape[1] - zeros), score.shape).T
+
+
+def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
+    """Upper triangular U with (G + damping * mean(diag G) * I)^-1 = U^T U, in float64, and the damping it took.
+
+    One Cholesky of the index-reversed matrix gives G + D = R R^T with R upper triangular, and U = R^-1.
+    """
+    problem = problem.double
+    xp = namespace(problem.gram)
+    mean = float(xp.mean(problem.diagonal)) or 1.0  # all inputs zero: any positive ridge will do
+    used = damping
+    while True:
+        reversed_gram = xp.flip(problem.damped(used * mean).gram)
+        factor, exists = cholesky(reversed_gram)
+        pivots = xp.linalg.diagonal(factor) ** 2
+        rounding = problem.shape[1] * float(xp.finfo(xp.float64).eps) * float(xp.max(xp.linalg.diagonal(reversed_gram)))
+        if exists and bool(xp.all(pivots > rounding)):  # a singular matrix may pass Cholesky on pivots that are noise
+            identity = xp.eye(problem.shape[1], dtype=xp.float64, device=problem.gram.device)
+            return solve_triangular(xp.asarray(xp.flip(factor), copy=True), identity, upper=True), used
+        used = max(10 * used, 1e-8)

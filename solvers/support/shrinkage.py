@@ -1,0 +1,78 @@
+"""How much to trust a Gram matrix that was estimated from few tokens: a ridge on the change of the weights, chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gramian.solvers.backend._xp import Array, as_floating, device, namespace
+from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.direct.restricted import refit
+from gramian.solvers.support.obs import sparsegpt
+
+__all__ = ["STRENGTHS", "TYPICAL", "Shrinkage", "empirical_ridge"]
+
+TYPICAL = 6.0  # tokens that are worth one independent one: neighbours are alike and activations are heavy-tailed
+STRENGTHS = (0.0, 1.0, 3.0, 6.0, 12.0, 24.0)
+PILOT_ROWS = 64
+PRIOR_ROWS = 8  # how many rows the average channel counts for in the spread of every channel
+
+
+@dataclass(frozen=True, eq=False)
+class Shrinkage:
+    """ridge: (p,), to be given to `problem.damped`, zero on dead channels. strength: the multiple of the Gaussian ridge that
+    this is. heldout: (strength, held-out loss of the pilot) for every strength that was tried, empty if none was."""
+
+    ridge: Array
+    strength: float
+    heldout: tuple[tuple[float, float], ...] = ()
+
+
+def empirical_ridge(
+    problem: Quadratic,
+    pattern: Pattern,
+    tokens: int,
+    *,
+    heldout: Quadratic | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Shrinkage:
+    """ridge_j = strength * sigma^2 / tau_j^2, the ridge of an empirical Bayes estimate of the change V - W.
+
+    With outputs `X W^T` missed by Gaussian errors of variance sigma^2, and changes of channel j Gaussian around zero with
+    variance tau_j^2, the most probable V minimises `f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2` at strength 1. Both variances
+    are read off a pilot: some rows, pruned by SparseGPT and refitted; sigma^2 is its mean squared error per token and
+    output, tau_j^2 the mean square of its changes in channel j (over kept weights, and drawn a little to the average in
+    coordinates v_j sqrt(G_jj)). A channel whose weights have to move much is thus held less.
+
+    Tokens are neither independent nor Gaussian, so they count for less than their number: `strength` is how many make
+    one. With `heldout`, the same layer's problem on other tokens, it is the one of `strengths` at which the pilot's
+    refit loses least there; without it, TYPICAL.
+
+    tokens: how many the Gram was made of (its scale does not matter: a mean will do). The ridge scales as the Gram.
+    Raises ValueError for tokens or strengths out of range, and a held-out problem of another shape.
+    """
+    if tokens < 1 or not strengths or not all(0 <= strength < float("inf") for strength in strengths):
+        raise ValueError(f"need at least one token and finite strengths >= 0 but got {tokens} tokens and {tuple(strengths)}")
+    if heldout is not None and heldout.shape != problem.shape:
+        raise ValueError(f"the held-out problem's weight is {heldout.shape} but the problem's weight is {problem.shape}")
+    xp = namespace(problem.anchor)
+    count = min(PILOT_ROWS, problem.shape[0])
+    chosen = xp.arange(count, device=device(problem.anchor)) * problem.shape[0] // count
+    pilot = problem.double.rows(chosen)
+    mask = sparsegpt(pilot, pattern).weights != 0
+    refitted = refit(pilot, mask)
+    kept = xp.astype(mask, xp.float64)
+    squares = ((refitted.weights - pilot.anchor) * pilot.unit_scale * kept) ** 2
+    average = xp.sum(squares) / xp.maximum(xp.sum(kept), xp.asarray(1.0, device=device(kept)))
+    spread = (xp.sum(squares, axis=0) + PRIOR_ROWS * average) / (xp.sum(kept, axis=0) + PRIOR_ROWS)
+    if not float(average) > 0:  # nothing had to change: nothing is known of how much it might
+        return Shrinkage(xp.zeros_like(problem.diagonal), 0.0)
+    variance = 2 * max(0.0, refitted.certificate.objective) / (count * tokens)
+    ridge = variance / spread * pilot.diagonal  # none on a dead channel, or it would cost something to prune it
+    if heldout is None:
+        return Shrinkage(as_floating(TYPICAL * ridge, like=problem.anchor), TYPICAL)
+    judge = heldout.double.rows(chosen)
+    losses = tuple((strength, judge.loss(refit(pilot.damped(strength * ridge), mask).weights)) for strength in strengths)
+    best = min(losses, key=lambda pair: pair[1])[0]
+    return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, losses)

@@ -1,0 +1,196 @@
+"""The relaxed mask with its box, solved exactly: an interior point method, then the active set that it points at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gramian.solvers.backend._xp import Array, clip, namespace
+from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.core.solution import Status
+from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask
+from gramian.solvers.units.program import BoxProgram
+
+__all__ = ["relaxed_mask", "solve_program"]
+
+PROGRESS = 0.5  # a step that leaves more than this of the complementarity is tried again without its second-order terms
+FINISH_ROUNDS = 5  # of guessing the active set anew; after an interior point one or two are the rule
+
+
+def relaxed_mask(
+    problem: MaskProblem, budget: float, *, penalty: float = float("inf"), tol: float = 1e-9, max_steps: int = 100
+) -> RelaxedMask:
+    """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget; a finite penalty adds it to the loss instead,
+    penalty / 2 (<c, z> - budget)^2 (Numerical Pruning, Eq. (3), with the box that its Newton iteration leaves out).
+
+    Ends where objective - bound <= tol * objective, bound being a proven one; an objective below 1e-4 of the summed losses
+    of single units, where the relative gap loses its meaning, counts as that. One step is one Cholesky factorisation and
+    6 to 20 are the rule: 2048 channels take 4 seconds of one core. A may be singular; z is then one of several minimisers.
+    """
+    limit = Budget(float(budget), problem.total, float(penalty))
+    return solve_program(BoxProgram((problem,), (1.0,), limit), tol=tol, max_steps=max_steps)
+
+
+def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> RelaxedMask:
+    """argmin of a box program by Mehrotra's predictor-corrector method, then by the linear system of its active set.
+
+    The price enters a step as one more column, so a step of a joint problem costs one factorisation per module and there
+    is no search over prices. Stops on the certificate of the point that would be returned.
+    """
+    if not tol > 0 or max_steps < 1:
+        raise ValueError(f"need tol > 0 and max_steps >= 1 but got {tol} and {max_steps}")
+    program.budget.check_against(program.size)
+    xp = namespace(program.cost)
+    budget = program.budget
+    fraction = min(1.0, budget.target / budget.total)
+    removed = xp.full_like(program.cost, fraction)
+    certificate, price = program.judge(removed)
+    if program.size == 0 or (budget.exact and fraction in (0.0, 1.0)):  # any point will do, or only one is feasible
+        return RelaxedMask(1 - removed, budget, price, certificate, Status.DIRECT)
+    point = first_point(program, min(max(fraction, 0.01), 0.99) if fraction in (0.0, 1.0) else fraction)
+    unmet, steps = Status.STEP_LIMIT, 0
+    while steps < max_steps and not program.meets(certificate, tol):
+        point = mehrotra_step(program, point)
+        if not bool(xp.all(xp.isfinite(point.removed) & xp.isfinite(point.lower) & xp.isfinite(point.upper))):
+            unmet = Status.BROKEN
+            break
+        steps += 1
+        removed = clip(point.removed, 0.0, 1.0)  # u and 1 - u round apart
+        certificate, price = program.judge(removed)
+    removed, certificate, price = finish(program, removed, certificate, price, tol)
+    status = Status.CONVERGED if program.meets(certificate, tol) else unmet
+    return RelaxedMask(1 - removed, budget, price, certificate, status, steps)
+
+
+@dataclass(frozen=True, eq=False)
+class InteriorPoint:
+    """0 < u < 1, 1 - u (kept apart: near u = 1 it has digits that u has not), the multipliers of both bounds, the price."""
+
+    removed: Array
+    kept: Array
+    lower: Array
+    upper: Array
+    price: float
+
+
+def first_point(program: BoxProgram, fraction: float) -> InteriorPoint:
+    """u = fraction everywhere, with multipliers that satisfy stationarity."""
+    removed = namespace(program.cost).full_like(program.cost, fraction)
+    price = program.judge(removed)[1]
+    reduced = program.product(removed) - program.linear - price * program.cost
+    xp = namespace(reduced)
+    positive = xp.where(reduced > 0, reduced, xp.zeros_like(reduced))
+    sizes = program.diagonal + xp.abs(program.linear) + abs(price) * program.cost
+    margin = float(xp.mean(xp.abs(reduced) + 0.01 * sizes)) or 1.0
+    return InteriorPoint(removed, 1 - removed, positive + margin, positive - reduced + margin, price)
+
+
+def mehrotra_step(program: BoxProgram, point: InteriorPoint) -> InteriorPoint:
+    """One Newton step on the perturbed optimality conditions
+
+        H u - b - price c - x + y = 0,   <c, u> + price / penalty = target,   u x = s,   (1 - u) y = s,
+
+    with s and the second-order terms taken from a first step towards s = 0. One factorisation, three solves.
+    """
+    xp = namespace(point.removed)
+    cost, budget = program.cost, program.budget
+    dual = program.product(point.removed) - program.linear - point.price * cost - point.lower + point.upper
+    primal = budget.target - float(xp.sum(cost * point.removed)) - point.price / budget.penalty
+    solve = program.normal(xp.ones_like(cost), point.lower / point.removed + point.upper / point.kept)
+    column = solve(cost)
+    stiffness = 1 / budget.penalty + float(xp.sum(cost * column))
+
+    def direction(lower_miss: Array, upper_miss: Array) -> InteriorPoint:
+        base = solve(lower_miss / point.removed - upper_miss / point.kept - dual)
+        price = (primal - float(xp.sum(cost * base))) / stiffness
+        move = base + price * column
+        lower = (lower_miss - point.lower * move) / point.removed
+        upper = (upper_miss + point.upper * move) / point.kept
+        return InteriorPoint(move, -move, lower, upper, price)
+
+    lower_product, upper_product = point.removed * point.lower, point.kept * point.upper
+    ahead = direction(-lower_product, -upper_product)
+    mean = complementarity(point)
+    trial = moved(point, ahead, min(1.0, longest_step(point, ahead)))
+    aim = mean * (complementarity(trial) / mean) ** 3
+    best = point
+    for weight, least in ((1.0, 0.0), (0.0, 0.1)):  # the second-order terms are dropped where they do not help
+        goal = min(max(aim, least * mean), 0.8 * mean)
+        lower_miss = goal - lower_product - weight * ahead.removed * ahead.lower
+        upper_miss = goal - upper_product - weight * ahead.kept * ahead.upper
+        trial = searched(point, direction(lower_miss, upper_miss))
+        if complementarity(trial) < complementarity(best):
+            best = trial
+        if complementarity(best) < PROGRESS * mean:
+            break
+    return best
+
+
+def complementarity(point: InteriorPoint) -> float:
+    """Mean of u x and (1 - u) y, a 2m-th of the duality gap of a feasible point."""
+    xp = namespace(point.removed)
+    return 0.5 * float(xp.mean(point.removed * point.lower + point.kept * point.upper))
+
+
+def searched(point: InteriorPoint, move: InteriorPoint) -> InteriorPoint:
+    """The step of least complementarity, which is a quadratic in it; without this the method is known to cycle."""
+    step = min(1.0, 0.995 * longest_step(point, move))
+    start, bend = complementarity(point), complementarity(move)
+    slope = complementarity(moved(point, move, 1.0)) - start - bend
+    if bend > 0 and -slope < 2 * bend * step:
+        step = max(0.0, -slope / (2 * bend))
+    return moved(point, move, step)
+
+
+def moved(point: InteriorPoint, move: InteriorPoint, step: float) -> InteriorPoint:
+    return InteriorPoint(
+        point.removed + step * move.removed,
+        point.kept + step * move.kept,
+        point.lower + step * move.lower,
+        point.upper + step * move.upper,
+        point.price + step * move.price,
+    )
+
+
+def longest_step(point: InteriorPoint, move: InteriorPoint) -> float:
+    """Largest step that keeps everything at least zero."""
+    xp = namespace(point.removed)
+    longest = float("inf")
+    for name in ("removed", "kept", "lower", "upper"):
+        value, change = getattr(point, name), getattr(move, name)
+        shrinks = change < 0
+        limit = xp.where(shrinks, -value / xp.where(shrinks, change, -xp.ones_like(change)), xp.full_like(value, float("inf")))
+        longest = min(longest, float(xp.min(limit)))
+    return longest
+
+
+def finish(
+    program: BoxProgram, removed: Array, certificate: Certificate, price: float, tol: float
+) -> tuple[Array, Certificate, float]:
+    """The same optimum with exact zeros and ones, if the active set can be told; else what came in.
+
+    A unit is at a bound when a projected gradient step ends there. The others solve H_FF u_F - price c_F = b_F - H_FA u_A
+    with the budget; a tiny ridge on the change, undone by repeating, serves the case of a singular H_FF.
+    """
+    xp = namespace(removed)
+    cost, budget = program.cost, program.budget
+    floor = 1e-12 * float(xp.max(program.diagonal))
+    curvature = xp.where(program.diagonal > floor, program.diagonal, xp.full_like(cost, floor or 1.0))
+    point, slope = removed, price
+    for _ in range(FINISH_ROUNDS):
+        goal = point - (program.product(point) - program.linear - slope * cost) / curvature
+        free = xp.astype((goal > 0) & (goal < 1), xp.float64)
+        point = free * clip(point, 0.0, 1.0) + xp.astype(goal >= 1, xp.float64)
+        solve = program.normal(free, (1 - free) + 1e-13 * free * curvature)
+        column = free * solve(free * cost)
+        stiffness = 1 / budget.penalty + float(xp.sum(cost * column))
+        for _ in range(3):
+            residual = program.linear + slope * cost - program.product(point)
+            base = free * solve(free * residual)
+            missing = budget.target - float(xp.sum(cost * (point + base))) - slope / budget.penalty
+            change = missing / stiffness if stiffness > 0 else 0.0
+            point, slope = point + base + change * column, slope + change
+        candidate, slope = program.judge(point)
+        inside = float(xp.min(point)) >= 0 and float(xp.max(point)) <= 1 and candidate.violation <= 1e-12
+        if inside and (candidate.gap <= certificate.gap or program.meets(candidate, 0.01 * tol)):
+            return point, candidate, slope
+    return removed, certificate, price

@@ -1,0 +1,149 @@
+"""Many modules, one parameter budget: which units of which module to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.units.box import solve_program
+from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask, keep_within, ratio
+from gramian.solvers.units.program import BoxProgram
+
+__all__ = ["Allocation", "allocate", "allocate_by_score", "allocate_uniformly"]
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """One 0/1 mask per module, and what all of them cost and lose.
+
+    masks: boolean (m,) per module, True = kept. scores: what the masks were cut from. cost: of the masks, within the
+    budget. errors: relative error of every module, |X* V^T - X W^T|^2 / |X W^T|^2 for V = W diag(mask).
+    certificate: objective is the sum of importance * error; its bound holds for any 0/1 masks of the same cost, -inf where
+    nothing is known. relaxation: of the joint problem, over the modules' units one after another; rounding: what cutting
+    it to 0/1 added to its objective. Both None where masks come from given scores.
+    """
+
+    masks: tuple[Array, ...]
+    scores: tuple[Array, ...]
+    cost: float
+    errors: tuple[float, ...]
+    certificate: Certificate
+    relaxation: RelaxedMask | None = None
+    rounding: float | None = None
+
+
+def allocate(
+    problems: Sequence[MaskProblem],
+    budget: float,
+    *,
+    importance: Sequence[float] | None = None,
+    tol: float = 1e-9,
+    max_steps: int = 100,
+) -> Allocation:
+    """argmin_z sum_m importance_m loss_m(z_m) / energy_m subject to sum_m <c_m, z_m> = budget, 0 <= z <= 1, cut to 0/1
+
+    The modules share nothing but the price of the budget. The relaxation is solved as one program whose Hessian is block
+    diagonal, to a relative gap of `tol`, and is exact: at its price no unit of any module is worth moving. The masks keep
+    the units of largest z, over all modules together, as long as the budget lasts, so their cost falls short of it by
+    less than one unit's. importance: default 1, the objective is then the sum of relative errors; relative, because
+    errors of different layers have no common unit. One problem per module, costs in the same unit (parameters).
+    Raises ValueError for a module whose output is zero although its units' are not: it has no relative error.
+    """
+    weights = relative_weights(problems, importance)
+    total = Budget(float(budget), sum(problem.total for problem in problems))
+    program = BoxProgram(tuple(problems), weights, total)
+    relaxation = solve_program(program, tol=tol, max_steps=max_steps)
+    scores = program.split(relaxation.keep)
+    return judged(problems, weights, scores, keep_jointly(problems, scores, total.amount), relaxation)
+
+
+def allocate_by_score(
+    problems: Sequence[MaskProblem],
+    scores: Sequence[Array],
+    budget: float,
+    *,
+    importance: Sequence[float] | None = None,
+) -> Allocation:
+    """Masks that keep the units of largest score, over all modules together, as long as the budget lasts.
+
+    With the scores of `newton_score` this is the global ranking of Numerical Pruning, Eq. (8), its pruning ratio meant as
+    a ratio of parameters. There a head is alpha = 4 D_h / 3 times as large as a channel; here that is the ratio of their
+    costs, and acts where costs are summed. As printed, alpha multiplies the *score* of a head and units are counted: heads
+    then rank above all channels, and 0.67 of the parameters asked for are removed (LLaMA-7B); or, if heads rank lowest,
+    four times as many. Masks of growing budgets are nested. No lower bound is computed; `allocate` has one.
+    """
+    weights = relative_weights(problems, importance)
+    limit = Budget(float(budget), sum(problem.total for problem in problems))
+    check_scores(problems, scores)
+    return judged(problems, weights, scores, keep_jointly(problems, scores, limit.amount))
+
+
+def allocate_uniformly(
+    problems: Sequence[MaskProblem],
+    scores: Sequence[Array],
+    budget: float,
+    *,
+    importance: Sequence[float] | None = None,
+) -> Allocation:
+    """Masks that spend the same fraction of every module's cost, budget / sum_m <c_m, 1>, each to within one of its units,
+    on its units of largest score."""
+    weights = relative_weights(problems, importance)
+    limit = Budget(float(budget), sum(problem.total for problem in problems))
+    check_scores(problems, scores)
+    share = limit.amount / limit.total
+    masks = [keep_within(score, problem.cost, share * problem.total) for problem, score in zip(problems, scores)]
+    return judged(problems, weights, scores, masks)
+
+
+def keep_jointly(problems: Sequence[MaskProblem], scores: Sequence[Array], budget: float) -> list[Array]:
+    """`keep_within` over the units of all modules, the first module's first."""
+    xp = namespace(*scores)
+    mask = keep_within(xp.concat(list(scores)), xp.concat([problem.cost for problem in problems]), budget)
+    parts, first = [], 0
+    for problem in problems:
+        parts.append(mask[first : first + problem.units])
+        first += problem.units
+    return parts
+
+
+def judged(
+    problems: Sequence[MaskProblem],
+    weights: Sequence[float],
+    scores: Sequence[Array],
+    masks: Sequence[Array],
+    relaxation: RelaxedMask | None = None,
+) -> Allocation:
+    """The allocation of these masks, with everything computed from them."""
+    losses = [problem.value(mask) for problem, mask in zip(problems, masks)]
+    cost = sum(problem.spent(mask) for problem, mask in zip(problems, masks))
+    objective = sum(weight * loss for weight, loss in zip(weights, losses))
+    energy = sum(weight * problem.energy for weight, problem in zip(weights, problems))
+    bound = float("-inf") if relaxation is None else relaxation.bound_at(cost)
+    certificate = Certificate(objective, bound, ratio(objective, energy))
+    errors = tuple(ratio(loss, problem.energy) for loss, problem in zip(losses, problems))
+    rounding = None if relaxation is None else objective - relaxation.certificate.objective
+    return Allocation(tuple(masks), tuple(scores), cost, errors, certificate, relaxation, rounding)
+
+
+def relative_weights(problems: Sequence[MaskProblem], importance: Sequence[float] | None) -> tuple[float, ...]:
+    """importance_m / energy_m; a module without any loss keeps its importance, which then multiplies zero."""
+    if not problems:
+        raise ValueError("there are no modules to share a budget")
+    factors = [1.0] * len(problems) if importance is None else [float(factor) for factor in importance]
+    if len(factors) != len(problems):
+        raise ValueError(f"there are {len(problems)} modules but {len(factors)} importances")
+    for position, (problem, factor) in enumerate(zip(problems, factors)):
+        if not 0 < factor < float("inf"):
+            raise ValueError(f"importances must be positive and finite but module {position} has {factor}")
+        if problem.silent:
+            raise ValueError(f"module {position} has zero output, so no relative error: leave it out")
+    return tuple(factor / (problem.energy or 1.0) for problem, factor in zip(problems, factors))
+
+
+def check_scores(problems: Sequence[MaskProblem], scores: Sequence[Array]) -> None:
+    """Raises ValueError unless there is one score per unit of every module."""
+    have, need = [tuple(score.shape) for score in scores], [(problem.units,) for problem in problems]
+    if have != need:
+        raise ValueError(f"the modules' units are {need} but their scores are {have}")

@@ -1,0 +1,139 @@
+"""The relaxed mask problem with its box, of one module or of many under one budget, and what can be proven about a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from gramian.solvers.backend._xp import Array, cholesky, device, namespace, solve_triangular
+from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.units.mask import Budget, MaskProblem, ratio
+
+__all__ = ["BoxProgram", "certify_mask"]
+
+SMALL = 1e-4  # of the summed losses of single units: an optimum below this is met to tol times this
+
+
+def certify_mask(problem: MaskProblem, mask: Array, budget: float, *, penalty: float = float("inf")) -> Certificate:
+    """Certificate of any mask (m,) for `relaxed_mask`'s problem, from the mask alone.
+
+    bound: the Lagrange dual of the linearisation at z, a lower bound by convexity. With u = 1 - z and g = A u - b,
+        gap = min_price sum_j (r_j^+ u_j + r_j^- (1 - u_j)) + what the budget adds,   r = g - price c,
+    and the best price is found exactly. violation: the larger of the distance to the box, and to the budget / <c, 1>.
+    """
+    program = BoxProgram((problem,), (1.0,), Budget(float(budget), problem.total, float(penalty)))
+    if tuple(mask.shape) != (problem.units,):
+        raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {problem.units} units")
+    xp = namespace(problem.matrix, mask)
+    return program.judge(1 - xp.astype(mask, xp.float64))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxProgram:
+    """min_u sum_m weight_m loss_m(1 - u_m) under one budget, 0 <= u <= 1: the modules' masks one after another.
+
+    The Hessian is block diagonal, the budget the only thing that the modules share.
+    """
+
+    problems: tuple[MaskProblem, ...]
+    weights: tuple[float, ...]
+    budget: Budget
+
+    @cached_property
+    def cost(self) -> Array:
+        return namespace(self.problems[0].cost).concat([problem.cost for problem in self.problems])
+
+    @cached_property
+    def linear(self) -> Array:
+        parts = [weight * problem.linear for problem, weight in zip(self.problems, self.weights)]
+        return namespace(*parts).concat(parts)
+
+    @cached_property
+    def diagonal(self) -> Array:
+        parts = [weight * problem.diagonal for problem, weight in zip(self.problems, self.weights)]
+        return namespace(*parts).concat(parts)
+
+    @cached_property
+    def constant(self) -> float:
+        return sum(weight * problem.constant for problem, weight in zip(self.problems, self.weights))
+
+    @cached_property
+    def energy(self) -> float:
+        return sum(weight * problem.energy for problem, weight in zip(self.problems, self.weights))
+
+    @cached_property
+    def size(self) -> float:
+        return sum(weight * problem.size for problem, weight in zip(self.problems, self.weights))
+
+    def split(self, vector: Array) -> list[Array]:
+        """One slice per module."""
+        parts, first = [], 0
+        for problem in self.problems:
+            parts.append(vector[first : first + problem.units])
+            first += problem.units
+        return parts
+
+    def product(self, vector: Array) -> Array:
+        """Hessian times vector."""
+        parts = self.split(vector)
+        return namespace(vector).concat([w * (q.matrix @ part) for q, w, part in zip(self.problems, self.weights, parts)])
+
+    def judge(self, removed: Array) -> tuple[Certificate, float]:
+        """Certificate of u and the price that proves its bound."""
+        xp = namespace(removed)
+        pull = self.product(removed)
+        gradient = pull - self.linear
+        loss = self.constant + float(xp.sum(removed * (0.5 * pull - self.linear)))
+        excess = self.budget.target - float(xp.sum(self.cost * removed))
+        price = best_price(gradient, self.cost, self.budget)
+        reduced = gradient - price * self.cost
+        slack = float(xp.sum(xp.where(reduced > 0, reduced * removed, reduced * (removed - 1))))
+        objective = self.budget.objective(loss, excess)
+        outside = max(0.0, -float(xp.min(removed)), float(xp.max(removed)) - 1)
+        violation = max(outside, self.budget.violation(excess))
+        bound = objective - slack - self.budget.gap(excess, price)
+        return Certificate(objective, bound, ratio(loss, self.energy), violation=violation), price
+
+    def meets(self, certificate: Certificate, tol: float) -> bool:
+        return certificate.gap <= tol * max(certificate.objective, SMALL * self.size)
+
+    def normal(self, free: Array, diagonal: Array) -> Callable[[Array], Array]:
+        """x -> (F H F + diag)^-1 x, block by block, F = diag(free); a block that rounding made indefinite gets a ridge."""
+        factors = []
+        for problem, weight, kept, added in zip(self.problems, self.weights, self.split(free), self.split(diagonal)):
+            xp = namespace(kept)
+            identity = xp.eye(problem.units, dtype=xp.float64, device=device(kept))
+            scale = 1 / xp.sqrt(weight * kept * problem.diagonal + added)
+            matrix = (weight * problem.matrix) * (kept * scale)[:, None] * (kept * scale) + identity * (added * scale**2)
+            ridge = 0.0
+            factor, exists = cholesky(matrix)
+            while not exists and ridge < 1:
+                ridge = max(100 * ridge, 1e-15 * problem.units)
+                factor, exists = cholesky(matrix + ridge * identity)
+            factors.append((factor, scale))
+
+        def solve(right: Array) -> Array:
+            parts = []
+            for (factor, scale), part in zip(factors, self.split(right)):
+                half = solve_triangular(factor, (part * scale)[:, None], upper=False)
+                parts.append(solve_triangular(factor.T, half, upper=True)[:, 0] * scale)
+            return namespace(right).concat(parts)
+
+        return solve
+
+
+def best_price(gradient: Array, cost: Array, budget: Budget) -> float:
+    """argmax_price sum_j min(0, g_j - price c_j) + price target - price^2 / (2 penalty): concave, with a kink where a unit's
+    g_j / c_j is, so the maximum is at the first kink beyond which it falls, or between that and the kink before."""
+    xp = namespace(gradient, cost)
+    order = xp.argsort(gradient / cost)
+    kinks = xp.take(gradient / cost, order)
+    spent = xp.cumulative_sum(xp.take(cost, order))
+    slope = budget.target - kinks / budget.penalty - spent  # just beyond every kink
+    first = int(xp.sum(xp.astype(slope > 0, xp.int64)))
+    if budget.exact:
+        return float(kinks[min(first, kinks.shape[0] - 1)])
+    before = float(spent[first - 1]) if first > 0 else 0.0
+    between = budget.penalty * (budget.target - before)
+    return min(float(kinks[first]), between) if first < kinks.shape[0] else between

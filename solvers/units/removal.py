@@ -1,0 +1,216 @@
+"""Chains of masks of channels or heads: what removing them one after another loses when the rest is refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, full, namespace, solve_triangular, to_numpy
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.units.mask import keep_within
+
+__all__ = ["RemovalPath", "removal_path", "unit_support"]
+
+BLOCK = 64  # channels that are eliminated together before the rest is updated
+STEP = 2.0**-45  # part of the largest price by which a price exceeds the one before it at least
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalPath:
+    """A chain of masks, each with one unit less, and what each loses when the weights on it are least squares:
+
+        losses_k = min_V f(V) subject to V_P = 0,   P the channels of units order_0, ..., order_k.
+
+    order: (m,), units as they are removed. losses: (m,), float64, in that order, nondecreasing, the last one f(0).
+    least: min_V f(V), nothing removed. cost: (m,), float64, what keeping a unit costs, in the units' own order.
+    detail: figures of the choice.
+    """
+
+    order: Array
+    losses: Array
+    least: float
+    cost: Array
+    detail: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        return self.order.shape[0]
+
+    @cached_property
+    def energy(self) -> float:
+        """f(0) = 1/2 |X W^T|^2, the scale of a relative error."""
+        return float(self.losses[-1])
+
+    def loss(self, count: int) -> float:
+        """The loss of `mask(count)` refitted."""
+        self.check(count)
+        return self.least if count == self.units else float(self.losses[self.units - count - 1])
+
+    def mask(self, count: int) -> Array:
+        """Boolean (m,), True for the `count` units removed last."""
+        self.check(count)
+        return namespace(self.order).argsort(self.order) >= self.units - count
+
+    def mask_within(self, budget: float) -> Array:
+        """Boolean (m,): as many of the units removed last as a budget pays for, by the rule of `keep_within`."""
+        return keep_within(self.prices, self.cost, budget)
+
+    @cached_property
+    def prices(self) -> Array:
+        """(m,), float64, for every unit the slope of the lower convex hull of loss / f(0) against the cost removed, over the
+        step that removes the unit: relative error per cost, so prices of different modules compare.
+
+        Removing, in many modules, what is cheaper than one multiplier minimises the sum of relative errors plus multiplier
+        times cost kept over all masks of the chains; `keep_within` and `allocate_by_score` take prices as scores. Along the
+        order they rise strictly, each by at least 2^-45 of the largest, so that within a segment of the hull, and where
+        removing costs nothing, units go in the order of removal.
+        """
+        order, cost, losses = (to_numpy(array) for array in (self.order, self.cost, self.losses))
+        added = np.diff(losses, prepend=self.least) / (self.energy or 1.0)
+        slopes = hull_slopes(added, cost[order])
+        prices = np.empty(self.units)
+        prices[order] = slopes + STEP * (slopes[-1] or 1.0) * np.arange(self.units)
+        return namespace(self.cost).asarray(prices, device=device(self.cost))
+
+    def check(self, count: int) -> None:
+        if not 0 <= count <= self.units:
+            raise ValueError(f"a mask keeps between 0 and {self.units} units, all there are, but is to keep {count}")
+
+
+def removal_path(
+    problem: Quadratic, order: Sequence[int] | Array, groups: int | None = None, cost: Array | float | None = None
+) -> RemovalPath:
+    """losses_k = min_V f(V) subject to V_P = 0, P the units order_0 ... order_k, for all k from one Cholesky factorisation.
+
+    order: a permutation of the units, by any method, the first to be removed first (ascending scores). groups and cost as
+    in `greedy_removal`. Raises ValueError for an order that is no permutation.
+    """
+    work, size, alive = unit_problem(problem, groups)
+    chosen = np.array(order) if isinstance(order, Sequence) else to_numpy(order)
+    if not np.array_equal(np.sort(chosen), np.arange(alive.size)):
+        raise ValueError(f"an order must be a permutation of the {alive.size} units but has shape {chosen.shape}")
+    return path_along(work, size, chosen, unit_costs(work, alive.size, cost), {})
+
+
+def path_along(work: Quadratic, size: int, order: np.ndarray, costs: Array, detail: dict[str, float]) -> RemovalPath:
+    """The path that removes units in this order."""
+    xp = namespace(work.gram)
+    added, least = nested_losses(work, channels_of(order, size))
+    losses = least + np.cumsum(np.sum(added.reshape(-1, size), axis=1))
+    place = device(work.gram)
+    return RemovalPath(xp.asarray(order, device=place), xp.asarray(losses, device=place), least, costs, detail)
+
+
+def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, float]:
+    """What removing each channel adds to the least loss, (p,), in the order of removal, and the loss before.
+
+    With the channel removed first as the last one and G = R^T R, R upper triangular, f(V) = least + 1/2 |R V^T - z|^2 for
+    z = R W^T - R^-T slope^T and least = floor - 1/2 |R^-T slope^T|^2. What is kept spans the first rows of R, so each row
+    of z counts as soon as its channel is gone. A channel that is a combination of those removed later has a zero row.
+    """
+    xp = namespace(problem.gram)
+    width = problem.shape[1]
+    negligible = 4 * width * float(xp.finfo(xp.float64).eps)  # of a unit diagonal: what rounding leaves of such a channel
+    index = xp.asarray(order[::-1].copy(), device=device(problem.gram))
+    rest = xp.take(xp.take(problem.gram, index, axis=0), index, axis=1)
+    weight = xp.take(problem.anchor.T, index, axis=0)
+    slope = None if problem.slope is None else xp.take(problem.slope.T, index, axis=0)
+    least = 0.0 if problem.floor is None else float(xp.sum(problem.floor))
+    added = np.zeros(width)
+    for first in range(0, width, BLOCK):
+        last = min(first + BLOCK, width)
+        corner = rest[first:last, first:last]
+        pivots = independent(corner, negligible)
+        if pivots.size == 0:
+            continue
+        chosen = xp.asarray(pivots, device=device(rest))
+        factor, _ = cholesky(xp.take(xp.take(corner, chosen, axis=0), chosen, axis=1))
+        rows = solve_triangular(factor, xp.take(rest[first:last, first:], chosen, axis=0), upper=False)
+        residual = rows @ weight[first:, :]
+        right = rows[:, last - first :]
+        if slope is not None:
+            pull = solve_triangular(factor, xp.take(slope[first:last, :], chosen, axis=0), upper=False)
+            residual = residual - pull
+            least -= 0.5 * float(xp.sum(pull * pull))
+            slope[last:, :] -= right.T @ pull
+        rest[last:, last:] -= right.T @ right
+        added[first + pivots] = 0.5 * to_numpy(xp.sum(residual * residual, axis=1))
+    return added[::-1], max(least, 0.0)  # f is a sum of squares; less than zero is rounding
+
+
+def independent(matrix: Array, negligible: float) -> np.ndarray:
+    """Positions whose Cholesky pivot, those of smaller ones skipped, is more than `negligible`."""
+    xp = namespace(matrix)
+    factor, exists = cholesky(matrix)
+    if exists and bool(xp.all(xp.linalg.diagonal(factor) ** 2 > negligible)):
+        return np.arange(matrix.shape[0])
+    rest, chosen = np.array(to_numpy(matrix)), []
+    for position in range(rest.shape[0]):
+        if rest[position, position] > negligible:
+            chosen.append(position)
+            row = rest[position] / np.sqrt(rest[position, position])
+            rest -= row[:, None] * row
+    return np.array(chosen, dtype=np.int64)
+
+
+def hull_slopes(rises: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """Slopes (m,), nondecreasing, of the greatest convex function below the chain of steps (run, rise), over each step."""
+    segments: list[tuple[float, float, int]] = []  # rise, run, steps
+    for rise, run in zip(rises, runs):
+        segments.append((float(rise), float(run), 1))
+        while len(segments) > 1 and segments[-2][0] * segments[-1][1] >= segments[-1][0] * segments[-2][1]:
+            last, before = segments.pop(), segments.pop()
+            segments.append((before[0] + last[0], before[1] + last[1], before[2] + last[2]))
+    return np.repeat([rise / run for rise, run, _ in segments], [steps for _, _, steps in segments])
+
+
+# -- units -------------------------------------------------------------------------------------------------------------
+
+
+def unit_support(mask: Array, shape: tuple[int, int]) -> Array:
+    """Boolean (q, p) of a mask (m,) of units, each p / m consecutive channels, for `refit` and `Support`."""
+    if mask.ndim != 1 or mask.shape[0] < 1 or shape[1] % mask.shape[0]:
+        raise ValueError(f"{shape[1]} channels do not divide into units of a mask {tuple(mask.shape)}")
+    xp = namespace(mask)
+    channels = xp.reshape(xp.broadcast_to(mask[:, None], (mask.shape[0], shape[1] // mask.shape[0])), (1, -1))
+    return xp.asarray(xp.broadcast_to(channels, shape), copy=True)
+
+
+def unit_problem(problem: Quadratic, groups: int | None) -> tuple[Quadratic, int, np.ndarray]:
+    """The problem in float64 and unit-diagonal coordinates, dead channels of weight 0 and diagonal 1; the channels of a unit;
+    and which units have a channel alive, (m,)."""
+    width = problem.shape[1]
+    units = width if groups is None else groups
+    if units < 1 or width % units:
+        raise ValueError(f"{width} channels do not divide into {groups} groups of equal size")
+    unit, _ = problem.double.rescaled()
+    alive = namespace(unit.gram).astype(unit.diagonal > 0, unit.gram.dtype)
+    slope = None if unit.slope is None else unit.slope * alive
+    work = Quadratic(unit.gram, unit.anchor * alive, slope, unit.floor, trusted=True).damped(1 - alive)
+    return work, width // units, np.any(to_numpy(alive).reshape(units, -1) > 0, axis=1)
+
+
+def unit_costs(problem: Quadratic, units: int, cost: Array | float | None) -> Array:
+    """Costs (m,) in float64. Raises ValueError unless there is a positive one for every unit."""
+    number = 1.0 if cost is None else cost
+    like = problem.gram
+    costs = full((units,), float(number), like) if isinstance(number, int | float) else as_floating(number, like=like)
+    if tuple(costs.shape) != (units,) or not bool(namespace(costs).all((costs > 0) & (costs < float("inf")))):
+        raise ValueError(f"costs must be positive, one for each of {units} units, but are {number}")
+    return costs
+
+
+def channels_of(units: np.ndarray, size: int) -> np.ndarray:
+    """Channels of these units, one unit after another."""
+    return (units[:, None] * size + np.arange(size)).reshape(-1)
+
+
+def diagonal_blocks(matrix: Array, size: int) -> Array:
+    """The blocks (m, s, s) on the diagonal of a matrix (m s, m s)."""
+    xp = namespace(matrix)
+    count = matrix.shape[0] // size
+    blocks = xp.permute_dims(xp.reshape(matrix, (count, size, count, size)), (1, 3, 0, 2))
+    return xp.asarray(xp.permute_dims(xp.linalg.diagonal(blocks), (2, 0, 1)), copy=True)

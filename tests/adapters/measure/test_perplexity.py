@@ -1,0 +1,109 @@
+import dataclasses
+
+import pytest
+import torch
+from tiny import FAMILIES, VOCABULARY, tiny_model
+
+from gramian.adapters.measure import perplexity as evaluate
+from gramian.adapters.measure.perplexity import Perplexity, paired_difference, perplexity
+
+
+def tokens(n: int = 3, length: int = 20) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (n, length), generator=torch.Generator().manual_seed(1))
+
+
+def direct_losses(model, windows: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits = model(input_ids=windows).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
+
+
+@pytest.mark.parametrize("model_type", [*FAMILIES, "gemma2"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_equals_the_full_logits(model_type, batch, monkeypatch):
+    monkeypatch.setattr(evaluate, "VOCABULARY", 7)  # which does not divide the model's
+    model, windows = tiny_model(model_type), tokens()
+    result = perplexity(model, windows, batch=batch, progress=False)
+    expected = direct_losses(model, windows)
+    torch.testing.assert_close(result.losses, expected)
+    assert result.tokens == 3 * 19 and result.losses.dtype == torch.float32
+    assert result.value == pytest.approx(expected.double().mean().exp().item(), rel=1e-6)
+
+
+def test_softcapping_matters_in_the_tiny_model():
+    model, windows = tiny_model("gemma2"), tokens()
+    capped = perplexity(model, windows, progress=False)
+    with torch.no_grad():
+        assert model(input_ids=windows).logits.abs().max() <= 2.0
+        hidden = model.base_model(input_ids=windows, use_cache=False).last_hidden_state
+        assert model.lm_head(hidden).abs().max() > 2.0
+    assert capped.value < 2 * VOCABULARY
+
+
+def test_half_precision_and_training_mode():
+    model = tiny_model("gpt2").train()
+    exact = perplexity(model, tokens(), progress=False)
+    assert model.training
+    assert exact.losses.equal(perplexity(model, tokens(), progress=False).losses)  # no dropout while evaluating
+    rounded = perplexity(model.bfloat16(), tokens(), progress=False)
+    assert rounded.losses.dtype == torch.float32
+    assert rounded.value == pytest.approx(exact.value, rel=0.05)
+
+
+def test_every_module_is_left_in_its_mode():
+    model = tiny_model("llama").train()
+    model.model.layers[0].eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    perplexity(model, torch.arange(8)[None], progress=False)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def test_refuses_a_model_that_changes_its_logits():
+    model = tiny_model("llama")
+    model.register_forward_hook(lambda module, inputs, output: dataclasses.replace(output, logits=output.logits * 1.1))
+    with pytest.raises(ValueError, match="LlamaForCausalLM makes its logits"):
+        perplexity(model, tokens(), progress=False)
+
+
+def test_refuses_a_model_without_a_head():
+    with pytest.raises(ValueError, match="LlamaModel has no language-model head"):
+        perplexity(tiny_model("llama").model, tokens(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        (torch.zeros(5, dtype=torch.int64), r"shape \(5,\)"),
+        (torch.zeros(2, 1, dtype=torch.int64), "length >= 2"),
+        (torch.zeros(0, 5, dtype=torch.int64), "n >= 1"),
+        (torch.zeros(2, 5), "float32"),
+        (torch.full((1, 5), VOCABULARY), f"token {VOCABULARY}, .* {VOCABULARY} tokens"),
+        (torch.full((1, 5), -1), "token -1"),
+        (torch.zeros(1, 129, dtype=torch.int64), "129 tokens, .* the model's context has 128"),
+    ],
+)
+def test_bad_windows(windows, message):
+    with pytest.raises(ValueError, match=message):
+        perplexity(tiny_model("gpt2"), windows, progress=False)
+
+
+def test_paired_difference():
+    a, b = (Perplexity(0.0, torch.tensor(losses)) for losses in ([1.0, 2.0, 4.0], [1.0, 1.0, 1.0]))
+    mean, error = paired_difference(a, b)
+    assert mean == pytest.approx(4 / 3)
+    assert error == pytest.approx((7 / 3 / 3) ** 0.5)  # variance of 0, 1, 3 is 7/3
+    assert paired_difference(b, a) == (-mean, error)
+    with pytest.raises(ValueError, match="3 and 1 tokens"):
+        paired_difference(a, Perplexity(1.0, torch.zeros(1)))
+
+
+def test_large_logits_neither_overflow_nor_vanish(monkeypatch):
+    """A head whose logits reach thousands, the largest in the last slice or in the first, beside which others do not count."""
+    monkeypatch.setattr(evaluate, "VOCABULARY", 7)
+    model = tiny_model("llama")
+    for order in (1, -1):
+        with torch.no_grad():
+            model.lm_head.weight.copy_(1e3 * order * torch.linspace(-1, 1, VOCABULARY)[:, None].expand_as(model.lm_head.weight))
+        result = perplexity(model, tokens(), progress=False)
+        torch.testing.assert_close(result.losses, direct_losses(model, tokens()))
+        assert result.losses.max() > 100

@@ -1,0 +1,197 @@
+"""A method of the user's own, by `module:name`: found, walked as it says, refused in one line, and held to the laws."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+from gramian.adapters import save_model
+from gramian.adapters.cli.main import main
+from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.proofs import laws
+from gramian.proofs.kit.strategies import normal_layer
+from gramian.solvers import NM, TopK
+from gramian.solvers.support.baselines import magnitude
+
+PROBLEM = normal_layer(0, 60, 24, 10, condition=30).problem(np)
+MINE = '''
+from gramian.adapters.methods.registry import Method
+from gramian.solvers import refit
+
+
+def curvature(problem, pattern, *, power=1.0):
+    """Keep the weights that cost most to lose alone, w^2 G_jj^power, and refit them."""
+    score = problem.anchor**2 * problem.diagonal**power
+    return refit(problem, pattern.select(score))
+
+
+walked = Method(curvature, inputs="dense", correction="layer", per_row=True)
+number = 3
+answers = lambda problem, pattern: problem.anchor
+short = lambda problem: problem
+strange = lambda problem, pattern, table=object(): problem
+
+
+class Family:
+    def __call__(self, problem, pattern):
+        return curvature(problem, pattern)
+
+    @staticmethod
+    def member(problem, pattern):
+        return curvature(problem, pattern)
+
+
+instance = Family()
+
+
+def noted(problem, pattern):
+    found = curvature(problem, pattern)
+    found.detail["kept"] = problem.diagonal.astype("float32").sum()
+    return found
+
+
+def worded(problem, pattern):
+    found = curvature(problem, pattern)
+    found.detail["kind"] = "fine"
+    return found
+
+
+class Wanting:
+    def __init__(self, power):
+        self.power = power
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch) -> Path:
+    """A module in the current directory, which an installed command does not have on its path."""
+    (tmp_path / "mymethod.py").write_text(MINE)
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    (tmp_path / "faulty.py").write_text("1 / 0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    for name in ("mymethod", "broken", "faulty"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def test_names_are_resolved(mine):
+    for name, method in METHODS.items():
+        assert resolve(name) is method
+    expected = resolve("mymethod:curvature").bind({})(PROBLEM, NM(2, 4)).weights
+    for name in ("instance", "Family", "Family.member", "walked"):
+        found = resolve(f"mymethod:{name}").bind({})(PROBLEM, NM(2, 4)).weights
+        np.testing.assert_array_equal(found, expected)
+    plain, walked = resolve("mymethod:curvature"), resolve("mymethod:walked")
+    assert (plain.inputs, plain.correction, plain.per_row, plain.damping) == ("pruned", "none", False, 0.0)
+    assert (walked.inputs, walked.correction, walked.per_row) == ("dense", "layer", True)
+    assert plain.defaults == {"power": 1.0}
+    bound = plain.bind({"power": 0.0})(PROBLEM, TopK(0.5)).weights
+    np.testing.assert_array_equal(bound != 0, magnitude(PROBLEM, TopK(0.5)).weights != 0)
+    with pytest.raises(ValueError, match="curvature has no option 'sparsity'; it has power"):
+        plain.bind({"sparsity": 0.5})
+    with pytest.raises(ValueError, match="Family has no option 'power'; it has none"):
+        resolve("mymethod:instance").bind({"power": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("magic", "no method 'magic'; there are fistapruner, .*, and module:name for one of your own"),
+        ("mymethod:", "no method 'mymethod:'"),
+        (":curvature", "no method ':curvature'"),
+        ("", "no method ''"),
+        ("mymethods:curvature", "method 'mymethods:curvature' cannot be imported: ModuleNotFoundError: No module named"),
+        ("mymethod:curve", "method 'mymethod:curve' cannot be imported: AttributeError: .* no attribute 'curve'"),
+        ("broken:x", "method 'broken:x' cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("faulty:x", "method 'faulty:x' cannot be imported: ZeroDivisionError: division by zero"),
+        ("mymethod:number", r"method 'mymethod:number' cannot be called as solve\(problem, pattern\)"),
+        ("mymethod:short", "cannot be called as solve"),
+        ("mymethod:Wanting", "cannot be called as solve.* missing 1 required positional argument"),
+        ("mymethod:strange", "cannot be called as solve.* not JSON serializable"),
+    ],
+)
+def test_names_that_lead_nowhere(mine, name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve(name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_example_of_the_readme(mine):
+    """It is 20 lines, holds to the laws, and prunes a model."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("# mymethod.py\n")[1].split("```")[0]
+    assert len(code.splitlines()) <= 20
+    (mine / "mymethod.py").write_text(code)
+    laws.check_method(resolve("mymethod:MyMethod").solve)
+    model, out = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
+    assert main(["prune", str(model), "--out", str(out), "--method", "mymethod:MyMethod", *texts]) == 0
+    assert json.loads((out / "gramian.json").read_text())["settings"]["options"] == {"power": 0.5}
+
+
+def test_an_answer_that_is_no_solution(mine):
+    with pytest.raises(ValueError, match="<lambda> returned ndarray, not a gramian"):
+        resolve("mymethod:answers").bind({})(PROBLEM, TopK(0.5))
+
+
+def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, capsys):
+    """numpy's numbers become plain ones; what is no number, or no answer, ends a run before it begins."""
+    solution = resolve("mymethod:noted").bind({})(PROBLEM, TopK(0.5))
+    assert type(solution.detail["kept"]) is float
+    model = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model")
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "1", "--include", "0.mlp"]
+    assert main(["capture", str(model), *texts[:6], *texts[8:], "--out", "problems"]) == 0
+    files = sorted(map(str, (mine / "problems").iterdir()))
+    for name, message in (("worded", "returned detail['kind'] of type str, not a number"), ("answers", "returned ndarray")):
+        for command in (["prune", str(model), *texts, "--dry-run"], ["prune", str(model), *texts, "--out", "other"],
+                        ["solve", *files, "--out", "solved"]):  # fmt: skip
+            capsys.readouterr()
+            assert main([*command, "--method", f"mymethod:{name}"]) == 1
+            assert message in capsys.readouterr().err
+    assert not (mine / "other").exists() and not (mine / "solved").exists()
+
+
+def test_the_laws_hold_for_it(mine):
+    laws.check_method(resolve("mymethod:curvature").solve, examples=10)
+
+
+def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
+    """`prune` and `solve` of a real model, forecast included; what cannot be imported ends with one line and code 1."""
+    model, out = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--include", "0.mlp"]
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    asked = ["prune", str(model), *texts, "--heldout", "0", "--no-perplexity"]
+    assert main([*asked, "--out", str(out), "--method", "mymethod:walked"]) == 0
+    report = json.loads((out / "gramian.json").read_text())
+    settings = report["settings"]
+    assert settings["method"] == "mymethod:walked" and settings["pattern"] == "50% per row"
+    assert settings["options"] == {"power": 1.0} and settings["correction"] == "layer" and settings["inputs"] == "dense"
+    assert all(row["residual"] < 1e-5 for row in report["operators"]) and report["sparsity"] >= 0.5
+
+    assert main([*asked, "--dry-run", "--method", "mymethod:curvature"]) == 0
+    assert "working arrays of mymethod:curvature" in capsys.readouterr().out
+    assert main(["capture", str(model), *texts, "--out", "problems"]) == 0
+    files = sorted(map(str, (mine / "problems").iterdir()))
+    assert main(["solve", *files, "--method", "mymethod:curvature", "--pattern", "2:4", "--json", "rows.json"]) == 0
+    rows = json.loads((mine / "rows.json").read_text())
+    assert {row["method"] for row in rows} == {"mymethod:curvature"} and rows[0]["certificate"]["residual"] < 1e-5
+
+    capsys.readouterr()
+    for command in ([*asked, "--out", "other"], ["solve", *files]):
+        assert main([*command, "--method", "faulty:x"]) == 1
+        line = "gramian: error: method 'faulty:x' cannot be imported: ZeroDivisionError: division by zero"
+        assert capsys.readouterr().err.splitlines()[-1] == line
+        assert main([*command, "--method", "mymethod:answers"]) == 1
+        assert "returned ndarray, not a gramian.solvers.Solution" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, "--out", "other", "--method", "mymethod.curvature"])
+    assert "invalid choice: 'mymethod.curvature' is none of fistapruner, " in capsys.readouterr().err
+    assert not (mine / "other").exists()

@@ -1,0 +1,276 @@
+"""What can leave, what it costs, how much leaves each module, what makes up for it: each against a direct computation."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import SHAPES, VOCABULARY, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gramian.adapters.methods.allocation import choose, kept_counts, reachable
+from gramian.adapters.methods.compensation import Output, compensate
+from gramian.adapters.methods.types import Scored, Subject
+from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_sets import Menu, magnitudes, menu_of
+from gramian.adapters.models.shrink import count_parameters, shrink_model
+from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.proofs.kit.strategies import normal_layer
+from gramian.solvers import MaskProblem, Moments, Quadratic, allocate, newton_score, relaxed_mask
+
+SHAPED = [("llama", 4), ("llama", 2), ("llama", 1), ("gpt2", 4), ("opt", 4), ("gemma3_text", 2)]
+
+
+def model_of(model_type: str, groups: int):
+    shape = SHAPES[model_type] | ({"num_key_value_heads": groups} if "num_key_value_heads" in SHAPES[model_type] else {})
+    torch.manual_seed(groups)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **shape, vocab_size=VOCABULARY))
+
+
+@pytest.mark.parametrize("heads", ["groups", "even"])
+@pytest.mark.parametrize(("model_type", "groups"), SHAPED)
+def test_a_choice_costs_and_weighs_what_leaves_with_it(model_type, groups, heads):
+    dense = model_of(model_type, groups)
+    for name, part in list(parts_of(dense).items())[:2]:
+        menu = menu_of(dense, part, heads)
+        preference = np.random.default_rng(0).normal(size=len(menu.atoms))
+        assert menu.kept(preference, menu.choices).tolist() == list(range(part.units))
+        sizes = [count_parameters(dense, {name: menu.kept(preference, count)}) for count in range(1, menu.choices + 1)]
+        assert np.diff(sizes).tolist() == [menu.cost] * (menu.choices - 1)
+        assert reachable([menu], [0]) == sizes[-1] - sizes[0]
+        if menu.mixed:  # what leaves with a choice is told by scores
+            continue
+        for power in (1, 2):
+            last = np.delete(np.arange(part.units), menu.atoms[-1])
+            model = copy.deepcopy(dense)
+            shrink_model(model, {name: last})
+            whole = [sum(float((tensor.double().abs() ** power).sum()) for tensor in matrices(each)) for each in (dense, model)]
+            assert magnitudes(dense, menu, power)[-1] == pytest.approx(whole[0] - whole[1], rel=1e-9)
+
+
+def matrices(model):
+    names = {f"{part.block}.{path}" for part in parts_of(model).values() for path, _ in part.structure.producers}
+    return [operator(model, name).weight.detach() for name in names | set(parts_of(model))]
+
+
+def test_choices_of_grouped_heads():
+    part = next(iter(parts_of(tiny_model("llama")).values()))  # four heads in two groups
+    menu = Menu(part, np.arange(4)[:, None], True, 10)
+    assert menu.choices == 2 and menu.mixed
+    assert menu.grouped([1.0, 2.0, 5.0, 4.0]).tolist() == [[1, 2], [0, 3]]
+    assert menu.kept(np.array([1.0, 2.0, 5.0, 4.0]), 1).tolist() == [1, 2]
+    assert menu.kept(np.array([3.0, 3.0, 0.0, 0.0]), 1).tolist() == [0, 2]  # among equals the first
+    assert menu.of_choices(np.array([1.0, 2.0, 5.0, 4.0]), np.array([1.0, 2.0, 5.0, 4.0])).tolist() == [3.5, 2.5]
+    whole = Menu(part, np.arange(4).reshape(2, 2), False, 10)
+    assert whole.choices == 2 and whole.kept(np.array([0.0, 1.0]), 1).tolist() == [2, 3]
+
+
+def test_the_mask_problem_of_choices_is_that_of_their_heads():
+    part = next(iter(parts_of(tiny_model("llama")).values()))
+    layer = normal_layer(3, 50, 32, 6, drift=0.1)
+    heads = MaskProblem.from_problem(layer.problem(np), groups=4)
+    for menu in (Menu(part, np.arange(4)[:, None], True, 7), Menu(part, np.arange(4)[:, None], False, 7)):
+        preference = np.array([0.3, 0.1, 0.2, 0.9])
+        problem = menu.problem(heads, preference)
+        assert problem.units == menu.choices and problem.total == 7 * menu.choices
+        for flags in itertools.product([False, True], repeat=menu.choices):
+            atoms = menu.grouped(preference) if menu.mixed else np.arange(4)
+            kept = np.isin(np.arange(4), atoms[np.array(flags)])
+            assert problem.value(np.array(flags)) == pytest.approx(heads.value(kept), rel=1e-10)
+
+
+# -- how much leaves each module ---------------------------------------------------------------------------------------
+
+modules = st.lists(st.tuples(st.integers(2, 6), st.sampled_from([1, 3, 10, 40])), min_size=1, max_size=4)
+
+
+@given(shapes=modules, seed=st.integers(0, 99), part=st.floats(0.01, 1.0), tied=st.booleans())
+def test_kept_counts(shapes, seed, part, tied):
+    generator = np.random.default_rng(seed)
+    ranked = [generator.integers(0, 3, n).astype(float) if tied else generator.normal(size=n) for n, _ in shapes]
+    costs = [cost for _, cost in shapes]
+    most = sum((n - 1) * cost for n, cost in shapes)
+    removal = part * most
+    counts = kept_counts(ranked, costs, [0] * len(shapes), removal)
+    assert all(1 <= count <= n for count, (n, _) in zip(counts, shapes))
+    removed = sum((n - count) * cost for count, (n, cost) in zip(counts, shapes))
+    assert removal <= removed < removal + max(costs)
+    cheap = min(costs)
+    if any(count > 1 for count, cost in zip(counts, costs) if cost == cheap):
+        assert removed < removal + cheap
+    if len(set(costs)) == 1:  # then the ranking alone decides: whatever left is worth no more than what could have left
+        left = [value for values, count in zip(ranked, counts) for value in np.sort(values)[: len(values) - count]]
+        stayed = [value for values, count in zip(ranked, counts) for value in np.sort(values)[len(values) - count : -1]]
+        assert not left or not stayed or max(left) <= min(stayed)
+    more = kept_counts(ranked, costs, [0] * len(shapes), min(most, removal + max(costs)))
+    assert sum((n - count) * cost for count, (n, cost) in zip(more, shapes)) >= removed
+
+
+def test_tolls_are_made_up_for():
+    ranked, costs = [np.arange(5.0), np.arange(5.0) + 10], [10, 10]
+    assert kept_counts(ranked, costs, [0, 0], 20) == [3, 5]
+    assert kept_counts(ranked, costs, [4, 4], 20) == [2, 5]
+    assert kept_counts(ranked, costs, [4, 4], 42) == [1, 4]
+    assert kept_counts(ranked, costs, [4, 4], 43) == [1, 3]
+    assert reachable([], []) == 0
+
+
+def menus_of_sizes(*sizes: int) -> list[Menu]:
+    parts = [part for part in parts_of(tiny_model("gemma3_text")).values() if part.size == 1]
+    return [Menu(part, np.arange(size)[:, None], False, 5) for part, size in zip(parts, sizes)]
+
+
+def test_allocations():
+    menus = menus_of_sizes(8, 16)
+    orders = [np.random.default_rng(seed).permutation(n).astype(float) for seed, n in ((0, 8), (1, 16))]
+    scored = [Scored(orders[0] + 100, relative=orders[0]), Scored(orders[1], relative=orders[1] + 6)]
+    tolls = [0, 0]
+    uniform = choose(menus, scored, [], 30, "uniform", tolls)
+    assert list(uniform.counts.values()) == [6, 12] and uniform.detail == {}
+    by_score = choose(menus, scored, [], 30, "numerical", tolls)
+    assert list(by_score.counts.values()) == [8, 10]
+    by_error = choose(menus, scored, [], 30, "global", tolls)
+    assert list(by_error.counts.values()) == [2, 16]
+    for choice in (uniform, by_score, by_error):
+        for menu, one in zip(menus, scored):
+            kept = choice.keep[menu.name]
+            assert len(kept) == choice.counts[menu.name]
+            assert set(kept) == set(np.argsort(-one.scores)[: len(kept)])
+
+
+def test_the_joint_relaxation_says_how_many_and_the_method_which():
+    menus = menus_of_sizes(6, 9)
+    problems = [MaskProblem.from_problem(normal_layer(seed, 40, width, 4).problem(np)) for seed, width in ((0, 6), (1, 9))]
+    costed = [MaskProblem(p.matrix, p.linear, p.constant, np.full(p.units, 5.0)) for p in problems]
+    joint = allocate(costed, 5.0 * 10)
+    open_choice = choose(menus, [Scored(None), Scored(None)], problems, 25, "global", [0, 0])
+    assert [len(kept) for kept in open_choice.keep.values()] == [int(mask.sum()) for mask in joint.masks]
+    for kept, mask in zip(open_choice.keep.values(), joint.masks):
+        assert kept.tolist() == np.flatnonzero(mask).tolist()
+    assert open_choice.detail["mask_error"] == pytest.approx(joint.certificate.objective)
+    assert open_choice.detail["mask_bound"] == pytest.approx(joint.certificate.bound)
+    assert open_choice.detail["rounding"] == pytest.approx(joint.rounding)
+    scores = [np.arange(6.0), np.arange(9.0)]
+    told = choose(menus, [Scored(each) for each in scores], problems, 25, "global", [0, 0])
+    assert told.counts == open_choice.counts
+    assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), told.keep.values()))
+    masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), told.keep.values())]
+    direct = sum(problem.value(mask) / problem.energy for problem, mask in zip(problems, masks))
+    assert told.detail["mask_error"] == pytest.approx(direct)
+
+
+# -- scores ------------------------------------------------------------------------------------------------------------
+
+
+def subject(inputs: np.ndarray, weight: np.ndarray, atoms: int, **changed) -> Subject:
+    problem = Quadratic.from_data(inputs, weight)
+    seen = {"problem": problem, "mean": inputs.mean(axis=0), "tokens": len(inputs), "keep": 0.75, "damping": 0.1}
+    known = {"position": 0, "atoms": atoms, "cost": 3.0, "magnitudes": lambda power: np.ones(atoms)}
+    return Subject(**(known | seen | changed))
+
+
+def scored(name: str, module: Subject, **options) -> Scored:
+    return STRUCTURED_METHODS[name].bind(options)(module)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("atoms", [12, 4, 1])
+def test_scores_from_data(atoms, scale):
+    generator = np.random.default_rng(1)
+    inputs, weight = scale * (generator.normal(size=(9, 12)) + generator.normal(size=12)), generator.normal(size=(5, 12))
+    inputs[:, 3] = 0
+    module = subject(inputs, weight, atoms)
+    wanda = sum(np.abs(weight[i]) * np.linalg.norm(inputs, axis=0) for i in range(5))
+    np.testing.assert_allclose(scored("wanda-sp", module).scores, wanda.reshape(atoms, -1).sum(axis=1), rtol=1e-9)
+    fluctuation = inputs.var(axis=0) * (weight**2).sum(axis=0)
+    standard = (fluctuation - fluctuation.mean()) / fluctuation.std()
+    np.testing.assert_allclose(scored("flap", module).scores, standard.reshape(atoms, -1).mean(axis=1), rtol=1e-6, atol=1e-6)
+    found = scored("numerical", module, score="newton", penalty=2.0)
+    channels = MaskProblem.from_problem(Quadratic.from_data(inputs / np.linalg.norm(inputs, 2), weight))
+    z = newton_score(channels, 9.0, penalty=2.0).keep
+    np.testing.assert_allclose(found.scores, z.reshape(atoms, -1).mean(axis=1), rtol=1e-5, atol=1e-6)
+    box = scored("numerical", module, score="box")
+    units = MaskProblem.from_problem(module.inputs(), groups=atoms)
+    np.testing.assert_allclose(box.scores, relaxed_mask(units, 0.75 * atoms).keep, atol=1e-6)
+    assert scored("numerical", subject(inputs, weight, atoms, jointly=True), score="box").scores is None
+
+
+@pytest.mark.parametrize("atoms", [6, 3])
+def test_compensated_prices_are_rises_of_the_refitted_error(atoms):
+    """Removal of the cheapest unit: its price is what least squares on the others loses, per parameter."""
+    generator = np.random.default_rng(2)
+    inputs, weight = generator.normal(size=(40, 6)) @ generator.normal(size=(6, 6)), generator.normal(size=(4, 6))
+    one = scored("numerical", subject(inputs, weight, atoms, damping=0.0))
+    size = 6 // atoms
+    losses = []
+    for unit in range(atoms):
+        kept = np.delete(np.arange(6), np.arange(unit * size, (unit + 1) * size))
+        fit = np.linalg.lstsq(inputs[:, kept], inputs @ weight.T, rcond=None)[0]
+        losses.append(0.5 * ((inputs[:, kept] @ fit - inputs @ weight.T) ** 2).sum())
+    first = int(np.argmin(one.scores))
+    assert first == int(np.argmin(losses))
+    assert one.scores[first] <= losses[first] / 3.0 * (1 + 1e-6)  # a hull may be lower than its first step
+    energy = 0.5 * ((inputs @ weight.T) ** 2).sum()
+    np.testing.assert_allclose(one.relative, one.scores / energy, rtol=1e-9)
+    assert len(set(one.scores)) == atoms
+
+
+def test_dead_modules_score():
+    for name, method in STRUCTURED_METHODS.items():
+        if method.gather is not None:  # then the evidence is the score
+            continue
+        for inputs, weight in ((np.zeros((5, 4)), np.ones((2, 4))), (np.ones((5, 4)), np.zeros((2, 4)))):
+            one = method.bind({})(subject(inputs, weight, 4))
+            assert one.scores is not None and np.isfinite(one.scores).all(), name
+
+
+# -- compensation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_the_loss_of_weights_and_bias(xp, drift):
+    layer = normal_layer(4, 30, 6, 3, drift=drift)
+    star, dense, weight = layer.inputs + 0.5, (layer.inputs if layer.dense is None else layer.dense) + 0.5, layer.weight
+    moments = Moments(6)
+    moments.update(xp.asarray(star), xp.asarray(dense) if drift else None)
+    output = Output(Quadratic.from_moments(moments, xp.asarray(weight)), moments)
+    columns = np.array([True, False, True, True, False, True])
+    for how, expected in (("none", weight * columns), ("bias", weight * columns)):
+        answer = compensate(output, columns, how, 0.3)
+        np.testing.assert_allclose(xp.numpy(answer.weights), expected)
+        error = star @ expected.T - dense @ weight.T
+        if how == "bias":
+            np.testing.assert_allclose(xp.numpy(answer.bias), -error.mean(axis=0), rtol=1e-9)
+            error = error - error.mean(axis=0)
+        relative = (error**2).sum() / ((dense @ weight.T) ** 2).sum()
+        assert output.relative_error(answer.weights, answer.bias) == pytest.approx(relative, rel=1e-9)
+    answer = compensate(output, columns, "weights", 0.3)
+    ridge = np.diag(np.sqrt(0.3 * (star**2).sum(axis=0)))[np.ix_(columns, columns)]
+    wanted = np.vstack([dense @ weight.T, ridge @ weight[:, columns].T])
+    expected = np.linalg.lstsq(np.vstack([star[:, columns], ridge]), wanted, rcond=None)[0].T
+    np.testing.assert_allclose(xp.numpy(answer.weights)[:, columns], expected, rtol=1e-8, atol=1e-10)
+    assert not xp.numpy(answer.weights)[:, ~columns].any() and answer.bias is None
+
+
+def test_sums_over_tokens(xp):
+    layer = normal_layer(5, 24, 4, 2, drift=0.2)
+    parts = []
+    for half in (slice(0, 10), slice(10, 24)):
+        moments = Moments(4)
+        moments.update(xp.asarray(layer.inputs[half]), xp.asarray(layer.dense[half]))
+        parts.append(moments)
+    both = parts[0].merged(parts[1])
+    np.testing.assert_allclose(xp.numpy(both.total), layer.inputs.sum(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(xp.numpy(both.shift), (layer.inputs - layer.dense).sum(axis=0), rtol=1e-10, atol=1e-12)
+    weighted, times = Moments(4), np.arange(24) % 3
+    weighted.update(xp.asarray(layer.inputs), xp.asarray(layer.dense), weights=xp.asarray(times))
+    np.testing.assert_allclose(xp.numpy(weighted.total), times @ layer.inputs, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(xp.numpy(weighted.shift), times @ (layer.inputs - layer.dense), rtol=1e-10, atol=1e-12)
+    plain = Moments(4)
+    plain.update(xp.asarray(layer.inputs))
+    assert plain.shift is None and plain.total.dtype == xp.dtype("float64")

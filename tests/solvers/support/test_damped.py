@@ -1,0 +1,183 @@
+"""What happens around a method: the problem it is given, the ridge that the evidence asks for, exact weights after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from least_squares import USUAL, close
+from tiny import VOCABULARY, tiny_model
+
+from gramian.adapters import prune
+from gramian.adapters.run import blocks as traversal
+from gramian.proofs.kit.references import support_least_squares
+from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
+from gramian.solvers import Quadratic, Status, TopK, empirical_ridge, sparsegpt
+from gramian.solvers.support.baselines import magnitude
+from gramian.solvers.support.damped import MARGIN, Estimate, Evidence, check_damping
+
+
+class Recorder:
+    """A method that notes the problems it is given and answers as SparseGPT."""
+
+    def __init__(self) -> None:
+        self.seen: list[Quadratic] = []
+
+    def __call__(self, problem, pattern):
+        self.seen.append(problem)
+        solution = sparsegpt(problem, pattern)
+        return replace(solution, status=Status.SEARCHED, steps=17, history=((17, 0.5),), detail={"own": 1.0})
+
+
+def ridge_of(problem: Quadratic, seen: Quadratic, xp) -> np.ndarray:
+    """The diagonal that was added to the Gram, and nothing else."""
+    added = xp.numpy(seen.gram) - xp.numpy(problem.gram)
+    assert not np.any(added - np.diag(np.diag(added)))
+    for name in ("anchor", "slope", "floor"):
+        assert getattr(seen, name) is getattr(problem, name)
+    return np.diag(added)
+
+
+# -- the damped problem ------------------------------------------------------------------------------------------------
+
+
+def test_without_damping_the_method_gets_the_problem_itself(xp):
+    problem, method = normal_layer(320, 40, 8, 4, drift=0.3).problem(xp), Recorder()
+    for damping in (0, 0.0):
+        solution = Estimate(method, damping)(problem, TopK(0.5), Evidence(40))
+        assert method.seen[-1] is problem and solution.detail == {"own": 1.0}
+    assert Estimate(method) == Estimate(method, 0.0, False)
+
+
+@pytest.mark.parametrize("damping", [0.01, 1, 30.0])
+def test_a_number_is_a_share_of_the_diagonal(xp, damping):
+    """d G_jj on the change of channel j, nothing on dead ones; the certificate is that of the damped problem."""
+    layer, method = normal_layer(321, 40, 8, 4, dead=2, drift=0.3), Recorder()
+    problem = layer.problem(xp)
+    solution = Estimate(method, damping)(problem, TopK(0.5), Evidence(40))
+    diagonal = np.sum(layer.inputs**2, axis=0)
+    np.testing.assert_allclose(ridge_of(problem, method.seen[0], xp), damping * diagonal, rtol=1e-12)
+    point = xp.numpy(solution.weights)
+    expected = layer.loss(point) + 0.5 * damping * np.sum((point - layer.weight) ** 2 * diagonal)
+    assert solution.certificate.objective == pytest.approx(expected, rel=1e-11)
+    assert solution.detail == {"own": 1.0}
+
+
+def test_automatic_without_a_split(xp):
+    problem, method = normal_layer(322, 40, 8, 4, drift=0.3).problem(xp), Recorder()
+    solution = Estimate(method, "auto")(problem, TopK(0.5), Evidence(40))
+    found = empirical_ridge(problem, TopK(0.5), 40)
+    np.testing.assert_allclose(ridge_of(problem, method.seen[0], xp), xp.numpy(found.ridge), rtol=1e-9)
+    assert solution.detail == {"own": 1.0, "ridge_strength": found.strength} and found.strength > 0
+
+
+def test_automatic_with_a_split(xp):
+    """The ridge is chosen on the parts and stands against a sum over tokens, so the whole gets it as it is, and half more."""
+    parts = [normal_layer(323, tokens, 8, 4).inputs for tokens in (30, 12)]
+    weight = normal_layer(323, 30, 8, 4).weight
+    first, second, whole = (Layer(inputs, weight).problem(xp) for inputs in (*parts, np.vstack(parts)))
+    method = Recorder()
+    solution = Estimate(method, "auto")(whole, TopK(0.5), Evidence(42, (first, second, 30)))
+    found = empirical_ridge(first, TopK(0.5), 30, heldout=second)
+    np.testing.assert_allclose(ridge_of(whole, method.seen[0], xp), MARGIN * xp.numpy(found.ridge), rtol=1e-9, atol=1e-12)
+    assert solution.detail["ridge_strength"] == MARGIN * found.strength and len(found.heldout) > 1
+
+
+# -- exact weights -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+@pytest.mark.parametrize("pattern", USUAL, ids=str)
+def test_refit_keeps_the_support_and_solves_it(xp, pattern, damping):
+    """Least squares on the support of the method, with extra tokens for the ridge; how the method ended stays on record."""
+    layer, method = normal_layer(324, 40, 8, 4, drift=0.3), Recorder()
+    plain = Estimate(method, damping)(layer.problem(xp), pattern, Evidence(40))
+    solution = Estimate(method, damping, refit=True)(layer.problem(xp), pattern, Evidence(40))
+    point, mask = xp.numpy(solution.weights), xp.numpy(plain.weights) != 0
+    rows = np.diag(np.sqrt(damping * np.sum(layer.inputs**2, axis=0)))
+    inputs, outputs = np.vstack([layer.inputs, rows]), np.vstack([layer.outputs, rows @ layer.weight.T])
+    expected, least = support_least_squares(inputs, outputs, mask)
+    close(point, expected)
+    assert solution.certificate.objective == pytest.approx(least) and solution.certificate.residual <= 1e-13
+    assert solution.certificate.objective < plain.certificate.objective
+    assert (solution.status, solution.steps, solution.history) == (Status.SEARCHED, 17, ((17, 0.5),))
+    assert solution.detail == {"own": 1.0}
+
+
+@given(layer=layers(inputs=8, multiple=4), data=st.data())
+@settings(max_examples=30)
+def test_refit_never_loses(xp, layer: Layer, data):
+    """Any layer, any damping: the pattern holds, and the damped loss does not rise."""
+    pattern = data.draw(patterns(data.draw(st.sampled_from(sorted(PATTERNS, key=str))), layer.weight.shape[1]))
+    damping = data.draw(st.sampled_from([0.0, 0.1, "auto"]))
+    problem, evidence = layer.problem(xp), Evidence(len(layer.inputs))
+    before, after = (Estimate(sparsegpt, damping, refit)(problem, pattern, evidence) for refit in (False, True))
+    assert pattern.admits(xp.asarray(xp.numpy(after.weights) != 0)) and after.certificate.violation == 0
+    assert np.all(np.isfinite(xp.numpy(after.weights)))
+    assert after.certificate.objective <= before.certificate.objective
+
+
+def test_float32(xp):
+    """Whatever is added, the method gets a problem of one dtype."""
+    problem = normal_layer(325, 40, 8, 4, drift=0.3).problem(xp, "float32")
+    for damping in (0.0, 0.1, "auto"):
+        method = Recorder()
+        solution = Estimate(method, damping, refit=True)(problem, TopK(0.5), Evidence(40))
+        assert method.seen[0].gram.dtype == method.seen[0].anchor.dtype == solution.weights.dtype == xp.dtype("float32")
+
+
+# -- in a model --------------------------------------------------------------------------------------------------------
+
+
+def test_a_quarter_of_the_batches_chooses(monkeypatch):
+    """Six batches: five are fitted and one chooses, which the strength then shows; with three none does."""
+    monkeypatch.setattr(traversal, "TOKENS_PER_BATCH", 24)
+    windows = torch.randint(VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1))
+    asked = {"method": "magnitude", "damping": "auto", "refit": True, "inputs": "dense", "progress": False}
+    strengths = {}
+    for count in (3, 6):
+        report = prune(tiny_model("llama"), windows[:count], **asked)
+        strengths[count] = [row.detail["ridge_strength"] for row in report.operators]
+        assert report.settings["damping"] == "auto" and report.settings["refit"] is True
+    assert set(strengths[3]) == {6.0} and len(set(strengths[6])) > 1
+
+
+def test_damping_trades_calibration_error_for_change():
+    """More ridge, more error on the calibration tokens and less change; refitting pays on them."""
+    windows = torch.randint(VOCABULARY, (4, 24), generator=torch.Generator().manual_seed(2))
+    errors, changes = [], []
+    for damping in (0.0, 0.3, 1e6):
+        model, dense = tiny_model("llama"), tiny_model("llama")
+        asked = {"method": "magnitude", "inputs": "dense", "damping": damping, "refit": True, "progress": False}
+        errors.append(prune(model, windows, **asked).mean_error)
+        kept = [(after, before) for after, before in zip(model.parameters(), dense.parameters()) if after.ndim == 2]
+        changes.append(sum(float(((after - before)[after != 0] ** 2).detach().sum()) for after, before in kept))
+    bare = prune(tiny_model("llama"), windows, method="magnitude", inputs="dense", progress=False).mean_error
+    assert errors[0] < errors[1] < errors[2] == pytest.approx(bare, rel=1e-4)
+    assert changes[0] > changes[1] > changes[2]
+
+
+# -- bad arguments -----------------------------------------------------------------------------------------------------
+
+
+def test_dampings():
+    for damping in ("auto", 0, 0.0, 1, 1e-9, 1e9):
+        check_damping(damping)
+    for damping in (-0.1, float("nan"), float("inf"), "Auto", "0.1", "", None, [0.1]):
+        with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is"):
+            check_damping(damping)
+    with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is 'some'"):
+        prune(tiny_model("llama"), torch.zeros(1, 8, dtype=torch.int64), method="l0", damping="some")
+
+
+def test_magnitude_with_a_ridge_is_magnitude(xp):
+    """A method that does not look at the Gram keeps its support, whatever the damping."""
+    problem = normal_layer(326, 40, 8, 4).problem(xp)
+    expected = xp.numpy(magnitude(problem, TopK(0.5)).weights) != 0
+    for damping in (0.0, 0.5, "auto"):
+        solution = Estimate(magnitude, damping, refit=True)(problem, TopK(0.5), Evidence(40))
+        np.testing.assert_array_equal(xp.numpy(solution.weights) != 0, expected)

@@ -1,0 +1,82 @@
+"""Tiny models pruned by structured methods, and what hooks see of a model: references that know nothing of moments."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from tiny import FAMILIES, SHAPES, VOCABULARY
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from gramian.adapters.models.families import blocks_of
+from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.removal.pruning import prune_structured
+
+TOKENS = torch.randint(0, VOCABULARY, (10, 40), generator=torch.Generator().manual_seed(0))
+HELD = torch.randint(0, VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(1))
+GATED = [name for name in FAMILIES if name not in ("opt", "gpt2")]
+
+
+def pruned(model: PreTrainedModel, **options):
+    """The model pruned, and its report; 30 % unless told otherwise."""
+    return model, prune_structured(model, TOKENS, progress=False, **{"ratio": 0.3, "heldout": HELD} | options)
+
+
+def in_blocks(model: PreTrainedModel) -> int:
+    path = next(name for name, module in model.named_modules() if module is blocks_of(model))
+    return sum(tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(f"{path}."))
+
+
+def exact(model_type: str, **changed) -> PreTrainedModel:
+    """A tiny model in float64, whose stored weights are not rounded."""
+    config = AutoConfig.for_model(model_type, **SHAPES[model_type] | changed, vocab_size=VOCABULARY)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0.2 * torch.randn_like(parameter))
+    model.config.dtype = torch.float64
+    return model
+
+
+@torch.no_grad()
+def seen(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Inputs (N, p) and outputs less bias (N, q) of every consumer while the model reads the tokens."""
+    found, handles = {}, []
+    for name in parts_of(model):
+        module = operator(model, name)
+
+        def note(_, args, output, name=name, bias=module.bias):
+            values = output if bias is None else output - bias
+            found[name] = tuple(each.reshape(-1, each.shape[-1]).double().numpy() for each in (args[0], values))
+
+        handles.append(module.register_forward_hook(note))
+    model(input_ids=tokens, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    return model(input_ids=HELD, use_cache=False).logits
+
+
+def generated(model: PreTrainedModel) -> torch.Tensor:
+    """Tokens that the model continues with, greedily, with its cache."""
+    return model.generate(HELD[:, :20], attention_mask=torch.ones(3, 20), max_new_tokens=6, min_new_tokens=6, do_sample=False)
+
+
+def rows_of(model: PreTrainedModel, name: str) -> np.ndarray:
+    """The weight of an operator, outputs by inputs."""
+    module = operator(model, name)
+    weight = module.weight.detach().numpy()
+    return weight.T if type(module).__name__ == "Conv1D" else weight
+
+
+def kept_columns(dense: PreTrainedModel, model: PreTrainedModel, name: str) -> np.ndarray:
+    """Columns of a consumer that stayed, told by the producer's rows, which are moved but not changed."""
+    part = parts_of(dense)[name]
+    path = f"{part.block}.{part.structure.producers[0][0]}"
+    before, after = (rows_of(each, path) for each in (dense, model))
+    width = part.units * part.size  # of the first section, where there are several
+    where = {row.tobytes(): place for place, row in enumerate(before[:width])}
+    return np.array([where[row.tobytes()] for row in after if row.tobytes() in where])
