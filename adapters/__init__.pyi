@@ -4,8 +4,8 @@ from gramian.adapters.data.calibration import text_windows as text_windows
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.tokens import Tokens as Tokens
-from gramian.adapters.estimates import Plan as Plan
-from gramian.adapters.estimates import plan as plan
+from gramian.adapters.estimates import Estimate as Estimate
+from gramian.adapters.estimates import estimate_pruning as estimate_pruning
 from gramian.adapters.measure.embeddings import embed as embed
 from gramian.adapters.measure.embeddings import mean_cosine as mean_cosine
 from gramian.adapters.measure.perplexity import Perplexity as Perplexity
@@ -27,9 +27,9 @@ from gramian.adapters.models.padding import save_structured as save_structured
 from gramian.adapters.models.shrink import count_parameters as count_parameters
 from gramian.adapters.models.shrink import mask_model as mask_model
 from gramian.adapters.models.shrink import shrink_model as shrink_model
-from gramian.adapters.models.unit_groups import parts_of as parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of as unit_groups_of
 from gramian.adapters.pipeline import prune as prune
-from gramian.adapters.removal.estimates import plan_structured as plan_structured
+from gramian.adapters.removal.estimates import estimate_removal as estimate_removal
 from gramian.adapters.removal.pruning import prune_structured as prune_structured
 from gramian.adapters.removal.report import StructuredReport as StructuredReport
 from gramian.adapters.report import Report as Report

@@ -24,7 +24,7 @@ from gramian.adapters.run.blocks import TOKENS_PER_BATCH
 from gramian.solvers.direct.restricted import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
 
-__all__ = ["Plan", "PlannedOperator", "Rates", "peak_memory", "plan"]
+__all__ = ["Estimate", "EstimatedOperator", "Rates", "peak_memory", "estimate_pruning"]
 
 LIBRARIES = 600 * 2**20  # what Python, torch and transformers take before any model
 PASSES = 2.0  # a block takes about twice as long as its matrix products alone
@@ -60,7 +60,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class PlannedOperator:
+class EstimatedOperator:
     """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes."""
 
     name: str
@@ -69,10 +69,10 @@ class PlannedOperator:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers included."""
 
-    operators: tuple[PlannedOperator, ...]
+    operators: tuple[EstimatedOperator, ...]
     memory: Mapping[str, int]
     seconds: Mapping[str, float]
     rates: Rates
@@ -106,7 +106,7 @@ class Plan:
         )
 
 
-def plan(
+def estimate_pruning(
     model: Any,
     windows: tuple[int, int],
     *,
@@ -114,15 +114,15 @@ def plan(
     judged: int = 0,
     method: str = "fistapruner",
     options: Mapping[str, Any] | None = None,
-    inputs: str | None = None,
-    correction: str | None = None,
+    calibrate_on: str | None = None,
+    target: str | None = None,
     damping: float | str | None = None,
     refit: bool = False,
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
     rates: Rates | None = None,
-) -> Plan:
+) -> Estimate:
     """What `prune` with the same arguments would do to `model`, which stays as it is.
 
     windows: how many calibration windows, and tokens in each. heldout, judged: how many more such windows errors and
@@ -131,14 +131,14 @@ def plan(
     Raises ValueError for an unknown method, an unknown family and when no operator is chosen.
     """
     recipe = resolve(method)
-    inputs, correction = inputs or recipe.inputs, correction or recipe.correction
+    calibrate_on, target = calibrate_on or recipe.calibrate_on, target or recipe.target
     names = operator_names(model, include, exclude)
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {name: layer_shape(model, name) for name in names}
     damping = recipe.damping if damping is None else damping
     operators = [
-        PlannedOperator(name, shape, solver_seconds(method, shape, options or {}, rates, heldout > 0, damping, refit))
+        EstimatedOperator(name, shape, solver_seconds(method, shape, options or {}, rates, heldout > 0, damping, refit))
         for name, shape in shapes.items()
     ]
 
@@ -157,25 +157,25 @@ def plan(
             done += sum(math.prod(layer_shape(model, name)) for name in stage_names)
         squares = [width**2 for width in widths]
         # A product A^T A takes half the operations of a general one.
-        if correction == "none":  # all stages of a block stream at once
+        if target == "own":  # all stages of a block stream at once
             moment_entries = max(moment_entries, sum(squares))
             moment_operations += tokens * sum(squares)
         elif squares:  # stages one after the other, with G, C and E; on dense inputs nothing has moved at the first
             kept_widths = max(kept_widths, sum(widths))
             moment_entries = max(moment_entries, 3 * max(squares))
-            moment_operations += tokens * (4 * sum(squares) - (3 * squares[0] if inputs == "dense" else 0))
+            moment_operations += tokens * (4 * sum(squares) - (3 * squares[0] if calibrate_on == "dense" else 0))
             replays += sum(starts) / done / len(blocks)
 
     hidden_width = model.get_input_embeddings().embedding_dim
     vocabulary = model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     at_once, stacks = min(jobs, len(blocks)), device.type != "cpu"
-    streams = 2 if inputs == "dense" else (4 if correction == "model" else 3)
+    streams = 2 if calibrate_on == "dense" else (4 if target == "model" else 3)
     if jobs > 1:  # every block at work has its own
         streams = at_once + 2
     pruning = {
         "hidden states between blocks": streams * tokens * hidden_width * bytes_each,
-        "operator inputs kept for the correction": at_once * tokens * kept_widths * bytes_each,
+        "operator inputs kept for the target": at_once * tokens * kept_widths * bytes_each,
         "moments of one block, float64": at_once * (2 if heldout else 1) * moment_entries * 8,
         f"working arrays of {method}": at_once * max(working_bytes(method, shape, stacks) for shape in shapes.values()),
         "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
@@ -184,7 +184,7 @@ def plan(
 
     block_weights = sum(each.numel() for each in blocks.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
-    passes = 1 + replays + (inputs == "pruned") + (jobs > 1)
+    passes = 1 + replays + (calibrate_on == "pruned") + (jobs > 1)
     seconds = {
         "forward passes": tokens * forward * passes / rates.single,
         "moments": moment_operations / rates.double,
@@ -192,7 +192,7 @@ def plan(
     }
     if judged:
         seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
-    return Plan(tuple(operators), memory, seconds, rates)
+    return Estimate(tuple(operators), memory, seconds, rates)
 
 
 def peak_memory(model: Any, pruning: Mapping[str, int], judged_length: int) -> dict[str, int]:
@@ -252,4 +252,4 @@ def solver_seconds(
     chosen = {**METHODS[method].defaults, **options}
     visit = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
-    return judging + start + 6 * p**3 / rates.single + chosen["visits"] * visit
+    return judging + start + 6 * p**3 / rates.single + chosen["max_lambdas"] * visit

@@ -23,10 +23,10 @@ from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.report import OperatorReport, Report
 from gramian.adapters.run.blocks import BlockCall, batches_of, enter, inputs_of, run_block
-from gramian.adapters.run.moments import Inflow
-from gramian.adapters.run.placement import Visits
+from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.placement import Placement
 from gramian.solvers import NM, Pattern, Support, TopK, certify, parse_pattern
-from gramian.solvers.support.damped import Estimate, Evidence, check_damping
+from gramian.solvers.support.damped import CalibrationSplit, DampedMethod, check_damping
 
 __all__ = ["prune"]
 
@@ -40,11 +40,11 @@ class Job:
     stages: tuple[tuple[str, ...], ...]
     blocks_path: str
     chosen: frozenset[str]
-    estimate: Estimate
+    estimate: DampedMethod
     pattern: Pattern
-    inputs: str
-    correction: str
-    share: float
+    calibrate_on: str
+    target: str
+    target_blend: float
     parts: tuple[int, ...]  # batches that are fitted, then those that choose the damping, then those held out for the report
     dtype: torch.dtype
     advance: Callable[[], object]
@@ -65,16 +65,16 @@ def prune(
     sparsity: float | None = None,
     pattern: str | Pattern | None = None,
     options: Mapping[str, Any] | None = None,
-    inputs: str | None = None,
-    correction: str | None = None,
-    share: float | None = None,
+    calibrate_on: str | None = None,
+    target: str | None = None,
+    target_blend: float | None = None,
     damping: float | str | None = None,
     refit: bool = False,
     heldout: Tokens | torch.Tensor | None = None,
     include: str | None = None,
     exclude: str | None = None,
     jobs: int = 1,
-    device: str | torch.device | Visits | None = None,
+    device: str | torch.device | Placement | None = None,
     problems: Path | None = None,
     progress: bool = True,
 ) -> Report:
@@ -85,36 +85,38 @@ def prune(
     the method, such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
     problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where X* != X.
 
-    damping: trust in the estimated Gram, see `Estimate`: a number, "auto" (then a quarter of the calibration batches, if
+    damping: trust in the estimated Gram, see `DampedMethod`: a number, "auto" (then a quarter of the calibration batches, if
     there are four or more, choose its strength and are then fitted too), or None for the method's own. refit: solve for
     the best weights on the method's support.
 
-    inputs, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
+    calibrate_on, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
     them run at once with the same result) or `pruned` (those of the blocks pruned so far).
-    correction, where an operator's target X W^T comes from: `none`, X is the operator's own input (one pass over the
-    unpruned block); `layer`, X comes from the unpruned block on the same block inputs and X* from the partly pruned one
-    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. share: how far the target goes there, from 0,
-    X* W^T, to 1: X is replaced by (1 - share) X* + share X. Defaults are the method's.
+    target, where the X of an operator's target X W^T comes from: `own`, X is the operator's own input (one pass over the
+    unpruned block); `block`, X comes from the unpruned block on the same block inputs and X* from the partly pruned one
+    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. target_blend: how far the target goes there, from 0,
+    X* W^T, to 1: X is replaced by (1 - target_blend) X* + target_blend X. Defaults are the method's.
 
     device: where blocks are worked on, one at a time, if not where the model is, which may then be larger than the device's
-    memory (`Visits`); what passes between blocks stays with the model.
+    memory (`Placement`); what passes between blocks stays with the model.
 
     The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are judged. Raises
     ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
     """
     started = time.perf_counter()
     recipe = resolve(method)
-    inputs, correction = inputs or recipe.inputs, correction or recipe.correction
-    share, damping = target_of(recipe, correction, share, damping, refit)
-    if inputs not in ("dense", "pruned"):
-        raise ValueError(f"inputs must be 'dense' or 'pruned' but is {inputs!r}")
-    if correction not in ("none", "layer", "model"):
-        raise ValueError(f"correction must be 'none', 'layer' or 'model' but is {correction!r}")
-    if jobs < 1 or (jobs > 1 and inputs == "pruned"):
-        raise ValueError(f"jobs is {jobs}: at least 1, and only 1 when inputs='pruned', where a block needs its predecessors")
+    calibrate_on, target = calibrate_on or recipe.calibrate_on, target or recipe.target
+    target_blend, damping = target_of(recipe, target, target_blend, damping, refit)
+    if calibrate_on not in ("dense", "pruned"):
+        raise ValueError(f"calibrate_on must be 'dense' or 'pruned' but is {calibrate_on!r}")
+    if target not in ("own", "block", "model"):
+        raise ValueError(f"target must be 'own', 'block' or 'model' but is {target!r}")
+    if jobs < 1 or (jobs > 1 and calibrate_on == "pruned"):
+        raise ValueError(
+            f"jobs is {jobs}: at least 1, and only 1 when calibrate_on='pruned', where a block needs its predecessors"
+        )
     if jobs > 1 and device is not None:
         raise ValueError(f"jobs is {jobs} but only one block at a time visits a device: leave out jobs or device={device!r}")
-    visits = device if isinstance(device, Visits) else Visits(device)
+    placement = device if isinstance(device, Placement) else Placement(device)
     if pattern is not None and sparsity is not None:
         raise ValueError(f"sparsity={sparsity} and pattern={str(pattern)!r} are both given: a pattern has its own sparsity")
     if pattern is None:
@@ -140,18 +142,18 @@ def prune(
     last = max(int(name.removeprefix(f"{family.blocks}.").split(".")[0]) for name in names)
     blocks = list(blocks_of(model))[: last + 1]
     results: list[list[OperatorReport]] = []
-    place = visits.device or next(model.parameters()).device
+    place = placement.device or next(model.parameters()).device
     bars = tqdm(total=len(names), desc=method, unit="operator", disable=not progress)
-    with eval_mode(model), current_device(place), visits, bars as bar:
+    with eval_mode(model), current_device(place), placement, bars as bar:
         job = Job(
-            family.stages, family.blocks, frozenset(names), Estimate(solve, damping, refit), pattern, inputs, correction,
-            share, parts, storage_dtype(model), bar.update, problems,
+            family.stages, family.blocks, frozenset(names), DampedMethod(solve, damping, refit), pattern, calibrate_on, target,
+            target_blend, parts, storage_dtype(model), bar.update, problems,
         )  # fmt: skip
         dense, calls = enter(model, batches)
         entering = dense
         if jobs == 1:
             for index, block in enumerate(blocks):
-                visits.take(block)
+                placement.take(block)
                 rows, dense, entering = prune_block(job, index, block, calls[index], dense, entering)
                 results.append(rows)
         else:
@@ -160,9 +162,9 @@ def prune(
         "method": method,
         "pattern": str(pattern),
         "options": {**recipe.defaults, **(options or {})},
-        "inputs": inputs,
-        "correction": correction,
-        "share": None if correction == "none" else share,
+        "calibrate_on": calibrate_on,
+        "target": target,
+        "target_blend": None if target == "own" else target_blend,
         "damping": damping,
         "refit": refit,
         "include": include,
@@ -175,19 +177,24 @@ def prune(
 
 
 def target_of(
-    recipe: Method, correction: str, share: float | None, damping: float | str | None, refit: bool
+    recipe: Method, target: str, target_blend: float | None, damping: float | str | None, refit: bool
 ) -> tuple[float, float | str]:
     """Share and damping, the method's own where they are not asked for. ValueError where they are out of range, and where they
     would change nothing."""
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1 but is {share}: for no correction there is correction='none'")
-    if share not in (None, 1) and correction == "none":
-        raise ValueError(f"share is {share}, but with correction='none' there is no correction to share: leave one of them out")
+    if target_blend is not None and not 0 < target_blend <= 1:
+        raise ValueError(
+            f"target_blend must be above 0 and at most 1 but is {target_blend}: for the operator's own "
+            "output there is target='own'"
+        )
+    if target_blend not in (None, 1) and target == "own":
+        raise ValueError(
+            f"target_blend is {target_blend}, but with target='own' there is nothing to blend: leave one of them out"
+        )
     if damping is not None:
         check_damping(damping)
         if damping != 0 and not (recipe.damps or refit):
             raise ValueError(f"damping is {damping!r}, but the method knows no inputs and solves for nothing: add refit=True")
-    return recipe.share if share is None else share, recipe.damping if damping is None else damping
+    return recipe.target_blend if target_blend is None else target_blend, recipe.damping if damping is None else damping
 
 
 def prune_in_parallel(
@@ -222,10 +229,14 @@ def prune_block(
     """Prune one block in place. Returns its reports, and what leaves it on the dense path and on the path that enters
     the next block."""
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
-    source = dense if job.correction == "model" else entering
-    targets: dict[tuple[str, ...], Inflow] = {
-        stage: Inflow(
-            job.named(index, stage[0]), job.parts, keep=job.correction != "none", share=job.share, home=source[0].device
+    source = dense if job.target == "model" else entering
+    targets: dict[tuple[str, ...], MomentCollector] = {
+        stage: MomentCollector(
+            job.named(index, stage[0]),
+            job.parts,
+            keep=job.target != "own",
+            target_blend=job.target_blend,
+            home=source[0].device,
         )
         for stage in stages
     }
@@ -234,35 +245,35 @@ def prune_block(
     del receivers  # they hold on to what `targets` lets go of
     rows: list[OperatorReport] = []
     for stage in stages:
-        inflow = targets.pop(stage)
+        collector = targets.pop(stage)
         first = block.get_submodule(stage[0])
         layers = [Layer(job.named(index, name), block.get_submodule(name)) for name in job.wanted(index, stage)]
-        if job.correction != "none":
+        if job.target != "own":
             moved = bool(rows) or source is not entering
             star = inputs_of(first, block, call, entering) if moved else None
-            inflow.settle(star)
-        rows.extend(prune_layer(job, layer, inflow) for layer in layers)
-        del inflow, layers  # before the next stage's moments come to be
-    if job.inputs == "dense":
+            collector.settle(star)
+        rows.extend(prune_layer(job, layer, collector) for layer in layers)
+        del collector, layers  # before the next stage's moments come to be
+    if job.calibrate_on == "dense":
         return rows, leaving, leaving
     following = run_block(block, call, entering)
-    return rows, leaving if job.correction == "model" else following, following
+    return rows, leaving if job.target == "model" else following, following
 
 
-def prune_layer(job: Job, layer: Layer, inflow: Inflow) -> OperatorReport:
+def prune_layer(job: Job, layer: Layer, collector: MomentCollector) -> OperatorReport:
     """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
     started = time.perf_counter()
-    moments, fitted = inflow.calibration, inflow.moments[0]
-    choosing, apart = inflow.moments.get(1), inflow.moments.get(2)
+    moments, fitted = collector.calibration, collector.moments[0]
+    choosing, apart = collector.moments.get(1), collector.moments.get(2)
     problem = layer.problem(moments)
     heldout = None if apart is None else layer.problem(apart)
     split = None if choosing is None else (layer.problem(fitted), layer.problem(choosing), fitted.tokens)
     if job.problems is not None:
-        metadata = {"operator": layer.name, "inputs": job.inputs, "correction": job.correction}
+        metadata = {"operator": layer.name, "calibrate_on": job.calibrate_on, "target": job.target}
         file = job.problems / f"{layer.name}.safetensors"
         write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
     try:
-        solution = job.estimate(problem, job.pattern, Evidence(moments.tokens, split))
+        solution = job.estimate(problem, job.pattern, CalibrationSplit(moments.tokens, split))
     except ValueError as error:
         raise ValueError(f"{layer.name}: {error}") from error
     layer.assign(solution.weights, job.dtype)

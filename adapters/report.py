@@ -35,7 +35,7 @@ class OperatorReport:
 
 @dataclass(frozen=True)
 class Report:
-    """operators in the order pruned; settings: method, pattern, inputs, correction, calibration, versions, ..."""
+    """operators in the order pruned; settings: method, pattern, calibrate_on, target, calibration, versions, ..."""
 
     operators: tuple[OperatorReport, ...]
     settings: dict[str, Any]

@@ -18,7 +18,7 @@ from gramian.adapters.data.calibration import check_source, file_windows, write_
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
-from gramian.adapters.estimates import plan
+from gramian.adapters.estimates import estimate_pruning
 from gramian.adapters.files import write_json
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.perplexity import Perplexity, paired_difference, perplexity
@@ -31,8 +31,8 @@ from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_weights, prune, target_of
-from gramian.adapters.removal.estimates import plan_structured
-from gramian.adapters.removal.plan import check_visits, plan_removal
+from gramian.adapters.removal.estimates import estimate_removal
+from gramian.adapters.removal.plan import check_placement, plan_removal
 from gramian.adapters.removal.pruning import prune_structured
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report, table, versions
@@ -43,100 +43,99 @@ __all__ = ["check_family", "check_result", "judge_model", "prune_and_save", "pru
 SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
 
 
-def prune_model(asked: argparse.Namespace) -> None:
-    if asked.out is not None:
-        check_output(asked.out, asked.overwrite)
-    if asked.problems is not None:
-        check_output(asked.problems, overwrite=False)
-    check_result(asked.json)
-    check_source(asked.calibration)
-    check_text(asked.evaluate)
-    check_family(asked.model, structured=removes_units(asked))
-    place = usable_device(asked.device)
+def prune_model(args: argparse.Namespace) -> None:
+    if args.out is not None:
+        check_output(args.out, args.overwrite)
+    if args.problems is not None:
+        check_output(args.problems, overwrite=False)
+    check_result(args.json)
+    check_source(args.calibration)
+    check_text(args.evaluate)
+    check_family(args.model, structured=removes_units(args))
+    place = usable_device(args.device)
     if place.type == "cuda" and solver_library(place) == "torch":
         print(NO_CUPY)
-    if asked.stream:
-        stream_pruned(asked)
+    if args.stream:
+        stream_pruned(args)
         return
-    print(f"loading {asked.model}", flush=True)
-    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device="cpu" if asked.offload else asked.device)
+    print(f"loading {args.model}", flush=True)
+    model, tokenizer = load_model(args.model, dtype=args.dtype, device="cpu" if args.offload else args.device)
     # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
-    how = units_how(asked, model) if removes_units(asked) else weights_how(asked, model)
-    heldout = held_out(asked)
+    how = units_how(args, model) if removes_units(args) else weights_how(args, model)
+    heldout = held_out(args)
     read = read_texts(
-        model, tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout, asked.evaluate, asked.dry_run
+        model, tokenizer, args.calibration, args.samples, args.length, args.seed, heldout, args.evaluate, args.dry_run
     )
-    if asked.no_perplexity:
+    if args.no_perplexity:
         read = replace(read, judged=None)
-    if asked.dry_run:
+    if args.dry_run:
         count, length = read.calibration.windows.shape
         judged = 0 if read.judged is None else len(read.judged)
-        forecast = plan_structured if removes_units(asked) else plan
-        print(forecast(model, (count, length), heldout=heldout, judged=judged, **how))
+        estimated = estimate_removal if removes_units(args) else estimate_pruning
+        print(estimated(model, (count, length), heldout=heldout, judged=judged, **how))
         return
-    if asked.problems is not None:
-        asked.problems.mkdir(parents=True, exist_ok=True)
-    if asked.offload:
-        how |= {"device": asked.device}
-    if not removes_units(asked):
-        how |= {"pattern": pattern_of(asked), "share": asked.share, "problems": asked.problems}
-    report = prune_and_save(model, tokenizer, asked.model, read, how, asked.out, asked.overwrite, asked.pad)
-    if asked.json is not None:
-        write_json(asked.json, report)
+    if args.problems is not None:
+        args.problems.mkdir(parents=True, exist_ok=True)
+    if args.offload:
+        how |= {"device": args.device}
+    if not removes_units(args):
+        how |= {"pattern": pattern_of(args), "target_blend": args.target_blend, "problems": args.problems}
+    report = prune_and_save(model, tokenizer, args.model, read, how, args.out, args.overwrite, args.pad)
+    if args.json is not None:
+        write_json(args.json, report)
 
 
-def held_out(asked: argparse.Namespace) -> int:
+def held_out(args: argparse.Namespace) -> int:
     """How many windows judge and do not calibrate."""
-    return max(1, asked.samples // 8) if asked.heldout is None else asked.heldout
+    return max(1, args.samples // 8) if args.heldout is None else args.heldout
 
 
-def stream_pruned(asked: argparse.Namespace) -> None:
+def stream_pruned(args: argparse.Namespace) -> None:
     """`prune_model` with one block in memory at a time."""
-    print(f"opening {asked.model}", flush=True)
-    with stream_model(asked.model, asked.out, dtype=asked.dtype, device=asked.device, overwrite=asked.overwrite) as stream:
-        how = weights_how(asked, stream.model)
-        heldout = held_out(asked)
-        read = read_texts(stream.model, stream.tokenizer, asked.calibration, asked.samples, asked.length, asked.seed, heldout)
+    print(f"opening {args.model}", flush=True)
+    with stream_model(args.model, args.out, dtype=args.dtype, device=args.device, overwrite=args.overwrite) as stream:
+        how = weights_how(args, stream.model)
+        heldout = held_out(args)
+        read = read_texts(stream.model, stream.tokenizer, args.calibration, args.samples, args.length, args.seed, heldout)
         report = prune(
-            stream.model, read.calibration, heldout=read.heldout, device=stream.visits, pattern=pattern_of(asked),
-            share=asked.share, problems=asked.problems, **how,
+            stream.model, read.calibration, heldout=read.heldout, device=stream.placement, pattern=pattern_of(args),
+            target_blend=args.target_blend, problems=args.problems, **how,
         )  # fmt: skip
-        stream.report = {"model": str(asked.model), **report.to_dict()}
-    print(f"{report}\n\nsaved to {asked.out}; it loads with AutoModelForCausalLM.from_pretrained({str(asked.out)!r})")
-    if asked.json is not None:
-        write_json(asked.json, stream.report)
+        stream.report = {"model": str(args.model), **report.to_dict()}
+    print(f"{report}\n\nsaved to {args.out}; it loads with AutoModelForCausalLM.from_pretrained({str(args.out)!r})")
+    if args.json is not None:
+        write_json(args.json, stream.report)
 
 
-def weights_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune` and `plan` share, checked against the model."""
-    check_weights(model, operator_names(model, asked.include, asked.exclude), pattern_of(asked))
-    recipe = resolve(asked.method)
-    target_of(recipe, asked.correction or recipe.correction, asked.share, asked.damping, asked.refit)
-    recipe.tried(options_of(asked), pattern_of(asked))
+def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune` and `estimate_pruning` share, checked against the model."""
+    check_weights(model, operator_names(model, args.include, args.exclude), pattern_of(args))
+    recipe = resolve(args.method)
+    target_of(recipe, args.target or recipe.target, args.target_blend, args.damping, args.refit)
+    recipe.tried(options_of(args), pattern_of(args))
     return {
-        "method": asked.method,
-        "options": options_of(asked),
-        "inputs": asked.inputs,
-        "correction": asked.correction,
-        "damping": asked.damping,
-        "refit": asked.refit,
-        "include": asked.include,
-        "exclude": asked.exclude,
-        "jobs": asked.jobs,
+        "method": args.method,
+        "options": options_of(args),
+        "calibrate_on": args.calibrate_on,
+        "target": args.target,
+        "damping": args.damping,
+        "refit": args.refit,
+        "include": args.include,
+        "exclude": args.exclude,
+        "jobs": args.jobs,
     }
 
 
-def units_how(asked: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_structured` and `plan_structured` share, checked against the model."""
-    how = removal_of(asked)
-    check_visits(model, asked.device if asked.offload else None)
-    tolls = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).tolls
-    if asked.pad and any(width.bias for width in unstated_widths(model).values()):
-        raise ValueError(f"--pad cannot hold the biases that {asked.model} has where stock classes have none: leave it out")
-    if asked.pad and any(tolls):
+def units_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
+    """Keywords that `prune_structured` and `estimate_removal` share, checked against the model."""
+    how = removal_of(args)
+    check_placement(model, args.device if args.offload else None)
+    bias_costs = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).bias_costs
+    if args.pad and any(width.bias for width in unstated_widths(model).values()):
+        raise ValueError(f"--pad cannot hold the biases that {args.model} has where stock classes have none: leave it out")
+    if args.pad and any(bias_costs):
         raise ValueError(
-            f"--pad cannot hold the biases that {asked.method} gives operators without one: leave it out, or add "
-            "--no-compensate"
+            f"--pad cannot hold the biases that {args.method} gives operators without one: leave it out, or add --no-compensate"
         )
     return how
 
@@ -205,26 +204,26 @@ def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -
     return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.judged_source}"
 
 
-def judge_model(asked: argparse.Namespace) -> None:
-    check_result(asked.json)
-    check_text(asked.text)
-    print(f"loading {asked.model}", flush=True)
-    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    length = asked.length or longest_window(model, tokenizer)
-    windows = file_windows(asked.text, tokenizer, length)[: asked.windows]
+def judge_model(args: argparse.Namespace) -> None:
+    check_result(args.json)
+    check_text(args.text)
+    print(f"loading {args.model}", flush=True)
+    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
+    length = args.length or longest_window(model, tokenizer)
+    windows = file_windows(args.text, tokenizer, length)[: args.windows]
     result = perplexity(model, windows)
-    print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {asked.text}")
-    if asked.json is not None:
+    print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}")
+    if args.json is not None:
         figures = {
-            "model": asked.model,
-            "text": str(asked.text),
-            "sha256": Tokens(windows, str(asked.text)).digest,
+            "model": args.model,
+            "text": str(args.text),
+            "sha256": Tokens(windows, str(args.text)).digest,
             "perplexity": result.value,
             "windows": len(windows),
             "context": windows.shape[1],
             "versions": dict(versions()),
         }
-        write_json(asked.json, figures)
+        write_json(args.json, figures)
 
 
 def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:

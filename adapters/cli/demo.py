@@ -17,13 +17,13 @@ SAMPLES = 16  # windows that calibrate
 HELDOUT = 4  # windows for errors and perplexity, from other parts of the same text
 LENGTH = 512
 SEED = 0
-VISITS = 6  # lambdas that FISTAPruner tries, half of its default
+MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half of its default
 
 
-def demo(asked: argparse.Namespace) -> None:
-    check_output(asked.out, asked.overwrite)
+def demo(args: argparse.Namespace) -> None:
+    check_output(args.out, args.overwrite)
     print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
     model, tokenizer = load_model(MODEL)
     read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
-    how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"visits": VISITS}}
-    prune_and_save(model, tokenizer, "gemma-3-270m", read, how, asked.out, asked.overwrite)
+    how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"max_lambdas": MAX_LAMBDAS}}
+    prune_and_save(model, tokenizer, "gemma-3-270m", read, how, args.out, args.overwrite)

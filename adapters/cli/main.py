@@ -19,19 +19,19 @@ EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (that of the process when None) and return its exit code. Bad usage raises SystemExit(2)."""
     parser = command_line()
-    asked = parser.parse_args(arguments)
-    if asked.command is None:
+    args = parser.parse_args(arguments)
+    if args.command is None:
         parser.print_help(sys.stderr)
         return 2
     try:
-        check_usage(asked)
-        with quiet_libraries(asked.debug):
-            run(asked)
+        check_usage(args)
+        with quiet_libraries(args.debug):
+            run(args)
     except KeyboardInterrupt:
         print("gramian: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if asked.debug:
+        if args.debug:
             traceback.print_exc()
         known = isinstance(error, EXPECTED) or type(error).__module__.startswith("safetensors")
         message = " ".join(str(error).split())
@@ -42,24 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(asked: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Do what was asked. Imports wait until here, because torch takes seconds."""
-    if asked.command == "demo":
+    if args.command == "demo":
         from gramian.adapters.cli.demo import demo
 
-        demo(asked)
-    elif asked.command in ("capture", "solve"):
-        from gramian.adapters.cli import problems as exchange
+        demo(args)
+    elif args.command in ("capture", "solve"):
+        from gramian.adapters.cli import problems
 
-        {"capture": exchange.capture_problems, "solve": exchange.solve_problems}[asked.command](asked)
-    elif asked.command == "verify":
+        {"capture": problems.capture_problems, "solve": problems.solve_problems}[args.command](args)
+    elif args.command == "verify":
         from gramian.adapters.cli.verify import verify_claims
 
-        verify_claims(asked)
+        verify_claims(args)
     else:
-        from gramian.adapters.cli.main import commands
+        from gramian.adapters.cli import commands
 
-        {"prune": commands.prune_model, "perplexity": commands.judge_model}[asked.command](asked)
+        {"prune": commands.prune_model, "perplexity": commands.judge_model}[args.command](args)
 
 
 @contextmanager

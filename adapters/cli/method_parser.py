@@ -20,9 +20,9 @@ from gramian.adapters.cli.types import (
     positive,
     strength,
 )
-from gramian.adapters.methods.choices import ALLOCATIONS, HEADS
 from gramian.adapters.methods.registry import METHODS, resolve
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
 from gramian.solvers import Pattern, TopK
 from gramian.solvers.support.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
 
@@ -86,28 +86,28 @@ def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> 
         ("--threshold", portion, "XI", "raise lambda when rounding makes more than this part of the error"),
         ("--tolerance", nonnegative, "EPSILON", "end when an improvement is relatively smaller than this"),
         ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
-        ("--visits", positive, "N", "try at most N lambdas"),
+        ("--max-lambdas", positive, "N", "try at most N lambdas"),
     ):
         default = OPTIONS[flag[2:].replace("-", "_")]
         paper.add_argument(flag, type=kind, metavar=letter, help=f"{text} (default {default:g})")
 
 
-def options_of(asked: argparse.Namespace) -> dict[str, Any]:
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """The method's options that were given, by the names that its function has for them."""
-    return {name: value for name in OPTIONS if (value := getattr(asked, name, None)) is not None}
+    return {name: value for name in OPTIONS if (value := getattr(args, name, None)) is not None}
 
 
-def damping_of(asked: argparse.Namespace) -> float | str:
+def damping_of(args: argparse.Namespace) -> float | str:
     """What was asked for, else what the method does by default."""
-    return resolve(asked.method).damping if asked.damping is None else asked.damping
+    return resolve(args.method).damping if args.damping is None else args.damping
 
 
-def pattern_of(asked: argparse.Namespace) -> Pattern:
+def pattern_of(args: argparse.Namespace) -> Pattern:
     """What was asked for, grouped as the method does by default."""
-    if asked.pattern is not None:
-        return asked.pattern
-    per_row = resolve(asked.method).per_row if asked.per_row is None else asked.per_row
-    return TopK(0.5 if asked.sparsity is None else asked.sparsity, per_row)
+    if args.pattern is not None:
+        return args.pattern
+    per_row = resolve(args.method).per_row if args.per_row is None else args.per_row
+    return TopK(0.5 if args.sparsity is None else args.sparsity, per_row)
 
 
 def any_method(text: str) -> str:
@@ -133,11 +133,11 @@ def add_removal(parser: argparse.ArgumentParser) -> None:
         help="make up for removed units in the weights or the bias of the operator that sums them (default: the method's own)",
     )  # fmt: skip
     group.add_argument(
-        "--recover", action="store_true",
+        "--refit-producers", action="store_true",
         help="fit the operators before removed units too, to the dense model's outputs, wherever that brings the module nearer",
     )  # fmt: skip
     group.add_argument(
-        "--exchange", action="store_true",
+        "--swap-search", action="store_true",
         help="exchange the units that stay for others while that lowers what compensation leaves, a local search",
     )  # fmt: skip
     group.add_argument(
@@ -172,72 +172,72 @@ def named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def removes_units(asked: argparse.Namespace) -> bool:
+def removes_units(args: argparse.Namespace) -> bool:
     """Whether the method is a structured one, which only `prune` has."""
-    return asked.command == "prune" and asked.method in STRUCTURED_METHODS
+    return args.command == "prune" and args.method in STRUCTURED_METHODS
 
 
-def removal_of(asked: argparse.Namespace) -> dict[str, Any]:
+def removal_of(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, as keywords of `prune_structured`."""
     return {
-        "method": asked.method,
-        "ratio": RATIO if asked.ratio is None else asked.ratio,
-        "allocation": asked.allocation,
-        "options": dict(asked.option),
-        "compensate": asked.compensate,
-        "inputs": asked.inputs,
-        "share": asked.share,
-        "damping": asked.damping,
-        "recover": asked.recover,
-        "exchange": asked.exchange,
-        "heads": asked.heads or HEADS[0],
-        "include": asked.include,
-        "exclude": asked.exclude,
-        "blocks": asked.blocks,
+        "method": args.method,
+        "ratio": RATIO if args.ratio is None else args.ratio,
+        "allocation": args.allocation,
+        "options": dict(args.option),
+        "compensate": args.compensate,
+        "calibrate_on": args.calibrate_on,
+        "target_blend": args.target_blend,
+        "damping": args.damping,
+        "refit_producers": args.refit_producers,
+        "swap_search": args.swap_search,
+        "heads": args.heads or HEADS[0],
+        "include": args.include,
+        "exclude": args.exclude,
+        "blocks": args.blocks,
     }
 
 
-def removal_usage(asked: argparse.Namespace) -> str | None:
+def removal_usage(args: argparse.Namespace) -> str | None:
     """What is wrong where options of `prune` belong to the other kind of method, or to no method; None if nothing is."""
     of_weights = {
-        "--sparsity": asked.sparsity is not None,
-        "--pattern": asked.pattern is not None,
-        "--per-row" if asked.per_row else "--whole-matrix": asked.per_row is not None,
-        "--refit": asked.refit,
-        "--correction": asked.correction is not None,
-        "--jobs": asked.jobs > 1,
-        "--problems": asked.problems is not None,
-        "--damping auto": asked.damping == "auto",
-        **{f"--{name.replace('_', '-')}": True for name in options_of(asked)},
+        "--sparsity": args.sparsity is not None,
+        "--pattern": args.pattern is not None,
+        "--per-row" if args.per_row else "--whole-matrix": args.per_row is not None,
+        "--refit": args.refit,
+        "--target": args.target is not None,
+        "--jobs": args.jobs > 1,
+        "--problems": args.problems is not None,
+        "--damping auto": args.damping == "auto",
+        **{f"--{name.replace('_', '-')}": True for name in options_of(args)},
     }
     of_units = {
-        "--ratio": asked.ratio is not None,
-        "--allocation": asked.allocation is not None,
-        "--compensate" if asked.compensate else "--no-compensate": asked.compensate is not None,
-        "--recover": asked.recover,
-        "--exchange": asked.exchange,
-        "--blocks": asked.blocks is not None,
-        "--heads": asked.heads is not None,
-        "--option": bool(asked.option),
-        "--pad": asked.pad,
+        "--ratio": args.ratio is not None,
+        "--allocation": args.allocation is not None,
+        "--compensate" if args.compensate else "--no-compensate": args.compensate is not None,
+        "--refit-producers": args.refit_producers,
+        "--swap-search": args.swap_search,
+        "--blocks": args.blocks is not None,
+        "--heads": args.heads is not None,
+        "--option": bool(args.option),
+        "--pad": args.pad,
     }
-    structured = removes_units(asked)
+    structured = removes_units(args)
     for flag, given in (of_weights if structured else of_units).items():
         if given and structured:
-            return f"{flag} is for methods that zero single weights: {asked.method} removes whole heads and channels"
+            return f"{flag} is for methods that zero single weights: {args.method} removes whole heads and channels"
         if given:
-            return f"{flag} is for structured methods ({', '.join(STRUCTURED_METHODS)}), not for {asked.method}"
+            return f"{flag} is for structured methods ({', '.join(STRUCTURED_METHODS)}), not for {args.method}"
     if structured:
-        recipe = STRUCTURED_METHODS[asked.method]
-        if asked.recover and (asked.inputs or recipe.inputs) == "dense":
-            return "--recover needs --inputs pruned: with dense inputs nothing drifts that could be recovered"
-        compensates = recipe.compensate if asked.compensate is None else asked.compensate
-        if asked.exchange and not (compensates and recipe.compensation == "weights"):
-            return "--exchange needs the other weights to be solved for: --compensate, and not flap"
-        if asked.recover and asked.share not in (None, 1):
-            return "--recover needs --share 1: two producers compare on one target only"
+        recipe = STRUCTURED_METHODS[args.method]
+        if args.refit_producers and (args.calibrate_on or recipe.calibrate_on) == "dense":
+            return "--refit-producers needs --calibrate-on pruned: with dense inputs nothing drifts that could be recovered"
+        compensates = recipe.compensate if args.compensate is None else args.compensate
+        if args.swap_search and not (compensates and recipe.compensation == "weights"):
+            return "--swap-search needs the other weights to be solved for: --compensate, and not flap"
+        if args.refit_producers and args.target_blend not in (None, 1):
+            return "--refit-producers needs --target-blend 1: two producers compare on one target only"
         try:
-            recipe.bind(dict(asked.option))
+            recipe.bind(dict(args.option))
         except ValueError as error:
             return f"--option: {error}"
     return None

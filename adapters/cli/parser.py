@@ -16,7 +16,7 @@ from gramian.adapters.cli.method_parser import (
     removal_usage,
     removes_units,
 )
-from gramian.adapters.cli.types import expression, natural, path, positive, share
+from gramian.adapters.cli.types import expression, natural, path, positive, target_blend
 from gramian.adapters.methods.registry import resolve
 
 __all__ = ["check_usage", "command_line", "damping_of", "options_of", "pattern_of"]
@@ -83,20 +83,20 @@ def command_line() -> argparse.ArgumentParser:
     add_method(prune, structured=True)
     add_removal(prune)
     prune.add_argument(
-        "--inputs",
+        "--calibrate-on",
         choices=("dense", "pruned"),
         help="what enters a block: activations of the dense model (blocks are independent) or of the model pruned so "
         "far (default: the method's own); structured methods then fit the outputs of the dense model",
     )
     prune.add_argument(
-        "--correction",
-        choices=("none", "layer", "model"),
-        help="what an operator's output should match: what its own input gives (none), what the dense block gives "
-        "(layer), what the dense model gives (model) (default: the method's own)",
+        "--target",
+        choices=("own", "block", "model"),
+        help="what an operator's output should match: what its own input gives (own), what the dense block gives "
+        "(block), what the dense model gives (model) (default: the method's own)",
     )
     prune.add_argument(
-        "--share", type=share, metavar="S",
-        help="how far a correction goes, from what the operator's own input gives (0) to what the dense block or model "
+        "--target-blend", type=target_blend, metavar="S",
+        help="how far the target goes, from what the operator's own input gives (0) to what the dense block or model "
         "gives (1); structured methods with pruned inputs go towards the dense model (default: the method's own)",
     )  # fmt: skip
     add_calibration(prune)
@@ -113,7 +113,7 @@ def command_line() -> argparse.ArgumentParser:
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
     add_choice(prune)
     prune.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="blocks pruned at once; needs dense inputs (default 1)"
+        "--jobs", type=positive, default=1, metavar="N", help="blocks pruned at once; needs --calibrate-on dense (default 1)"
     )
     prune.add_argument(
         "--dry-run", action="store_true", help="check everything, list operators, estimate memory and time, stop"
@@ -238,47 +238,49 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=natural, default=0, help="which windows, where the source has more (default %(default)s)")
 
 
-def check_usage(asked: argparse.Namespace) -> None:
+def check_usage(args: argparse.Namespace) -> None:
     """Options that contradict each other are bad usage, exit code 2."""
-    if asked.command in ("prune", "solve"):
-        if asked.method != "fistapruner" and not removes_units(asked) and (given := options_of(asked)):
-            asked.usage_error(f"--{next(iter(given)).replace('_', '-')} is an option of fistapruner, not of {asked.method}")
-        if asked.pattern is not None and asked.per_row is not None:
-            asked.usage_error("--per-row and --whole-matrix go with --sparsity; an n:m pattern has groups of its own")
-    if asked.command == "prune":
-        if (wrong := removal_usage(asked)) is not None:
-            asked.usage_error(wrong)
-        if asked.out is None and not asked.dry_run:
-            asked.usage_error("--out DIR is needed: where the pruned model goes")
-        inputs = asked.inputs or ("dense" if removes_units(asked) else resolve(asked.method).inputs)
-        if asked.jobs > 1 and inputs == "pruned":
-            asked.usage_error(f"--jobs {asked.jobs} needs --inputs dense: a block with pruned inputs waits for those before it")
-        if asked.jobs > 1 and asked.offload:
-            asked.usage_error(f"--jobs {asked.jobs} and --offload contradict each other: one block at a time is on the device")
-        if asked.stream:
+    if args.command in ("prune", "solve"):
+        if args.method != "fistapruner" and not removes_units(args) and (given := options_of(args)):
+            args.usage_error(f"--{next(iter(given)).replace('_', '-')} is an option of fistapruner, not of {args.method}")
+        if args.pattern is not None and args.per_row is not None:
+            args.usage_error("--per-row and --whole-matrix go with --sparsity; an n:m pattern has groups of its own")
+    if args.command == "prune":
+        if (wrong := removal_usage(args)) is not None:
+            args.usage_error(wrong)
+        if args.out is None and not args.dry_run:
+            args.usage_error("--out DIR is needed: where the pruned model goes")
+        calibrate_on = args.calibrate_on or ("dense" if removes_units(args) else resolve(args.method).calibrate_on)
+        if args.jobs > 1 and calibrate_on == "pruned":
+            args.usage_error(
+                f"--jobs {args.jobs} needs --calibrate-on dense: a block with pruned inputs waits for those before it"
+            )
+        if args.jobs > 1 and args.offload:
+            args.usage_error(f"--jobs {args.jobs} and --offload contradict each other: one block at a time is on the device")
+        if args.stream:
             for flag, present in (
-                ("--offload", asked.offload), ("--jobs", asked.jobs > 1), ("--dry-run", asked.dry_run),
-                ("--evaluate", asked.evaluate is not None), ("--calibration self", asked.calibration == "self"),
-                (f"--method {asked.method}", removes_units(asked)),
+                ("--offload", args.offload), ("--jobs", args.jobs > 1), ("--dry-run", args.dry_run),
+                ("--evaluate", args.evaluate is not None), ("--calibration self", args.calibration == "self"),
+                (f"--method {args.method}", removes_units(args)),
             ):  # fmt: skip
                 if present:
-                    asked.usage_error(f"{flag} does not go with --stream, where never more than a block is in memory")
-        if asked.dry_run and (asked.json or asked.problems):
-            asked.usage_error("--dry-run writes nothing: leave out --json and --problems")
-        if asked.problems and asked.out and overlap(asked.problems.absolute(), asked.out.absolute()):
-            asked.usage_error("--problems and --out need separate directories")
-        if asked.json and any(asked.json.absolute() == folder.absolute() for folder in (asked.out, asked.problems) if folder):
-            asked.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
-        if asked.evaluate is not None and asked.no_perplexity:
-            asked.usage_error("--evaluate and --no-perplexity contradict each other")
-    if asked.command == "solve":
-        written = [asked.json] if asked.json else []
-        written += [asked.out / file.name for file in asked.files] if asked.out else []
-        read = {file.resolve() for file in asked.files} | {place.resolve() for place in asked.heldout}
-        read |= {(place / file.name).resolve() for place in asked.heldout for file in asked.files}
+                    args.usage_error(f"{flag} does not go with --stream, where never more than a block is in memory")
+        if args.dry_run and (args.json or args.problems):
+            args.usage_error("--dry-run writes nothing: leave out --json and --problems")
+        if args.problems and args.out and overlap(args.problems.absolute(), args.out.absolute()):
+            args.usage_error("--problems and --out need separate directories")
+        if args.json and any(args.json.absolute() == folder.absolute() for folder in (args.out, args.problems) if folder):
+            args.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
+        if args.evaluate is not None and args.no_perplexity:
+            args.usage_error("--evaluate and --no-perplexity contradict each other")
+    if args.command == "solve":
+        written = [args.json] if args.json else []
+        written += [args.out / file.name for file in args.files] if args.out else []
+        read = {file.resolve() for file in args.files} | {place.resolve() for place in args.heldout}
+        read |= {(place / file.name).resolve() for place in args.heldout for file in args.files}
         for file in written:
             if file.resolve() in read:
-                asked.usage_error(f"{file} is a problem that is read, and would be overwritten: choose another --out or --json")
+                args.usage_error(f"{file} is a problem that is read, and would be overwritten: choose another --out or --json")
 
 
 def overlap(one: Path, other: Path) -> bool:

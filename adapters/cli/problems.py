@@ -28,33 +28,33 @@ from gramian.adapters.report import figure, table
 from gramian.adapters.run.blocks import batches_of, enter, run_block
 from gramian.adapters.run.hooks import feed
 from gramian.solvers import Moments, Pattern, Quadratic, Support, certify
-from gramian.solvers.support.damped import Estimate, Evidence
+from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
 
 __all__ = ["capture_problems", "solve_problems"]
 
 
-def capture_problems(asked: argparse.Namespace) -> None:
-    check_output(asked.out, asked.overwrite, adding=True)
-    check_source(asked.calibration)
-    check_family(asked.model)
-    print(f"loading {asked.model}", flush=True)
-    model, tokenizer = load_model(asked.model, dtype=asked.dtype, device=asked.device)
-    names = operator_names(model, asked.include, asked.exclude)
+def capture_problems(args: argparse.Namespace) -> None:
+    check_output(args.out, args.overwrite, adding=True)
+    check_source(args.calibration)
+    check_family(args.model)
+    print(f"loading {args.model}", flush=True)
+    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
+    names = operator_names(model, args.include, args.exclude)
     tokens = calibration_tokens(
-        asked.calibration,
+        args.calibration,
         tokenizer,
-        samples=asked.samples,
-        length=asked.length,
-        seed=asked.seed,
+        samples=args.samples,
+        length=args.length,
+        seed=args.seed,
         vocabulary=model.config.get_text_config().vocab_size,
         model=model,
     )
     check_windows(model, tokens.windows, "calibration windows")
-    asked.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{asked.out.name}.", dir=asked.out.absolute().parent) as draft:
-        write_blocks(model, names, tokens, Path(draft), asked.model)
-        publish(Path(draft), asked.out)
-    print(f"{len(names)} problem files in {asked.out}")
+    args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.absolute().parent) as draft:
+        write_blocks(model, names, tokens, Path(draft), args.model)
+        publish(Path(draft), args.out)
+    print(f"{len(names)} problem files in {args.out}")
 
 
 @torch.no_grad()
@@ -99,37 +99,37 @@ def publish(draft: Path, out: Path) -> None:
         os.replace(file, out / file.name)
 
 
-def solve_problems(asked: argparse.Namespace) -> None:
-    check_result(asked.json)
-    if asked.out is not None:
-        check_output(asked.out, asked.overwrite, adding=True)
-        if len({file.name for file in asked.files}) < len(asked.files):
+def solve_problems(args: argparse.Namespace) -> None:
+    check_result(args.json)
+    if args.out is not None:
+        check_output(args.out, args.overwrite, adding=True)
+        if len({file.name for file in args.files}) < len(args.files):
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
-    pattern = pattern_of(asked)
-    for file in asked.files:  # all are read once before the first is solved, which may take long
-        load(file, asked.heldout, pattern)
-    estimate = Estimate(resolve(asked.method).tried(options_of(asked), pattern), damping_of(asked), asked.refit)
+    pattern = pattern_of(args)
+    for file in args.files:  # all are read once before the first is solved, which may take long
+        load(file, args.heldout, pattern)
+    estimate = DampedMethod(resolve(args.method).tried(options_of(args), pattern), damping_of(args), args.refit)
     rows: list[dict[str, Any]] = []
-    if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)
-    for file in tqdm(asked.files, desc=asked.method, unit="problem"):
-        problem, heldout, tokens = load(file, asked.heldout, pattern)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    for file in tqdm(args.files, desc=args.method, unit="problem"):
+        problem, heldout, tokens = load(file, args.heldout, pattern)
         started = time.perf_counter()
-        solution = estimate(problem, pattern, Evidence(tokens))
+        solution = estimate(problem, pattern, CalibrationSplit(tokens))
         seconds = time.perf_counter() - started
         single = np.asarray(solution.weights, dtype=np.float32)  # judged as it is stored
-        row = {"file": str(file), "method": asked.method, "pattern": str(pattern), **judged(problem, pattern, single)}
+        row = {"file": str(file), "method": args.method, "pattern": str(pattern), **judged(problem, pattern, single)}
         if "lasso_gap" in solution.detail:
             row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
         if heldout is not None:
             row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-        how = {"options": options_of(asked), "damping": estimate.damping, "refit": estimate.refit}
+        how = {"options": options_of(args), "damping": estimate.damping, "refit": estimate.refit}
         rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
-        if asked.out is not None:
-            metadata = {"method": asked.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
-            write_tensors(asked.out / file.name, {"weight": single}, metadata)
-    if asked.json is not None:
-        write_json(asked.json, rows)
+        if args.out is not None:
+            metadata = {"method": args.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
+            write_tensors(args.out / file.name, {"weight": single}, metadata)
+    if args.json is not None:
+        write_json(args.json, rows)
     print(shown(rows))
 
 

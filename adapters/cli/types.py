@@ -25,7 +25,7 @@ __all__ = [
     "path",
     "portion",
     "positive",
-    "share",
+    "target_blend",
     "strength",
 ]
 
@@ -61,7 +61,7 @@ def portion(text: str) -> float:
     return number(text, float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 
 
-def share(text: str) -> float:
+def target_blend(text: str) -> float:
     return number(text, float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 
 

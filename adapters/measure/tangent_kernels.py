@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.methods.gradients import descend, leaves_of, prediction_value
 from gramian.adapters.methods.saliency_methods import check
-from gramian.adapters.methods.unit_sets import Menu, menu_of
+from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import Keep, selections, shrink_model
-from gramian.adapters.models.unit_groups import Part, axis, operator, parts_of
+from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, unit_groups_of
 from gramian.solvers.units.kernel_bounds import linear_bound, smooth_bound
 
 __all__ = ["KernelChange", "kernel_change"]
@@ -77,24 +77,28 @@ def kernel_change(model: PreTrainedModel, tokens: Tokens | torch.Tensor, keep: K
     windows = tokens.windows if isinstance(tokens, Tokens) else tokens
     check(output=output)
     check_windows(model, windows)
-    chosen = [(part, units) for part, units, _ in selections(model, keep)]
-    for part, _ in chosen:
-        if part.structure.unit_size is not None:
+    chosen = [(unit_group, units) for unit_group, units, _ in selections(model, keep)]
+    for unit_group, _ in chosen:
+        if unit_group.structure.unit_size is not None:
             raise ValueError(
-                f"keep names {part.name!r}, but the kernels are over feed-forward weights: name consumers of channels"
+                f"keep names {unit_group.name!r}, but the kernels are over feed-forward weights: name consumers of channels"
             )
-    leaving = [(part, np.setdiff1d(np.arange(part.units), units)) for part, units in chosen]
+    leaving = [(unit_group, np.setdiff1d(np.arange(unit_group.units), units)) for unit_group, units in chosen]
     if not any(len(units) for _, units in leaving):
         raise ValueError("keep removes nothing, so there is no change to measure: leave units out")
     smaller = copy.deepcopy(model)
     shrink_model(smaller, keep)
     before, after = (gradients(each, windows, output) for each in (model, smaller))
     weights = {name: model.get_parameter(name).detach()[None] for name in before}
-    touched = {part.name for part, _ in chosen}
-    whole = [(part, np.arange(part.units)) for part in parts_of(model).values() if part.name not in touched]
-    staying = chosen + [(part, units) for part, units in whole if part.structure.unit_size is None]
-    new = parts_of(smaller)
-    stayed = [(new[part.name], np.arange(len(units))) for part, units in staying]
+    touched = {unit_group.name for unit_group, _ in chosen}
+    whole = [
+        (unit_group, np.arange(unit_group.units))
+        for unit_group in unit_groups_of(model).values()
+        if unit_group.name not in touched
+    ]
+    staying = chosen + [(unit_group, units) for unit_group, units in whole if unit_group.structure.unit_size is None]
+    new = unit_groups_of(smaller)
+    stayed = [(new[unit_group.name], np.arange(len(units))) for unit_group, units in staying]
 
     def total(numbers: Callable[..., torch.Tensor], *pieces: Iterator[torch.Tensor]) -> np.ndarray:
         sums = [numbers(*each).double().abs().flatten(1).sum(dim=1) for each in zip(*pieces, strict=True)]
@@ -114,8 +118,8 @@ def kernel_change(model: PreTrainedModel, tokens: Tokens | torch.Tensor, keep: K
 
 def gradients(model: PreTrainedModel, windows: torch.Tensor, output: str) -> Gradients:
     """Of f at every window, over all feed-forward weights."""
-    menus = feed_forward(model)
-    leaves = leaves_of(model, menus)
+    unit_sets = feed_forward(model)
+    leaves = leaves_of(model, unit_sets)
     found: dict[str, list[torch.Tensor]] = {name: [] for name in leaves}
     with eval_mode(model), torch.enable_grad():
         for window in windows:
@@ -124,12 +128,12 @@ def gradients(model: PreTrainedModel, windows: torch.Tensor, output: str) -> Gra
     return {name: torch.stack(rows) for name, rows in found.items()}
 
 
-def feed_forward(model: PreTrainedModel) -> list[Menu]:
+def feed_forward(model: PreTrainedModel) -> list[UnitSet]:
     """The modules whose units are hidden channels; ValueError where there are none."""
-    parts = [part for part in parts_of(model).values() if part.structure.unit_size is None]
-    if not parts:
+    unit_groups = [unit_group for unit_group in unit_groups_of(model).values() if unit_group.structure.unit_size is None]
+    if not unit_groups:
         raise ValueError(f"{type(model).__name__} has no feed-forward modules whose weights a kernel could be over")
-    return [menu_of(model, part) for part in parts]
+    return [unit_set_of(model, unit_group) for unit_group in unit_groups]
 
 
 def kernel(of: Gradients, stepped: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
@@ -138,10 +142,10 @@ def kernel(of: Gradients, stepped: Callable[[torch.Tensor], torch.Tensor]) -> np
     return sum(each @ stepped(each).T for each in rows).cpu().numpy()  # type: ignore[union-attr, return-value]
 
 
-def entries(model: PreTrainedModel, of: Gradients, chosen: list[tuple[Part, np.ndarray]]) -> Iterator[torch.Tensor]:
+def entries(model: PreTrainedModel, of: Gradients, chosen: list[tuple[UnitGroup, np.ndarray]]) -> Iterator[torch.Tensor]:
     """What belongs to units of modules, piece by piece in one order; the first axis of `of` is kept."""
-    for part, units in chosen:
-        for name, side, places in part.slabs(units, units):
+    for unit_group, units in chosen:
+        for name, side, places in unit_group.slabs(units, units):
             index = torch.from_numpy(places).to(of[f"{name}.weight"].device)
             yield of[f"{name}.weight"].index_select(1 + axis(operator(model, name), side), index)
             if side == "outputs" and f"{name}.bias" in of:

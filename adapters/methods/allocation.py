@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gramian.adapters.methods.types import Scored
-from gramian.adapters.methods.unit_sets import Menu
+from gramian.adapters.methods.types import UnitScores
+from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import Allocation, MaskProblem, allocate
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
@@ -27,12 +27,12 @@ class Choice:
 
 
 def choose(
-    menus: Sequence[Menu],
-    scored: Sequence[Scored],
+    unit_sets: Sequence[UnitSet],
+    scored: Sequence[UnitScores],
     problems: Sequence[MaskProblem],
     removal: float,
     allocation: str,
-    tolls: Sequence[int],
+    bias_costs: Sequence[int],
 ) -> Choice:
     """Which units stay when choices of at least `removal` parameters leave, more by less than one choice: by less than the
     cheapest wherever those last.
@@ -48,37 +48,37 @@ def choose(
 
     tolls: parameters that each module gains once something leaves it; those removed make up for them.
     """
-    orders = [np.zeros(len(menu.atoms)) if one.scores is None else one.scores for menu, one in zip(menus, scored)]
+    orders = [np.zeros(len(unit_set.scored)) if one.scores is None else one.scores for unit_set, one in zip(unit_sets, scored)]
     if problems:
-        relaxed = [menu.problem(problem, order) for menu, problem, order in zip(menus, problems, orders)]
+        relaxed = [unit_set.problem(problem, order) for unit_set, problem, order in zip(unit_sets, problems, orders)]
         joint = allocate(relaxed, sum(problem.total for problem in relaxed) - removal)
         ranked = [to_numpy(scores) for scores in joint.scores]
         orders = [place if one.scores is None else one.scores for one, place in zip(scored, ranked)]
-    elif allocation == "kinds":
-        ranked = ranking_by_kind(menus, [menu.of_choices(order, order) for menu, order in zip(menus, orders)])
+    elif allocation == "per_type":
+        ranked = ranking_by_type(unit_sets, [unit_set.of_removable(order, order) for unit_set, order in zip(unit_sets, orders)])
     else:
-        ranked = [ranking(menu, one, order, allocation) for menu, one, order in zip(menus, scored, orders)]
-    counts = kept_counts(ranked, [menu.cost for menu in menus], tolls, removal)
-    keep = {menu.name: menu.kept(order, count) for menu, order, count in zip(menus, orders, counts)}
-    detail = figures(joint, relaxed, menus, orders, counts) if problems else {}
-    return Choice(keep, {menu.name: count for menu, count in zip(menus, counts)}, detail)
+        ranked = [ranking(unit_set, one, order, allocation) for unit_set, one, order in zip(unit_sets, scored, orders)]
+    counts = kept_counts(ranked, [unit_set.cost for unit_set in unit_sets], bias_costs, removal)
+    keep = {unit_set.name: unit_set.kept(order, count) for unit_set, order, count in zip(unit_sets, orders, counts)}
+    detail = figures(joint, relaxed, unit_sets, orders, counts) if problems else {}
+    return Choice(keep, {unit_set.name: count for unit_set, count in zip(unit_sets, counts)}, detail)
 
 
 def figures(
     joint: Allocation,
     relaxed: Sequence[MaskProblem],
-    menus: Sequence[Menu],
+    unit_sets: Sequence[UnitSet],
     orders: Sequence[np.ndarray],
     counts: Sequence[int],
 ) -> dict[str, float]:
     """`Choice.detail`."""
     cost = error = 0.0
-    for menu, problem, order, count in zip(menus, relaxed, orders, counts):
-        best = np.arange(menu.choices) if menu.mixed else np.argsort(-order, kind="stable")
-        mask = np.isin(np.arange(menu.choices), best[:count])
+    for unit_set, problem, order, count in zip(unit_sets, relaxed, orders, counts):
+        best = np.arange(unit_set.removable) if unit_set.mixed else np.argsort(-order, kind="stable")
+        mask = np.isin(np.arange(unit_set.removable), best[:count])
         loss = problem.value(namespace(problem.matrix).asarray(mask, device=device(problem.matrix)))
         error += loss / problem.energy if problem.energy > 0 else 0.0
-        cost += count * menu.cost
+        cost += count * unit_set.cost
     assert joint.relaxation is not None
     return {
         "mask_error": error,
@@ -87,20 +87,20 @@ def figures(
     }
 
 
-def ranking(menu: Menu, one: Scored, order: np.ndarray, allocation: str) -> np.ndarray:
+def ranking(unit_set: UnitSet, one: UnitScores, order: np.ndarray, allocation: str) -> np.ndarray:
     """What choices of one module are ranked by, (choices,)."""
     if allocation == "uniform":
-        return -(np.arange(menu.choices) + 0.5) / menu.choices
-    scores = one.relative if allocation == "global" else one.scores
+        return -(np.arange(unit_set.removable) + 0.5) / unit_set.removable
+    scores = one.relative if allocation == "loss" else one.scores
     assert scores is not None
-    return menu.of_choices(scores, order)
+    return unit_set.of_removable(scores, order)
 
 
-def ranking_by_kind(menus: Sequence[Menu], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+def ranking_by_type(unit_sets: Sequence[UnitSet], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For every choice of every module -(k + 1/2) / n, its place k among the n of attention or of feed-forward modules, the
     largest score first; among equals the first module's first, which is kept longer."""
     ranked = [np.empty(len(each)) for each in scores]
-    channels = [menu.part.structure.unit_size is None for menu in menus]
+    channels = [unit_set.unit_group.structure.unit_size is None for unit_set in unit_sets]
     for kind in set(channels):
         places = [place for place, each in enumerate(channels) if each == kind]
         pooled = np.concatenate([scores[place] for place in places])
@@ -112,7 +112,7 @@ def ranking_by_kind(menus: Sequence[Menu], scores: Sequence[np.ndarray]) -> list
     return ranked
 
 
-def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], tolls: Sequence[int], removal: float) -> list[int]:
+def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], bias_costs: Sequence[int], removal: float) -> list[int]:
     """How many choices stay in each module: its best, and of all others those that the ranking leaves.
 
     Choices leave in ascending order, among equals those of the last module first, until `removal` parameters have. One that
@@ -123,7 +123,7 @@ def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], tolls: Seque
     values = np.concatenate(rest)
     module = np.repeat(np.arange(len(rest)), [len(part) for part in rest])
     order = np.lexsort((-module, values))
-    kept, due = [len(each) for each in ranked], list(tolls)
+    kept, due = [len(each) for each in ranked], list(bias_costs)
     removed, passed = 0, []
 
     def leave(place: int) -> None:
@@ -144,6 +144,8 @@ def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], tolls: Seque
     return kept
 
 
-def reachable(menus: Sequence[Menu], tolls: Sequence[int]) -> int:
+def reachable(unit_sets: Sequence[UnitSet], bias_costs: Sequence[int]) -> int:
     """The most parameters that can leave when every module keeps one choice."""
-    return sum(max(0, (menu.choices - 1) * menu.cost - toll) for menu, toll in zip(menus, tolls))
+    return sum(
+        max(0, (unit_set.removable - 1) * unit_set.cost - bias_cost) for unit_set, bias_cost in zip(unit_sets, bias_costs)
+    )

@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.models.modes import eval_mode
-from gramian.adapters.models.unit_groups import owner_of, parts_of
+from gramian.adapters.models.unit_groups import owner_of, unit_groups_of
 from gramian.adapters.run.blocks import batches_of
 
 __all__ = ["head_distances"]
@@ -41,12 +41,14 @@ def head_distances(
     """
     windows = tokens.windows if isinstance(tokens, Tokens) else tokens
     check_windows(model, windows)
-    parts = {name: part for name, part in parts_of(model).items() if part.structure.unit_size is not None}
-    chosen = list(dict.fromkeys(parts if names is None else [names] if isinstance(names, str) else names))
+    unit_groups = {
+        name: unit_group for name, unit_group in unit_groups_of(model).items() if unit_group.structure.unit_size is not None
+    }
+    chosen = list(dict.fromkeys(unit_groups if names is None else [names] if isinstance(names, str) else names))
     for name in chosen:
-        if name not in parts:
-            raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(parts)[:2])}")
-    sums = {owner_of(model, parts[name].block, parts[name].structure): DistanceSum() for name in chosen}
+        if name not in unit_groups:
+            raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(unit_groups)[:2])}")
+    sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in chosen}
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
         for batch in batches_of(windows) if chosen else []:
             model.base_model(input_ids=batch.to(model.device), use_cache=False)

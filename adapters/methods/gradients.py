@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from gramian.adapters.methods.unit_sets import Menu, atom_sums, owners
+from gramian.adapters.methods.unit_sets import UnitSet, owners, unit_sums
 from gramian.adapters.models.tasks import predictions, token_inputs
 from gramian.adapters.models.unit_groups import Side, axis, operator, width
 from gramian.solvers.backend._xp import to_numpy
@@ -28,18 +28,18 @@ Leaves = dict[str, torch.Tensor]  # stand-ins by the names of the parameters
 Receive = Callable[[str, torch.Tensor], None]
 
 
-def leaves_of(model: nn.Module, menus: Sequence[Menu]) -> Leaves:
+def leaves_of(model: nn.Module, unit_sets: Sequence[UnitSet]) -> Leaves:
     """Stand-ins for all that leaves with units: weights of producers and consumers, and biases of producers. The bias of a
     consumer stays when units leave."""
     named = dict(model.named_parameters())
-    names = [f"{name}.weight" for name in sides_of(menus)]
-    names += [f"{name}.bias" for name, side in sides_of(menus).items() if side == "outputs"]
+    names = [f"{name}.weight" for name in sides_of(unit_sets)]
+    names += [f"{name}.bias" for name, side in sides_of(unit_sets).items() if side == "outputs"]
     return {name: named[name].detach().requires_grad_() for name in names if name in named}
 
 
-def sides_of(menus: Sequence[Menu]) -> dict[str, Side]:
+def sides_of(unit_sets: Sequence[UnitSet]) -> dict[str, Side]:
     """Operators of all modules, and the side of each on which its units are."""
-    return {name: side for menu in menus for name, side, _ in owners(menu)}
+    return {name: side for unit_set in unit_sets for name, side, _ in owners(unit_set)}
 
 
 def run(model: nn.Module, leaves: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> Any:
@@ -97,8 +97,8 @@ def prediction_value(model: nn.Module, leaves: Leaves, window: torch.Tensor, out
 class UnitSums:
     """Sums over units of numbers that belong to single weights, which arrive parameter by parameter."""
 
-    def __init__(self, model: nn.Module, menus: Sequence[Menu]) -> None:
-        self.model, self.menus, self.sides = model, menus, sides_of(menus)
+    def __init__(self, model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
+        self.model, self.unit_sets, self.sides = model, unit_sets, sides_of(unit_sets)
         widths = {name: width(operator(model, name), side) for name, side in self.sides.items()}
         self.slices = {name: np.zeros(size) for name, size in widths.items()}  # a number for every output or input
 
@@ -112,6 +112,6 @@ class UnitSums:
             raise ValueError(f"{path}: its gradients hold NaN or Inf")
         self.slices[path] += found
 
-    def atoms(self) -> list[np.ndarray]:
-        """For every module the sums over what leaves with each of its atoms."""
-        return [atom_sums(menu, lambda name, _: self.slices[name]) for menu in self.menus]
+    def totals(self) -> list[np.ndarray]:
+        """For every module the sums over what is removed with each of its scored units."""
+        return [unit_sums(unit_set, lambda name, _: self.slices[name]) for unit_set in self.unit_sets]

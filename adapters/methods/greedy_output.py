@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gramian.adapters.methods.types import Scored, Subject, Survey
+from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.solvers import Quadratic
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.units.redundancy import RULES, redundant_first, similarity_groups
@@ -16,68 +16,68 @@ from gramian.solvers.units.redundancy import RULES, redundant_first, similarity_
 if TYPE_CHECKING:
     from torch import nn
 
-    from gramian.adapters.methods.unit_sets import Menu
+    from gramian.adapters.methods.unit_sets import UnitSet
 
-__all__ = ["MOMENTS", "HeadEvidence", "between_atoms", "check_moments", "check_options", "greedy_output", "look_at_heads"]
+__all__ = ["MOMENTS", "HeadStatistics", "between_units", "check_moments", "check_options", "greedy_output", "look_at_heads"]
 
 MOMENTS = ("empirical", "gaussian", "product", "identity")
 
 
 @dataclass(frozen=True, eq=False)
-class HeadEvidence:
+class HeadStatistics:
     """What is known of one module besides the moments of its consumer's inputs. distances: of its heads, (heads, heads), None
-    where they are not asked for. atoms: the heads of each atom. moments: of the atoms, None where the inputs tell them."""
+    where they are not asked for. units: the heads of each unit. moments: of the units, None where the inputs tell them."""
 
     distances: np.ndarray | None = None
-    atoms: np.ndarray | None = None
+    units: np.ndarray | None = None
     moments: np.ndarray | None = None
 
 
 def greedy_output(
-    module: Subject, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
-) -> Scored:
+    module: ScoreContext, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
+) -> UnitScores:
     """Greedy Output Approximation (Section 3.2): in attention, heads that are similar to one that stays, the nearest first;
     then, and in feed-forward modules from the start, the least second moment M_u = E |C_u h(P_u x)|^2 per parameter.
 
     tau: heads are similar when their mean Jensen-Shannon distance is below it (`head_distances`); 0, none are, and attention
     is not looked at; None, as many as have to leave choose it (`farthest_first`). Key/value groups are as far apart as their
-    heads are (`between_atoms`). similar: `independent`, each head that leaves is similar to one that stays, which are the
+    heads are (`between_units`). similar: `independent`, each head that leaves is similar to one that stays, which are the
     ones of largest moment; `scan`, the paper's Algorithm 1, whose pruned heads may all be without one.
 
-    moment: `empirical`, exact for an atom removed alone, of the consumer's inputs: a head counts with the products of its
+    moment: `empirical`, exact for a unit removed alone, of the consumer's inputs: a head counts with the products of its
     channels (Section 7.1 leaves them out), a gated channel with E u^2 a(g)^2 (Section 7.2 factors it); `gaussian`, of hidden
     channels, from mean and covariance of what enters the module; `product`, the formulas of Eq. (3), 7.1 and 7.2 as printed;
     `identity`, from the weights alone. See `unit_moments`. What moments cannot see is what several units lose together.
     """
-    evidence: HeadEvidence = module.evidence or HeadEvidence()
-    moments = evidence.moments
+    statistics: HeadStatistics = module.statistics or HeadStatistics()
+    moments = statistics.moments
     if moments is None:
-        moments = consumer_moments(module.inputs(), module.atoms, whole=moment != "product") / max(module.tokens, 1)
+        moments = consumer_moments(module.inputs(), module.count, whole=moment != "product") / max(module.tokens, 1)
     scores = np.maximum(moments, 0.0) / module.cost
     relative = None
     if moment in ("empirical", "gaussian"):
         relative = 0.5 * module.tokens * scores / (module.inputs().energy or 1.0)
-    if evidence.distances is None or evidence.atoms is None:
-        return Scored(scores, relative)
-    apart = between_atoms(evidence.distances, evidence.atoms)
-    groups = similarity_groups(evidence.distances, tau) if tau is not None else ()
-    return Scored(redundant_first(apart, scores, tau, similar), relative, similar=groups)
+    if statistics.distances is None or statistics.units is None:
+        return UnitScores(scores, relative)
+    apart = between_units(statistics.distances, statistics.units)
+    groups = similarity_groups(statistics.distances, tau) if tau is not None else ()
+    return UnitScores(redundant_first(apart, scores, tau, similar), relative, similar=groups)
 
 
 def look_at_heads(
-    survey: Survey, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
-) -> list[HeadEvidence]:
+    context: ModelContext, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
+) -> list[HeadStatistics]:
     """Distances of heads, and moments that the inputs of the consumers do not tell; for `greedy_output`."""
     from gramian.adapters.methods.attention_maps import head_distances
     from gramian.adapters.methods.unit_moments import unit_moments
 
-    menus = survey.menus
-    attention = [menu.name for menu in menus if not menu.part.structure.activation and tau != 0]
-    distances = head_distances(survey.model, survey.windows, attention) if attention else {}  # type: ignore[arg-type]
-    moments: list[np.ndarray | None] = [None] * len(menus)
+    unit_sets = context.unit_sets
+    attention = [unit_set.name for unit_set in unit_sets if not unit_set.unit_group.structure.activation and tau != 0]
+    distances = head_distances(context.model, context.windows, attention) if attention else {}  # type: ignore[arg-type]
+    moments: list[np.ndarray | None] = [None] * len(unit_sets)
     if moment != "empirical":
-        moments = unit_moments(survey.model, survey.windows, menus, moment)
-    return [HeadEvidence(distances.get(menu.name), menu.atoms, each) for menu, each in zip(menus, moments)]
+        moments = unit_moments(context.model, context.windows, unit_sets, moment)
+    return [HeadStatistics(distances.get(unit_set.name), unit_set.scored, each) for unit_set, each in zip(unit_sets, moments)]
 
 
 def check_options(*, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical") -> None:
@@ -90,11 +90,11 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
         raise ValueError(f"moment must be one of {', '.join(MOMENTS)} but is {moment!r}")
 
 
-def check_moments(model: nn.Module, menus: Sequence[Menu], *, moment: str = "empirical") -> None:
+def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str = "empirical") -> None:
     """ValueError for a model in which what enters hidden channels is not gathered."""
     from gramian.adapters.models.stacks import walks_by_block
 
-    hidden = any(menu.part.structure.activation for menu in menus)
+    hidden = any(unit_set.unit_group.structure.activation for unit_set in unit_sets)
     if hidden and moment in ("gaussian", "product") and not walks_by_block(model):
         raise ValueError(
             f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
@@ -102,23 +102,23 @@ def check_moments(model: nn.Module, menus: Sequence[Menu], *, moment: str = "emp
         )
 
 
-def consumer_moments(problem: Quadratic, atoms: int, whole: bool = True) -> np.ndarray:
-    """|X_u W_u^T|^2 = 1^T [(W_u^T W_u) o G_uu] 1 for the columns u of every atom, (atoms,); without the products of different
+def consumer_moments(problem: Quadratic, units: int, whole: bool = True) -> np.ndarray:
+    """|X_u W_u^T|^2 = 1^T [(W_u^T W_u) o G_uu] 1 for the columns u of every unit, (units,); without the products of different
     channels, the diagonal alone, unless `whole`."""
     weight, gram = to_numpy(problem.anchor), to_numpy(problem.gram)
-    size = len(gram) // atoms
+    size = len(gram) // units
     if not whole or size == 1:
-        return (np.sum(weight**2, axis=0) * gram.diagonal()).reshape(atoms, size).sum(axis=1)
-    columns = weight.reshape(len(weight), atoms, size)
-    moments = np.empty(atoms)
-    for atom in range(atoms):
-        places = slice(atom * size, (atom + 1) * size)
-        moments[atom] = np.sum((columns[:, atom] @ gram[places, places]) * columns[:, atom])
+        return (np.sum(weight**2, axis=0) * gram.diagonal()).reshape(units, size).sum(axis=1)
+    columns = weight.reshape(len(weight), units, size)
+    moments = np.empty(units)
+    for unit in range(units):
+        places = slice(unit * size, (unit + 1) * size)
+        moments[unit] = np.sum((columns[:, unit] @ gram[places, places]) * columns[:, unit])
     return moments
 
 
-def between_atoms(distances: np.ndarray, atoms: np.ndarray) -> np.ndarray:
-    """Hausdorff distances max(max_i min_j D_ij, max_j min_i D_ij) between the heads i, j of every two atoms, (atoms, atoms): a
+def between_units(distances: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Hausdorff distances max(max_i min_j D_ij, max_j min_i D_ij) between the heads i, j of every two units, (units, units): a
     metric, below t when every head of either has one in the other that is nearer than t."""
-    between = distances[atoms[:, None, :, None], atoms[None, :, None, :]]
+    between = distances[units[:, None, :, None], units[None, :, None, :]]
     return np.maximum(between.min(axis=3).max(axis=2), between.min(axis=2).max(axis=2))

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gramian.adapters.methods.gradients import Leaves, UnitSums, descend, leaves_of, run
-from gramian.adapters.methods.types import Survey
+from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
 
 __all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
@@ -28,22 +28,22 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 Hook = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
-def synaptic_flow(survey: Survey) -> list[np.ndarray]:
+def synaptic_flow(context: ModelContext) -> list[np.ndarray]:
     """s = |df(1; |W|)/d|W|| |W|, f the sum of all outputs for one window of ones in place of token embeddings."""
-    weights = replaced(survey.model, torch.abs)
-    leaves = leaves_among(survey, weights)
+    weights = replaced(context.model, torch.abs)
+    leaves = leaves_among(context, weights)
     with torch.enable_grad():
-        outputs = outputs_of(run(survey.model, weights | leaves, ones(survey)))
-        scores = scored(survey, outputs.sum(), leaves)
+        outputs = outputs_of(run(context.model, weights | leaves, ones(context)))
+        scores = scored(context, outputs.sum(), leaves)
     if max(float(each.max()) for each in scores) <= ROUNDING * float(outputs.detach().abs().sum()):
         raise ValueError(
-            f"the outputs of {type(survey.model).__name__} have a sum that does not depend on its weights, as behind a "
+            f"the outputs of {type(context.model).__name__} have a sum that does not depend on its weights, as behind a "
             "LayerNorm with equal weights, so synflow has nothing to rank by: choose another method"
         )
     return scores
 
 
-def path_exclusion(survey: Survey) -> list[np.ndarray]:
+def path_exclusion(context: ModelContext) -> list[np.ndarray]:
     """s = |dR/d(W^2)| W^2, R = <mean over windows of g(x^2, 1, a), h(1, W^2, 1)> over all outputs.
 
     g: the network with all weights one, on the squared token embeddings x^2, every activation function replaced by the factor
@@ -51,22 +51,22 @@ def path_exclusion(survey: Survey) -> list[np.ndarray]:
     unit was on. h: the network with all weights squared, on ones, every activation function replaced by the identity. As g
     knows no weights, it weighs the outputs of h, and no more.
     """
-    model, weights = survey.model, replaced(survey.model, torch.square)
-    leaves, single = leaves_among(survey, weights), replaced(survey.model, torch.ones_like)
+    model, weights = context.model, replaced(context.model, torch.square)
+    leaves, single = leaves_among(context, weights), replaced(context.model, torch.ones_like)
     status: dict[nn.Module, torch.Tensor] = {}
     total: torch.Tensor | float = 0.0
     with torch.no_grad():
-        for window in tqdm(survey.windows, desc="paths", unit="window", disable=not survey.progress):
+        for window in tqdm(context.windows, desc="paths", unit="window", disable=not context.progress):
             inputs = token_inputs(model, window[None])
             status.clear()
-            with activations(model, lambda module, given, found: status.update({module: share(given, found)})):
+            with activations(model, lambda module, given, found: status.update({module: factor_of(given, found)})):
                 model(**inputs)
             squares = embedded_inputs(model, inputs, lambda embeddings: embeddings.double() ** 2)
             with activations(model, lambda module, given, _: given * status[module]):
                 total = total + outputs_of(run(model, single, squares))
     with torch.enable_grad(), activations(model, lambda _, given, __: given):
-        answer = outputs_of(run(model, weights | leaves, ones(survey)))
-        return scored(survey, (answer * total).sum() / len(survey.windows), leaves)
+        answer = outputs_of(run(model, weights | leaves, ones(context)))
+        return scored(context, (answer * total).sum() / len(context.windows), leaves)
 
 
 def replaced(model: nn.Module, change: Change) -> Leaves:
@@ -74,25 +74,25 @@ def replaced(model: nn.Module, change: Change) -> Leaves:
     return {name: change(parameter.detach().double()) for name, parameter in model.named_parameters()}
 
 
-def leaves_among(survey: Survey, weights: Leaves) -> Leaves:
+def leaves_among(context: ModelContext, weights: Leaves) -> Leaves:
     """The stand-ins whose units are scored, among those of all parameters."""
-    return {name: weights[name].requires_grad_() for name in leaves_of(survey.model, survey.menus)}
+    return {name: weights[name].requires_grad_() for name in leaves_of(context.model, context.unit_sets)}
 
 
-def ones(survey: Survey) -> dict[str, Any]:
-    """One window of vectors of ones, as long as what the model reads of the survey's."""
-    read = token_inputs(survey.model, survey.windows[:1])
-    return embedded_inputs(survey.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
+def ones(context: ModelContext) -> dict[str, Any]:
+    """One window of vectors of ones, as long as what the model reads of the context's."""
+    read = token_inputs(context.model, context.windows[:1])
+    return embedded_inputs(context.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
 
 
-def scored(survey: Survey, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:
+def scored(context: ModelContext, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:
     """Sums over units of |d value / d weight| |weight|."""
-    sums = UnitSums(survey.model, survey.menus)
+    sums = UnitSums(context.model, context.unit_sets)
     descend(value, leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
-    return sums.atoms()
+    return sums.totals()
 
 
-def share(given: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+def factor_of(given: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """output / input, in float64, 0 where the input is."""
     return torch.where(given == 0, 0.0, found.double() / given.double())
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.moments import MomentCollector
 from gramian.solvers import refit
 from gramian.solvers.backend._xp import namespace
 
@@ -28,14 +28,14 @@ class Recovery:
         self, producers: list[Layer], consumer: str, parts: tuple[int, ...], damping: float, dtype: torch.dtype
     ) -> None:
         self.producers, self.damping, self.dtype = producers, damping, dtype
-        self.inflow = Inflow(producers[0].name, parts, keep=True)
-        self.outcome = Inflow(consumer, parts, keep=True)
+        self.collector = MomentCollector(producers[0].name, parts, keep=True)
+        self.outcome = MomentCollector(consumer, parts, keep=True)
         self.before: list[torch.Tensor] = []
 
     def refit(self, star: Iterable[torch.Tensor]) -> None:
         """Write the weights, rounded. star: X*, batch by batch, with what `inflow` has kept as X."""
-        self.inflow.settle(star)
-        moments = self.inflow.moments[0]
+        self.collector.settle(star)
+        moments = self.collector.moments[0]
         self.before = [layer.weight.clone() for layer in self.producers]
         for layer in self.producers:
             problem = layer.problem(moments)

@@ -23,14 +23,14 @@ __all__ = ["METHODS", "Method", "resolve"]
 
 @dataclass(frozen=True)
 class Method:
-    """solve(problem, pattern, **options) -> Solution, on float64 problems. inputs, correction, share: defaults of
+    """solve(problem, pattern, **options) -> Solution, on float64 problems. calibrate_on, target, target_blend: defaults of
     `prune`. per_row: whether an unstructured sparsity is met in every row or over the whole matrix. damping: of the Gram, see
-    `Estimate`; damps: whether it enters what the method does."""
+    `DampedMethod`; damps: whether it enters what the method does."""
 
     solve: Callable[..., Solution]
-    inputs: str = "pruned"
-    correction: str = "none"
-    share: float = 1.0
+    calibrate_on: str = "pruned"
+    target: str = "own"
+    target_blend: float = 1.0
     per_row: bool = False
     damping: float | str = 0.0
     damps: bool = True
@@ -74,11 +74,11 @@ def plain(called: str, name: str, value: Any) -> float:
 
 
 METHODS: dict[str, Method] = {
-    "fistapruner": Method(fistapruner, inputs="dense", correction="layer"),
-    "l0": Method(l0_admm, inputs="pruned", correction="model", share=0.5, damping="auto"),
-    "sparsegpt": Method(sparsegpt, inputs="pruned", correction="none"),
-    "wanda": Method(wanda, inputs="pruned", correction="none", per_row=True),
-    "magnitude": Method(magnitude, inputs="pruned", correction="none", damps=False),
+    "fistapruner": Method(fistapruner, calibrate_on="dense", target="block"),
+    "l0": Method(l0_admm, calibrate_on="pruned", target="model", target_blend=0.5, damping="auto"),
+    "sparsegpt": Method(sparsegpt, calibrate_on="pruned", target="own"),
+    "wanda": Method(wanda, calibrate_on="pruned", target="own", per_row=True),
+    "magnitude": Method(magnitude, calibrate_on="pruned", target="own", damps=False),
 }
 
 

@@ -4,7 +4,7 @@
 
 Gates and the biases of producers count as incoming weights: they leave with the unit, and where the activation is ReLU the
 signed sums of gradient times weight over incoming and outgoing weights are then equal. What differs between the methods is s,
-below; each function returns one array (atoms,) for every menu of the survey. A sample is a window.
+below; each function returns one array (count,) for every unit set of the context. A sample is a window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from gramian.adapters.methods.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
-from gramian.adapters.methods.types import Survey
+from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
 
 __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
@@ -25,69 +25,69 @@ __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
 Value = Callable[[Leaves, torch.Tensor], torch.Tensor]  # of the stand-ins and one window (length,), a scalar
 
 
-def value_of(survey: Survey, output: str) -> Value:
-    return lambda leaves, window: prediction_value(survey.model, leaves, window, output)
+def value_of(context: ModelContext, output: str) -> Value:
+    return lambda leaves, window: prediction_value(context.model, leaves, window, output)
 
 
-def windows_of(survey: Survey) -> Iterator[torch.Tensor]:
-    yield from tqdm(survey.windows, desc="gradients", unit="window", disable=not survey.progress)
+def windows_of(context: ModelContext) -> Iterator[torch.Tensor]:
+    yield from tqdm(context.windows, desc="gradients", unit="window", disable=not context.progress)
 
 
-def summed(survey: Survey, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """Scores of weights, by parameter, as scores of atoms."""
-    sums = UnitSums(survey.model, survey.menus)
+def summed(context: ModelContext, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """Scores of weights, by parameter, as scores of units."""
+    sums = UnitSums(context.model, context.unit_sets)
     for name, each in scores.items():
         sums.add(name, each)
-    return sums.atoms()
+    return sums.totals()
 
 
-def first_order(survey: Survey, value: Value, each: bool) -> list[np.ndarray]:
+def first_order(context: ModelContext, value: Value, each: bool) -> list[np.ndarray]:
     """s = mean over windows of |df/dW W| (each), or |d(mean f)/dW W|, which is never above it: gradients of samples cancel."""
-    leaves = leaves_of(survey.model, survey.menus)
+    leaves = leaves_of(context.model, context.unit_sets)
     if not each:
-        (gradients,) = averaged((value(leaves, window) for window in windows_of(survey)), leaves)
-        return summed(survey, {name: (gradients[name] * leaf).abs() for name, leaf in leaves.items()})
-    sums = UnitSums(survey.model, survey.menus)
+        (gradients,) = averaged((value(leaves, window) for window in windows_of(context)), leaves)
+        return summed(context, {name: (gradients[name] * leaf).abs() for name, leaf in leaves.items()})
+    sums = UnitSums(context.model, context.unit_sets)
     with torch.enable_grad():
-        for window in windows_of(survey):
+        for window in windows_of(context):
             descend(value(leaves, window), leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
-    return [atoms / len(survey.windows) for atoms in sums.atoms()]
+    return [total / len(context.windows) for total in sums.totals()]
 
 
-def taylor(survey: Survey, value: Value, order: int) -> list[np.ndarray]:
+def taylor(context: ModelContext, value: Value, order: int) -> list[np.ndarray]:
     """s = |g W - 1/2 F W^2|, what the loss L falls by to second order when W goes to zero: g the mean over windows of dL/dW,
     F that of its square, which stands for the Hessian's diagonal; with order 1, |g W|."""
-    leaves = leaves_of(survey.model, survey.menus)
-    values = (value(leaves, window) for window in windows_of(survey))
+    leaves = leaves_of(context.model, context.unit_sets)
+    values = (value(leaves, window) for window in windows_of(context))
     gradients, *squares = averaged(values, leaves, (1, 2)[:order])
     scores = {name: gradients[name] * leaf.detach() for name, leaf in leaves.items()}
     for second in squares:
         scores = {name: scores[name] - 0.5 * second[name] * leaf.detach() ** 2 for name, leaf in leaves.items()}
-    return summed(survey, {name: each.abs() for name, each in scores.items()})
+    return summed(context, {name: each.abs() for name, each in scores.items()})
 
 
-def gradient_flow(survey: Survey, value: Value) -> list[np.ndarray]:
+def gradient_flow(context: ModelContext, value: Value) -> list[np.ndarray]:
     """s = W (H g), with g the gradient and H the Hessian of the mean loss, by differentiating <dL/dW, g> at fixed g.
 
     Removing a weight changes |g|^2, how fast the loss falls, by - 2 W (H g) to first order.
     """
-    leaves = leaves_of(survey.model, survey.menus)
+    leaves = leaves_of(context.model, context.unit_sets)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
-        (gradients,) = averaged((value(leaves, window) for window in windows_of(survey)), leaves)
+        (gradients,) = averaged((value(leaves, window) for window in windows_of(context)), leaves)
 
         def along(window: torch.Tensor) -> torch.Tensor:
             found = torch.autograd.grad(value(leaves, window), list(leaves.values()), create_graph=True)
             return sum((each * gradients[name]).sum() for name, each in zip(leaves, found))  # type: ignore[return-value]
 
-        (products,) = averaged((along(window) for window in windows_of(survey)), leaves)
-    return summed(survey, {name: leaf * products[name] for name, leaf in leaves.items()})
+        (products,) = averaged((along(window) for window in windows_of(context)), leaves)
+    return summed(context, {name: leaf * products[name] for name, leaf in leaves.items()})
 
 
-def kernel_alignment(survey: Survey, epsilon: float, draws: int, seed: int) -> list[np.ndarray]:
+def kernel_alignment(context: ModelContext, epsilon: float, draws: int, seed: int) -> list[np.ndarray]:
     """s = |d/dW of the mean over draws of |f(z; W) - f(z; W + D)|^2|: z one window of standard normal vectors in place of
     token embeddings, D ~ N(0, epsilon I) on the weights that are scored, f all outputs."""
-    model = survey.model
-    leaves, read = leaves_of(model, survey.menus), token_inputs(model, survey.windows[:1])
+    model = context.model
+    leaves, read = leaves_of(model, context.unit_sets), token_inputs(model, context.windows[:1])
     some = next(iter(leaves.values()))
     generator = torch.Generator().manual_seed(seed)
 
@@ -99,5 +99,5 @@ def kernel_alignment(survey: Survey, epsilon: float, draws: int, seed: int) -> l
         moved = {name: leaf + epsilon**0.5 * normal(*leaf.shape) for name, leaf in leaves.items()}
         return ((outputs_of(run(model, leaves, inputs)) - outputs_of(run(model, moved, inputs))) ** 2).sum()
 
-    (gradients,) = averaged((difference() for _ in tqdm(range(draws), desc="draws", disable=not survey.progress)), leaves)
-    return summed(survey, {name: each.abs() for name, each in gradients.items()})
+    (gradients,) = averaged((difference() for _ in tqdm(range(draws), desc="draws", disable=not context.progress)), leaves)
+    return summed(context, {name: each.abs() for name, each in gradients.items()})

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from gramian.adapters.methods.types import Survey
-    from gramian.adapters.methods.unit_sets import Menu
+    from gramian.adapters.methods.types import ModelContext
+    from gramian.adapters.methods.unit_sets import UnitSet
 
 __all__ = [
     "OUTPUTS",
@@ -35,7 +35,7 @@ OUTPUTS = ("logit", "logprob", "loss")
 SAMPLES = ("each", "batch")
 
 
-def tasp(survey: Survey, *, output: str = "logit", samples: str = "each") -> Sequence[np.ndarray]:
+def tasp(context: ModelContext, *, output: str = "logit", samples: str = "each") -> Sequence[np.ndarray]:
     """|df/dW W|, f a scalar output of the model (TASP, Eqs. (2) and (4)).
 
     output: mean over a window of the `logit` of the token that was observed, its `logprob`, or the `loss`, which is the same
@@ -45,18 +45,18 @@ def tasp(survey: Survey, *, output: str = "logit", samples: str = "each") -> Seq
     from gramian.adapters.methods.saliency import first_order, value_of
 
     check(output=output, samples=samples)
-    return first_order(survey, value_of(survey, output), samples == "each")
+    return first_order(context, value_of(context, output), samples == "each")
 
 
-def snip(survey: Survey, *, samples: str = "batch") -> Sequence[np.ndarray]:
+def snip(context: ModelContext, *, samples: str = "batch") -> Sequence[np.ndarray]:
     """|dL/dW W|, L the mean loss over all windows (Lee, Ajanthan, Torr 2019); samples: as for `tasp`."""
     from gramian.adapters.methods.saliency import first_order, value_of
 
     check(samples=samples)
-    return first_order(survey, value_of(survey, "loss"), samples == "each")
+    return first_order(context, value_of(context, "loss"), samples == "each")
 
 
-def grasp(survey: Survey) -> Sequence[np.ndarray]:
+def grasp(context: ModelContext) -> Sequence[np.ndarray]:
     """W (H dL/dW), H the Hessian: weights stay whose loss would lower |dL/dW|^2 most (Wang, Zhang, Grosse 2020).
 
     Larger stays, so this is minus the score of that paper, which removes the largest. TASP, Appendix A.4, prints theirs and
@@ -64,51 +64,51 @@ def grasp(survey: Survey) -> Sequence[np.ndarray]:
     """
     from gramian.adapters.methods.saliency import gradient_flow, value_of
 
-    return gradient_flow(survey, value_of(survey, "loss"))
+    return gradient_flow(context, value_of(context, "loss"))
 
 
-def llm_pruner(survey: Survey, *, order: int = 2) -> Sequence[np.ndarray]:
+def llm_pruner(context: ModelContext, *, order: int = 2) -> Sequence[np.ndarray]:
     """|g W - 1/2 F W^2|, the fall of the loss to second order with the mean squared gradient F for the Hessian's diagonal, or
     to first order |g W| (Ma, Fang, Wang 2023, element-wise importance, which TASP compares with at order 2)."""
     from gramian.adapters.methods.saliency import taylor, value_of
 
     check(order=order)
-    return taylor(survey, value_of(survey, "loss"), order)
+    return taylor(context, value_of(context, "loss"), order)
 
 
-def ntk_sap(survey: Survey, *, epsilon: float = 1e-4, draws: int = 8, seed: int = 0) -> Sequence[np.ndarray]:
+def ntk_sap(context: ModelContext, *, epsilon: float = 1e-4, draws: int = 8, seed: int = 0) -> Sequence[np.ndarray]:
     """|d/dW |f(z; W) - f(z; W + D)|^2|, z standard normal in place of token embeddings, D ~ N(0, epsilon I), mean over draws
     (TASP, Appendix A.4, after Wang, Li, Sun 2023; it reads no text, and is not multiplied by W)."""
     from gramian.adapters.methods.saliency import kernel_alignment
 
     check(epsilon=epsilon, draws=draws, seed=seed)
-    return kernel_alignment(survey, epsilon, draws, seed)
+    return kernel_alignment(context, epsilon, draws, seed)
 
 
-def synflow(survey: Survey) -> Sequence[np.ndarray]:
+def synflow(context: ModelContext) -> Sequence[np.ndarray]:
     """|df(1; |W|)/d|W|| |W|: the sum of all outputs for ones as inputs and absolute weights, in float64, without data
     (Tanaka et al. 2020; of their rounds, one)."""
     from gramian.adapters.methods.path_saliency import synaptic_flow
 
-    return synaptic_flow(survey)
+    return synaptic_flow(context)
 
 
-def px(survey: Survey) -> Sequence[np.ndarray]:
+def px(context: ModelContext) -> Sequence[np.ndarray]:
     """|dR/d(W^2)| W^2, R = g(x^2, 1, a) h(1, W^2, 1): paths, those of each window by its activations a, in float64 (Iurada,
     Ciccone, Tommasi 2024; see `path_exclusion`)."""
     from gramian.adapters.methods.path_saliency import path_exclusion
 
-    return path_exclusion(survey)
+    return path_exclusion(context)
 
 
-def predicts(model: nn.Module, menus: Sequence[Menu]) -> None:
+def predicts(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
     """ValueError for a model without an observed next token."""
     from gramian.adapters.models.tasks import check_predicts
 
     check_predicts(model)
 
 
-def activates(model: nn.Module, menus: Sequence[Menu]) -> None:
+def activates(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
     """ValueError for a model whose activation functions are no modules."""
     from gramian.adapters.methods.path_saliency import activation_modules
 

@@ -14,36 +14,36 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from gramian.adapters.methods.unit_sets import Menu
+    from gramian.adapters.methods.unit_sets import UnitSet
 
-__all__ = ["Scored", "Subject", "Survey"]
+__all__ = ["UnitScores", "ScoreContext", "ModelContext"]
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class ModelContext:
     """The dense model before anything is scored, for methods that have to look at more than a module's inputs. windows:
-    calibration tokens (n, length). menus: what can leave, in order, each with its `Part` and the atoms to be scored. progress:
+    calibration tokens (n, length). unit_sets: what can be removed, in order. progress:
     whether long work shows a bar."""
 
     model: nn.Module
     windows: torch.Tensor
-    menus: Sequence[Menu]
+    unit_sets: Sequence[UnitSet]
     progress: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """One module as a score sees it. position: its place among all. atoms: how many, each the same number of columns of W.
+class ScoreContext:
+    """One module as a score sees it. position: its place among all. count: units to score, each as many columns of W.
 
     problem: f(V) of its consumer on dense inputs, and mean: of these inputs (p,); None unless the method needs inputs.
-    magnitudes(power): sum |w|^power over all weights that leave with an atom, (atoms,). cost: parameters of an atom. keep:
+    magnitudes(power): sum |w|^power over all weights removed with a unit, (count,). cost: parameters of a unit. keep:
     the part that stays if all modules lose equally. damping: d for the ridge d G_jj on changes of weights. jointly: the
     mask problems of all modules are going to be solved as one, so a relaxation of this module alone is not needed. evidence:
     what the method gathered for this module.
     """
 
     position: int
-    atoms: int
+    count: int
     cost: float
     keep: float
     magnitudes: Callable[[int], np.ndarray]
@@ -52,21 +52,21 @@ class Subject:
     tokens: int = 0
     damping: float = 0.0
     jointly: bool = False
-    evidence: Any = None
+    statistics: Any = None
 
     def inputs(self) -> Quadratic:
         """The problem, where the method was promised one."""
         assert self.problem is not None
         return self.problem
 
-    def per_atom(self, columns: np.ndarray) -> np.ndarray:
-        """Sums of column values (p,) over the columns of every atom."""
-        return np.asarray(columns).reshape(self.atoms, -1).sum(axis=1)
+    def per_unit(self, columns: np.ndarray) -> np.ndarray:
+        """Sums of column values (p,) over the columns of every unit."""
+        return np.asarray(columns).reshape(self.scored, -1).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """scores (atoms,): the order within the module, and what the method compares modules by; None: those of the joint
+class UnitScores:
+    """scores (count,): the order within the module, and what the method compares modules by; None: those of the joint
     relaxation. relative: rise of the module's relative error for each parameter removed, which is comparable between modules,
     where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in units of `energy`.
     similar: groups of its units that the method found alike."""

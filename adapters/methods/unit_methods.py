@@ -1,6 +1,6 @@
 """The structured methods by name: how each scores what may leave a module, and how it prunes a model unless told otherwise.
 
-Scores are for atoms (hidden channels, heads or key/value groups), one array per module, larger = kept longer. How many
+Scores are for units (hidden channels, heads or key/value groups), one array per module, larger = kept longer. How many
 leave each module is the allocation's business.
 """
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters.methods import saliency_methods as saliency
-from gramian.adapters.methods.choices import SCORES
 from gramian.adapters.methods.greedy_output import check_moments, check_options, greedy_output, look_at_heads
-from gramian.adapters.methods.types import Scored, Subject, Survey
+from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
+from gramian.adapters.methods.vocabulary import SCORES
 from gramian.solvers import MaskProblem, Quadratic, head_scores, newton_score, relaxed_mask
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.units.compensated import greedy_removal
@@ -25,12 +25,12 @@ from gramian.solvers.units.mask import SILENT
 if TYPE_CHECKING:
     from torch import nn
 
-    from gramian.adapters.methods.unit_sets import Menu
+    from gramian.adapters.methods.unit_sets import UnitSet
 
 __all__ = ["STRUCTURED_METHODS", "StructuredMethod", "structured_method"]
 
 
-def numerical(module: Subject, *, score: str = "compensated", penalty: float | None = None) -> Scored:
+def numerical(module: ScoreContext, *, score: str = "compensated", penalty: float | None = None) -> UnitScores:
     """Numerical Pruning: what a mask of the consumer's inputs loses, 1/2 |X diag(1 - z) W^T|^2, decides.
 
     score: `newton`, the paper's, z of the penalised problem for inputs of spectral norm 1 (`newton_score`, its `penalty`
@@ -48,50 +48,50 @@ def numerical(module: Subject, *, score: str = "compensated", penalty: float | N
     if score == "newton":
         channels = MaskProblem.from_problem(problem, normalise="spectral")
         relaxed = newton_score(channels, module.keep * channels.total, penalty=penalty or 1.0)
-        return Scored(to_numpy(head_scores(relaxed.keep, module.atoms)), relaxed=relaxed, energy=channels.energy)
+        return UnitScores(to_numpy(head_scores(relaxed.keep, module.count)), relaxed=relaxed, energy=channels.energy)
     if module.jointly:
-        return Scored(None)
-    units = MaskProblem.from_problem(problem, groups=module.atoms)
+        return UnitScores(None)
+    units = MaskProblem.from_problem(problem, groups=module.count)
     relaxed = relaxed_mask(units, module.keep * units.total)
-    return Scored(to_numpy(relaxed.keep), relaxed=relaxed, energy=units.energy)
+    return UnitScores(to_numpy(relaxed.keep), relaxed=relaxed, energy=units.energy)
 
 
-def compensated(module: Subject, problem: Quadratic) -> Scored:
+def compensated(module: ScoreContext, problem: Quadratic) -> UnitScores:
     """Prices of greedy removal from the damped problem, in loss per parameter, and the same per energy of the plain one."""
-    path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.atoms, cost=module.cost)
+    path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.count, cost=module.cost)
     prices = to_numpy(path.prices) * path.energy  # they come relative to the energy of the damped problem
     alone = 0.5 * float(np.sum(to_numpy(problem.anchor) ** 2 @ to_numpy(problem.diagonal)))
     silent = problem.energy <= SILENT * alone  # what channels add cancels, so it is nothing that is lost with them
-    return Scored(prices, relative=0.0 * prices if silent else prices / problem.energy)
+    return UnitScores(prices, relative=0.0 * prices if silent else prices / problem.energy)
 
 
-def random(module: Subject, *, seed: int = 0) -> Scored:
+def random(module: ScoreContext, *, seed: int = 0) -> UnitScores:
     """Uniform random numbers, a floor for everything else."""
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0 but is {seed!r}")
-    return Scored(np.random.default_rng([seed, module.position]).random(module.atoms))
+    return UnitScores(np.random.default_rng([seed, module.position]).random(module.count))
 
 
-def magnitude_l1(module: Subject) -> Scored:
-    """sum |w| over all weights that leave with the atom, in every operator of the module."""
-    return Scored(module.magnitudes(1))
+def magnitude_l1(module: ScoreContext) -> UnitScores:
+    """sum |w| over all weights that leave with the unit, in every operator of the module."""
+    return UnitScores(module.magnitudes(1))
 
 
-def magnitude_l2(module: Subject) -> Scored:
-    """sqrt(sum w^2) over all weights that leave with the atom, in every operator of the module."""
-    return Scored(np.sqrt(module.magnitudes(2)))
+def magnitude_l2(module: ScoreContext) -> UnitScores:
+    """sqrt(sum w^2) over all weights that leave with the unit, in every operator of the module."""
+    return UnitScores(np.sqrt(module.magnitudes(2)))
 
 
-def wanda_sp(module: Subject) -> Scored:
-    """sum_ij |W_ij| |X_j|_2 over the atom's columns j of the consumer and all its outputs i: Wanda's score, summed (as in
+def wanda_sp(module: ScoreContext) -> UnitScores:
+    """sum_ij |W_ij| |X_j|_2 over the unit's columns j of the consumer and all its outputs i: Wanda's score, summed (as in
     An et al., Fluctuation-based Adaptive Structured Pruning, 2024)."""
     problem = module.inputs()
     weight, diagonal = to_numpy(problem.anchor), to_numpy(problem.diagonal)
-    return Scored(module.per_atom(np.abs(weight).sum(axis=0) * np.sqrt(diagonal)))
+    return UnitScores(module.per_unit(np.abs(weight).sum(axis=0) * np.sqrt(diagonal)))
 
 
-def flap(module: Subject) -> Scored:
-    """var(X_j) |W_j|^2 for column j of the consumer, standardised over the module, then averaged over the atom's columns.
+def flap(module: ScoreContext) -> UnitScores:
+    """var(X_j) |W_j|^2 for column j of the consumer, standardised over the module, then averaged over the unit's columns.
 
     What remains of a removed channel once its mean is in the bias is its variance. Standardised scores are ranked over all
     modules (An et al., Fluctuation-based Adaptive Structured Pruning, 2024: WIFV, AL-AM, with costs as parameters).
@@ -102,12 +102,12 @@ def flap(module: Subject) -> Scored:
     fluctuation = variance * (to_numpy(problem.anchor) ** 2).sum(axis=0)
     spread = float(fluctuation.std())
     standard = (fluctuation - fluctuation.mean()) / (spread or 1.0)
-    return Scored(module.per_atom(standard) * module.atoms / len(standard))
+    return UnitScores(module.per_unit(standard) * module.count / len(standard))
 
 
-def gathered(module: Subject) -> Scored:
+def gathered(module: ScoreContext) -> UnitScores:
     """The scores that the method gathered."""
-    return Scored(module.evidence)
+    return UnitScores(module.statistics)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class StructuredMethod:
     `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
     bias. The rest are defaults of `prune_structured`."""
 
-    score: Callable[..., Scored]
+    score: Callable[..., UnitScores]
     needs: frozenset[str] = frozenset({"inputs"})
     gather: Callable[..., Sequence[Any]] | None = None
     check: Callable[..., None] | None = None
@@ -130,14 +130,14 @@ class StructuredMethod:
     compensation: Literal["weights", "bias"] = "weights"
     compensate: bool = False
     allocation: str = "uniform"
-    inputs: str = "pruned"
+    calibrate_on: str = "pruned"
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Its options and their defaults: the keyword-only parameters of its two functions."""
         return {**keywords(self.gather), **keywords(self.score)}
 
-    def bind(self, options: Mapping[str, Any]) -> Callable[[Subject], Scored]:
+    def bind(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
         """The score with its options fixed; ValueError for one it does not have, and for values that a small problem shows
         to be out of range."""
         for name in options:
@@ -151,22 +151,22 @@ class StructuredMethod:
         if self.gather is None:
             probe = Quadratic(np.eye(2), np.ones((1, 2)))
             try:
-                self.score(Subject(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **own)
+                self.score(ScoreContext(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **own)
             except TypeError as error:  # a value of the wrong kind
                 raise ValueError(f"options of {self.score.__name__}: {error}") from error
         return lambda module: self.score(module, **own)
 
-    def fit(self, model: nn.Module, menus: Sequence[Menu], options: Mapping[str, Any]) -> None:
+    def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
         """ValueError for a model that the method cannot look at, as far as can be told without running it."""
         if self.suits is not None:
-            self.suits(model, menus, **{name: value for name, value in options.items() if name in keywords(self.suits)})
+            self.suits(model, unit_sets, **{name: value for name, value in options.items() if name in keywords(self.suits)})
 
-    def look(self, survey: Survey, options: Mapping[str, Any]) -> Sequence[Any]:
+    def look(self, context: ModelContext, options: Mapping[str, Any]) -> Sequence[Any]:
         """What was gathered for every menu, None where the method gathers nothing. ValueError for bad options, and where the
         model is not one that the method can look at, before long work."""
         if self.gather is None:
-            return [None] * len(survey.menus)
-        return self.gather(survey, **{name: value for name, value in options.items() if name in keywords(self.gather)})
+            return [None] * len(context.unit_sets)
+        return self.gather(context, **{name: value for name, value in options.items() if name in keywords(self.gather)})
 
 
 def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
 
 
 STRUCTURED_METHODS: dict[str, StructuredMethod] = {
-    "numerical": StructuredMethod(numerical, damps=True, compensate=True, allocation="global"),
-    "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="numerical", inputs="dense"),
+    "numerical": StructuredMethod(numerical, damps=True, compensate=True, allocation="loss"),
+    "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="score", calibrate_on="dense"),
     "greedy-output": StructuredMethod(
         greedy_output, gather=look_at_heads, check=check_options, suits=check_moments, compensate=True
     ),
@@ -187,7 +187,7 @@ STRUCTURED_METHODS: dict[str, StructuredMethod] = {
     "random": StructuredMethod(random, needs=frozenset()),
     **{
         name: StructuredMethod(
-            gathered, frozenset(), gather, saliency.check, suits, modules="channels", allocation="numerical"
+            gathered, frozenset(), gather, saliency.check, suits, modules="channels", allocation="score"
         )
         for name, gather, suits in (
             ("tasp", saliency.tasp, saliency.predicts), ("snip", saliency.snip, saliency.predicts),

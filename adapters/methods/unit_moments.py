@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from gramian.adapters.methods.unit_sets import Menu
+from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.models.unit_groups import Part
+from gramian.adapters.models.unit_groups import UnitGroup
 from gramian.adapters.run.blocks import batches_of, enter, run_block
 from gramian.adapters.run.hooks import feed
 from gramian.solvers import Moments
@@ -22,8 +22,8 @@ from gramian.solvers.units.gaussian import gaussian_means
 __all__ = ["channel_moments", "head_moments", "unit_moments"]
 
 
-def unit_moments(model: nn.Module, windows: torch.Tensor, menus: Sequence[Menu], moment: str) -> list[np.ndarray | None]:
-    """M_u = E |C_u h(P_u x)|^2 for every atom of every menu, (atoms,), where it comes from a model of what enters the module:
+def unit_moments(model: nn.Module, windows: torch.Tensor, unit_sets: Sequence[UnitSet], moment: str) -> list[np.ndarray | None]:
+    """M_u = E |C_u h(P_u x)|^2 for every unit of every menu, (units,), where it comes from a model of what enters the module:
 
     `gaussian`, x ~ N(mean, covariance) of the dense model's inputs, for feed-forward modules; `product`, their second moment
     in the printed formula, for the same; `identity`, x ~ N(0, I), for all, without data. None for a module whose moments the
@@ -31,23 +31,25 @@ def unit_moments(model: nn.Module, windows: torch.Tensor, menus: Sequence[Menu],
     """
     if moment == "identity":
         return [
-            channel_moments(model, menu.part, None, moment) if menu.part.structure.activation else head_moments(model, menu)
-            for menu in menus
+            channel_moments(model, unit_set.unit_group, None, moment)
+            if unit_set.unit_group.structure.activation
+            else head_moments(model, unit_set)
+            for unit_set in unit_sets
         ]
-    found: list[np.ndarray | None] = [None] * len(menus)
-    wanted = [place for place, menu in enumerate(menus) if menu.part.structure.activation]
+    found: list[np.ndarray | None] = [None] * len(unit_sets)
+    wanted = [place for place, unit_set in enumerate(unit_sets) if unit_set.unit_group.structure.activation]
     if not wanted:
         return found
     hidden, calls = enter(model, batches_of(windows))
     path = family_of(model).blocks
     with torch.no_grad():
         for index, (block, call) in enumerate(zip(blocks_of(model), calls)):
-            places = [place for place in wanted if menus[place].part.block == f"{path}.{index}"]
-            inside = {place: producers(model, menus[place].part) for place in places}
+            places = [place for place in wanted if unit_sets[place].unit_group.block == f"{path}.{index}"]
+            inside = {place: producers(model, unit_sets[place].unit_group) for place in places}
             receivers = {layers[0].module: partial(receive, layers[0]) for layers in inside.values()}
             hidden = run_block(block, call, hidden, receivers)
             for place, layers in inside.items():
-                found[place] = channel_moments(model, menus[place].part, layers[0].moments, moment)
+                found[place] = channel_moments(model, unit_sets[place].unit_group, layers[0].moments, moment)
     return found
 
 
@@ -55,13 +57,13 @@ def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
     feed(layer.name, layer.moments, inputs)
 
 
-def producers(model: nn.Module, part: Part) -> list[Layer]:
+def producers(model: nn.Module, unit_group: UnitGroup) -> list[Layer]:
     """The producers of a module, which share their input."""
-    names = [f"{part.block}.{path}" for path, _ in part.structure.producers]
+    names = [f"{unit_group.block}.{path}" for path, _ in unit_group.structure.producers]
     return [Layer(name, model.get_submodule(name)) for name in names]
 
 
-def channel_moments(model: nn.Module, part: Part, inputs: Moments | None, moment: str) -> np.ndarray:
+def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | None, moment: str) -> np.ndarray:
     """M_i = |C_i|^2 E h_i^2 of hidden channels, (units,), h = a(g) or u a(g), with g = A x + b and u = B x + c.
 
     For Gaussian x, (g, u) is Gaussian, and E h^2 follows by quadrature (`gaussian_means`), whatever the activation a and
@@ -70,9 +72,9 @@ def channel_moments(model: nn.Module, part: Part, inputs: Moments | None, moment
     1/2 |C_i|^4 (A_i S A_i^T) (B_i S B_i^T), the product of two scores (its Section 7.2), which is no second moment.
     inputs: of the producers; None for mean 0 and covariance I.
     """
-    consumer = double(Layer(part.name, model.get_submodule(part.name)).weight)
+    consumer = double(Layer(unit_group.name, model.get_submodule(unit_group.name)).weight)
     norms = np.sum(consumer**2, axis=0)
-    layers = producers(model, part)
+    layers = producers(model, unit_group)
     rows = [double(layer.weight) for layer in layers]
     width = rows[0].shape[1]
     mean, second = np.zeros(width), np.eye(width)
@@ -85,7 +87,7 @@ def channel_moments(model: nn.Module, part: Part, inputs: Moments | None, moment
     means = [each @ mean + bias(layer) for each, layer in zip(rows, layers)]
     mixed = rows[0] @ covariance
     variance = np.maximum(np.sum(mixed * rows[0], axis=1), 0.0)
-    activation = model.get_submodule(f"{part.block}.{part.structure.activation}")
+    activation = model.get_submodule(f"{unit_group.block}.{unit_group.structure.activation}")
     plain, first, quadratic = gaussian_means(partial(squared, activation), means[0], variance)
     if len(rows) == 1:
         return norms * plain
@@ -95,21 +97,21 @@ def channel_moments(model: nn.Module, part: Part, inputs: Moments | None, moment
     return norms * ((means[1] ** 2 + rest) * plain + 2 * means[1] * slope * first + slope**2 * quadratic)
 
 
-def head_moments(model: nn.Module, menu: Menu) -> np.ndarray:
-    """sum over the heads of an atom of |W_O [W_V b_V]|_F^2, (atoms,): E |W_O (W_V z + b_V)|^2 for z ~ N(0, I), the tokens as
+def head_moments(model: nn.Module, unit_set: UnitSet) -> np.ndarray:
+    """sum over the heads of a unit of |W_O [W_V b_V]|_F^2, (units,): E |W_O (W_V z + b_V)|^2 for z ~ N(0, I), the tokens as
     a head mixes them, as if heads were independent. Rows of attention sum to one, so b_V passes through."""
-    part = menu.part
-    consumer = double(Layer(part.name, model.get_submodule(part.name)).weight)
-    last = producers(model, part)[-1]
+    unit_group = unit_set.unit_group
+    consumer = double(Layer(unit_group.name, model.get_submodule(unit_group.name)).weight)
+    last = producers(model, unit_group)[-1]
     weight, offset = double(last.weight), bias(last)
-    moments = np.empty(part.units)
-    for unit in range(part.units):
-        *_, (_, _, places), _ = part.slabs(np.array([unit]), np.array([unit // part.members]))
-        values = places[-part.size :]  # values are the last section of the last producer
-        output = consumer[:, part.columns(np.array([unit]))]
+    moments = np.empty(unit_group.units)
+    for unit in range(unit_group.units):
+        *_, (_, _, places), _ = unit_group.slabs(np.array([unit]), np.array([unit // unit_group.members]))
+        values = places[-unit_group.size :]  # values are the last section of the last producer
+        output = consumer[:, unit_group.columns(np.array([unit]))]
         inner = weight[values] @ weight[values].T + np.outer(offset[values], offset[values])
         moments[unit] = np.sum((output.T @ output) * inner)
-    return moments[menu.atoms].sum(axis=1)
+    return moments[unit_set.scored].sum(axis=1)
 
 
 def squared(activation: nn.Module, values: np.ndarray) -> np.ndarray:

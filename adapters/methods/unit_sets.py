@@ -1,4 +1,4 @@
-"""What of a depth-2 module can leave together, and what that saves: channels, heads, key/value groups, a head of each group."""
+"""What can be removed of a unit group at once, and what that saves: channels, heads, key/value groups, a head of each."""
 
 from __future__ import annotations
 
@@ -8,84 +8,84 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from gramian.adapters.methods.choices import Heads
-from gramian.adapters.models.unit_groups import Part, Side, axis, operator
+from gramian.adapters.methods.vocabulary import Heads
+from gramian.adapters.models.unit_groups import Side, UnitGroup, axis, operator
 from gramian.solvers import MaskProblem
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
-__all__ = ["Menu", "atom_sums", "magnitudes", "menu_of", "owners"]
+__all__ = ["UnitSet", "unit_sums", "magnitudes", "unit_set_of", "owners"]
 
 
 @dataclass(frozen=True, eq=False)
-class Menu:
-    """The choices of one module. atoms: (a, k), the units of every atom; one score is given to each, larger = kept longer.
+class UnitSet:
+    """What can be removed of one unit group. scored: (s, k), the units that share each of s scores, larger = kept longer.
 
-    A choice is what leaves at once. It is an atom (a hidden channel, a head, or a whole key/value group with its query
-    heads), except in an `even` menu: there atoms are query heads, and a choice is one of each key/value group, because
-    stock attention code needs groups of equal size. cost: the parameters that one choice takes with it.
+    A score is for a hidden channel, a head, or a whole key/value group with its query heads, and that is also what is removed
+    at once, one `removable`; but with per_kv_group, scores are for query heads, and a removable is one head of every key/value
+    group, because stock attention code needs groups of equal size. cost: the parameters that one removable takes with it.
     """
 
-    part: Part
-    atoms: np.ndarray
-    even: bool
+    unit_group: UnitGroup
+    scored: np.ndarray
+    per_kv_group: bool
     cost: int
 
     @property
     def name(self) -> str:
-        return self.part.name
+        return self.unit_group.name
 
     @property
-    def choices(self) -> int:
-        return self.part.members if self.even else len(self.atoms)
+    def removable(self) -> int:
+        return self.unit_group.members if self.per_kv_group else len(self.scored)
 
     @property
     def mixed(self) -> bool:
-        """Whether a choice is several atoms, so that which they are follows from scores."""
-        return self.choices < len(self.atoms)
+        """Whether a removable has several scores, so that what it consists of follows from them."""
+        return self.removable < len(self.scored)
 
     def grouped(self, preference: np.ndarray) -> np.ndarray:
-        """The atoms of every choice (choices, groups), the preferred choice first; among equals the first atom is."""
-        rows = -np.asarray(preference).reshape(-1, self.choices)
+        """Places of the scores of every removable (removable, groups), the preferred one first; among equals the first is."""
+        rows = -np.asarray(preference).reshape(-1, self.removable)
         order = np.argsort(rows, axis=1, kind="stable")
-        return (order + self.choices * np.arange(len(rows))[:, None]).T
+        return (order + self.removable * np.arange(len(rows))[:, None]).T
 
-    def of_choices(self, scores: np.ndarray, preference: np.ndarray) -> np.ndarray:
-        """A score for every choice, (choices,), the preferred first: the mean of its atoms' scores."""
+    def of_removable(self, scores: np.ndarray, preference: np.ndarray) -> np.ndarray:
+        """A score for every removable, (removable,), the preferred first: the mean of its scores."""
         return np.asarray(scores, dtype=np.float64)[self.grouped(preference)].mean(axis=1)
 
     def kept(self, preference: np.ndarray, count: int) -> np.ndarray:
-        """Units that stay, ascending, when the `count` preferred choices do."""
-        return np.sort(self.atoms[self.grouped(preference)[:count]].reshape(-1))
+        """Units that are kept, ascending, when the `count` preferred removables are."""
+        return np.sort(self.scored[self.grouped(preference)[:count]].reshape(-1))
 
-    def problem(self, atoms: MaskProblem, preference: np.ndarray) -> MaskProblem:
-        """The mask problem of the choices from that of the atoms. Where choices are several atoms, one variable stands for
-        those of each, and the preferred choice comes first."""
-        xp = namespace(atoms.matrix)
-        cost = xp.full((self.choices,), float(self.cost), dtype=xp.float64, device=device(atoms.matrix))
+    def problem(self, scored: MaskProblem, preference: np.ndarray) -> MaskProblem:
+        """The mask problem of removables from that of what is scored. Where a removable has several scores, one variable is for
+        those of each, and the preferred one comes first."""
+        xp = namespace(scored.matrix)
+        cost = xp.full((self.removable,), float(self.cost), dtype=xp.float64, device=device(scored.matrix))
         if not self.mixed:
-            return MaskProblem(atoms.matrix, atoms.linear, atoms.constant, cost, trusted=True)
-        place = np.zeros((self.choices, len(self.atoms)))
+            return MaskProblem(scored.matrix, scored.linear, scored.constant, cost, trusted=True)
+        place = np.zeros((self.removable, len(self.scored)))
         np.put_along_axis(place, self.grouped(preference), 1.0, axis=1)
-        sums = xp.asarray(place, device=device(atoms.matrix))
-        return MaskProblem(sums @ atoms.matrix @ sums.T, sums @ atoms.linear, atoms.constant, cost, trusted=True)
+        sums = xp.asarray(place, device=device(scored.matrix))
+        return MaskProblem(sums @ scored.matrix @ sums.T, sums @ scored.linear, scored.constant, cost, trusted=True)
 
 
-def menu_of(model: nn.Module, part: Part, heads: Heads = "groups") -> Menu:
-    """What can leave a module. heads, for attention with several query heads to a key/value group: `groups`, a choice is a
-    whole group; `even`, it is one query head of each group, and keys and values stay. Of a single group query heads are the
-    choices either way, as a module keeps something."""
-    even = part.members > 1 and (heads == "even" or part.groups == 1)
-    size = 1 if even else part.members
-    atoms = np.arange(part.units).reshape(-1, size)
-    some = atoms[:: part.members, 0] if even else atoms[0]
-    cost = sum(len(places) * slice_size(model, name, side) for name, side, places in slabs_of(part, some, even))
-    return Menu(part, atoms, even, cost)
+def unit_set_of(model: nn.Module, unit_group: UnitGroup, heads: Heads = "groups") -> UnitSet:
+    """What can be removed of a unit group. heads, for attention with several query heads to a key/value group: `groups`, whole
+    groups; `per_kv_group`, one query head of each group at once, and keys and values are kept. Of a single group query heads
+    are removed either way, as a module keeps something."""
+    per_kv_group = unit_group.members > 1 and (heads == "per_kv_group" or unit_group.groups == 1)
+    size = 1 if per_kv_group else unit_group.members
+    scored = np.arange(unit_group.units).reshape(-1, size)
+    some = scored[:: unit_group.members, 0] if per_kv_group else scored[0]
+    cost = sum(len(places) * slice_size(model, name, side) for name, side, places in slabs_of(unit_group, some, per_kv_group))
+    return UnitSet(unit_group, scored, per_kv_group, cost)
 
 
-def slabs_of(part: Part, units: np.ndarray, even: bool) -> list[tuple[str, Side, np.ndarray]]:
-    """What leaves with `units`: of an even menu no keys and values do."""
-    groups = np.empty(0, dtype=np.int64) if even else np.unique(units // part.members)
-    return list(part.slabs(units, groups))
+def slabs_of(unit_group: UnitGroup, units: np.ndarray, per_kv_group: bool) -> list[tuple[str, Side, np.ndarray]]:
+    """What is removed with `units`: with per_kv_group no keys and values are."""
+    groups = np.empty(0, dtype=np.int64) if per_kv_group else np.unique(units // unit_group.members)
+    return list(unit_group.slabs(units, groups))
 
 
 def slice_size(model: nn.Module, name: str, side: Side) -> int:
@@ -94,34 +94,34 @@ def slice_size(model: nn.Module, name: str, side: Side) -> int:
     return module.weight.numel() // module.weight.shape[axis(module, side)] + (side == "outputs" and module.bias is not None)
 
 
-def magnitudes(model: nn.Module, menu: Menu, power: int) -> np.ndarray:
-    """sum |w|^power over all weights that leave with an atom, producers' and consumer's, for every atom (a,)."""
+def magnitudes(model: nn.Module, unit_set: UnitSet, power: int) -> np.ndarray:
+    """sum |w|^power over all weights removed with each scored unit, producers' and consumer's, (s,)."""
 
     def sums(name: str, side: Side) -> np.ndarray:
         module = operator(model, name)
         weight = module.weight.detach().double().abs() ** power
         return to_numpy(weight.sum(dim=1 - axis(module, side)))
 
-    return atom_sums(menu, sums)
+    return unit_sums(unit_set, sums)
 
 
-def atom_sums(menu: Menu, values: Callable[[str, Side], np.ndarray]) -> np.ndarray:
-    """Sums over what leaves with each atom, (a,), of values(name, side): one number for every output or every input of an
-    operator."""
-    totals = np.zeros(len(menu.atoms))
-    for name, side, atoms in owners(menu):
-        leaving = atoms >= 0
-        totals += np.bincount(atoms[leaving], weights=values(name, side)[leaving], minlength=len(totals))
+def unit_sums(unit_set: UnitSet, values: Callable[[str, Side], np.ndarray]) -> np.ndarray:
+    """Sums over what is removed with each scored unit, (s,), of values(name, side): one number for every output or input
+    of an operator."""
+    totals = np.zeros(len(unit_set.scored))
+    for name, side, owned in owners(unit_set):
+        removed = owned >= 0
+        totals += np.bincount(owned[removed], weights=values(name, side)[removed], minlength=len(totals))
     return totals
 
 
-def owners(menu: Menu) -> Iterator[tuple[str, Side, np.ndarray]]:
-    """Full name and side of every operator of a module, and the atom that each of its outputs or inputs leaves with, -1 for
-    none: of an even menu keys and values stay."""
-    part = menu.part
-    of_units = np.repeat(np.arange(len(menu.atoms)), menu.atoms.shape[1])
-    of_groups = np.full(part.groups, -1) if menu.even else of_units[:: part.members]
-    for path, levels in part.structure.producers:
-        sections = [np.repeat(of_units if level == "unit" else of_groups, part.size) for level in levels]
-        yield f"{part.block}.{path}", "outputs", np.concatenate(sections)
-    yield part.name, "inputs", np.repeat(of_units, part.size)
+def owners(unit_set: UnitSet) -> Iterator[tuple[str, Side, np.ndarray]]:
+    """Full name and side of every operator of a module, and the scored unit that each of its outputs or inputs belongs to, -1
+    for none: with per_kv_group keys and values are kept."""
+    unit_group = unit_set.unit_group
+    of_units = np.repeat(np.arange(len(unit_set.scored)), unit_set.scored.shape[1])
+    of_groups = np.full(unit_group.groups, -1) if unit_set.per_kv_group else of_units[:: unit_group.members]
+    for path, levels in unit_group.structure.producers:
+        sections = [np.repeat(of_units if level == "unit" else of_groups, unit_group.size) for level in levels]
+        yield f"{unit_group.block}.{path}", "outputs", np.concatenate(sections)
+    yield unit_group.name, "inputs", np.repeat(of_units, unit_group.size)

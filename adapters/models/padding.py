@@ -15,8 +15,8 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.models.checkpoint import check_output, load_model, save_model
-from gramian.adapters.models.unit_groups import Part, kinds_of, parts_of, rearrange
-from gramian.adapters.models.widths import state_widths, stock_parts, unstated_widths
+from gramian.adapters.models.unit_groups import UnitGroup, kinds_of, rearrange, unit_groups_of
+from gramian.adapters.models.widths import state_widths, stock_unit_groups, unstated_widths
 
 __all__ = ["load", "padded", "save_structured"]
 
@@ -62,19 +62,19 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
-    for kind in kinds_of(parts_of(twin).values()):
+    for kind in kinds_of(unit_groups_of(twin).values()):
         wide = common(twin, kind)
-        for name, part in kind.items():
-            rearrange(twin, part, *part.resized(wide[name].units, wide[name].groups))
+        for name, unit_group in kind.items():
+            rearrange(twin, unit_group, *unit_group.resized(wide[name].units, wide[name].groups))
     state_widths(twin)
     return twin
 
 
-def common(model: PreTrainedModel, kind: dict[str, Part]) -> dict[str, Part]:
+def common(model: PreTrainedModel, kind: dict[str, UnitGroup]) -> dict[str, UnitGroup]:
     """Modules of one kind as they have to be padded: of the widths of the stock class where those must differ."""
     some = next(iter(kind.values()))
-    groups = max(part.groups for part in kind.values())
-    units = groups * max(part.members for part in kind.values())
-    wide = {name: dataclasses.replace(part, units=units, groups=groups) for name, part in kind.items()}
+    groups = max(unit_group.groups for unit_group in kind.values())
+    units = groups * max(unit_group.members for unit_group in kind.values())
+    wide = {name: dataclasses.replace(unit_group, units=units, groups=groups) for name, unit_group in kind.items()}
     edits = dict(zip(some.structure.keys, (units, groups, some.size)))
-    return wide if wide.items() <= stock_parts(model, edits).items() else stock_parts(model, {})
+    return wide if wide.items() <= stock_unit_groups(model, edits).items() else stock_unit_groups(model, {})

@@ -1,7 +1,7 @@
 """Remove whole units from a model, physically: hidden channels of feed-forward modules, heads of attention.
 
 `keep` says what stays: by the full name of a consumer (`model.layers.3.mlp.down_proj`, `model.layers.3.self_attn.o_proj`;
-`parts_of(model)` lists them) the indices of its units, or a boolean mask over them. Units of attention are query heads.
+`unit_groups_of(model)` lists them) the indices of its units, or a boolean mask over them. Units of attention are query heads.
 Query heads that share keys and values form a group: a group that keeps none is removed with its keys and values, and
 those that remain must keep equally many, which is what stock attention code can compute. Modules not named stay whole.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.unit_groups import Part, axis, operator, parts_of, rearrange, width
+from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, rearrange, unit_groups_of, width
 from gramian.adapters.models.widths import state_widths
 from gramian.solvers.backend._xp import to_numpy
 
@@ -36,9 +36,9 @@ def shrink_model(model: PreTrainedModel, keep: Keep) -> None:
     Raises ValueError, having changed nothing: an unsupported family (names the supported ones), a name that is no
     consumer, indices out of range or twice, nothing kept in a module, groups that keep different numbers of heads.
     """
-    for part, units, groups in selections(model, keep):
-        if len(units) < part.units:
-            rearrange(model, part, units, groups)
+    for unit_group, units, groups in selections(model, keep):
+        if len(units) < unit_group.units:
+            rearrange(model, unit_group, units, groups)
     state_widths(model)
 
 
@@ -48,9 +48,9 @@ def mask_model(model: PreTrainedModel, keep: Keep) -> None:
     Zero columns of the consumer suffice: nothing else reads a unit, so what its producers compute no longer matters.
     Raises as `shrink` does.
     """
-    for part, units, _ in selections(model, keep):
-        module = operator(model, part.name)
-        columns = part.columns(np.setdiff1d(np.arange(part.units), units))
+    for unit_group, units, _ in selections(model, keep):
+        module = operator(model, unit_group.name)
+        columns = unit_group.columns(np.setdiff1d(np.arange(unit_group.units), units))
         with torch.no_grad():
             module.weight.index_fill_(axis(module, "inputs"), torch.from_numpy(columns).to(module.weight.device), 0)
 
@@ -58,8 +58,8 @@ def mask_model(model: PreTrainedModel, keep: Keep) -> None:
 def count_parameters(model: nn.Module, keep: Keep | None = None) -> int:
     """Numbers in the parameters of a model, tied ones once; with `keep`, as many as `shrink_model(model, keep)` would leave."""
     total = sum(parameter.numel() for parameter in model.parameters())
-    for part, units, groups in selections(model, keep or {}):
-        for name, side, index in part.slabs(units, groups):
+    for unit_group, units, groups in selections(model, keep or {}):
+        for name, side, index in unit_group.slabs(units, groups):
             module = operator(model, name)
             whole = width(module, side)
             slice_size = module.weight.numel() // whole + (side == "outputs" and module.bias is not None)
@@ -67,41 +67,45 @@ def count_parameters(model: nn.Module, keep: Keep | None = None) -> int:
     return total
 
 
-def selections(model: nn.Module, keep: Keep) -> list[tuple[Part, np.ndarray, np.ndarray]]:
+def selections(model: nn.Module, keep: Keep) -> list[tuple[UnitGroup, np.ndarray, np.ndarray]]:
     """Every module that `keep` names with its units and groups kept, in ascending order; checks them all first."""
     if not keep:
         return []
-    parts = parts_of(model)
+    unit_groups = unit_groups_of(model)
     for name in keep:
-        if name not in parts:
-            raise ValueError(f"keep names {name!r}, which consumes no units; names look like {', '.join(list(parts)[:2])}")
-    return [(parts[name], *selected(parts[name], kept)) for name, kept in keep.items()]
+        if name not in unit_groups:
+            raise ValueError(
+                f"keep names {name!r}, which consumes no units; names look like {', '.join(list(unit_groups)[:2])}"
+            )
+    return [(unit_groups[name], *selected(unit_groups[name], kept)) for name, kept in keep.items()]
 
 
-def selected(part: Part, kept: Any) -> tuple[np.ndarray, np.ndarray]:
+def selected(unit_group: UnitGroup, kept: Any) -> tuple[np.ndarray, np.ndarray]:
     """Units and groups that stay in one module."""
     indices = to_numpy(kept)
     if indices.ndim != 1:
-        raise ValueError(f"keep[{part.name!r}] is an array of shape {indices.shape}, expected a list of units")
+        raise ValueError(f"keep[{unit_group.name!r}] is an array of shape {indices.shape}, expected a list of units")
     if indices.dtype == bool:
-        if len(indices) != part.units:
-            raise ValueError(f"keep[{part.name!r}] is a mask of {len(indices)}, but the module has {part.units} units")
+        if len(indices) != unit_group.units:
+            raise ValueError(
+                f"keep[{unit_group.name!r}] is a mask of {len(indices)}, but the module has {unit_group.units} units"
+            )
         indices = np.flatnonzero(indices)
     if len(indices) == 0:
-        raise ValueError(f"{part.name} would lose all of its {part.units} units: keep at least one")
+        raise ValueError(f"{unit_group.name} would lose all of its {unit_group.units} units: keep at least one")
     if not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"keep[{part.name!r}] holds {indices.dtype} numbers, expected indices of units")
-    outside = indices[(indices < 0) | (indices >= part.units)]
+        raise ValueError(f"keep[{unit_group.name!r}] holds {indices.dtype} numbers, expected indices of units")
+    outside = indices[(indices < 0) | (indices >= unit_group.units)]
     if len(outside):
-        raise ValueError(f"keep[{part.name!r}] holds {outside[0]}, but units run from 0 to {part.units - 1}")
+        raise ValueError(f"keep[{unit_group.name!r}] holds {outside[0]}, but units run from 0 to {unit_group.units - 1}")
     units, times = np.unique(indices.astype(np.int64), return_counts=True)
     if times.max() > 1:
-        raise ValueError(f"keep[{part.name!r}] holds unit {units[times.argmax()]} more than once")
-    members = np.bincount(units // part.members, minlength=part.groups)
+        raise ValueError(f"keep[{unit_group.name!r}] holds unit {units[times.argmax()]} more than once")
+    members = np.bincount(units // unit_group.members, minlength=unit_group.groups)
     groups = np.flatnonzero(members)
     if len(set(members[groups])) > 1:
         raise ValueError(
-            f"{part.name} would keep {members.tolist()} query heads of its {part.groups} key/value groups: keep equally "
-            "many in every group that keeps any"
+            f"{unit_group.name} would keep {members.tolist()} query heads of its {unit_group.groups} key/value groups: keep "
+            "equally many in every group that keeps any"
         )
     return units, groups

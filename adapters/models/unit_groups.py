@@ -14,13 +14,13 @@ from transformers.pytorch_utils import Conv1D
 from gramian.adapters.models.families import Structure, chosen_names, operator_names
 from gramian.adapters.models.stacks import blocks_in, stacks_of, walks_by_block
 
-__all__ = ["Part", "Side", "axis", "consumer_names", "kinds_of", "operator", "parts_of", "rearrange", "width"]
+__all__ = ["UnitGroup", "Side", "axis", "consumer_names", "kinds_of", "operator", "unit_groups_of", "rearrange", "width"]
 
 Side = Literal["inputs", "outputs"]
 
 
 @dataclass(frozen=True)
-class Part:
+class UnitGroup:
     """One depth-2 module f(x) = sum over units u of C_u h(P_u x), which has `units` units in `groups` groups.
 
     name: the full name of its consumer. block: the full name of its block. size: columns C_u of the consumer per unit, 1
@@ -76,37 +76,39 @@ def places(chosen: np.ndarray, size: int, start: int) -> np.ndarray:
     return np.where(runs < 0, -1, start + runs * size + np.arange(size)).reshape(-1)
 
 
-def parts_of(model: nn.Module) -> dict[str, Part]:
+def unit_groups_of(model: nn.Module) -> dict[str, UnitGroup]:
     """The depth-2 modules of a model by the full names of their consumers, in order.
 
     Widths are those of the tensors, so a model that has been shrunk is read as it is now. ValueError: a family whose row
     does not say where its units are (names those whose row does), or operators whose shapes do not fit together.
     """
-    parts: dict[str, Part] = {}
+    unit_groups: dict[str, UnitGroup] = {}
     structures = {stack.blocks: stack.structures for stack in stacks_of(model)}
     for block in blocks_in(model):
         for structure in structures[block.rpartition(".")[0]]:
-            part = read_part(model, block, structure)
-            parts[part.name] = part
-    return parts
+            unit_group = read_unit_group(model, block, structure)
+            unit_groups[unit_group.name] = unit_group
+    return unit_groups
 
 
-def consumer_names(model: nn.Module, parts: Mapping[str, Part], include: str | None, exclude: str | None) -> list[str]:
+def consumer_names(
+    model: nn.Module, unit_groups: Mapping[str, UnitGroup], include: str | None, exclude: str | None
+) -> list[str]:
     """Consumers that `include` finds and `exclude` does not; errors as those of `operator_names`."""
     if walks_by_block(model):
-        return [name for name in operator_names(model, include, exclude) if name in parts]
-    return chosen_names(list(parts), include, exclude)
+        return [name for name in operator_names(model, include, exclude) if name in unit_groups]
+    return chosen_names(list(unit_groups), include, exclude)
 
 
-def kinds_of(parts: Iterable[Part]) -> list[dict[str, Part]]:
+def kinds_of(unit_groups: Iterable[UnitGroup]) -> list[dict[str, UnitGroup]]:
     """Modules by their names, in groups whose widths the configuration states by the same keys."""
-    kinds: dict[Hashable, dict[str, Part]] = {}
-    for part in parts:
-        kinds.setdefault(part.structure.keys or part.structure, {})[part.name] = part
+    kinds: dict[Hashable, dict[str, UnitGroup]] = {}
+    for unit_group in unit_groups:
+        kinds.setdefault(unit_group.structure.keys or unit_group.structure, {})[unit_group.name] = unit_group
     return list(kinds.values())
 
 
-def read_part(model: nn.Module, block: str, structure: Structure) -> Part:
+def read_unit_group(model: nn.Module, block: str, structure: Structure) -> UnitGroup:
     """The depth-2 module of one block."""
     size = getattr(owner_of(model, block, structure), structure.unit_size) if structure.unit_size else 1
     outputs = {path: width(operator(model, f"{block}.{path}"), "outputs") for path, _ in structure.producers}
@@ -121,7 +123,7 @@ def read_part(model: nn.Module, block: str, structure: Structure) -> Part:
             raise ValueError(
                 f"{block}.{path} has {outputs[path]} outputs, but {name} takes {units} units of {size} in {groups} groups"
             )
-    return Part(name, block, structure, units, groups, size)
+    return UnitGroup(name, block, structure, units, groups, size)
 
 
 def owner_of(model: nn.Module, block: str, structure: Structure) -> nn.Module:
@@ -153,12 +155,12 @@ def width(module: nn.Linear | Conv1D, side: Side) -> int:
     return module.weight.shape[axis(module, side)]
 
 
-def rearrange(model: nn.Module, part: Part, units: np.ndarray, groups: np.ndarray) -> None:
+def rearrange(model: nn.Module, unit_group: UnitGroup, units: np.ndarray, groups: np.ndarray) -> None:
     """Make a depth-2 module consist of these of its units and groups, zeros where -1 stands, in place.
 
     Removing and zero-padding are both this. The module is then of the class it was, with other widths.
     """
-    for name, side, index in part.slabs(units, groups):
+    for name, side, index in unit_group.slabs(units, groups):
         module = operator(model, name)
         module.weight = nn.Parameter(take(module.weight, axis(module, side), index), module.weight.requires_grad)
         if side == "outputs" and module.bias is not None:
@@ -171,12 +173,12 @@ def rearrange(model: nn.Module, part: Part, units: np.ndarray, groups: np.ndarra
         "intermediate_size": len(units),
         "num_heads": len(units),
         "num_attention_heads": len(units),
-        "all_head_size": len(units) * part.size,
+        "all_head_size": len(units) * unit_group.size,
         "num_key_value_heads": len(groups),
         "num_key_value_groups": len(units) // len(groups),
-        "split_size": len(units) * part.size,
+        "split_size": len(units) * unit_group.size,
     }
-    owner = owner_of(model, part.block, part.structure)
+    owner = owner_of(model, unit_group.block, unit_group.structure)
     for attribute, value in widths.items():
         if hasattr(owner, attribute):  # what stock forward methods reshape by
             setattr(owner, attribute, value)

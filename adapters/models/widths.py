@@ -21,9 +21,18 @@ from gramian.adapters.files import write_json
 from gramian.adapters.models.families import FAMILIES
 from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import stock_class
-from gramian.adapters.models.unit_groups import Part, kinds_of, operator, parts_of, rearrange, width
+from gramian.adapters.models.unit_groups import UnitGroup, kinds_of, operator, rearrange, unit_groups_of, width
 
-__all__ = ["WIDTHS", "Width", "narrow_class", "read_widths", "state_widths", "stock_parts", "unstated_widths", "write_widths"]
+__all__ = [
+    "WIDTHS",
+    "Width",
+    "narrow_class",
+    "read_widths",
+    "state_widths",
+    "stock_unit_groups",
+    "unstated_widths",
+    "write_widths",
+]
 
 WIDTHS = "gramian_widths.json"
 FORMAT = 1
@@ -47,10 +56,10 @@ def stock_model(model: PreTrainedModel, edits: Mapping[str, int]) -> PreTrainedM
         return None
 
 
-def stock_parts(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[str, Part]:
+def stock_unit_groups(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[str, UnitGroup]:
     """The depth-2 modules of `stock_model`; none where there is no such model."""
     built = stock_model(model, edits)
-    return {} if built is None else parts_of(built)
+    return {} if built is None else unit_groups_of(built)
 
 
 def state_widths(model: PreTrainedModel) -> None:
@@ -60,12 +69,12 @@ def state_widths(model: PreTrainedModel) -> None:
     asked, by building it without memory: some refuse a number of heads that does not divide the hidden size. Nor are widths
     stated of modules with a bias that the stock class does not build: it would load them without, which is another model.
     """
-    for wanted in kinds_of(parts_of(model).values()):
+    for wanted in kinds_of(unit_groups_of(model).values()):
         if unstated_biases(model, set(wanted)):
             continue
         some = next(iter(wanted.values()))
         for edits in ({}, dict(zip(some.structure.keys, (some.units, some.groups, some.size)))):
-            if wanted.items() <= stock_parts(model, edits).items():
+            if wanted.items() <= stock_unit_groups(model, edits).items():
                 for key, value in edits.items():
                     setattr(model.config, key, value)
                 break
@@ -85,25 +94,27 @@ def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
     row = FAMILIES.get(model.config.model_type)
     if model.config.model_type not in STACKS and (row is None or not row.structures):
         return {}
-    built, parts, widths = stock_parts(model, {}), parts_of(model), {}
-    for name, part in parts.items():
-        if name not in built or built[name].size != part.size:
-            raise ValueError(f"{name} with its {part.units} units of {part.size} is nothing that the configuration describes")
-    biased = unstated_biases(model, set(parts))
-    for name, part in parts.items():
-        if part != built[name] or name in biased:
-            narrowed(built[name], part.units, part.groups)
-            widths[name] = Width(part.units, part.groups, name in biased)
+    built, unit_groups, widths = stock_unit_groups(model, {}), unit_groups_of(model), {}
+    for name, unit_group in unit_groups.items():
+        if name not in built or built[name].size != unit_group.size:
+            raise ValueError(
+                f"{name} with its {unit_group.units} units of {unit_group.size} is nothing that the configuration describes"
+            )
+    biased = unstated_biases(model, set(unit_groups))
+    for name, unit_group in unit_groups.items():
+        if unit_group != built[name] or name in biased:
+            narrowed(built[name], unit_group.units, unit_group.groups)
+            widths[name] = Width(unit_group.units, unit_group.groups, name in biased)
     return widths
 
 
-def narrowed(part: Part, units: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def narrowed(unit_group: UnitGroup, units: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """The first units and groups of a module, so many; ValueError where it has fewer."""
-    chosen = part.resized(units, groups)
+    chosen = unit_group.resized(units, groups)
     if any((places < 0).any() for places in chosen):
         raise ValueError(
-            f"{part.name} has {units} units in {groups} groups, but {part.units} in {part.groups} by the configuration, "
-            "which must state no less"
+            f"{unit_group.name} has {units} units in {groups} groups, but {unit_group.units} in {unit_group.groups} by the "
+            "configuration, which must state no less"
         )
     return chosen
 
@@ -147,11 +158,11 @@ def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width]) -> type[
 
     def build(self: Any, config: PretrainedConfig) -> None:
         stock.__init__(self, config)
-        parts = parts_of(self)
+        unit_groups = unit_groups_of(self)
         for name, each in widths.items():
-            if name not in parts:
+            if name not in unit_groups:
                 raise ValueError(f"{WIDTHS} names {name!r}, which the configuration does not build")
-            rearrange(self, parts[name], *narrowed(parts[name], each.units, each.groups))
+            rearrange(self, unit_groups[name], *narrowed(unit_groups[name], each.units, each.groups))
             module = operator(self, name)
             if each.bias and module.bias is None:
                 module.bias = torch.nn.Parameter(module.weight.new_zeros(width(module, "outputs")))

@@ -1,4 +1,4 @@
-"""What removing units would do: modules, memory at the peak and time, before any of it is done. See `forecast`."""
+"""What removing units would do: modules, memory at the peak and time, before any of it is done. See `estimated`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import nn
 
-from gramian.adapters.estimates import PASSES, Plan, PlannedOperator, Rates, peak_memory
-from gramian.adapters.methods.choices import Heads
+from gramian.adapters.estimates import PASSES, Estimate, EstimatedOperator, Rates, peak_memory
 from gramian.adapters.methods.unit_methods import structured_method
-from gramian.adapters.methods.unit_sets import Menu
+from gramian.adapters.methods.unit_sets import UnitSet
+from gramian.adapters.methods.vocabulary import Heads
 from gramian.adapters.models.stacks import blocks_in, walks_by_block
 from gramian.adapters.models.tasks import kind_of
-from gramian.adapters.models.unit_groups import operator, parts_of, width
+from gramian.adapters.models.unit_groups import operator, unit_groups_of, width
 from gramian.adapters.removal.plan import plan_removal
 from gramian.adapters.run.blocks import TOKENS_PER_BATCH
 from gramian.solvers.units.unit_exchange import BETWEEN
 
-__all__ = ["plan_structured"]
+__all__ = ["estimate_removal"]
 
 STEP = 1.2e-3  # seconds in which the compensated score removes one unit, besides its products
 PRODUCTS = {"compensated": 25, "box": 25, "newton": 8}  # of two matrices of the Gram's size that a score takes
@@ -31,7 +31,7 @@ PER_BLOCK = 34  # numbers that a block keeps for the backward pass, for every to
 WORKING = (8, 10)  # arrays of the Gram's size and of the weight's beside a problem, float64, scoring or compensating
 
 
-def plan_structured(
+def estimate_removal(
     model: Any,
     windows: tuple[int, int],
     *,
@@ -42,59 +42,63 @@ def plan_structured(
     allocation: str | None = None,
     options: Mapping[str, Any] | None = None,
     compensate: bool | None = None,
-    inputs: str | None = None,
-    share: float | None = None,
+    calibrate_on: str | None = None,
+    target_blend: float | None = None,
     damping: float | None = None,
-    recover: bool = False,
-    exchange: bool = False,
+    refit_producers: bool = False,
+    swap_search: bool = False,
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
     blocks: slice | None = None,
     rates: Rates | None = None,
-) -> Plan:
+) -> Estimate:
     """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
-    consumers. Arguments and errors otherwise as in `plan`; `share` and `damping` change nothing here."""
+    consumers. Arguments and errors otherwise as in `estimate_pruning`; `target_blend` and `damping` change nothing here."""
     recipe = structured_method(method)
     removal = plan_removal(
-        model, method, ratio, options=options, compensate=compensate, inputs=inputs, share=share, damping=damping,
-        recover=recover, exchange=exchange, heads=heads, include=include, exclude=exclude, blocks=blocks,
+        model, method, ratio, options=options, compensate=compensate, calibrate_on=calibrate_on, target_blend=target_blend,
+        damping=damping, refit_producers=refit_producers, swap_search=swap_search, heads=heads, include=include,
+        exclude=exclude, blocks=blocks,
     )  # fmt: skip
     chosen = {**recipe.defaults, **(options or {})}
     score = str(chosen["score"]) if "score" in chosen else method
     allocation = allocation or recipe.allocation
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
-    shapes = {menu.name: consumer_shape(model, menu.name) for menu in removal.menus}
+    shapes = {unit_set.name: consumer_shape(model, unit_set.name) for unit_set in removal.unit_sets}
     operators = []
-    for menu in removal.menus:
-        spent = module_seconds(menu, shapes[menu.name], score, removal.compensation, rates)
-        if recover:
-            spent += recovery_seconds(model, menu, shapes[menu.name], rates)
-        if exchange:
-            spent += exchange_seconds(shapes[menu.name], rates)
-        operators.append(PlannedOperator(menu.name, shapes[menu.name], spent))
+    for unit_set in removal.unit_sets:
+        spent = module_seconds(unit_set, shapes[unit_set.name], score, removal.compensation, rates)
+        if refit_producers:
+            spent += recovery_seconds(model, unit_set, shapes[unit_set.name], rates)
+        if swap_search:
+            spent += exchange_seconds(shapes[unit_set.name], rates)
+        operators.append(EstimatedOperator(unit_set.name, shapes[unit_set.name], spent))
 
-    corrected = removal.inputs == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
-    gathers = "inputs" in recipe.needs or allocation == "global"
-    relaxing = allocation == "global" and score != "compensated"
+    corrected = removal.calibrate_on == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
+    gathers = "inputs" in recipe.needs or allocation == "loss"
+    relaxing = allocation == "loss" and score != "compensated"
     layers, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
     squares = sum(p**2 for _, p in shapes.values())
     together = "one block" if by_block else "all modules"
-    squares_together = squares / len({menu.part.block for menu in removal.menus}) if by_block else squares
+    squares_together = squares / len({unit_set.unit_group.block for unit_set in removal.unit_sets}) if by_block else squares
     widest = max(p for _, p in shapes.values())
     hidden_width = model.get_input_embeddings().embedding_dim
     vocabulary = model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     working = max(8 * (WORKING[0] * p**2 + (WORKING[1] + 1) * q * p) for q, p in shapes.values())
-    kept_width = sum(part.units * part.size for part in parts_of(model).values()) / len(layers) + 2 * hidden_width * recover
+    kept_width = (
+        sum(unit_group.units * unit_group.size for unit_group in unit_groups_of(model).values()) / len(layers)
+        + 2 * hidden_width * refit_producers
+    )
     parts = 1 + bool(heldout)
     pruning = {
         "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each if by_block else 0,
-        "operator inputs kept for the correction": int(tokens * kept_width * bytes_each) if corrected else 0,
+        "operator inputs kept for the target": int(tokens * kept_width * bytes_each) if corrected else 0,
         f"moments of {together}, float64": parts * 8 * (3 * widest**2 if corrected else int(squares_together)),
-        "mask problems of all modules": sum(8 * menu.choices**2 for menu in removal.menus) if relaxing else 0,
+        "mask problems of all modules": sum(8 * unit_set.removable**2 for unit_set in removal.unit_sets) if relaxing else 0,
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
@@ -108,7 +112,9 @@ def plan_structured(
 
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
     looks = 2 * (recipe.gather is not None and not passes)  # evidence that is no gradient takes the model's run once or twice
-    walked = fitted * (gathers + looks) + tokens * (1 + (1 + (1 + 2 * recover) * len(shapes) / (2 * len(layers))) * corrected)
+    walked = fitted * (gathers + looks) + tokens * (
+        1 + (1 + (1 + 2 * refit_producers) * len(shapes) / (2 * len(layers))) * corrected
+    )
     seconds = {
         "forward passes": forward * walked / rates.single,
         **({"gradients": (forward + 2 * hidden_width * vocabulary) * fitted * passes / rates.single} if passes else {}),
@@ -117,10 +123,12 @@ def plan_structured(
         "solvers": sum(each.seconds for each in operators),
     }
     if relaxing:  # one factorisation of every module a step
-        seconds["joint relaxation"] = sum(PRODUCTS["box"] * 2 * menu.choices**3 for menu in removal.menus) / rates.double
+        seconds["joint relaxation"] = (
+            sum(PRODUCTS["box"] * 2 * unit_set.removable**3 for unit_set in removal.unit_sets) / rates.double
+        )
     if judged:
         seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
-    return Plan(tuple(operators), memory, seconds, rates)
+    return Estimate(tuple(operators), memory, seconds, rates)
 
 
 def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
@@ -128,18 +136,20 @@ def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
     return width(module, "outputs"), width(module, "inputs")
 
 
-def recovery_seconds(model: nn.Module, menu: Menu, shape: tuple[int, int], rates: Rates) -> float:
+def recovery_seconds(model: nn.Module, unit_set: UnitSet, shape: tuple[int, int], rates: Rates) -> float:
     """Time to fit one module's producers and, once more, its consumer."""
-    names = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+    names = [f"{unit_set.unit_group.block}.{path}" for path, _ in unit_set.unit_group.structure.producers]
     fits = [(width(operator(model, name), "outputs"), width(operator(model, name), "inputs")) for name in names]
     return sum(5 * 2 * p**3 + 4 * 2 * q * p * p for q, p in [*fits, shape]) / rates.double
 
 
-def module_seconds(menu: Menu, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:
+def module_seconds(unit_set: UnitSet, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:
     """Time to score one module's units, to make up for those that leave, and to judge the result."""
     q, p = shape
     product = 2 * q * p * p  # V G
-    scoring = PRODUCTS.get(score, 0) * 2 * p**3 / rates.double + (STEP * len(menu.atoms) if score == "compensated" else 0.0)
+    scoring = PRODUCTS.get(score, 0) * 2 * p**3 / rates.double + (
+        STEP * len(unit_set.scored) if score == "compensated" else 0.0
+    )
     refitting = (5 * 2 * p**3 + 4 * product) / rates.double if compensation == "weights" else 0.0
     return scoring + refitting + 4 * product / rates.double
 

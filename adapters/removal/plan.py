@@ -13,36 +13,37 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gramian.adapters.methods.allocation import reachable
-from gramian.adapters.methods.choices import HEADS, Heads
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_methods import StructuredMethod, structured_method
-from gramian.adapters.methods.unit_sets import Menu, menu_of
+from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
+from gramian.adapters.methods.vocabulary import HEADS, Heads
 from gramian.adapters.models.stacks import blocks_in, walks_by_block
-from gramian.adapters.models.unit_groups import consumer_names, operator, parts_of, width
+from gramian.adapters.models.unit_groups import consumer_names, operator, unit_groups_of, width
 from gramian.adapters.pipeline import check_weights
 from gramian.solvers import TopK
 
-__all__ = ["DAMPING", "Removal", "block_parameters", "check_visits", "plan_removal"]
+__all__ = ["DAMPING", "Removal", "block_parameters", "check_placement", "plan_removal"]
 
 # On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads leave and at 0.1 to 0.3 where channels do:
 # this is between them.
 DAMPING = 0.05
 INPUTS = ("dense", "pruned")
-SHARE = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m perplexities are lower for it than for the whole way
+TARGET_BLEND = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m perplexities are lower for it than for the whole way
 
 
 @dataclass(frozen=True, eq=False)
 class Removal:
     """What is to leave. menus: what can leave each module, where that is more than one choice. amount: parameters. tolls: those
-    that each module gains with the bias that makes up for a loss, and which are removed on top. inputs, share and damping: as
+    that each module gains with the bias that makes up for a loss, and which are removed on top. calibrate_on, target_blend and
+    damping: as
     for `prune_structured`."""
 
-    menus: tuple[Menu, ...]
+    unit_sets: tuple[UnitSet, ...]
     amount: float
     compensation: Compensation
-    tolls: tuple[int, ...]
-    inputs: str
-    share: float
+    bias_costs: tuple[int, ...]
+    calibrate_on: str
+    target_blend: float
     damping: float
 
 
@@ -53,11 +54,11 @@ def plan_removal(
     *,
     options: Mapping[str, Any] | None = None,
     compensate: bool | None = None,
-    inputs: str | None = None,
-    share: float | None = None,
+    calibrate_on: str | None = None,
+    target_blend: float | None = None,
     damping: float | None = None,
-    recover: bool = False,
-    exchange: bool = False,
+    refit_producers: bool = False,
+    swap_search: bool = False,
     heads: Heads = "groups",
     include: str | None = None,
     exclude: str | None = None,
@@ -68,35 +69,40 @@ def plan_removal(
     it, does not fit; for options that would change nothing; and for weights that are not finite."""
     if not 0 < ratio < 1:
         raise ValueError(f"the ratio of parameters to remove must be above 0 and below 1 but is {ratio}")
-    recipe, parts = structured_method(method), parts_of(model)
+    recipe, unit_groups = structured_method(method), unit_groups_of(model)
     compensation: Compensation = "none"
     if recipe.compensate if compensate is None else compensate:
         compensation = recipe.compensation
     if heads not in HEADS:
         raise ValueError(f"heads must be one of {', '.join(HEADS)} but is {heads!r}")
-    if exchange and compensation != "weights":
-        raise ValueError("exchange=True needs the other weights to be solved for, but compensation is " + compensation)
-    inputs = inputs_of_consumers(model, inputs, recipe.inputs, recover)
-    share, damping = share_of(share, compensation, inputs, recover), damping_of(damping, compensation, recipe)
-    numbers = {name: int(part.block.rpartition(".")[2]) for name, part in parts.items()}
+    if swap_search and compensation != "weights":
+        raise ValueError("swap_search=True needs the other weights to be solved for, but compensation is " + compensation)
+    calibrate_on = calibrate_on_of(model, calibrate_on, recipe.calibrate_on, refit_producers)
+    target_blend, damping = (
+        target_blend_of(target_blend, compensation, calibrate_on, refit_producers),
+        damping_of(damping, compensation, recipe),
+    )
+    numbers = {name: int(unit_group.block.rpartition(".")[2]) for name, unit_group in unit_groups.items()}
     count = 1 + max(numbers.values())
     inner = range(count)[blocks or slice(None)]
-    names = [name for name in consumer_names(model, parts, include, exclude) if numbers[name] in inner]
+    names = [name for name in consumer_names(model, unit_groups, include, exclude) if numbers[name] in inner]
     if recipe.modules == "channels" and include is None:
-        names = [name for name in names if parts[name].structure.unit_size is None]
-    menus = [menu for name in names if (menu := menu_of(model, parts[name], heads)).choices > 1]
-    if not menus:
+        names = [name for name in names if unit_groups[name].structure.unit_size is None]
+    unit_sets = [unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], heads)).removable > 1]
+    if not unit_sets:
         raise ValueError(
             f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units leave through operators "
-            f"such as {', '.join(list(parts)[:2])} of blocks 0 to {count - 1}, if there is more than one"
+            f"such as {', '.join(list(unit_groups)[:2])} of blocks 0 to {count - 1}, if there is more than one"
             + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
         )
-    if exchange and all(menu.mixed for menu in menus):
-        raise ValueError("exchange=True swaps whole units, and heads='even' removes one of every group together: take 'groups'")
-    recipe.fit(model, menus, options or {})
+    if swap_search and all(unit_set.mixed for unit_set in unit_sets):
+        raise ValueError(
+            "swap_search=True swaps whole units, and heads='per_kv_group' removes one of every group together: take 'groups'"
+        )
+    recipe.fit(model, unit_sets, options or {})
     check_weights(model, names, TopK(0.0))
-    tolls = [bias_toll(model, menu, compensation) for menu in menus]
-    inside, most = block_parameters(model), reachable(menus, tolls)
+    bias_costs = [bias_cost_of(model, unit_set, compensation) for unit_set in unit_sets]
+    inside, most = block_parameters(model), reachable(unit_sets, bias_costs)
     amount = ratio * inside
     if abs(amount - round(amount)) <= 1e-9 * inside:  # a count of parameters over the whole, which rounding left beside it
         amount = round(amount)
@@ -106,12 +112,12 @@ def plan_removal(
             f"a ratio of {ratio:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} parameters "
             "inside the blocks belong to units that can leave (every module keeps one)"
         )
-    return Removal(tuple(menus), amount, compensation, tuple(tolls), inputs, share, damping)
+    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping)
 
 
-def bias_toll(model: nn.Module, menu: Menu, compensation: Compensation) -> int:
+def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation) -> int:
     """Parameters of the bias that compensation gives a consumer without one."""
-    module = operator(model, menu.name)
+    module = operator(model, unit_set.name)
     return width(module, "outputs") if compensation == "bias" and module.bias is None else 0
 
 
@@ -120,49 +126,58 @@ def block_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for block in blocks_in(model).values() for parameter in block.parameters())
 
 
-def inputs_of_consumers(model: nn.Module, asked: str | None, usual: str, recover: bool) -> str:
+def calibrate_on_of(model: nn.Module, requested: str | None, usual: str, refit_producers: bool) -> str:
     """What consumers are fitted to: as asked for, else as the method does where the model allows it."""
-    if asked not in (None, *INPUTS):
-        raise ValueError(f"inputs must be one of {', '.join(INPUTS)} but is {asked!r}")
-    if not walks_by_block(model) and (asked == "pruned" or recover):
+    if requested not in (None, *INPUTS):
+        raise ValueError(f"calibrate_on must be one of {', '.join(INPUTS)} but is {requested!r}")
+    if not walks_by_block(model) and (requested == "pruned" or refit_producers):
         raise ValueError(
-            f"{'recover=True' if recover else 'inputs=' + repr(asked)} needs a model that runs block by block; "
-            f"{type(model).__name__} is pruned on activations of the dense model: leave it out"
+            f"{'refit_producers=True' if refit_producers else 'calibrate_on=' + repr(requested)} needs a model that runs block "
+            f"by block; {type(model).__name__} is pruned on activations of the dense model: leave it out"
         )
-    inputs = (asked or usual) if walks_by_block(model) else "dense"
-    if recover and inputs == "dense":
-        raise ValueError("recover=True needs inputs='pruned': with dense inputs nothing drifts that could be recovered")
-    return inputs
+    calibrate_on = (requested or usual) if walks_by_block(model) else "dense"
+    if refit_producers and calibrate_on == "dense":
+        raise ValueError(
+            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that could be recovered"
+        )
+    return calibrate_on
 
 
-def share_of(asked: float | None, compensation: Compensation, inputs: str, recover: bool) -> float:
+def target_blend_of(requested: float | None, compensation: Compensation, calibrate_on: str, refit_producers: bool) -> float:
     """How far the consumers' target goes to the dense model's outputs."""
-    if recover and asked not in (None, 1):
-        raise ValueError(f"recover=True needs share=1 but it is {asked}: two producers compare on one target only")
-    if asked is None:
-        return SHARE if compensation == "weights" and inputs == "pruned" and not recover else 1.0
-    if inputs == "dense" and asked != 1:
-        raise ValueError(f"share is {asked}, but with inputs='dense' the target is the dense model's output: leave it out")
-    if not 0 < asked <= 1:
-        raise ValueError(f"share must be above 0 and at most 1 but is {asked}: for no correction there is inputs='dense'")
-    return asked
+    if refit_producers and requested not in (None, 1):
+        raise ValueError(
+            f"refit_producers=True needs target_blend=1 but it is {requested}: two producers compare on one target only"
+        )
+    if requested is None:
+        return TARGET_BLEND if compensation == "weights" and calibrate_on == "pruned" and not refit_producers else 1.0
+    if calibrate_on == "dense" and requested != 1:
+        raise ValueError(
+            f"target_blend is {requested}, but with calibrate_on='dense' the target is the dense model's output: leave it out"
+        )
+    if not 0 < requested <= 1:
+        raise ValueError(
+            f"target_blend must be above 0 and at most 1 but is {requested}: for the pruned model's own "
+            "output there is calibrate_on='dense'"
+        )
+    return requested
 
 
-def damping_of(asked: float | None, compensation: Compensation, recipe: StructuredMethod) -> float:
+def damping_of(requested: float | None, compensation: Compensation, recipe: StructuredMethod) -> float:
     """The ridge on the change of weights."""
-    if asked is None:
+    if requested is None:
         return DAMPING
-    if not (isinstance(asked, int | float) and 0 <= asked < float("inf")):
-        raise ValueError(f"damping must be a number of at least 0 but is {asked!r}")
+    if not (isinstance(requested, int | float) and 0 <= requested < float("inf")):
+        raise ValueError(f"damping must be a number of at least 0 but is {requested!r}")
     if compensation != "weights" and not recipe.damps:
         raise ValueError(
-            f"damping is {asked}, but nothing is solved for that it could damp: leave it out, or ask for compensation in the "
-            "weights"
+            f"damping is {requested}, but nothing is solved for that it could damp: leave it out, or ask for compensation in "
+            "the weights"
         )
-    return float(asked)
+    return float(requested)
 
 
-def check_visits(model: nn.Module, device: str | torch.device | None) -> None:
+def check_placement(model: nn.Module, device: str | torch.device | None) -> None:
     """ValueError where blocks cannot be worked on one at a time."""
     if device is not None and not walks_by_block(model):
         raise ValueError(f"{type(model).__name__} does not run block by block: no single block can visit {device}")

@@ -20,15 +20,15 @@ from gramian.adapters.devices import solver_array
 from gramian.adapters.methods.allocation import Choice
 from gramian.adapters.methods.compensation import Answer, Compensation, Output, add_bias, compensate, residual, support_of
 from gramian.adapters.methods.producers import Recovery
-from gramian.adapters.methods.types import Scored, Subject
-from gramian.adapters.methods.unit_sets import Menu, magnitudes
+from gramian.adapters.methods.types import ScoreContext, UnitScores
+from gramian.adapters.methods.unit_sets import UnitSet, magnitudes
 from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.removal.report import ModuleReport
 from gramian.adapters.run.blocks import BlockCall, inputs_of, run_block
 from gramian.adapters.run.hooks import feed
-from gramian.adapters.run.moments import Inflow
-from gramian.adapters.run.placement import Visits
+from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.placement import Placement
 from gramian.solvers import MaskProblem, Moments, Quadratic, Status, Support, exchange_units
 from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
 
@@ -38,42 +38,45 @@ __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 @dataclass(frozen=True, eq=False)
 class Job:
     """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many
-    batches calibrate; the others are held out for the report. advance: called once for every module of each walk. recover:
-    refit producers before their module is pruned, see `Recovery`. exchange: improve every module's choice, see `exchanged`.
-    visits: bring blocks to where they are worked on."""
+    batches calibrate; the others are held out for the report. advance: called once for every module of each walk.
+    refit_producers: refit producers before their module is pruned, see `Recovery`. swap_search: improve every module's choice,
+    see `exchanged`. placement: brings blocks to where they are worked on."""
 
     model: PreTrainedModel
-    score: Callable[[Subject], Scored]
+    score: Callable[[ScoreContext], UnitScores]
     needs: frozenset[str]
     allocation: str
-    inputs: str
-    share: float
+    calibrate_on: str
+    target_blend: float
     compensation: Compensation
     damping: float
     parts: tuple[int, ...]
     dtype: torch.dtype
     advance: Callable[[], object]
-    recover: bool = False
-    exchange: bool = False
-    visits: Visits = field(default_factory=Visits)
+    refit_producers: bool = False
+    swap_search: bool = False
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def gathers(self) -> bool:
         """Whether moments of the dense model are needed to score units."""
-        return "inputs" in self.needs or self.allocation == "global"
+        return "inputs" in self.needs or self.allocation == "loss"
 
-    def layer(self, menu: Menu) -> Layer:
-        return Layer(menu.name, self.model.get_submodule(menu.name))
+    def layer(self, unit_set: UnitSet) -> Layer:
+        return Layer(unit_set.name, self.model.get_submodule(unit_set.name))
 
-    def recovery(self, menu: Menu) -> Recovery:
-        paths = [f"{menu.part.block}.{path}" for path, _ in menu.part.structure.producers]
+    def recovery(self, unit_set: UnitSet) -> Recovery:
+        paths = [f"{unit_set.unit_group.block}.{path}" for path, _ in unit_set.unit_group.structure.producers]
         layers = [Layer(path, self.model.get_submodule(path)) for path in paths]
-        return Recovery(layers, menu.name, self.parts, self.damping, self.dtype)
+        return Recovery(layers, unit_set.name, self.parts, self.damping, self.dtype)
 
-    def by_block(self, menus: Sequence[Menu]) -> list[tuple[nn.Module, list[int]]]:
+    def by_block(self, unit_sets: Sequence[UnitSet]) -> list[tuple[nn.Module, list[int]]]:
         """Blocks up to the last with a menu, and the places of their menus."""
         path, blocks = family_of(self.model).blocks, blocks_of(self.model)
-        found = [[k for k, menu in enumerate(menus) if menu.part.block == f"{path}.{index}"] for index in range(len(blocks))]
+        found = [
+            [k for k, unit_set in enumerate(unit_sets) if unit_set.unit_group.block == f"{path}.{index}"]
+            for index in range(len(blocks))
+        ]
         last = max(index for index, places in enumerate(found) if places)
         return list(zip(blocks, found))[: last + 1]
 
@@ -88,39 +91,39 @@ class Scoring:
     leaves each."""
 
     job: Job
-    menus: Sequence[Menu]
-    evidence: Sequence[Any]
+    unit_sets: Sequence[UnitSet]
+    statistics: Sequence[Any]
     removal: float
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[UnitScores] = field(default_factory=list)
     problems: list[MaskProblem] = field(default_factory=list)
 
     def score(self, place: int, layer: Layer) -> None:
-        """Score the atoms of the next module, whose consumer's dense moments are those of `layer` if any are gathered."""
-        job, menu = self.job, self.menus[place]
+        """Score the units of the next module, whose consumer's dense moments are those of `layer` if any are gathered."""
+        job, unit_set = self.job, self.unit_sets[place]
         problem = layer.problem() if job.gathers else None
-        subject = Subject(
+        subject = ScoreContext(
             position=place,
-            atoms=len(menu.atoms),
-            cost=menu.cost * menu.choices / len(menu.atoms),
-            keep=1 - self.removal / sum(each.choices * each.cost for each in self.menus),
-            magnitudes=partial(magnitudes, job.model, menu),
+            count=len(unit_set.scored),
+            cost=unit_set.cost * unit_set.removable / len(unit_set.scored),
+            keep=1 - self.removal / sum(each.removable * each.cost for each in self.unit_sets),
+            magnitudes=partial(magnitudes, job.model, unit_set),
             problem=problem,
             mean=to_numpy(layer.moments.total) / layer.moments.tokens if job.gathers else None,
             tokens=layer.moments.tokens,
             damping=job.damping,
-            jointly=job.allocation == "global" and not menu.mixed,
-            evidence=self.evidence[place],
+            jointly=job.allocation == "loss" and not unit_set.mixed,
+            statistics=self.statistics[place],
         )
         try:
             self.scored.append(job.score(subject))
         except ValueError as error:
-            raise ValueError(f"{menu.name}: {error}") from error
-        if problem is not None and job.allocation == "global" and self.scored[-1].relative is None:
-            mask = MaskProblem.from_problem(problem, groups=len(menu.atoms))
+            raise ValueError(f"{unit_set.name}: {error}") from error
+        if problem is not None and job.allocation == "loss" and self.scored[-1].relative is None:
+            mask = MaskProblem.from_problem(problem, groups=len(unit_set.scored))
             if mask.silent:
                 raise ValueError(
-                    f"{menu.name}: its output is zero, so no part of it can be lost: leave it out with exclude, or choose an "
-                    "allocation that compares no outputs"
+                    f"{unit_set.name}: its output is zero, so no part of it can be lost: leave it out with exclude, or choose "
+                    "an allocation that compares no outputs"
                 )
             self.problems.append(mask)
         job.advance()
@@ -128,12 +131,12 @@ class Scoring:
 
 @torch.no_grad()
 def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch.Tensor]) -> None:
-    """Score every module's atoms on the dense model. Without moments to gather no block is run."""
-    job, menus = scoring.job, scoring.menus
-    for (block, places), call in zip(job.by_block(menus), calls):
-        layers = {place: job.layer(menus[place]) for place in places}
+    """Score every module's units on the dense model. Without moments to gather no block is run."""
+    job, unit_sets = scoring.job, scoring.unit_sets
+    for (block, places), call in zip(job.by_block(unit_sets), calls):
+        layers = {place: job.layer(unit_sets[place]) for place in places}
         if job.gathers:
-            job.visits.take(block)
+            job.placement.take(block)
             receivers = {layer.module: partial(receive, layer) for layer in layers.values()}
             hidden = run_block(block, call, hidden, receivers)
         for place in places:
@@ -150,8 +153,8 @@ def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
 @torch.no_grad()
 def remove_units(
     job: Job,
-    menus: Sequence[Menu],
-    scored: Sequence[Scored],
+    unit_sets: Sequence[UnitSet],
+    scored: Sequence[UnitScores],
     choice: Choice,
     calls: Sequence[BlockCall],
     hidden: list[torch.Tensor],
@@ -160,39 +163,41 @@ def remove_units(
     weights or bias make up for them. `shrink` then changes nothing that the model computes."""
     rows: list[ModuleReport] = []
     dense = entering = hidden
-    for (block, places), call in zip(job.by_block(menus), calls):
-        job.visits.take(block)
-        keep, home = job.inputs == "pruned", hidden[0].device
-        inflows = {place: Inflow(menus[place].name, job.parts, keep, job.share, home) for place in places}
-        receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
-            job.layer(menus[place]).module: inflows[place].receive for place in places
+    for (block, places), call in zip(job.by_block(unit_sets), calls):
+        job.placement.take(block)
+        keep, home = job.calibrate_on == "pruned", hidden[0].device
+        collectors = {
+            place: MomentCollector(unit_sets[place].name, job.parts, keep, job.target_blend, home) for place in places
         }
-        recoveries = {place: job.recovery(menus[place]) for place in places if job.recover}
+        receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
+            job.layer(unit_sets[place]).module: collectors[place].receive for place in places
+        }
+        recoveries = {place: job.recovery(unit_sets[place]) for place in places if job.refit_producers}
         for place, each in recoveries.items():
-            receivers[job.layer(menus[place]).module] = both(inflows[place], each.outcome)
-            receivers[each.producers[0].module] = each.inflow.receive
+            receivers[job.layer(unit_sets[place]).module] = both(collectors[place], each.outcome)
+            receivers[each.producers[0].module] = each.collector.receive
         leaving = run_block(block, call, dense, receivers)
         del receivers  # they hold on to what `inflows` lets go of
         moved = entering is not dense
         for place in places:
-            menu, inflow, recovery = menus[place], inflows.pop(place), recoveries.pop(place, None)
-            consumer = job.layer(menu).module
-            if job.inputs == "pruned":
-                inflow.settle(inputs_of(consumer, block, call, entering) if moved else None)
+            unit_set, collector, recovery = unit_sets[place], collectors.pop(place), recoveries.pop(place, None)
+            consumer = job.layer(unit_set).module
+            if job.calibrate_on == "pruned":
+                collector.settle(inputs_of(consumer, block, call, entering) if moved else None)
             if not moved:  # where nothing has drifted there is nothing to recover
                 recovery = None
             if recovery is not None:
                 recovery.refit(inputs_of(recovery.producers[0].module, block, call, entering))
                 recovery.outcome.settle(inputs_of(consumer, block, call, entering))
-            rows.append(remove_from(job, menu, scored[place], choice, inflow, recovery))
+            rows.append(remove_from(job, unit_set, scored[place], choice, collector, recovery))
             moved = True
             job.advance()
-        entering = run_block(block, call, entering) if job.inputs == "pruned" and moved else leaving
+        entering = run_block(block, call, entering) if job.calibrate_on == "pruned" and moved else leaving
         dense = leaving
     return rows
 
 
-def both(one: Inflow, other: Inflow) -> Callable[[int, torch.Tensor], None]:
+def both(one: MomentCollector, other: MomentCollector) -> Callable[[int, torch.Tensor], None]:
     def receive(batch: int, inputs: torch.Tensor) -> None:
         one.receive(batch, inputs)
         other.receive(batch, inputs)
@@ -213,9 +218,9 @@ class Candidate:
         return self.output.relative_error(self.answer.weights, self.answer.bias)
 
 
-def candidate(job: Job, layer: Layer, inflow: Inflow, columns: np.ndarray, untouched: bool) -> Candidate:
+def candidate(job: Job, layer: Layer, collector: MomentCollector, columns: np.ndarray, untouched: bool) -> Candidate:
     """untouched: the consumer stays as it is."""
-    moments, apart = inflow.moments[0], inflow.moments.get(1)
+    moments, apart = collector.moments[0], collector.moments.get(1)
     output = Output(layer.problem(moments), moments)
     heldout = None if apart is None else Output(layer.problem(apart), apart)
     if untouched:
@@ -223,29 +228,31 @@ def candidate(job: Job, layer: Layer, inflow: Inflow, columns: np.ndarray, untou
     return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
 
 
-def exchanged(job: Job, menu: Menu, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
-    """As many units, exchanged while that lowers the loss that compensation leaves (`exchange_units`), atom by atom; where a
-    choice is several atoms, as they are."""
-    if menu.mixed:
+def exchanged(job: Job, unit_set: UnitSet, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
+    """As many units, exchanged while that lowers the loss that compensation leaves (`exchange_units`), unit by unit; where a
+    choice is several units, as they are."""
+    if unit_set.mixed:
         return kept
     xp = namespace(problem.gram)
-    mask = xp.asarray(np.isin(menu.atoms[:, 0], kept), device=device(problem.gram))
-    found = exchange_units(problem.damped(job.damping * problem.diagonal), mask, groups=len(menu.atoms))
-    return np.sort(menu.atoms[to_numpy(found.mask)].reshape(-1))
+    mask = xp.asarray(np.isin(unit_set.scored[:, 0], kept), device=device(problem.gram))
+    found = exchange_units(problem.damped(job.damping * problem.diagonal), mask, groups=len(unit_set.scored))
+    return np.sort(unit_set.scored[to_numpy(found.mask)].reshape(-1))
 
 
-def remove_from(job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflow, recovery: Recovery | None) -> ModuleReport:
+def remove_from(
+    job: Job, unit_set: UnitSet, one: UnitScores, choice: Choice, collector: MomentCollector, recovery: Recovery | None
+) -> ModuleReport:
     """Silence units of one module, write what makes up for them, rounded, and judge what is stored. Units that `choice` keeps
     are exchanged there first where that is asked for. recovery: of its producers, which stay as refitted if the module's
     output is nearer for it."""
     started = time.perf_counter()
-    part, layer = menu.part, job.layer(menu)
-    kept = choice.keep[menu.name]
-    if job.exchange and len(kept) < part.units:
-        kept = choice.keep[menu.name] = exchanged(job, menu, layer.problem(inflow.moments[0]), kept)
+    part, layer = unit_set.unit_group, job.layer(unit_set)
+    kept = choice.keep[unit_set.name]
+    if job.swap_search and len(kept) < part.units:
+        kept = choice.keep[unit_set.name] = exchanged(job, unit_set, layer.problem(collector.moments[0]), kept)
     columns = np.isin(np.arange(part.units * part.size), part.columns(kept))
     whole = len(kept) == part.units
-    best = plain = candidate(job, layer, inflow, columns, untouched=whole)
+    best = plain = candidate(job, layer, collector, columns, untouched=whole)
     better: bool | None = None
     if recovery is not None:
         # Where nothing leaves, no bias makes up for it: one more would be parameters that nobody counted.
@@ -265,7 +272,7 @@ def remove_from(job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflo
         status = answer.status.value
         remaining = residual(problem, columns, job.damping, stored) if job.compensation == "weights" else None
     return ModuleReport(
-        name=menu.name,
+        name=unit_set.name,
         units=(part.units, len(kept)),
         groups=(part.groups, len(np.unique(kept // part.members))),
         masked_error=problem.relative_error(masked),
@@ -274,29 +281,31 @@ def remove_from(job: Job, menu: Menu, one: Scored, choice: Choice, inflow: Inflo
         residual=remaining,
         status=status,
         seconds=time.perf_counter() - started,
-        detail=mask_figures(one, problem, output.moments, job.share, columns),
+        detail=mask_figures(one, problem, output.moments, job.target_blend, columns),
         groups_of_heads=one.similar,
         recovered=better,
         unrecovered_error=None if better is None else plain.error,
     )
 
 
-def mask_figures(one: Scored, problem: Quadratic, moments: Moments, share: float, columns: np.ndarray) -> dict[str, float]:
+def mask_figures(
+    one: UnitScores, problem: Quadratic, moments: Moments, target_blend: float, columns: np.ndarray
+) -> dict[str, float]:
     """What the relaxed mask of a module proves of its mask, see `ModuleReport`."""
     if one.relaxed is None or one.energy <= 0:
         return {}
     xp = namespace(problem.gram)
     removed = problem.anchor - Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
-    gram = dense_gram(moments, share)
+    gram = dense_gram(moments, target_blend)
     energy = 0.5 * float(xp.sum((problem.anchor @ gram) * problem.anchor))
     error = 0.5 * float(xp.sum((removed @ gram) * removed)) / energy if energy > 0 else 0.0
     bound = one.relaxed.bound_at(float(columns.mean()) * one.relaxed.budget.total) / one.energy
     return {"mask_error": error, "mask_bound": max(0.0, bound)}
 
 
-def dense_gram(moments: Moments, share: float) -> Array:
-    """X^T X = G - (C + C^T) / share + E / share^2, with C and E of the drift X* - ((1 - share) X* + share X)."""
+def dense_gram(moments: Moments, target_blend: float) -> Array:
+    """X^T X = G - (C + C^T) / b + E / b^2, with C and E of the drift X* - ((1 - b) X* + b X) and b the target_blend."""
     gram = moments.require()
     if moments.cross is None or moments.drift is None:
         return gram
-    return gram - (moments.cross + moments.cross.T) / share + moments.drift / share**2
+    return gram - (moments.cross + moments.cross.T) / target_blend + moments.drift / target_blend**2

@@ -14,20 +14,20 @@ import torch
 from torch import nn
 
 from gramian.adapters.methods.allocation import Choice
-from gramian.adapters.methods.types import Scored
-from gramian.adapters.methods.unit_sets import Menu
+from gramian.adapters.methods.types import UnitScores
+from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.tasks import token_inputs
 from gramian.adapters.removal.report import ModuleReport
 from gramian.adapters.removal.walks import Job, Scoring, receive, remove_from
 from gramian.adapters.run.hooks import watch
-from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.moments import MomentCollector
 
 __all__ = ["remove_units_at_once", "run_whole", "score_units_at_once"]
 
 
 def score_units_at_once(scoring: Scoring, batches: Sequence[torch.Tensor]) -> None:
-    """Score every module's atoms on the dense model. Without moments to gather the model is not run."""
-    layers = [scoring.job.layer(menu) for menu in scoring.menus]
+    """Score every module's units on the dense model. Without moments to gather the model is not run."""
+    layers = [scoring.job.layer(unit_set) for unit_set in scoring.unit_sets]
     if scoring.job.gathers:
         run_whole(scoring.job.model, batches, {layer.module: partial(receive, layer) for layer in layers})
     for place in range(len(layers)):
@@ -36,14 +36,18 @@ def score_units_at_once(scoring: Scoring, batches: Sequence[torch.Tensor]) -> No
 
 @torch.no_grad()
 def remove_units_at_once(
-    job: Job, menus: Sequence[Menu], scored: Sequence[Scored], choice: Choice, batches: Sequence[torch.Tensor]
+    job: Job, unit_sets: Sequence[UnitSet], scored: Sequence[UnitScores], choice: Choice, batches: Sequence[torch.Tensor]
 ) -> list[ModuleReport]:
     """`remove_units` on dense inputs."""
-    inflows = [Inflow(menu.name, job.parts, keep=False) for menu in menus]
-    run_whole(job.model, batches, {job.layer(menu).module: inflow.receive for menu, inflow in zip(menus, inflows)})
+    collectors = [MomentCollector(unit_set.name, job.parts, keep=False) for unit_set in unit_sets]
+    run_whole(
+        job.model,
+        batches,
+        {job.layer(unit_set).module: collector.receive for unit_set, collector in zip(unit_sets, collectors)},
+    )
     rows = []
-    for menu, one in zip(menus, scored):
-        rows.append(remove_from(job, menu, one, choice, inflows.pop(0), None))
+    for unit_set, one in zip(unit_sets, scored):
+        rows.append(remove_from(job, unit_set, one, choice, collectors.pop(0), None))
         job.advance()
     return rows
 

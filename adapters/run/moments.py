@@ -11,20 +11,20 @@ import torch
 from gramian.adapters.run.hooks import feed
 from gramian.solvers import Moments
 
-__all__ = ["Inflow"]
+__all__ = ["MomentCollector"]
 
 
-class Inflow:
+class MomentCollector:
     """What reaches one stage of a block: moments of the batches that are fitted, that choose the damping, and of the rest.
 
-    Without correction the inputs go straight into the moments. With it they are kept until the pruned path has reached
-    the stage too, and both enter together. home: the device on which they are kept, None for that on which they come.
+    Where the target is their own output the inputs go straight into the moments. Else they are kept until the pruned path has
+    reached the stage too, and both enter together. home: the device on which they are kept, None for that on which they come.
     """
 
     def __init__(
-        self, name: str, parts: tuple[int, ...], keep: bool, share: float = 1.0, home: torch.device | None = None
+        self, name: str, parts: tuple[int, ...], keep: bool, target_blend: float = 1.0, home: torch.device | None = None
     ) -> None:
-        self.name, self.share, self.home, self.ends = name, share, home, list(accumulate(parts))
+        self.name, self.target_blend, self.home, self.ends = name, target_blend, home, list(accumulate(parts))
         self.kept: list[torch.Tensor] | None = [] if keep else None
         self.source: torch.device | None = None  # of what came
         self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
@@ -45,9 +45,9 @@ class Inflow:
         else:
             for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
                 dense = inputs.to(pruned.device)
-                if self.share != 1:  # at least float32, or rounding is a drift of its own
+                if self.target_blend != 1:  # at least float32, or rounding is a drift of its own
                     precise = torch.promote_types(dense.dtype, torch.float32)
-                    dense = self.share * dense.to(precise) + (1 - self.share) * pruned
+                    dense = self.target_blend * dense.to(precise) + (1 - self.target_blend) * pruned
                 self.add(batch, pruned, dense)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:

@@ -11,10 +11,10 @@ from torch import nn
 
 from gramian.adapters.devices import release_cached, usable_device
 
-__all__ = ["Visits"]
+__all__ = ["Placement"]
 
 
-class Visits:
+class Placement:
     """Blocks of a model on `device`, one at a time: `take(block)` brings one there, and takes the one before it home with
     what was written to it, as leaving the context does. With None for a device they stay where they are.
 
@@ -25,7 +25,7 @@ class Visits:
         self.device = None if device is None else usable_device(device)
         self.present = ExitStack()
 
-    def __enter__(self) -> Visits:
+    def __enter__(self) -> Placement:
         return self
 
     def __exit__(

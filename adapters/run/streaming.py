@@ -1,7 +1,7 @@
 """Checkpoints larger than memory: a block is read from its safetensors files for its turn, and written out when it leaves.
 
     with stream_model("checkpoint", "sparse") as stream:
-        stream.report = prune(stream.model, tokens, device=stream.visits).to_dict()
+        stream.report = prune(stream.model, tokens, device=stream.placement).to_dict()
 
 In memory are embeddings, what else is outside the blocks and needed to enter them, and one block.
 """
@@ -37,7 +37,7 @@ from gramian.adapters.models.checkpoint import (
 from gramian.adapters.models.families import blocks_of, family_named, family_of
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS
-from gramian.adapters.run.placement import Visits
+from gramian.adapters.run.placement import Placement
 
 __all__ = ["Stream", "StreamedVisits", "stream_model"]
 
@@ -46,11 +46,11 @@ SHARD_BYTES = 2**31  # of a file of tensors that are only copied
 
 @dataclass
 class Stream:
-    """A model without its blocks' weights, its tokeniser, the visits that bring those, and the report that is saved."""
+    """A model without its blocks' weights, its tokeniser, the placement that brings those, and the report that is saved."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
-    visits: StreamedVisits
+    placement: StreamedVisits
     report: dict[str, Any] | None = None
 
 
@@ -82,12 +82,12 @@ def stream_model(
     mend_generation(model)
     tokenizer = load_tokenizer(locate(folder), trust_remote_code=False)
     with new_directory(Path(out).expanduser().resolve(), overwrite) as draft:
-        visits = StreamedVisits(model, stored, draft, storage, where)
-        visits.check()
-        visits.load_rest()
-        stream = Stream(model, tokenizer, visits)
+        placement = StreamedVisits(model, stored, draft, storage, where)
+        placement.check()
+        placement.load_rest()
+        stream = Stream(model, tokenizer, placement)
         yield stream
-        visits.finish()
+        placement.finish()
         model.config.save_pretrained(draft)
         if model.can_generate():
             model.generation_config.save_pretrained(draft)
@@ -97,7 +97,7 @@ def stream_model(
             write_json(draft / "gramian.json", stream.report)
 
 
-class StreamedVisits(Visits):
+class StreamedVisits(Placement):
     """Visits of blocks that have no other home than a checkpoint: read when taken, written to `draft` when let go."""
 
     def __init__(

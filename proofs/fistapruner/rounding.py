@@ -36,7 +36,9 @@ def prunings(draw: Any) -> tuple[Layer, TopK | NM, str]:
 
 def toolkit_prune(layer: Layer, pattern: Any, warm_start: str, coordinates: str = "unit") -> tuple[np.ndarray, list[float]]:
     """The weights, and the errors |V X* - W X| / sqrt 2 of all that was visited."""
-    solution = fistapruner(layer.problem(np), pattern, warm_start=warm_start, coordinates=coordinates, inner_steps=8, visits=5)
+    solution = fistapruner(
+        layer.problem(np), pattern, warm_start=warm_start, coordinates=coordinates, inner_steps=8, max_lambdas=5
+    )
     return solution.weights, [error for _, error in solution.history]
 
 

@@ -11,13 +11,13 @@ from gramian.solvers.core.solution import Solution
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.shrinkage import empirical_ridge
 
-__all__ = ["Evidence", "Estimate", "check_damping"]
+__all__ = ["CalibrationSplit", "DampedMethod", "check_damping"]
 
 MARGIN = 1.5  # text set aside is of the same source: what a model will read differs more from what calibrates
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CalibrationSplit:
     """What a layer's problem was made of. tokens: how many. split: the same layer's problems from two disjoint parts of
     those tokens, one to fit and one to choose by, and the tokens of the first; None where there is no such split."""
 
@@ -26,7 +26,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class DampedMethod:
     """solve: argmin over a pattern, a method with its options. damping: d for the ridge `d G_jj` on the change of
     channel j; "auto" for the empirical Bayes ridge, MARGIN times the strength that is best on the held-out split, if there is
     one; 0 for none.
@@ -36,7 +36,7 @@ class Estimate:
     damping: float | str = 0.0
     refit: bool = False
 
-    def __call__(self, problem: Quadratic, pattern: Pattern, evidence: Evidence) -> Solution:
+    def __call__(self, problem: Quadratic, pattern: Pattern, evidence: CalibrationSplit) -> Solution:
         """The certificate is that of the damped problem, which is the one that was solved."""
         damped, detail = self.damped(problem, pattern, evidence)
         solution = self.solve(damped, pattern)
@@ -45,7 +45,7 @@ class Estimate:
             solution = replace(solution, weights=polished.weights, certificate=polished.certificate)
         return replace(solution, detail={**solution.detail, **detail})
 
-    def damped(self, problem: Quadratic, pattern: Pattern, evidence: Evidence) -> tuple[Quadratic, dict[str, float]]:
+    def damped(self, problem: Quadratic, pattern: Pattern, evidence: CalibrationSplit) -> tuple[Quadratic, dict[str, float]]:
         if self.damping == "auto":
             fitted, judge, tokens = evidence.split or (problem, None, evidence.tokens)
             found = empirical_ridge(fitted, pattern, tokens, heldout=judge)

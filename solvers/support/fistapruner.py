@@ -36,14 +36,14 @@ def fistapruner(
     threshold: float = 0.3,
     tolerance: float = 1e-3,
     first_lambda: float = 1e-5,
-    visits: int = 12,
+    max_lambdas: int = 12,
 ) -> Solution:
     """Best of the points visited by: V = FISTA on min f(V) + lambda |V|_1 from the best point so far, for `inner_steps`;
     round V to the pattern; if rounding made more than `threshold` of the error, raise lambda, else lower it.
 
     FISTAPruner, Eq. (3), (8) and Algorithm 1, where K = inner_steps, T = patience, xi = threshold, epsilon = tolerance,
     lambda_0 = first_lambda (here in units of lambda_max, so that scaling the inputs changes nothing); the paper's epsilon
-    is 1e-3 for LLaMA and 1e-6 for OPT. `visits` bounds
+    is 1e-3 for LLaMA and 1e-6 for OPT. `max_lambdas` bounds
     the number of lambdas. Errors are |X* V^T - X W^T|_F, compared in float64; FISTA runs in float32.
 
     warm_start: `dense`, `magnitude`, `wanda` or `sparsegpt`. The result satisfies the pattern and is never worse than
@@ -63,7 +63,7 @@ def fistapruner(
       inner budget, because a point that FISTA has carried too far is lost in rounding at any lambda;
     - rounding in `unit` coordinates, and a pattern that is exact to the count under ties.
     """
-    check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, visits)
+    check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, max_lambdas)
     pattern.check(problem.shape)
     xp = namespace(problem.anchor)
     judge = problem.double
@@ -93,7 +93,7 @@ def fistapruner(
     failures, budget, steps, improved = 0, inner_steps, 0, False
     history: list[tuple[int, float]] = []
     solver = FISTA()
-    while len(history) < visits and failures < patience and best_error > 0 and top > 0:
+    while len(history) < max_lambdas and failures < patience and best_error > 0 and top > 0:
         term = L1(unit.weight * (weight * top))
         state = solver.init(work, term, xp.astype(start, xp.float32))
         for _ in range(budget):
@@ -141,7 +141,7 @@ def check_options(
     threshold: float,
     tolerance: float,
     first_lambda: float,
-    visits: int,
+    max_lambdas: int,
 ) -> None:
     """Raises ValueError for the first option out of range."""
     if warm_start not in WARM_STARTS:
@@ -150,8 +150,10 @@ def check_options(
         raise ValueError(f"coordinates must be one of {', '.join(COORDINATES)} but is {coordinates!r}")
     if l1 not in PENALTIES:
         raise ValueError(f"l1 must be one of {', '.join(PENALTIES)} but is {l1!r}")
-    if min(inner_steps, patience, visits) < 1:
-        raise ValueError(f"inner_steps, patience and visits must be at least 1 but are {inner_steps}, {patience}, {visits}")
+    if min(inner_steps, patience, max_lambdas) < 1:
+        raise ValueError(
+            f"inner_steps, patience and max_lambdas must be at least 1 but are {inner_steps}, {patience}, {max_lambdas}"
+        )
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
     if not (0 <= threshold <= 1 and SMALLEST <= first_lambda <= 1):

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import gramian.adapters
 from gramian.adapters import load_model, prune, read_problem, save_model
-from gramian.adapters.cli.main import demo
+from gramian.adapters.cli import demo
 from gramian.adapters.data.texts import MOST_JUDGED, read_texts
 
 # -- what a user gets ------------------------------------------------------------------------------------------------
@@ -45,16 +45,16 @@ def test_prune_saves_a_model_that_stock_transformers_loads(model, tmp_path, caps
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
-        (["--method", "wanda", "--sparsity", "0.25"], {"method": "wanda", "pattern": "25% per row", "inputs": "pruned"}),
+        (["--method", "wanda", "--sparsity", "0.25"], {"method": "wanda", "pattern": "25% per row", "calibrate_on": "pruned"}),
         (["--method", "wanda", "--whole-matrix"], {"pattern": "50%"}),
-        (["--method", "sparsegpt", "--pattern", "2:4"], {"method": "sparsegpt", "pattern": "2:4", "correction": "none"}),
+        (["--method", "sparsegpt", "--pattern", "2:4"], {"method": "sparsegpt", "pattern": "2:4", "target": "own"}),
         (["--method", "magnitude", "--per-row"], {"pattern": "50% per row"}),
         (
             ["--warm-start", "wanda", "--inner-steps", "5", "--patience", "2", "--threshold", "0.2", "--tolerance", "0.01"],
-            {"warm_start": "wanda", "inner_steps": 5, "patience": 2, "threshold": 0.2, "tolerance": 0.01, "visits": 12},
+            {"warm_start": "wanda", "inner_steps": 5, "patience": 2, "threshold": 0.2, "tolerance": 0.01, "max_lambdas": 12},
         ),
-        (["--inputs", "pruned", "--correction", "model"], {"inputs": "pruned", "correction": "model"}),
-        (["--jobs", "2", "--dtype", "bfloat16"], {"inputs": "dense", "dtype": "bfloat16"}),
+        (["--calibrate-on", "pruned", "--target", "model"], {"calibrate_on": "pruned", "target": "model"}),
+        (["--jobs", "2", "--dtype", "bfloat16"], {"calibrate_on": "dense", "dtype": "bfloat16"}),
         (["--heldout", "0"], {"heldout": None}),
     ],
 )
@@ -131,7 +131,7 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
 
     loaded, tokenizer = load_model(source)
     tokens = read_texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
-    report = prune(loaded, tokens, method="wanda", inputs="dense", correction="none", progress=False)
+    report = prune(loaded, tokens, method="wanda", calibrate_on="dense", target="own", progress=False)
     for operator in report.operators:
         row = rows[operator.name]
         assert row["relative_error"] == pytest.approx(operator.relative_error, rel=1e-4)
@@ -144,7 +144,7 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
 def test_problems_of_a_run_hold_its_corrected_targets(model, tmp_path):
     """--problems: solved again from the files, every operator comes out as the run reported it, slope and floor included."""
     out, problems, rows = tmp_path / "out", tmp_path / "problems", tmp_path / "rows.json"
-    assert call("prune", model, "--out", out, *FAST, "--method", "wanda", "--inputs", "dense", "--correction", "layer",
+    assert call("prune", model, "--out", out, *FAST, "--method", "wanda", "--calibrate-on", "dense", "--target", "block",
                 "--problems", problems) == 0  # fmt: skip
     assert read_problem(problems / "model.layers.0.self_attn.q_proj.safetensors")[0].slope is None
     assert read_problem(problems / "model.layers.0.self_attn.o_proj.safetensors")[0].slope is not None
@@ -162,7 +162,7 @@ def test_solve_rows(model, tmp_path, capsys):
         )
     files = sorted((tmp_path / "problems").iterdir())
     result, answers = tmp_path / "rows.json", tmp_path / "answers"
-    asked = [
+    args = [
         "--pattern",
         "2:4",
         "--heldout",
@@ -174,7 +174,7 @@ def test_solve_rows(model, tmp_path, capsys):
         "--first-lambda",
         "1e-3",
     ]
-    assert call("solve", *files, *asked) == 0
+    assert call("solve", *files, *args) == 0
     assert "model.layers.0.mlp.down_proj" in capsys.readouterr().out
     rows = json.loads(result.read_text())
     assert [row["file"] for row in rows] == [str(file) for file in files]
@@ -226,6 +226,6 @@ def test_public_names():
     for name in gramian.adapters.__all__:
         assert getattr(gramian.adapters, name) is not None and name in dir(gramian.adapters)
     # files of these names were imported above and must not have taken the functions' places
-    assert callable(gramian.adapters.capture) and callable(gramian.adapters.plan)
+    assert callable(gramian.adapters.capture) and callable(gramian.adapters.estimate_pruning)
     with pytest.raises(AttributeError, match="nonsense"):
         gramian.adapters.nonsense  # noqa: B018

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from tiny import tiny_model, tiny_tokenizer
 
 from gramian.adapters import save_model
-from gramian.adapters.cli import problems as exchange
-from gramian.adapters.cli.main import commands
+from gramian.adapters.cli import commands, problems
 from gramian.adapters.data import generation
 from gramian.adapters.models import checkpoint
 
@@ -38,8 +37,8 @@ from gramian.adapters.models import checkpoint
         (["--threshold", "1.5"], "is not a number in"),
         (["--first-lambda", "0"], "is not a number in"),
         (["--tolerance", "inf"], "is not a number"),
-        (["--jobs", "2", "--inputs", "pruned"], "--jobs 2 needs --inputs dense"),
-        (["--jobs", "2", "--method", "wanda"], "--jobs 2 needs --inputs dense"),
+        (["--jobs", "2", "--calibrate-on", "pruned"], "--jobs 2 needs --calibrate-on dense"),
+        (["--jobs", "2", "--method", "wanda"], "--jobs 2 needs --calibrate-on dense"),
         (["--include", "("], "not a regular expression"),
         (["--samples", "0"], "at least 1"),
         (["--evaluate", "x.txt", "--no-perplexity"], "contradict"),
@@ -131,8 +130,8 @@ def test_activations_that_are_not_finite(tmp_path, capsys):
         broken.model.layers[1].input_layernorm.weight.fill_(3e38)
         broken.model.layers[0].mlp.down_proj.weight.mul_(1e10)
     save_model(broken, tiny_tokenizer(), tmp_path / "model")
-    asked = [*FAST, "--no-perplexity", "--include", r"\.1\."]
-    assert "model.layers.1." in failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *asked)
+    args = [*FAST, "--no-perplexity", "--include", r"\.1\."]
+    assert "model.layers.1." in failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *args)
     line = failure(capsys, "capture", tmp_path / "model", "--out", tmp_path / "problems", "--include", ".", *FAST[:4])
     assert re.search(r"model\.layers\.1\..*: the inputs hold NaN or Inf", line)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -145,7 +144,7 @@ def test_disk_error_leaves_nothing(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint, "_write_model", full)
     line = failure(capsys, "prune", model, "--out", tmp_path / "sparse", *FAST, "--method", "magnitude")
     assert "saving to" in line and "No space left" in line
-    monkeypatch.setattr(exchange, "write_problem", full)
+    monkeypatch.setattr(problems, "write_problem", full)
     assert "No space left" in failure(capsys, "capture", model, "--include", ".", "--out", tmp_path / "problems", *FAST[:4])
     assert not list(tmp_path.iterdir())
 
@@ -173,13 +172,13 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
     def faulty(*_, **__):
         raise KeyError("surprise")
 
-    asked = ["prune", model, "--out", tmp_path / "sparse", *FAST]
+    args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
     monkeypatch.setattr(commands, "prune", interrupted)
-    assert call(*asked) == 130
+    assert call(*args) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
     monkeypatch.setattr(commands, "prune", faulty)
-    assert failure(capsys, *asked) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
-    assert call(*asked, "--debug") == 1
+    assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
+    assert call(*args, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -195,8 +194,8 @@ def test_results_do_not_overwrite_what_is_read_or_each_other(model, tmp_path, mo
     assert call("capture", model, *FAST[:4], "--calibration", "text.txt", "--include", r"0\.mlp", "--out", "problems") == 0
     before = {file: file.read_bytes() for file in Path("problems").iterdir()}
     files = list(before)
-    for asked in (["--out", "problems", "--overwrite"], ["--json", files[0]]):
-        assert call("solve", *files, "--method", "wanda", *asked) == 2
+    for args in (["--out", "problems", "--overwrite"], ["--json", files[0]]):
+        assert call("solve", *files, "--method", "wanda", *args) == 2
         assert "is a problem that is read, and would be overwritten" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in Path("problems").iterdir()} == before
 
@@ -205,8 +204,8 @@ def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch, model):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
-    asked = [*FAST[:4], "--calibration", "text.txt", "--include", r"0\.mlp"]
-    assert call("capture", model, *asked, "--out=~/problems") == 0
+    args = [*FAST[:4], "--calibration", "text.txt", "--include", r"0\.mlp"]
+    assert call("capture", model, *args, "--out=~/problems") == 0
     assert (tmp_path / "home" / "problems").is_dir() and not Path("~").exists()
 
 
@@ -214,8 +213,8 @@ def test_a_text_that_cannot_be_measured_on_is_known_before_text_is_sampled(model
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text("")
     monkeypatch.setattr(generation, "drawn", lambda *_: pytest.fail("sampled"))
-    for asked in (["--dry-run"], ["--out", "sparse"]):
-        told = failure(capsys, "prune", model, *FAST, "--calibration", "self", "--evaluate", "empty.txt", *asked)
+    for args in (["--dry-run"], ["--out", "sparse"]):
+        told = failure(capsys, "prune", model, *FAST, "--calibration", "self", "--evaluate", "empty.txt", *args)
         assert "empty.txt: the text is empty" in told
 
 
@@ -223,12 +222,12 @@ def test_what_options_would_not_change_is_refused_before_work(model, tmp_path, m
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
     for options, message in (
-        (["--method", "wanda", "--share", "0.25"], "with correction='none' there is no correction to share"),
-        (["--method", "l0", "--correction", "none", "--share", "0.5"], "no correction to share"),
+        (["--method", "wanda", "--target-blend", "0.25"], "with target='own' there is nothing to blend"),
+        (["--method", "l0", "--target", "own", "--target-blend", "0.5"], "there is nothing to blend"),
         (["--method", "magnitude", "--damping", "0.3"], "add refit=True"),
         (["--method", "magnitude", "--damping", "auto"], "add refit=True"),
     ):
-        asked = ["prune", model, *FAST, "--calibration", "text.txt", *options]
+        args = ["prune", model, *FAST, "--calibration", "text.txt", *options]
         for way in (["--dry-run"], ["--out", "sparse"]):
-            assert message in failure(capsys, *asked, *way)
+            assert message in failure(capsys, *args, *way)
     assert [file.name for file in Path().iterdir()] == ["text.txt"]

@@ -16,7 +16,7 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import STRUCTURED_METHODS, load, plan_structured, save_model
+from gramian.adapters import STRUCTURED_METHODS, estimate_removal, load, save_model
 from gramian.adapters.estimates import Rates
 from gramian.adapters.models.widths import WIDTHS
 
@@ -34,8 +34,8 @@ def prune(model: str | Path, *options) -> int:
 
 
 def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
-    asked = ["--method", "numerical", "--ratio", "0.3", "--json", "report.json"]
-    assert prune(model, "--out", "small", *asked) == 0
+    args = ["--method", "numerical", "--ratio", "0.3", "--json", "report.json"]
+    assert prune(model, "--out", "small", *args) == 0
     printed = capsys.readouterr().out
     assert "perplexity" in printed and "it loads with gramian.adapters.load('small')" in printed
     assert "model.layers.1.mlp.down_proj" in printed and "parameters" in printed
@@ -62,14 +62,20 @@ def test_padded_models_load_with_stock_classes(model, text, capsys):
     [
         (["--method", "numerical", "--option", "score=newton", "--option", "penalty=0.5"], {"score": "newton", "penalty": 0.5}),
         (["--method", "numerical", "--no-compensate", "--allocation", "uniform"], {"compensation": "none", "ratio": 0.2}),
-        (["--method", "random", "--compensate", "--damping", "0.3", "--inputs", "dense"], {"damping": 0.3, "inputs": "dense"}),
-        (["--method", "flap"], {"compensation": "bias", "allocation": "numerical"}),
-        (["--method", "numerical", "--share", "0.75", "--exchange"], {"share": 0.75, "exchange": True}),
-        (["--method", "magnitude-l2", "--heads", "even", "--exclude", "o_proj"], {"heads": "even", "exclude": "o_proj"}),
+        (
+            ["--method", "random", "--compensate", "--damping", "0.3", "--calibrate-on", "dense"],
+            {"damping": 0.3, "calibrate_on": "dense"},
+        ),
+        (["--method", "flap"], {"compensation": "bias", "allocation": "score"}),
+        (["--method", "numerical", "--target-blend", "0.75", "--swap-search"], {"target_blend": 0.75, "swap_search": True}),
+        (
+            ["--method", "magnitude-l2", "--heads", "per_kv_group", "--exclude", "o_proj"],
+            {"heads": "per_kv_group", "exclude": "o_proj"},
+        ),
         (["--method", "greedy-output", "--option", "tau=null", "--option", "moment=product"], {"tau": None}),
         (
-            ["--method", "greedy-output", "--recover", "--blocks", "1:", "--allocation", "kinds"],
-            {"recover": True, "blocks": [1, None, None], "allocation": "kinds", "similar": "independent"},
+            ["--method", "greedy-output", "--refit-producers", "--blocks", "1:", "--allocation", "per_type"],
+            {"refit_producers": True, "blocks": [1, None, None], "allocation": "per_type", "similar": "independent"},
         ),
     ],
 )
@@ -81,12 +87,12 @@ def test_options_reach_the_run(options, settings, model, text):
 
 
 def test_text_of_its_own_is_kept_and_repeats_the_run(model, text, capsys):
-    asked = ["--method", "greedy-output", "--json", "report.json"]
-    assert call("prune", model, "--out", "one", *FAST, "--calibration", "self", "--seed", "3", *asked) == 0
+    args = ["--method", "greedy-output", "--json", "report.json"]
+    assert call("prune", model, "--out", "one", *FAST, "--calibration", "self", "--seed", "3", *args) == 0
     assert "what was sampled to calibrate it is in one/calibration.safetensors" in capsys.readouterr().out
     first = json.loads(Path("report.json").read_text())
     assert first["settings"]["calibration"]["source"] == "self" and first["settings"]["calibration"]["seed"] == 3
-    assert call("prune", model, "--out", "two", *FAST, "--calibration", "one/calibration.safetensors", *asked) == 0
+    assert call("prune", model, "--out", "two", *FAST, "--calibration", "one/calibration.safetensors", *args) == 0
     again = json.loads(Path("report.json").read_text())
     assert again["settings"]["calibration"]["sha256"] == first["settings"]["calibration"]["sha256"]
     assert again["mean_heldout_error"] == first["mean_heldout_error"]
@@ -115,22 +121,25 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "flap", "--whole-matrix"], "--whole-matrix is for methods"),
         (["--method", "random", "--refit"], "--refit is for methods"),
         (["--method", "random", "--jobs", "2"], "--jobs is for methods"),
-        (["--method", "random", "--correction", "none"], "--correction is for methods"),
+        (["--method", "random", "--target", "own"], "--target is for methods"),
         (["--method", "random", "--problems", "problems"], "--problems is for methods"),
         (["--method", "random", "--damping", "auto"], "--damping auto is for methods"),
         (["--method", "random", "--warm-start", "wanda"], "--warm-start is for methods"),
         (["--method", "numerical", "--blocks", "4"], "'4' is not a range of blocks, as 4:30"),
-        (["--method", "flap", "--recover"], "--recover needs --inputs pruned"),
-        (["--method", "greedy-output", "--recover", "--share", "0.5"], "--recover needs --share 1"),
-        (["--method", "wanda-sp", "--exchange"], "--exchange needs the other weights to be solved for"),
-        (["--method", "wanda", "--exchange"], "--exchange is for structured"),
-        (["--method", "wanda", "--recover"], "--recover is for structured"),
+        (["--method", "flap", "--refit-producers"], "--refit-producers needs --calibrate-on pruned"),
+        (
+            ["--method", "greedy-output", "--refit-producers", "--target-blend", "0.5"],
+            "--refit-producers needs --target-blend 1",
+        ),
+        (["--method", "wanda-sp", "--swap-search"], "--swap-search needs the other weights to be solved for"),
+        (["--method", "wanda", "--swap-search"], "--swap-search is for structured"),
+        (["--method", "wanda", "--refit-producers"], "--refit-producers is for structured"),
         (["--method", "wanda", "--blocks", "0:1"], "--blocks is for structured"),
         (["--method", "wanda", "--ratio", "0.5"], "--ratio is for structured methods"),
         (["--allocation", "uniform"], r"--allocation is for structured methods \(numerical, .*\), not for fistapruner"),
         (["--compensate"], "--compensate is for structured"),
         (["--method", "l0", "--no-compensate"], "--no-compensate is for structured"),
-        (["--heads", "even"], "--heads is for structured"),
+        (["--heads", "per_kv_group"], "--heads is for structured"),
         (["--pad"], "--pad is for structured"),
         (["--option", "score=box"], "--option is for structured"),
         (["--method", "numerical", "--option", "score"], "'score' is not NAME=VALUE"),
@@ -170,12 +179,12 @@ def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, cap
     save_model(stacked_model(name), tiny_tokenizer(), "model")
     for options, message in (
         (["--calibration", "self"], "does not continue text"),
-        (["--recover"], "recover=True needs a model that runs block by block"),
+        (["--refit-producers"], "refit_producers=True needs a model that runs block by block"),
         (["--offload", "--device", "cpu"], "does not run block by block"),
     ):
-        asked = ["prune", "model", *FAST, "--calibration", text, "--method", "numerical", *options]
-        assert message in failure(capsys, *asked, "--dry-run")
-        assert message in failure(capsys, *asked, "--out", "small")
+        args = ["prune", "model", *FAST, "--calibration", text, "--method", "numerical", *options]
+        assert message in failure(capsys, *args, "--dry-run")
+        assert message in failure(capsys, *args, "--out", "small")
 
 
 def test_biases_that_a_model_already_has_cannot_be_padded(model, text, capsys):
@@ -187,8 +196,8 @@ def test_biases_that_a_model_already_has_cannot_be_padded(model, text, capsys):
 
 
 def test_an_infinite_penalty_is_the_equality_limit_and_is_written(model, text):
-    asked = ["--method", "numerical", "--option", "score=newton", "--option", "penalty=inf", "--no-perplexity"]
-    assert prune(model, "--out", "small", *asked) == 0
+    args = ["--method", "numerical", "--option", "score=newton", "--option", "penalty=inf", "--no-perplexity"]
+    assert prune(model, "--out", "small", *args) == 0
     written = Path("small/gramian.json").read_text()
     assert json.loads(written, parse_constant=pytest.fail)["settings"]["options"]["penalty"] == "inf"
 
@@ -222,20 +231,23 @@ def test_unknown_family(text, tmp_path, capsys):
 
 def test_the_plan_follows_the_work():
     def planned(**options):
-        return plan_structured(tiny_model("llama"), (8, 64), rates=Rates(2e9, 1e9), **options)
+        return estimate_removal(tiny_model("llama"), (8, 64), rates=Rates(2e9, 1e9), **options)
 
     usual = planned()
     assert [each.shape for each in usual.operators] == [(32, 32), (32, 48)] * 2
     assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
-    assert planned(inputs="dense").seconds["forward passes"] < usual.seconds["forward passes"]
+    assert planned(calibrate_on="dense").seconds["forward passes"] < usual.seconds["forward passes"]
     assert planned(method="random").seconds["solvers"] < usual.seconds["solvers"]
     assert "joint relaxation" in planned(options={"score": "box"}).seconds and "joint relaxation" not in usual.seconds
     assert "mask problems of all modules" in planned(options={"score": "newton"}).memory
     tasp, random = planned(method="tasp"), planned(method="random")
     assert tasp.seconds["gradients"] > 0 and "gradients" not in random.seconds and tasp.peak >= random.peak
-    assert planned(recover=True).seconds["forward passes"] > usual.seconds["forward passes"]
-    assert planned(recover=True).seconds["solvers"] > usual.seconds["solvers"] and len(planned(blocks=slice(1)).operators) == 2
-    assert planned(exchange=True).seconds["solvers"] > usual.seconds["solvers"]
+    assert planned(refit_producers=True).seconds["forward passes"] > usual.seconds["forward passes"]
+    assert (
+        planned(refit_producers=True).seconds["solvers"] > usual.seconds["solvers"]
+        and len(planned(blocks=slice(1)).operators) == 2
+    )
+    assert planned(swap_search=True).seconds["solvers"] > usual.seconds["solvers"]
     assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)

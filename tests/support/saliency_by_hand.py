@@ -6,20 +6,22 @@ import numpy as np
 import torch
 from structured_models import TOKENS
 
-from gramian.adapters.methods.types import Survey
+from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
-from gramian.adapters.methods.unit_sets import menu_of
-from gramian.adapters.models.unit_groups import axis, operator, parts_of
+from gramian.adapters.methods.unit_sets import unit_set_of
+from gramian.adapters.models.unit_groups import axis, operator, unit_groups_of
 
 WINDOWS = TOKENS[:3, :12]
 
 
-def survey(model, heads="groups", windows=WINDOWS) -> Survey:
-    return Survey(model, windows, [menu_of(model, part, heads) for part in parts_of(model).values()])
+def context(model, heads="groups", windows=WINDOWS) -> ModelContext:
+    return ModelContext(
+        model, windows, [unit_set_of(model, unit_group, heads) for unit_group in unit_groups_of(model).values()]
+    )
 
 
 def scores(name: str, model, heads="groups", windows=WINDOWS, **options) -> list[np.ndarray]:
-    return list(STRUCTURED_METHODS[name].look(survey(model, heads, windows), options))
+    return list(STRUCTURED_METHODS[name].look(context(model, heads, windows), options))
 
 
 def gradients(model, window: torch.Tensor, output: str) -> dict[str, torch.Tensor]:
@@ -35,15 +37,15 @@ def gradients(model, window: torch.Tensor, output: str) -> dict[str, torch.Tenso
 
 
 def by_hand(model, heads: str, of_weights: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """Sums of numbers of all weights over what leaves with each atom, entry by entry."""
+    """Sums of numbers of all weights over what leaves with each unit, entry by entry."""
     found = []
-    for part in parts_of(model).values():
-        menu = menu_of(model, part, heads)
+    for unit_group in unit_groups_of(model).values():
+        unit_set = unit_set_of(model, unit_group, heads)
         totals = []
-        for units in menu.atoms:
+        for units in unit_set.scored:
             total = 0.0
-            groups = np.empty(0, dtype=int) if menu.even else np.unique(units // part.members)
-            for name, side, places in part.slabs(units, groups):
+            groups = np.empty(0, dtype=int) if unit_set.per_kv_group else np.unique(units // unit_group.members)
+            for name, side, places in unit_group.slabs(units, groups):
                 for place in places:
                     total += float(of_weights[f"{name}.weight"].select(axis(operator(model, name), side), place).sum())
                     if side == "outputs" and f"{name}.bias" in of_weights:

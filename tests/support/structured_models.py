@@ -8,7 +8,7 @@ from tiny import FAMILIES, SHAPES, VOCABULARY
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from gramian.adapters.models.families import blocks_of
-from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.removal.pruning import prune_structured
 
 TOKENS = torch.randint(0, VOCABULARY, (10, 40), generator=torch.Generator().manual_seed(0))
@@ -41,7 +41,7 @@ def exact(model_type: str, **changed) -> PreTrainedModel:
 def seen(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inputs (N, p) and outputs less bias (N, q) of every consumer while the model reads the tokens."""
     found, handles = {}, []
-    for name in parts_of(model):
+    for name in unit_groups_of(model):
         module = operator(model, name)
 
         def note(_, args, output, name=name, bias=module.bias):
@@ -74,9 +74,9 @@ def rows_of(model: PreTrainedModel, name: str) -> np.ndarray:
 
 def kept_columns(dense: PreTrainedModel, model: PreTrainedModel, name: str) -> np.ndarray:
     """Columns of a consumer that stayed, told by the producer's rows, which are moved but not changed."""
-    part = parts_of(dense)[name]
-    path = f"{part.block}.{part.structure.producers[0][0]}"
+    unit_group = unit_groups_of(dense)[name]
+    path = f"{unit_group.block}.{unit_group.structure.producers[0][0]}"
     before, after = (rows_of(each, path) for each in (dense, model))
-    width = part.units * part.size  # of the first section, where there are several
+    width = unit_group.units * unit_group.size  # of the first section, where there are several
     where = {row.tobytes(): place for place, row in enumerate(before[:width])}
     return np.array([where[row.tobytes()] for row in after if row.tobytes() in where])

@@ -13,13 +13,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from gramian.adapters import Report, prune
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "opt", "gpt2")
 VOCABULARY = 258  # 256 bytes, begin, end
 BEGIN, END = 256, 257
 LENGTH = 24
-QUICK = {"visits": 3, "inner_steps": 8, "warm_start": "wanda"}  # options of FISTAPruner
+QUICK = {"max_lambdas": 3, "inner_steps": 8, "warm_start": "wanda"}  # options of FISTAPruner
 
 # Two query heads share a key/value head; head_dim times heads differs from hidden_size where the family allows it.
 GROUPED: dict[str, Any] = {
@@ -107,7 +107,7 @@ def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], names:
 
 def names_of(model: nn.Module, kind: str) -> list[str]:
     """Consumers of attention (their units are wide) or of feed-forward modules."""
-    return [name for name, part in parts_of(model).items() if (part.size > 1) == (kind == "heads")]
+    return [name for name, unit_group in unit_groups_of(model).items() if (unit_group.size > 1) == (kind == "heads")]
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

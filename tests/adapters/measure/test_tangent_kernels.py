@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.measure.tangent_kernels import kernel_change
 from gramian.adapters.models.shrink import shrink_model
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.solvers.units.kernel_bounds import linear_bound, smooth_bound
 
 WINDOWS = TOKENS[:4, :12]
@@ -29,10 +29,12 @@ def keep_of(model, kept: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def rows(model, output: str) -> np.ndarray:
     """Gradients over feed-forward weights, one row per window."""
-    parts = [part for part in parts_of(model).values() if part.size == 1]
-    names = {f"{part.name}.weight" for part in parts}
-    for part in parts:
-        names |= {f"{part.block}.{path}.{kind}" for path, _ in part.structure.producers for kind in ("weight", "bias")}
+    unit_groups = [unit_group for unit_group in unit_groups_of(model).values() if unit_group.size == 1]
+    names = {f"{unit_group.name}.weight" for unit_group in unit_groups}
+    for unit_group in unit_groups:
+        names |= {
+            f"{unit_group.block}.{path}.{kind}" for path, _ in unit_group.structure.producers for kind in ("weight", "bias")
+        }
     found = []
     for window in WINDOWS:
         by_name = gradients(model, window, output)
@@ -62,12 +64,12 @@ def test_removed_saliency_is_that_of_the_method():
     keep = keep_of(model, 30)
     found = kernel_change(model, WINDOWS, keep)
     for place, window in enumerate(WINDOWS):
-        by_module = dict(zip(parts_of(model), scores("tasp", model, windows=window[None])))
+        by_module = dict(zip(unit_groups_of(model), scores("tasp", model, windows=window[None])))
         gone = sum(np.delete(by_module[name], kept).sum() for name, kept in keep.items())
         assert found.saliency[place] == pytest.approx(gone, rel=1e-8)
     weights = []
     for name, kept in keep.items():
-        block = model.get_submodule(parts_of(model)[name].block)
+        block = model.get_submodule(unit_groups_of(model)[name].block)
         weights += [np.delete(block.fc1.weight.numpy(), kept, axis=0), np.delete(block.fc1.bias.numpy(), kept)]
         weights += [np.delete(block.fc2.weight.numpy(), kept, axis=1)]
     assert found.smallest == min(np.abs(each).min() for each in weights)

@@ -14,10 +14,10 @@ from structured_models import GATED, TOKENS, exact, pruned, rows_of, seen
 from tiny import FAMILIES, names_of
 
 from gramian.adapters import prune_structured
-from gramian.adapters.methods.greedy_output import between_atoms, consumer_moments
+from gramian.adapters.methods.greedy_output import between_units, consumer_moments
 from gramian.adapters.methods.unit_moments import channel_moments, head_moments
-from gramian.adapters.methods.unit_sets import menu_of
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.methods.unit_sets import unit_set_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.proofs.greedy_output.gaussian_moments import gelu, gelu_second_moment, relu, silu
 from gramian.solvers import Moments, Quadratic
 from gramian.solvers.units.gaussian import gaussian_means
@@ -43,8 +43,8 @@ def test_quadrature_against_scipy(activation):
             def integrand(z, m=mean, s=deviation, p=power):
                 return activation(m + s * z) ** 2 * z**p * norm.pdf(z)
 
-            parts = [quad(integrand, *ends, epsabs=0, limit=100)[0] for ends in pairwise(edges)]
-            assert found[power, k] == pytest.approx(sum(parts), rel=1e-8, abs=1e-8 * found[0, k])
+            unit_groups = [quad(integrand, *ends, epsabs=0, limit=100)[0] for ends in pairwise(edges)]
+            assert found[power, k] == pytest.approx(sum(unit_groups), rel=1e-8, abs=1e-8 * found[0, k])
 
 
 def test_closed_forms_and_constants():
@@ -67,12 +67,12 @@ def test_closed_forms_and_constants():
 ACTIVATIONS = {"opt": relu, "gpt2": tanh_gelu, "gemma3_text": tanh_gelu}
 
 
-def hidden(model, part, inputs: np.ndarray) -> np.ndarray:
+def hidden(model, unit_group, inputs: np.ndarray) -> np.ndarray:
     """(N, units), by hand."""
     linear = []
-    for path, _ in part.structure.producers:
-        offset = getattr(model.get_submodule(f"{part.block}.{path}"), "bias", None)
-        linear.append(inputs @ rows_of(model, f"{part.block}.{path}").T + (0 if offset is None else offset.numpy()))
+    for path, _ in unit_group.structure.producers:
+        offset = getattr(model.get_submodule(f"{unit_group.block}.{path}"), "bias", None)
+        linear.append(inputs @ rows_of(model, f"{unit_group.block}.{path}").T + (0 if offset is None else offset.numpy()))
     active = ACTIVATIONS.get(model.config.model_type, silu)(linear[0])
     return active if len(linear) == 1 else active * linear[1]
 
@@ -80,58 +80,61 @@ def hidden(model, part, inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "opt", "gpt2"])
 def test_gaussian_moments_are_means_over_gaussian_inputs(model_type):
     model = exact(model_type)
-    part = parts_of(model)[names_of(model, "channels")[1]]
+    unit_group = unit_groups_of(model)[names_of(model, "channels")[1]]
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(12_000, 32)) @ generator.normal(size=(32, 32)) / 4 + generator.normal(size=32)
     inputs = np.concatenate([inputs, 2 * inputs.mean(axis=0) - inputs])  # their mean is exact
     moments = Moments(32)
     moments.update(inputs)
-    norms = (rows_of(model, part.name) ** 2).sum(axis=0)
-    squares = norms * hidden(model, part, inputs) ** 2
+    norms = (rows_of(model, unit_group.name) ** 2).sum(axis=0)
+    squares = norms * hidden(model, unit_group, inputs) ** 2
     error = squares.std(axis=0) / np.sqrt(len(inputs))
-    found = channel_moments(model, part, moments, "gaussian")
+    found = channel_moments(model, unit_group, moments, "gaussian")
     assert np.all(np.abs(found - squares.mean(axis=0)) < 6 * error) and np.all(error < 0.2 * found)
-    standard = norms * hidden(model, part, generator.normal(size=(20_000, 32))) ** 2
+    standard = norms * hidden(model, unit_group, generator.normal(size=(20_000, 32))) ** 2
     error = standard.std(axis=0) / np.sqrt(len(standard))
-    assert np.all(np.abs(channel_moments(model, part, None, "identity") - standard.mean(axis=0)) < 6 * error)
+    assert np.all(np.abs(channel_moments(model, unit_group, None, "identity") - standard.mean(axis=0)) < 6 * error)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "opt", "gpt2"])
 def test_the_printed_product(model_type):
     model = exact(model_type)
-    part = parts_of(model)[names_of(model, "channels")[0]]
+    unit_group = unit_groups_of(model)[names_of(model, "channels")[0]]
     inputs = np.random.default_rng(1).normal(size=(50, 32)) + 1
     moments = Moments(32)
     moments.update(inputs)
-    second, norms = inputs.T @ inputs / 50, (rows_of(model, part.name) ** 2).sum(axis=0)
+    second, norms = inputs.T @ inputs / 50, (rows_of(model, unit_group.name) ** 2).sum(axis=0)
     expected = 0.5
-    for path, _ in part.structure.producers:
-        expected = expected * norms * np.array([row @ second @ row for row in rows_of(model, f"{part.block}.{path}")])
-    before = channel_moments(model, part, moments, "product")
+    for path, _ in unit_group.structure.producers:
+        expected = expected * norms * np.array([row @ second @ row for row in rows_of(model, f"{unit_group.block}.{path}")])
+    before = channel_moments(model, unit_group, moments, "product")
     np.testing.assert_allclose(before, expected, rtol=1e-9)
-    truth = channel_moments(model, part, moments, "gaussian")
-    model.get_submodule(part.name).weight.mul_(3)
+    truth = channel_moments(model, unit_group, moments, "gaussian")
+    model.get_submodule(unit_group.name).weight.mul_(3)
     power = 4 if model_type in GATED else 2  # of a second moment it is 2
-    np.testing.assert_allclose(channel_moments(model, part, moments, "product"), 3**power * before, rtol=1e-9)
-    np.testing.assert_allclose(channel_moments(model, part, moments, "gaussian"), 9 * truth, rtol=1e-9)
+    np.testing.assert_allclose(channel_moments(model, unit_group, moments, "product"), 3**power * before, rtol=1e-9)
+    np.testing.assert_allclose(channel_moments(model, unit_group, moments, "gaussian"), 9 * truth, rtol=1e-9)
 
 
 @pytest.mark.parametrize("heads", ["groups", "even"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "opt", "gpt2"])
 def test_moments_of_heads_without_data(model_type, heads):
     model = exact(model_type)
-    part = parts_of(model)[names_of(model, "heads")[0]]
-    menu = menu_of(model, part, heads)
-    name = f"{part.block}.{part.structure.producers[-1][0]}"
-    values, output = rows_of(model, name), rows_of(model, part.name)
+    unit_group = unit_groups_of(model)[names_of(model, "heads")[0]]
+    unit_set = unit_set_of(model, unit_group, heads)
+    name = f"{unit_group.block}.{unit_group.structure.producers[-1][0]}"
+    values, output = rows_of(model, name), rows_of(model, unit_group.name)
     offset = model.get_submodule(name).bias
     values = np.column_stack([values, np.zeros(len(values)) if offset is None else offset.numpy()])
-    values = values[-part.groups * part.size :].reshape(part.groups, part.size, -1)
+    values = values[-unit_group.groups * unit_group.size :].reshape(unit_group.groups, unit_group.size, -1)
     losses = [
-        np.linalg.norm(output[:, unit * part.size : (unit + 1) * part.size] @ values[unit // part.members]) ** 2
-        for unit in range(part.units)
+        np.linalg.norm(output[:, unit * unit_group.size : (unit + 1) * unit_group.size] @ values[unit // unit_group.members])
+        ** 2
+        for unit in range(unit_group.units)
     ]
-    np.testing.assert_allclose(head_moments(model, menu), [sum(losses[u] for u in atom) for atom in menu.atoms], rtol=1e-9)
+    np.testing.assert_allclose(
+        head_moments(model, unit_set), [sum(losses[u] for u in atom) for atom in unit_set.scored], rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("atoms", [12, 4, 1])
@@ -140,13 +143,13 @@ def test_moments_of_the_consumers_inputs(atoms):
     inputs, weight = generator.normal(size=(9, 12)), generator.normal(size=(5, 12))
     inputs[:, 4], inputs[:, 7] = 0, inputs[:, 6]
     problem, size = Quadratic.from_data(inputs, weight), 12 // atoms
-    wholes, parts = [], []
+    wholes, unit_groups = [], []
     for atom in range(atoms):
         columns = range(atom * size, (atom + 1) * size)
         wholes.append(np.sum((inputs[:, columns] @ weight[:, columns].T) ** 2))
-        parts.append(sum(np.sum(np.outer(inputs[:, c], weight[:, c]) ** 2) for c in columns))
+        unit_groups.append(sum(np.sum(np.outer(inputs[:, c], weight[:, c]) ** 2) for c in columns))
     np.testing.assert_allclose(consumer_moments(problem, atoms), wholes, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(consumer_moments(problem, atoms, whole=False), parts, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(consumer_moments(problem, atoms, whole=False), unit_groups, rtol=1e-10, atol=1e-12)
 
 
 def test_groups_are_as_far_apart_as_their_heads():
@@ -157,8 +160,8 @@ def test_groups_are_as_far_apart_as_their_heads():
         for j, other in enumerate(atoms):
             there = max(min(distances[a, b] for b in other) for a in one)
             back = max(min(distances[a, b] for a in one) for b in other)
-            assert between_atoms(distances, atoms)[i, j] == max(there, back)
-    assert np.array_equal(between_atoms(distances, np.arange(6)[:, None]), distances)
+            assert between_units(distances, atoms)[i, j] == max(there, back)
+    assert np.array_equal(between_units(distances, np.arange(6)[:, None]), distances)
 
 
 # -- the method --------------------------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ def kept_heads(dense, model, name: str) -> set[int]:
     """Heads that stayed, told by the columns of a consumer that nothing made up for."""
     before, after = rows_of(dense, name).T, rows_of(model, name).T
     where = {column.tobytes(): place for place, column in enumerate(before)}
-    return {where[column.tobytes()] // parts_of(dense)[name].size for column in after}
+    return {where[column.tobytes()] // unit_groups_of(dense)[name].size for column in after}
 
 
 @pytest.mark.parametrize("model_type", ["opt", "gpt2", "llama"])
@@ -176,18 +179,18 @@ def test_heads_that_look_alike_leave_first(model_type):
     dense = exact(model_type, **({"num_key_value_heads": 4} if model_type == "llama" else {}))
     names = names_of(dense, "heads")
     for name in names:  # head 3 looks where head 1 does, and adds most of all
-        part = parts_of(dense)[name]
-        for path, levels in part.structure.producers:
-            module = dense.get_submodule(f"{part.block}.{path}")
+        unit_group = unit_groups_of(dense)[name]
+        for path, levels in unit_group.structure.producers:
+            module = dense.get_submodule(f"{unit_group.block}.{path}")
             for section in range(len(levels) if model_type == "gpt2" else 1):
                 if path.endswith("v_proj") or section == 2:
                     continue
-                start, size = section * 4 * part.size, part.size
+                start, size = section * 4 * unit_group.size, unit_group.size
                 tensors = [module.weight.T if model_type == "gpt2" else module.weight, module.bias]
                 for tensor in tensors if module.bias is not None else tensors[:1]:
                     tensor[start + 3 * size : start + 4 * size] = tensor[start + size : start + 2 * size]
         consumer = dense.get_submodule(name).weight
-        columns = slice(3 * part.size, 4 * part.size)
+        columns = slice(3 * unit_group.size, 4 * unit_group.size)
         (consumer if model_type == "gpt2" else consumer.T)[columns].mul_(20)
     model, report = pruned(copy.deepcopy(dense), method="greedy-output", include="o_proj|out_proj|c_proj", exclude="mlp",
                            ratio=0.1, options={"tau": 0.01}, compensate=False)  # fmt: skip
@@ -201,7 +204,7 @@ def test_heads_that_look_alike_leave_first(model_type):
     for row in report.modules:
         assert row.groups_of_heads == ()
         inputs, weight = wide[row.name][0], rows_of(dense, row.name)
-        heads = [slice(k * part.size, (k + 1) * part.size) for k in range(4)]
+        heads = [slice(k * unit_group.size, (k + 1) * unit_group.size) for k in range(4)]
         losses = [np.sum((inputs[:, head] @ weight[:, head].T) ** 2) for head in heads]
         assert {0, 1, 2, 3} - kept_heads(dense, model, row.name) == {int(np.argmin(losses))}
 

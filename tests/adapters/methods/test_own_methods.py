@@ -30,7 +30,7 @@ def curvature(problem, pattern, *, power=1.0):
     return refit(problem, pattern.select(score))
 
 
-walked = Method(curvature, inputs="dense", correction="layer", per_row=True)
+walked = Method(curvature, calibrate_on="dense", target="block", per_row=True)
 number = 3
 answers = lambda problem, pattern: problem.anchor
 short = lambda problem: problem
@@ -88,8 +88,8 @@ def test_names_are_resolved(mine):
         found = resolve(f"mymethod:{name}").bind({})(PROBLEM, NM(2, 4)).weights
         np.testing.assert_array_equal(found, expected)
     plain, walked = resolve("mymethod:curvature"), resolve("mymethod:walked")
-    assert (plain.inputs, plain.correction, plain.per_row, plain.damping) == ("pruned", "none", False, 0.0)
-    assert (walked.inputs, walked.correction, walked.per_row) == ("dense", "layer", True)
+    assert (plain.calibrate_on, plain.target, plain.per_row, plain.damping) == ("pruned", "own", False, 0.0)
+    assert (walked.calibrate_on, walked.target, walked.per_row) == ("dense", "block", True)
     assert plain.defaults == {"power": 1.0}
     bound = plain.bind({"power": 0.0})(PROBLEM, TopK(0.5)).weights
     np.testing.assert_array_equal(bound != 0, magnitude(PROBLEM, TopK(0.5)).weights != 0)
@@ -173,7 +173,7 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
     report = json.loads((out / "gramian.json").read_text())
     settings = report["settings"]
     assert settings["method"] == "mymethod:walked" and settings["pattern"] == "50% per row"
-    assert settings["options"] == {"power": 1.0} and settings["correction"] == "layer" and settings["inputs"] == "dense"
+    assert settings["options"] == {"power": 1.0} and settings["target"] == "block" and settings["calibrate_on"] == "dense"
     assert all(row["residual"] < 1e-5 for row in report["operators"]) and report["sparsity"] >= 0.5
 
     assert main([*asked, "--dry-run", "--method", "mymethod:curvature"]) == 0

@@ -12,7 +12,7 @@ from tiny import FAMILIES, names_of
 
 from gramian.adapters.methods.producers import Recovery
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.removal import walks as removal
 
 
@@ -25,7 +25,7 @@ def test_both_levels_are_least_squares_with_their_ridge():
     before = [layer.weight.clone() for layer in layers]
     recovery = Recovery(layers, "o", (2, 1), 0.1, torch.float64)
     for batch, inputs in enumerate(dense):
-        recovery.inflow.receive(batch, inputs)
+        recovery.collector.receive(batch, inputs)
     recovery.refit(star)
     fitted, target = (np.concatenate([np.asarray(each).reshape(-1, 8) for each in some[:2]]) for some in (star, dense))
     ridge = np.diag(np.sqrt(0.1 * (fitted**2).sum(axis=0)))
@@ -40,9 +40,9 @@ def test_both_levels_are_least_squares_with_their_ridge():
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_module_is_left_with_the_better_of_both(model_type):
     dense = exact(model_type)
-    model, report = pruned(copy.deepcopy(dense), ratio=0.4, recover=True, method="greedy-output", options={"tau": 0})
+    model, report = pruned(copy.deepcopy(dense), ratio=0.4, refit_producers=True, method="greedy-output", options={"tau": 0})
     wide, narrow, apart, held = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
-    assert report.modules[0].recovered is None and report.settings["recover"] is True
+    assert report.modules[0].recovered is None and report.settings["refit_producers"] is True
     tried = [row for row in report.modules if row.recovered is not None]
     assert len(tried) == len(report.modules) - 1 and any(row.recovered for row in tried)
     for row in report.modules:
@@ -54,10 +54,10 @@ def test_a_module_is_left_with_the_better_of_both(model_type):
         if row.recovered is not None:
             assert row.unrecovered_error is not None and row.relative_error <= row.unrecovered_error * (1 + 1e-9)
             assert row.recovered == (row.relative_error < row.unrecovered_error * (1 - 1e-12))
-        part = parts_of(model)[row.name]
+        unit_group = unit_groups_of(model)[row.name]
         moved = [
-            not np.isin(rows_of(model, f"{part.block}.{path}"), rows_of(dense, f"{part.block}.{path}")).all()
-            for path, _ in part.structure.producers
+            not np.isin(rows_of(model, f"{unit_group.block}.{path}"), rows_of(dense, f"{unit_group.block}.{path}")).all()
+            for path, _ in unit_group.structure.producers
         ]
         assert all(moved) if row.recovered else not any(moved), row.name
     assert f"recovery brought {sum(row.recovered for row in tried)} of {len(tried)} modules nearer" in str(report)
@@ -73,26 +73,26 @@ def test_what_does_not_help_is_undone(monkeypatch):
 
     refit = Recovery.refit
     monkeypatch.setattr(removal.Recovery, "refit", ruin)
-    tried, report = pruned(exact("llama"), recover=True)
-    plain, expected = pruned(exact("llama"), share=1)
+    tried, report = pruned(exact("llama"), refit_producers=True)
+    plain, expected = pruned(exact("llama"), target_blend=1)
     assert all(tensor.equal(plain.state_dict()[name]) for name, tensor in tried.state_dict().items())
     assert [row.recovered for row in report.modules] == [None, False, False, False]
     assert [row.relative_error for row in report.modules] == [row.relative_error for row in expected.modules]
     assert all(row.recovered is None and row.unrecovered_error is None for row in expected.modules)
 
 
-@pytest.mark.parametrize("options", [{"compensate": False}, {"method": "flap", "inputs": "pruned"}, {"damping": 0.0}])
+@pytest.mark.parametrize("options", [{"compensate": False}, {"method": "flap", "calibrate_on": "pruned"}, {"damping": 0.0}])
 def test_every_compensation_goes_with_it(options):
-    _, report = pruned(exact("gpt2"), recover=True, **options)
+    _, report = pruned(exact("gpt2"), refit_producers=True, **options)
     for row in report.modules[1:]:
         assert row.relative_error <= row.unrecovered_error * (1 + 1e-9)
 
 
 def test_nothing_drifts_with_dense_inputs():
-    with pytest.raises(ValueError, match="recover=True needs inputs='pruned'"):
-        pruned(exact("opt"), recover=True, inputs="dense")
-    with pytest.raises(ValueError, match="recover=True needs inputs='pruned'"):
-        pruned(exact("opt"), recover=True, method="flap")
+    with pytest.raises(ValueError, match="refit_producers=True needs calibrate_on='pruned'"):
+        pruned(exact("opt"), refit_producers=True, calibrate_on="dense")
+    with pytest.raises(ValueError, match="refit_producers=True needs calibrate_on='pruned'"):
+        pruned(exact("opt"), refit_producers=True, method="flap")
 
 
 # -- ranges of blocks and kinds of modules -----------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_kinds_lose_the_same_part_and_layers_what_their_scores_say():
     for index, layer in enumerate(dense.model.layers):
         for module in (layer.mlp.down_proj, layer.self_attn.o_proj):
             module.weight.mul_(1000.0**index)
-    model, report = pruned(copy.deepcopy(dense), ratio=0.25, allocation="kinds", method="wanda-sp")
+    model, report = pruned(copy.deepcopy(dense), ratio=0.25, allocation="per_type", method="wanda-sp")
     for kind in ("heads", "channels"):
         rows = [row for row in report.modules if row.name in names_of(dense, kind)]
         before, after = (sum(row.units[k] for row in rows) for k in range(2))

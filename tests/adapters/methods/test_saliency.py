@@ -11,10 +11,10 @@ from tiny import names_of, tiny_model
 
 from gramian.adapters.methods import saliency
 from gramian.adapters.methods.gradients import UnitSums, descend, leaves_of, prediction_value
-from gramian.adapters.methods.unit_sets import menu_of
-from gramian.adapters.models.unit_groups import axis, operator, parts_of
+from gramian.adapters.methods.unit_sets import unit_set_of
+from gramian.adapters.models.unit_groups import axis, operator, unit_groups_of
 
-HEADS = [("llama", "groups"), ("llama", "even"), ("gpt2", "groups"), ("opt", "groups")]
+HEADS = [("llama", "groups"), ("llama", "per_kv_group"), ("gpt2", "groups"), ("opt", "groups")]
 
 
 # -- the scores --------------------------------------------------------------------------------------------------------
@@ -51,32 +51,32 @@ def test_gradient_flow_is_the_fall_of_the_squared_gradient(model_type):
     """- d |g|^2 / dt / 2 as all weights of a unit shrink by the factor 1 - t, by central differences of |g|^2."""
     model = exact(model_type)
     found = scores("grasp", model)
-    names = set(leaves_of(model, survey(model).menus))
+    names = set(leaves_of(model, survey(model).unit_sets))
 
     def squared_gradient() -> float:
         samples = [gradients(model, window, "loss") for window in WINDOWS]
         return sum(float((sum(each[name] for each in samples) / len(samples)).square().sum()) for name in names)
 
-    def scaled(part, unit: int, factor: float) -> None:
-        for name, side, at in part.slabs(np.array([unit]), np.array([unit])):
+    def scaled(unit_group, unit: int, factor: float) -> None:
+        for name, side, at in unit_group.slabs(np.array([unit]), np.array([unit])):
             module, scale = operator(model, name), torch.ones(1, dtype=torch.float64)
             scale = scale.repeat(module.weight.shape[axis(module, side)]).index_fill(0, torch.from_numpy(at), factor)
             module.weight.mul_(scale if axis(module, side) == 1 else scale[:, None])
             if side == "outputs":
                 module.bias.mul_(scale)
 
-    for place, part in enumerate(parts_of(model).values()):
+    for place, unit_group in enumerate(unit_groups_of(model).values()):
         values = []
         for factor in (1 + 1e-4, 1 - 1e-4):
-            scaled(part, 1, factor)
+            scaled(unit_group, 1, factor)
             values.append(squared_gradient())
-            scaled(part, 1, 1 / factor)
+            scaled(unit_group, 1, 1 / factor)
         assert found[place][1] == pytest.approx((values[0] - values[1]) / 4e-4, rel=1e-5, abs=1e-9)
 
 
 def test_the_gradient_is_that_of_finite_differences():
     model = exact("opt")  # its norms are in float64 too
-    leaves, found = leaves_of(model, survey(model).menus), {}
+    leaves, found = leaves_of(model, survey(model).unit_sets), {}
     descend(prediction_value(model, leaves, WINDOWS[0], "logit"), leaves, lambda name, each: found.update({name: each}))
     assert set(found) == set(leaves)
     for name, gradient in found.items():
@@ -96,7 +96,7 @@ def test_perturbed_outputs(model_type):
     model = exact(model_type)
     found = scores("ntk-sap", model, epsilon=1e-3, draws=2, seed=5)
     generator = torch.Generator().manual_seed(5)
-    weights = {name: model.get_parameter(name) for name in leaves_of(model, survey(model).menus)}
+    weights = {name: model.get_parameter(name) for name in leaves_of(model, survey(model).unit_sets)}
     total = dict.fromkeys(weights, 0.0)
     for _ in range(2):
         inputs = {"inputs_embeds": torch.randn(1, 12, 32, generator=generator).double(), "use_cache": False}
@@ -140,14 +140,18 @@ def test_one_sample_and_a_loss_of_the_output_rank_alike():
 
 def incoming_and_outgoing(model, leaves, value, number) -> list[tuple[np.ndarray, np.ndarray]]:
     """Sums of number(gradient, weight) over incoming and over outgoing weights of the units of every feed-forward module."""
-    menus = [menu_of(model, part) for part in parts_of(model).values() if part.name in names_of(model, "channels")]
-    sums = UnitSums(model, menus)
+    unit_sets = [
+        unit_set_of(model, unit_group)
+        for unit_group in unit_groups_of(model).values()
+        if unit_group.name in names_of(model, "channels")
+    ]
+    sums = UnitSums(model, unit_sets)
     descend(value, leaves, lambda name, found: sums.add(name, number(found, leaves[name])))
     pairs = []
-    for menu in menus:
-        (path, _), *others = menu.part.structure.producers
+    for unit_set in unit_sets:
+        (path, _), *others = unit_set.unit_group.structure.producers
         assert not others
-        pairs.append((sums.slices[f"{menu.part.block}.{path}"], sums.slices[menu.name]))
+        pairs.append((sums.slices[f"{unit_set.unit_group.block}.{path}"], sums.slices[unit_set.name]))
     return pairs
 
 
@@ -155,7 +159,7 @@ def test_what_flows_in_flows_out():
     """ReLU: signed sums over incoming weights, biases included, are those over outgoing ones; GELU: not."""
     for model_type, conserved in (("opt", True), ("gpt2", False)):
         model = exact(model_type)
-        leaves = leaves_of(model, [menu_of(model, parts_of(model)[name]) for name in names_of(model, "channels")])
+        leaves = leaves_of(model, [unit_set_of(model, unit_groups_of(model)[name]) for name in names_of(model, "channels")])
         value = prediction_value(model, leaves, WINDOWS[0], "logit")
         for entering, leaving in incoming_and_outgoing(model, leaves, value, lambda found, weight: found * weight):
             same = np.abs(entering - leaving).max() < 1e-10 * np.abs(leaving).max()

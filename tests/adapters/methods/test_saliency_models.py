@@ -15,7 +15,7 @@ from tiny import FAMILIES, names_of, tiny_model
 from gramian.adapters.methods.gradients import UnitSums, averaged
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 
 METHODS = ("tasp", "snip", "grasp", "synflow", "ntk-sap", "px", "llm-pruner")
 
@@ -48,9 +48,9 @@ def test_dead_and_duplicate_units(name):
                 weight[:3] = 0
                 weight[10:14] = weight[20:24]
             block.mlp.down_proj.weight[:, 10:14] = block.mlp.down_proj.weight[:, 20:24]
-    for part, found in zip(parts_of(model).values(), scores(name, model)):
+    for unit_group, found in zip(unit_groups_of(model).values(), scores(name, model)):
         assert np.isfinite(found).all()
-        if part.size == 1:
+        if unit_group.size == 1:
             if name != "ntk-sap":  # noise tells duplicates apart
                 np.testing.assert_allclose(found[10:14], found[20:24], rtol=1e-3, atol=1e-5 * np.abs(found).max())
                 assert not found[:3].any()
@@ -89,23 +89,23 @@ def test_a_sum_of_outputs_that_is_constant_ranks_nothing():
 
 
 @pytest.mark.parametrize("part", [0.0625, 0.25, 0.5, 0.9])
-def test_half_of_all_units_leave_and_attention_stays(part):
+def test_half_of_all_units_leave_and_attention_stays(unit_group):
     """h - ceil(r h) units stay of all modules together, with rows of producers and columns of the consumer cut alike."""
     model = exact("opt")
     inside = sum(each.numel() for each in model.model.decoder.layers.parameters())
-    ratio = part * 2 * 48 * (2 * 32 + 1) / inside
-    for allocation in ("numerical", "uniform"):
+    ratio = unit_group * 2 * 48 * (2 * 32 + 1) / inside
+    for allocation in ("score", "uniform"):
         model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation)
         assert [row.name for row in report.modules] == names_of(model, "channels")
         left = [row.units[1] for row in report.modules]
-        assert sum(left) == 96 - math.ceil(part * 96) and all(each.residual is None for each in report.modules)
+        assert sum(left) == 96 - math.ceil(unit_group * 96) and all(each.residual is None for each in report.modules)
         for block, width in zip(model.model.decoder.layers, left):
             assert block.fc1.weight.shape == (width, 32) and block.fc2.weight.shape == (32, width)
             assert block.self_attn.q_proj.weight.shape == (32, 32)
         if allocation == "uniform":
             assert max(left) - min(left) <= 1
     _, report = pruned(exact("opt"), method="tasp", include=".")
-    assert [row.name for row in report.modules] == list(parts_of(model))
+    assert [row.name for row in report.modules] == list(unit_groups_of(model))
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters.methods.allocation import choose, kept_counts, reachable
 from gramian.adapters.methods.compensation import Output, compensate
-from gramian.adapters.methods.types import Scored, Subject
+from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
-from gramian.adapters.methods.unit_sets import Menu, magnitudes, menu_of
+from gramian.adapters.methods.unit_sets import UnitSet, magnitudes, unit_set_of
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import MaskProblem, Moments, Quadratic, allocate, newton_score, relaxed_mask
 
@@ -36,50 +36,56 @@ def model_of(model_type: str, groups: int):
 @pytest.mark.parametrize(("model_type", "groups"), SHAPED)
 def test_a_choice_costs_and_weighs_what_leaves_with_it(model_type, groups, heads):
     dense = model_of(model_type, groups)
-    for name, part in list(parts_of(dense).items())[:2]:
-        menu = menu_of(dense, part, heads)
-        preference = np.random.default_rng(0).normal(size=len(menu.atoms))
-        assert menu.kept(preference, menu.choices).tolist() == list(range(part.units))
-        sizes = [count_parameters(dense, {name: menu.kept(preference, count)}) for count in range(1, menu.choices + 1)]
-        assert np.diff(sizes).tolist() == [menu.cost] * (menu.choices - 1)
-        assert reachable([menu], [0]) == sizes[-1] - sizes[0]
-        if menu.mixed:  # what leaves with a choice is told by scores
+    for name, unit_group in list(unit_groups_of(dense).items())[:2]:
+        unit_set = unit_set_of(dense, unit_group, heads)
+        preference = np.random.default_rng(0).normal(size=len(unit_set.scored))
+        assert unit_set.kept(preference, unit_set.removable).tolist() == list(range(unit_group.units))
+        sizes = [
+            count_parameters(dense, {name: unit_set.kept(preference, count)}) for count in range(1, unit_set.removable + 1)
+        ]
+        assert np.diff(sizes).tolist() == [unit_set.cost] * (unit_set.removable - 1)
+        assert reachable([unit_set], [0]) == sizes[-1] - sizes[0]
+        if unit_set.mixed:  # what leaves with a choice is told by scores
             continue
         for power in (1, 2):
-            last = np.delete(np.arange(part.units), menu.atoms[-1])
+            last = np.delete(np.arange(unit_group.units), unit_set.scored[-1])
             model = copy.deepcopy(dense)
             shrink_model(model, {name: last})
             whole = [sum(float((tensor.double().abs() ** power).sum()) for tensor in matrices(each)) for each in (dense, model)]
-            assert magnitudes(dense, menu, power)[-1] == pytest.approx(whole[0] - whole[1], rel=1e-9)
+            assert magnitudes(dense, unit_set, power)[-1] == pytest.approx(whole[0] - whole[1], rel=1e-9)
 
 
 def matrices(model):
-    names = {f"{part.block}.{path}" for part in parts_of(model).values() for path, _ in part.structure.producers}
-    return [operator(model, name).weight.detach() for name in names | set(parts_of(model))]
+    names = {
+        f"{unit_group.block}.{path}"
+        for unit_group in unit_groups_of(model).values()
+        for path, _ in unit_group.structure.producers
+    }
+    return [operator(model, name).weight.detach() for name in names | set(unit_groups_of(model))]
 
 
 def test_choices_of_grouped_heads():
-    part = next(iter(parts_of(tiny_model("llama")).values()))  # four heads in two groups
-    menu = Menu(part, np.arange(4)[:, None], True, 10)
-    assert menu.choices == 2 and menu.mixed
-    assert menu.grouped([1.0, 2.0, 5.0, 4.0]).tolist() == [[1, 2], [0, 3]]
-    assert menu.kept(np.array([1.0, 2.0, 5.0, 4.0]), 1).tolist() == [1, 2]
-    assert menu.kept(np.array([3.0, 3.0, 0.0, 0.0]), 1).tolist() == [0, 2]  # among equals the first
-    assert menu.of_choices(np.array([1.0, 2.0, 5.0, 4.0]), np.array([1.0, 2.0, 5.0, 4.0])).tolist() == [3.5, 2.5]
-    whole = Menu(part, np.arange(4).reshape(2, 2), False, 10)
-    assert whole.choices == 2 and whole.kept(np.array([0.0, 1.0]), 1).tolist() == [2, 3]
+    unit_group = next(iter(unit_groups_of(tiny_model("llama")).values()))  # four heads in two groups
+    unit_set = UnitSet(unit_group, np.arange(4)[:, None], True, 10)
+    assert unit_set.removable == 2 and unit_set.mixed
+    assert unit_set.grouped([1.0, 2.0, 5.0, 4.0]).tolist() == [[1, 2], [0, 3]]
+    assert unit_set.kept(np.array([1.0, 2.0, 5.0, 4.0]), 1).tolist() == [1, 2]
+    assert unit_set.kept(np.array([3.0, 3.0, 0.0, 0.0]), 1).tolist() == [0, 2]  # among equals the first
+    assert unit_set.of_removable(np.array([1.0, 2.0, 5.0, 4.0]), np.array([1.0, 2.0, 5.0, 4.0])).tolist() == [3.5, 2.5]
+    whole = UnitSet(unit_group, np.arange(4).reshape(2, 2), False, 10)
+    assert whole.removable == 2 and whole.kept(np.array([0.0, 1.0]), 1).tolist() == [2, 3]
 
 
 def test_the_mask_problem_of_choices_is_that_of_their_heads():
-    part = next(iter(parts_of(tiny_model("llama")).values()))
+    unit_group = next(iter(unit_groups_of(tiny_model("llama")).values()))
     layer = normal_layer(3, 50, 32, 6, drift=0.1)
     heads = MaskProblem.from_problem(layer.problem(np), groups=4)
-    for menu in (Menu(part, np.arange(4)[:, None], True, 7), Menu(part, np.arange(4)[:, None], False, 7)):
+    for unit_set in (UnitSet(unit_group, np.arange(4)[:, None], True, 7), UnitSet(unit_group, np.arange(4)[:, None], False, 7)):
         preference = np.array([0.3, 0.1, 0.2, 0.9])
-        problem = menu.problem(heads, preference)
-        assert problem.units == menu.choices and problem.total == 7 * menu.choices
-        for flags in itertools.product([False, True], repeat=menu.choices):
-            atoms = menu.grouped(preference) if menu.mixed else np.arange(4)
+        problem = unit_set.problem(heads, preference)
+        assert problem.units == unit_set.removable and problem.total == 7 * unit_set.removable
+        for flags in itertools.product([False, True], repeat=unit_set.removable):
+            atoms = unit_set.grouped(preference) if unit_set.mixed else np.arange(4)
             kept = np.isin(np.arange(4), atoms[np.array(flags)])
             assert problem.value(np.array(flags)) == pytest.approx(heads.value(kept), rel=1e-10)
 
@@ -89,13 +95,13 @@ def test_the_mask_problem_of_choices_is_that_of_their_heads():
 modules = st.lists(st.tuples(st.integers(2, 6), st.sampled_from([1, 3, 10, 40])), min_size=1, max_size=4)
 
 
-@given(shapes=modules, seed=st.integers(0, 99), part=st.floats(0.01, 1.0), tied=st.booleans())
-def test_kept_counts(shapes, seed, part, tied):
+@given(shapes=modules, seed=st.integers(0, 99), unit_group=st.floats(0.01, 1.0), tied=st.booleans())
+def test_kept_counts(shapes, seed, unit_group, tied):
     generator = np.random.default_rng(seed)
     ranked = [generator.integers(0, 3, n).astype(float) if tied else generator.normal(size=n) for n, _ in shapes]
     costs = [cost for _, cost in shapes]
     most = sum((n - 1) * cost for n, cost in shapes)
-    removal = part * most
+    removal = unit_group * most
     counts = kept_counts(ranked, costs, [0] * len(shapes), removal)
     assert all(1 <= count <= n for count, (n, _) in zip(counts, shapes))
     removed = sum((n - count) * cost for count, (n, cost) in zip(counts, shapes))
@@ -120,35 +126,35 @@ def test_tolls_are_made_up_for():
     assert reachable([], []) == 0
 
 
-def menus_of_sizes(*sizes: int) -> list[Menu]:
-    parts = [part for part in parts_of(tiny_model("gemma3_text")).values() if part.size == 1]
-    return [Menu(part, np.arange(size)[:, None], False, 5) for part, size in zip(parts, sizes)]
+def menus_of_sizes(*sizes: int) -> list[UnitSet]:
+    unit_groups = [unit_group for unit_group in unit_groups_of(tiny_model("gemma3_text")).values() if unit_group.size == 1]
+    return [UnitSet(unit_group, np.arange(size)[:, None], False, 5) for unit_group, size in zip(unit_groups, sizes)]
 
 
 def test_allocations():
-    menus = menus_of_sizes(8, 16)
+    unit_sets = menus_of_sizes(8, 16)
     orders = [np.random.default_rng(seed).permutation(n).astype(float) for seed, n in ((0, 8), (1, 16))]
-    scored = [Scored(orders[0] + 100, relative=orders[0]), Scored(orders[1], relative=orders[1] + 6)]
-    tolls = [0, 0]
-    uniform = choose(menus, scored, [], 30, "uniform", tolls)
+    scored = [UnitScores(orders[0] + 100, relative=orders[0]), UnitScores(orders[1], relative=orders[1] + 6)]
+    bias_costs = [0, 0]
+    uniform = choose(unit_sets, scored, [], 30, "uniform", bias_costs)
     assert list(uniform.counts.values()) == [6, 12] and uniform.detail == {}
-    by_score = choose(menus, scored, [], 30, "numerical", tolls)
+    by_score = choose(unit_sets, scored, [], 30, "score", bias_costs)
     assert list(by_score.counts.values()) == [8, 10]
-    by_error = choose(menus, scored, [], 30, "global", tolls)
+    by_error = choose(unit_sets, scored, [], 30, "loss", bias_costs)
     assert list(by_error.counts.values()) == [2, 16]
     for choice in (uniform, by_score, by_error):
-        for menu, one in zip(menus, scored):
-            kept = choice.keep[menu.name]
-            assert len(kept) == choice.counts[menu.name]
+        for unit_set, one in zip(unit_sets, scored):
+            kept = choice.keep[unit_set.name]
+            assert len(kept) == choice.counts[unit_set.name]
             assert set(kept) == set(np.argsort(-one.scores)[: len(kept)])
 
 
 def test_the_joint_relaxation_says_how_many_and_the_method_which():
-    menus = menus_of_sizes(6, 9)
+    unit_sets = menus_of_sizes(6, 9)
     problems = [MaskProblem.from_problem(normal_layer(seed, 40, width, 4).problem(np)) for seed, width in ((0, 6), (1, 9))]
     costed = [MaskProblem(p.matrix, p.linear, p.constant, np.full(p.units, 5.0)) for p in problems]
     joint = allocate(costed, 5.0 * 10)
-    open_choice = choose(menus, [Scored(None), Scored(None)], problems, 25, "global", [0, 0])
+    open_choice = choose(unit_sets, [UnitScores(None), UnitScores(None)], problems, 25, "loss", [0, 0])
     assert [len(kept) for kept in open_choice.keep.values()] == [int(mask.sum()) for mask in joint.masks]
     for kept, mask in zip(open_choice.keep.values(), joint.masks):
         assert kept.tolist() == np.flatnonzero(mask).tolist()
@@ -156,7 +162,7 @@ def test_the_joint_relaxation_says_how_many_and_the_method_which():
     assert open_choice.detail["mask_bound"] == pytest.approx(joint.certificate.bound)
     assert open_choice.detail["rounding"] == pytest.approx(joint.rounding)
     scores = [np.arange(6.0), np.arange(9.0)]
-    told = choose(menus, [Scored(each) for each in scores], problems, 25, "global", [0, 0])
+    told = choose(unit_sets, [UnitScores(each) for each in scores], problems, 25, "loss", [0, 0])
     assert told.counts == open_choice.counts
     assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), told.keep.values()))
     masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), told.keep.values())]
@@ -167,14 +173,14 @@ def test_the_joint_relaxation_says_how_many_and_the_method_which():
 # -- scores ------------------------------------------------------------------------------------------------------------
 
 
-def subject(inputs: np.ndarray, weight: np.ndarray, atoms: int, **changed) -> Subject:
+def subject(inputs: np.ndarray, weight: np.ndarray, atoms: int, **changed) -> ScoreContext:
     problem = Quadratic.from_data(inputs, weight)
     seen = {"problem": problem, "mean": inputs.mean(axis=0), "tokens": len(inputs), "keep": 0.75, "damping": 0.1}
     known = {"position": 0, "atoms": atoms, "cost": 3.0, "magnitudes": lambda power: np.ones(atoms)}
-    return Subject(**(known | seen | changed))
+    return ScoreContext(**(known | seen | changed))
 
 
-def scored(name: str, module: Subject, **options) -> Scored:
+def scored(name: str, module: ScoreContext, **options) -> UnitScores:
     return STRUCTURED_METHODS[name].bind(options)(module)
 
 
@@ -259,12 +265,12 @@ def test_the_loss_of_weights_and_bias(xp, drift):
 
 def test_sums_over_tokens(xp):
     layer = normal_layer(5, 24, 4, 2, drift=0.2)
-    parts = []
+    unit_groups = []
     for half in (slice(0, 10), slice(10, 24)):
         moments = Moments(4)
         moments.update(xp.asarray(layer.inputs[half]), xp.asarray(layer.dense[half]))
-        parts.append(moments)
-    both = parts[0].merged(parts[1])
+        unit_groups.append(moments)
+    both = unit_groups[0].merged(unit_groups[1])
     np.testing.assert_allclose(xp.numpy(both.total), layer.inputs.sum(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(xp.numpy(both.shift), (layer.inputs - layer.dense).sum(axis=0), rtol=1e-10, atol=1e-12)
     weighted, times = Moments(4), np.arange(24) % 3

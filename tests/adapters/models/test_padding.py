@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gramian.adapters.models.checkpoint import load_model, save_model, storage_dtype
 from gramian.adapters.models.padding import load, padded, save_structured
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 
 RECORD = "gramian_widths.json"
 
@@ -53,7 +53,7 @@ def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
     out = save_structured(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
     assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text()) == {"method": "none"}
     stock = AutoModelForCausalLM.from_pretrained(out)
-    assert type(stock) is type(model) and parts_of(stock) == parts_of(model)
+    assert type(stock) is type(model) and unit_groups_of(stock) == unit_groups_of(model)
     assert logits(stock).equal(logits(model)) and generated(stock)[0].equal(generated(model)[0])
     loaded, tokenizer = load(out)
     assert logits(loaded).equal(logits(model)) and tokenizer is not None
@@ -95,15 +95,15 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
     assert torch.get_rng_state().equal(state)
     assert stated(model) == config
     assert tokenizer is not None and not loaded.training
-    assert type(loaded) is type(model) and parts_of(loaded) == parts_of(model) and same_model(loaded, model)
+    assert type(loaded) is type(model) and unit_groups_of(loaded) == unit_groups_of(model) and same_model(loaded, model)
     assert logits(loaded).equal(logits(model)) and generated(loaded)[0].equal(generated(model)[0])
     tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     assert tied == model.config.tie_word_embeddings
     record = json.loads((out / RECORD).read_text())["widths"]
     assert record == {
-        name: {"units": part.units, "groups": part.groups}
-        for name, part in parts_of(model).items()
-        if part != parts_of(tiny_model(model_type))[name]
+        name: {"units": unit_group.units, "groups": unit_group.groups}
+        for name, unit_group in unit_groups_of(model).items()
+        if unit_group != unit_groups_of(tiny_model(model_type))[name]
     }
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # stock classes refuse, none is silently wrong
         AutoModelForCausalLM.from_pretrained(out)
@@ -167,7 +167,7 @@ def test_load_model_and_save_model_know_the_record(tmp_path):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_path):
     model = shrunk(model_type, choose)
-    before, config, widths = copy.deepcopy(model.state_dict()), stated(model), parts_of(model)
+    before, config, widths = copy.deepcopy(model.state_dict()), stated(model), unit_groups_of(model)
     out = save_structured(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
     assert not (out / RECORD).exists() and (out / "gramian.json").exists()
     stock = AutoModelForCausalLM.from_pretrained(out)
@@ -176,7 +176,7 @@ def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_p
     assert ours[0].equal(theirs[0])
     torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=1e-5)
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
-    assert stated(model) == config and parts_of(model) == widths  # the model itself stays narrow
+    assert stated(model) == config and unit_groups_of(model) == widths  # the model itself stays narrow
 
 
 def test_padding_is_no_wider_than_the_stock_class_needs():
@@ -185,8 +185,10 @@ def test_padding_is_no_wider_than_the_stock_class_needs():
     keep = {heads[0]: [0, 2], heads[1]: [3], mlp[0]: range(20), mlp[1]: range(7)}
     shrink_model(model, keep)
     wide = padded(model)
-    assert {part.units for name, part in parts_of(wide).items() if name in mlp} == {20}
-    assert {(part.units, part.groups) for name, part in parts_of(wide).items() if name in heads} == {(2, 2)}
+    assert {unit_group.units for name, unit_group in unit_groups_of(wide).items() if name in mlp} == {20}
+    assert {(unit_group.units, unit_group.groups) for name, unit_group in unit_groups_of(wide).items() if name in heads} == {
+        (2, 2)
+    }
     assert wide.config.intermediate_size == 20 and model.config.intermediate_size == 48
     assert count_parameters(wide) > count_parameters(model)
     # a head of another block has no place in the zeros: both groups of block 1 exist, one is empty

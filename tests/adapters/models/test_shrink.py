@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from gramian.adapters.models.families import FAMILIES as ROWS
 from gramian.adapters.models.shrink import count_parameters, mask_model, shrink_model
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 
 IDS = torch.arange(40).view(2, 20) * 7 % VOCABULARY  # longer than the sliding windows
 PADDING = torch.ones(2, 20, dtype=torch.int64)
@@ -43,9 +43,9 @@ def uneven(model: nn.Module) -> dict[str, list[int]]:
 def silenced(model: PreTrainedModel, keep: dict[str, list[int]]) -> PreTrainedModel:
     """The dense model whose consumers see zeros in the place of every unit that is not kept."""
     model = copy.deepcopy(model)
-    for name, part in parts_of(model).items():
+    for name, unit_group in unit_groups_of(model).items():
         if name in keep:
-            signal = torch.zeros(part.units, part.size)
+            signal = torch.zeros(unit_group.units, unit_group.size)
             signal[keep[name]] = 1
 
             def silence(_, args, signal=signal):
@@ -83,15 +83,15 @@ def test_every_row_says_where_its_units_are():
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_parts_are_read_from_the_tensors(model_type):
     model = tiny_model(model_type)
-    parts = parts_of(model)
+    unit_groups = unit_groups_of(model)
     layers = model.config.num_hidden_layers
-    assert len(parts) == 2 * layers
+    assert len(unit_groups) == 2 * layers
     for kind, widths in (("heads", (4, 2 if model_type in GROUPED else 4)), ("channels", (48, 48))):
         names = names_of(model, kind)
         assert len(names) == layers
-        assert {(parts[name].units, parts[name].groups) for name in names} == {widths}
-    assert {part.name for part in parts.values()} == set(parts)
-    assert {part.size for part in parts.values()} == {1, getattr(model.config, "head_dim", 32 // 4)}
+        assert {(unit_groups[name].units, unit_groups[name].groups) for name in names} == {widths}
+    assert {unit_group.name for unit_group in unit_groups.values()} == set(unit_groups)
+    assert {unit_group.size for unit_group in unit_groups.values()} == {1, getattr(model.config, "head_dim", 32 // 4)}
 
 
 @pytest.mark.parametrize("choose", [uniform, uneven])
@@ -110,8 +110,8 @@ def test_shrunk_and_masked_models_compute_what_the_silenced_model_does(model_typ
             ours = generated(model, **options)
             assert ours[0].equal(tokens)
             torch.testing.assert_close(ours[1], scores, rtol=1e-4, atol=1e-5)
-    for name, part in parts_of(model).items():
-        assert part.units == len(keep.get(name, range(parts_of(dense)[name].units)))
+    for name, unit_group in unit_groups_of(model).items():
+        assert unit_group.units == len(keep.get(name, range(unit_groups_of(dense)[name].units)))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "opt", "gpt2"])
@@ -142,8 +142,8 @@ def test_every_choice_of_heads_is_exact_or_refused(implementation):
                 shrink_model(dense, {name: heads})
             continue
         model = changed(shrink_model, dense, {name: heads})
-        part = parts_of(model)[name]
-        assert part.members == of_groups.pop() and part.groups == len(set(heads // 4))
+        unit_group = unit_groups_of(model)[name]
+        assert unit_group.members == of_groups.pop() and unit_group.groups == len(set(heads // 4))
         with torch.no_grad():
             ours, theirs = (m(input_ids=IDS % 20).logits for m in (model, silenced(dense, {name: heads})))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -169,8 +169,12 @@ def test_other_shapes_of_a_family(model_type, options):
     for parameter in dense.parameters():
         nn.init.normal_(parameter, std=0.2)
     keep = {}
-    for name, part in parts_of(dense).items():
-        keep[name] = list(part.of_groups(np.arange(part.groups))[-part.members :]) if part.size > 1 else channels(3, 20)
+    for name, unit_group in unit_groups_of(dense).items():
+        keep[name] = (
+            list(unit_group.of_groups(np.arange(unit_group.groups))[-unit_group.members :])
+            if unit_group.size > 1
+            else channels(3, 20)
+        )
     expected = logits(silenced(dense, keep))
     torch.testing.assert_close(logits(changed(mask_model, dense, keep)), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(changed(shrink_model, dense, keep)), expected, rtol=1e-4, atol=1e-4)
@@ -181,8 +185,8 @@ def test_what_is_not_named_stays_the_very_same_tensor(model_type):
     model = tiny_model(model_type).requires_grad_(False)
     before = dict(model.named_parameters())
     name = names_of(model, "channels")[1]
-    part = parts_of(model)[name]
-    touched = {f"{part.block}.{path}" for path, _ in part.structure.producers} | {name}
+    unit_group = unit_groups_of(model)[name]
+    touched = {f"{unit_group.block}.{path}" for path, _ in unit_group.structure.producers} | {name}
     shrink_model(model, {name: range(40)})
     for label, parameter in model.named_parameters():
         operator, _, which = label.rpartition(".")
@@ -264,7 +268,7 @@ def test_the_configuration_states_what_the_stock_class_can_build(model_type):
     shrink_model(model, uniform(model))
     assert torch.get_rng_state().equal(state)
     built = type(model)(type(model.config).from_dict(model.config.to_dict()))
-    here, there = parts_of(model), parts_of(built)
+    here, there = unit_groups_of(model), unit_groups_of(built)
     for name in here:
         stated = model.config.model_type in GROUPED or here[name].size == 1
         assert (there[name] == here[name]) == stated, name

@@ -23,7 +23,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from gramian.adapters import load, perplexity, plan_structured, prune, prune_structured, save_structured
+from gramian.adapters import estimate_removal, load, perplexity, prune, prune_structured, save_structured
 from gramian.adapters.estimates import Rates
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
@@ -31,7 +31,7 @@ from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
-from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS
 from gramian.adapters.removal import pruning as structured
 
@@ -44,22 +44,26 @@ def pruned(model, **options):
 
 
 def channels(model) -> list[str]:
-    return [name for name, part in parts_of(model).items() if part.size == 1]
+    return [name for name, unit_group in unit_groups_of(model).items() if unit_group.size == 1]
 
 
 @pytest.mark.parametrize("name", STACKED)
 def test_every_feed_forward_module_is_found(name):
     model = stacked_model(name)
-    widths = [part.units for part in parts_of(model).values()]
+    widths = [unit_group.units for unit_group in unit_groups_of(model).values()]
     if name == "bert":
         assert widths == [4, 48] * 2 and len(blocks_in(model)) == 2
     else:
         assert widths == [48] * (4 + (name == "gated t5")) and len(blocks_in(model)) == len(widths)
-    inner = [part.structure.producers for part in parts_of(model).values()]
+    inner = [unit_group.structure.producers for unit_group in unit_groups_of(model).values()]
     assert {len(each) for each in inner} == ({2} if name == "gated t5" else {1, 3} if name == "bert" else {1})
-    found = {f"{part.block}.{path}" for part in parts_of(model).values() for path, _ in part.structure.producers}
+    found = {
+        f"{unit_group.block}.{path}"
+        for unit_group in unit_groups_of(model).values()
+        for path, _ in unit_group.structure.producers
+    }
     every = {each for each, module in model.named_modules() if isinstance(module, nn.Linear) and ".DenseReluDense." in each}
-    assert every <= found | set(parts_of(model))
+    assert every <= found | set(unit_groups_of(model))
 
 
 @pytest.mark.parametrize("method", STRUCTURED_METHODS)
@@ -86,7 +90,7 @@ def test_the_shrunk_model_is_the_masked_one(name, monkeypatch):
     model = stacked_model(name, torch.float64)
     generator = np.random.default_rng(0)
     keep = {each: generator.permutation(48)[: 5 + 7 * place] for place, each in enumerate(channels(model))}
-    keep |= {each: [1, 3] for each, part in parts_of(model).items() if part.size > 1}
+    keep |= {each: [1, 3] for each, unit_group in unit_groups_of(model).items() if unit_group.size > 1}
     masked = copy.deepcopy(model)
     mask_model(masked, keep)
     shrink_model(model, keep)
@@ -104,7 +108,7 @@ def test_the_shrunk_model_is_the_masked_one(name, monkeypatch):
 def test_compensation_is_the_ridge_solution_on_dense_inputs(name):
     dense = stacked_model(name, torch.float64)
     model, report = pruned(copy.deepcopy(dense), damping=0.02, ratio=0.25)
-    assert report.settings["inputs"] == "dense" and any(row.units[1] < row.units[0] for row in report.modules)
+    assert report.settings["calibrate_on"] == "dense" and any(row.units[1] < row.units[0] for row in report.modules)
     seen = {}
     for row in report.modules:
         module = operator(dense, row.name)
@@ -112,8 +116,11 @@ def test_compensation_is_the_ridge_solution_on_dense_inputs(name):
     with torch.no_grad():
         dense(**token_inputs(dense, WINDOWS))
     for row in report.modules:
-        part, x = parts_of(dense)[row.name], seen[row.name].reshape(-1, operator(dense, row.name).in_features).numpy()
-        path = f"{part.block}.{part.structure.producers[0][0]}"
+        unit_group, x = (
+            unit_groups_of(dense)[row.name],
+            seen[row.name].reshape(-1, operator(dense, row.name).in_features).numpy(),
+        )
+        path = f"{unit_group.block}.{unit_group.structure.producers[0][0]}"
         before, after = (operator(each, path).weight.numpy() for each in (dense, model))
         kept = [int(np.flatnonzero((before == line).all(axis=1))[0]) for line in after]
         weight, narrow = (operator(each, row.name).weight.numpy() for each in (dense, model))
@@ -145,7 +152,7 @@ def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
         assert (out / WIDTHS).exists()
         loaded, _ = load(out)
         assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
-        assert parts_of(loaded) == parts_of(model)
+        assert unit_groups_of(loaded) == unit_groups_of(model)
         with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
             STOCK[name].from_pretrained(out)
         if method == "numerical" or name == "bert":
@@ -178,8 +185,8 @@ def test_embeddings_are_means_of_last_hidden_states():
 @pytest.mark.parametrize("name", STACKED)
 def test_refusals(name, tmp_path):
     model = stacked_model(name)
-    with pytest.raises(ValueError, match="inputs='pruned' needs a model that runs block by block"):
-        pruned(model, inputs="pruned")
+    with pytest.raises(ValueError, match="calibrate_on='pruned' needs a model that runs block by block"):
+        pruned(model, calibrate_on="pruned")
     with pytest.raises(ValueError, match="perplexity needs a causal language model"):
         perplexity(model, HELD)
     with pytest.raises(ValueError, match="no family row for model type"):
@@ -192,8 +199,10 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    plan = plan_structured(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), judged=1)
-    assert plan.peak > 0 and "moments of all modules, float64" in plan.memory and len(plan.operators) == len(parts_of(model))
+    plan = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), judged=1)
+    assert (
+        plan.peak > 0 and "moments of all modules, float64" in plan.memory and len(plan.operators) == len(unit_groups_of(model))
+    )
 
 
 def test_heads_of_an_encoder_that_would_be_lost(tmp_path):

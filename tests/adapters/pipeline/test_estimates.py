@@ -7,21 +7,21 @@ import pytest
 import torch
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import METHODS, Plan, plan
+from gramian.adapters import METHODS, Estimate, estimate_pruning
 from gramian.adapters.estimates import Rates, solver_seconds, working_bytes
 from gramian.solvers import Quadratic, TopK
 
 RATES = Rates(2e9, 1e9)
 
 
-def planned(model_type: str = "llama", **changed) -> Plan:
-    return plan(tiny_model(model_type), (8, 64), **{"rates": RATES, **changed})
+def planned(model_type: str = "llama", **changed) -> Estimate:
+    return estimate_pruning(tiny_model(model_type), (8, 64), **{"rates": RATES, **changed})
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_operators_with_their_shapes(model_type):
     model = tiny_model(model_type)
-    found = plan(model, (2, 16), rates=RATES)
+    found = estimate_pruning(model, (2, 16), rates=RATES)
     for operator in found.operators:
         weight = model.get_submodule(operator.name).weight
         shape = tuple(weight.shape)
@@ -33,18 +33,18 @@ def test_operators_with_their_shapes(model_type):
 def test_the_model_stays_as_it_is():
     model = tiny_model("llama")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    plan(model, (2, 16))
+    estimate_pruning(model, (2, 16))
     assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
 
 
 def test_figures_follow_the_work():
     usual = planned()
     assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
-    twice = plan(tiny_model("llama"), (16, 64), rates=RATES)
+    twice = estimate_pruning(tiny_model("llama"), (16, 64), rates=RATES)
     kept = "operator inputs kept for the correction"
     assert twice.memory[kept] == 2 * usual.memory[kept] and twice.seconds["moments"] == 2 * usual.seconds["moments"]
-    assert kept not in planned(correction="none").memory
-    assert planned(inputs="pruned", correction="model").seconds["forward passes"] > usual.seconds["forward passes"]
+    assert kept not in planned(target="own").memory
+    assert planned(calibrate_on="pruned", target="model").seconds["forward passes"] > usual.seconds["forward passes"]
     assert planned(heldout=1).memory["moments of one block, float64"] == 2 * usual.memory["moments of one block, float64"]
     assert "perplexity, dense and pruned" in planned(judged=1).seconds
     assert (

@@ -19,7 +19,7 @@ from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
 
 pytestmark = pytest.mark.usefixtures("small_batches")
-WALKS = [(inputs, correction) for inputs in ("dense", "pruned") for correction in ("none", "layer", "model")]
+WALKS = [(inputs, target) for inputs in ("dense", "pruned") for target in ("own", "block", "model")]
 
 
 def weight_of(model: nn.Module, name: str) -> np.ndarray:
@@ -53,7 +53,7 @@ def flows(model: nn.Module, windows: torch.Tensor, names: list[str]) -> dict[str
     return seen
 
 
-def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: str, correction: str) -> dict[str, Any]:
+def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: str, target: str) -> dict[str, Any]:
     """X and X* of every operator, from whole models in which only what the two switches say has been pruned."""
     family = family_of(dense)
     found: dict[str, Any] = {}
@@ -64,9 +64,9 @@ def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: st
         within: list[str] = []  # operators of earlier stages of this block
         for stage in family.stages:
             names = [f"{family.blocks}.{index}.{operator}" for operator in stage]
-            target = flows(blend(dense, pruned, [] if correction == "model" else entering), windows, names)
+            target = flows(blend(dense, pruned, [] if target == "model" else entering), windows, names)
             star = target
-            if correction != "none":
+            if target != "own":
                 star = flows(blend(dense, pruned, [*entering, *within]), windows, names)
             found |= {name: (target[name], star[name]) for name in names}
             within += names
@@ -79,12 +79,14 @@ def relative_error(dense: nn.Module, pruned: nn.Module, name: str, target: np.nd
     return float(np.sum((star @ weight_of(pruned, name).T - outputs) ** 2) / np.sum(outputs**2))
 
 
-def check_errors(dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, correction: str, share: float = 1.0) -> None:
+def check_errors(
+    dense: nn.Module, pruned: nn.Module, report: Report, inputs: str, target: str, target_blend: float = 1.0
+) -> None:
     for windows, field in ((WINDOWS, "relative_error"), (HELDOUT, "heldout_error")):
-        expected = paths(dense, pruned, windows, inputs, correction)
+        expected = paths(dense, pruned, windows, inputs, target)
         for row in report.operators:
             target, star = expected[row.name]
-            value = relative_error(dense, pruned, row.name, share * target + (1 - share) * star, star)
+            value = relative_error(dense, pruned, row.name, target_blend * target + (1 - target_blend) * star, star)
             np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
 
 
@@ -108,25 +110,25 @@ def test_every_family_and_method(model_type, method):
     untouched = set(before) - {f"{name}.weight" for name in names}
     assert len(untouched) > 2 and same(before, parameters(model), untouched)
     recipe = METHODS[method]
-    check_errors(dense, model, report, recipe.inputs, recipe.correction, recipe.share)
+    check_errors(dense, model, report, recipe.calibrate_on, recipe.target, recipe.target_blend)
 
 
-@pytest.mark.parametrize(("inputs", "correction"), WALKS)
+@pytest.mark.parametrize(("inputs", "target"), WALKS)
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt2", "opt"])
-def test_errors_are_about_the_inputs_and_targets_asked_for(model_type, inputs, correction):
+def test_errors_are_about_the_inputs_and_targets_asked_for(model_type, inputs, target):
     model, dense = tiny_model(model_type), tiny_model(model_type)
-    report = run(model, method="sparsegpt", inputs=inputs, correction=correction, heldout=HELDOUT)
-    assert (report.settings["inputs"], report.settings["correction"]) == (inputs, correction)
-    check_errors(dense, model, report, inputs, correction)
+    report = run(model, method="sparsegpt", calibrate_on=inputs, target=target, heldout=HELDOUT)
+    assert (report.settings["calibrate_on"], report.settings["target"]) == (inputs, target)
+    check_errors(dense, model, report, inputs, target)
 
 
 def test_the_walks_differ():
     """Else the tests above could not tell them apart; with dense inputs the dense model is the dense layer."""
     errors = {}
     for walk in WALKS:
-        report = run(tiny_model("llama"), method="sparsegpt", inputs=walk[0], correction=walk[1])
+        report = run(tiny_model("llama"), method="sparsegpt", inputs=walk[0], target=walk[1])
         errors[walk] = tuple(row.relative_error for row in report.operators)
-    assert errors["dense", "layer"] == errors["dense", "model"]
+    assert errors["dense", "block"] == errors["dense", "model"]
     assert len(set(errors.values())) == len(WALKS) - 1
 
 
@@ -143,7 +145,7 @@ def test_group_patterns_are_exact(method, pattern, kept, group):
         assert np.all(counts == kept) or method == "fistapruner"  # whose LASSO may have zeros of its own
 
 
-def spied(monkeypatch: pytest.MonkeyPatch, inputs: str, correction: str) -> dict[int, Quadratic]:
+def spied(monkeypatch: pytest.MonkeyPatch, inputs: str, target: str) -> dict[int, Quadratic]:
     """A method `spy` that prunes by magnitude and notes the problems it is given, in order."""
     problems: dict[int, Quadratic] = {}
 
@@ -152,18 +154,18 @@ def spied(monkeypatch: pytest.MonkeyPatch, inputs: str, correction: str) -> dict
             problems[len(problems)] = problem
         return magnitude(problem, pattern)
 
-    monkeypatch.setitem(METHODS, "spy", Method(spy, inputs, correction))
+    monkeypatch.setitem(METHODS, "spy", Method(spy, inputs, target))
     return problems
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_correction_reaches_the_solver(model_type, monkeypatch):
     """The gradient at W is W (X* - X)^T X*: zero for what comes first in a block, not for what follows."""
-    problems = spied(monkeypatch, "dense", "layer")
+    problems = spied(monkeypatch, "dense", "block")
     model, dense = tiny_model(model_type), tiny_model(model_type)
     report = run(model, method="spy")
     first = family_of(model).stages[0]
-    expected = paths(dense, model, WINDOWS, "dense", "layer")
+    expected = paths(dense, model, WINDOWS, "dense", "block")
     for row, problem in zip(report.operators, problems.values(), strict=True):
         target, star = expected[row.name]
         gram = star.T @ star
@@ -177,17 +179,17 @@ def test_correction_reaches_the_solver(model_type, monkeypatch):
             assert np.linalg.norm(slope) > 1e-2 * np.linalg.norm(problem.at_zero[1])
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
-def test_a_correction_may_go_part_of_the_way(share):
+@pytest.mark.parametrize("target_blend", [0.25, 1.0])
+def test_a_correction_may_go_part_of_the_way(target_blend):
     model, dense = tiny_model("llama"), tiny_model("llama")
-    report = run(model, method="sparsegpt", inputs="pruned", correction="model", share=share, heldout=HELDOUT)
-    assert report.settings["share"] == share
-    check_errors(dense, model, report, "pruned", "model", share)
+    report = run(model, method="sparsegpt", calibrate_on="pruned", target="model", target_blend=target_blend, heldout=HELDOUT)
+    assert report.settings["target_blend"] == target_blend
+    check_errors(dense, model, report, "pruned", "model", target_blend)
 
 
 def test_without_correction_no_problem_has_a_slope(monkeypatch):
     for inputs in ("dense", "pruned"):
-        problems = spied(monkeypatch, inputs, "none")
+        problems = spied(monkeypatch, inputs, "own")
         run(tiny_model("llama"), method="spy")
         assert len(problems) == 14 and all(problem.slope is None for problem in problems.values())
 
@@ -199,7 +201,7 @@ def test_parallel_equals_serial_and_both_repeat(model_type, method):
     results = []
     for jobs in (1, 1, 2, 5):
         model = tiny_model(model_type)
-        report = run(model, method=method, options=options, inputs="dense", jobs=jobs, heldout=HELDOUT)
+        report = run(model, method=method, options=options, calibrate_on="dense", jobs=jobs, heldout=HELDOUT)
         rows = [(row.name, row.relative_error, row.heldout_error, row.residual, row.detail) for row in report.operators]
         results.append((parameters(model), rows))
     for weights, rows in results[1:]:
@@ -225,7 +227,7 @@ def test_what_is_not_selected_stays(jobs):
     chosen = {f"{name}.weight" for name in names}
     before, after = parameters(dense), parameters(model)
     assert same(before, after, set(before) - chosen) and all(not before[name].equal(after[name]) for name in chosen)
-    expected = paths(dense, model, WINDOWS, "dense", "layer")  # operators that were not pruned are dense in `model`
+    expected = paths(dense, model, WINDOWS, "dense", "block")  # operators that were not pruned are dense in `model`
     for row in report.operators:
         np.testing.assert_allclose(row.relative_error, relative_error(dense, model, row.name, *expected[row.name]), rtol=2e-3)
 
@@ -236,13 +238,13 @@ def test_errors_are_judged_after_the_cast(model_type, sparsity):
     """At sparsity 0 the rounding to bfloat16 is the only error."""
     model, dense = tiny_model(model_type), tiny_model(model_type)
     model.config.dtype = torch.bfloat16
-    report = run(model, method="sparsegpt", sparsity=sparsity, inputs="dense", correction="layer", heldout=HELDOUT)
+    report = run(model, method="sparsegpt", sparsity=sparsity, calibrate_on="dense", target="block", heldout=HELDOUT)
     assert report.settings["dtype"] == "bfloat16" and model.dtype == torch.float32
     for name in operator_names(model):
         weight = model.get_submodule(name).weight.detach()
         assert weight.equal(weight.bfloat16().float())
     assert all(row.relative_error > 1e-7 for row in report.operators)
-    check_errors(dense, model, report, "dense", "layer")
+    check_errors(dense, model, report, "dense", "block")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -13,7 +13,7 @@ from stacked_models import WINDOWS, stacked_model
 from structured_models import TOKENS, exact, in_blocks, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import plan_structured, prune_structured
+from gramian.adapters import estimate_removal, prune_structured
 from gramian.adapters.estimates import Rates
 from gramian.adapters.files import write_json
 from gramian.adapters.models.unit_groups import operator
@@ -27,8 +27,8 @@ UP, DOWN = "model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj"
 def test_a_ratio_that_was_reached_is_reached_again_by_as_many_units(model_type):
     """The ratio of a report times the parameters is their number but for rounding, which must not cost one more unit."""
     for ratio in (0.13, 0.3, 0.45, 0.52):
-        first, report = pruned(tiny_model(model_type), method="magnitude-l1", allocation="numerical", ratio=ratio)
-        again, _ = pruned(tiny_model(model_type), method="magnitude-l1", allocation="numerical", ratio=report.ratio)
+        first, report = pruned(tiny_model(model_type), method="magnitude-l1", allocation="score", ratio=ratio)
+        again, _ = pruned(tiny_model(model_type), method="magnitude-l1", allocation="score", ratio=report.ratio)
         assert in_blocks(again) == in_blocks(first)
 
 
@@ -58,18 +58,18 @@ def silent(cancelling: bool):
 
 @pytest.mark.parametrize("cancelling", [True, False])
 def test_what_adds_nothing_leaves_first(cancelling):
-    _, report = pruned(silent(cancelling), share=1, ratio=0.1)
+    _, report = pruned(silent(cancelling), target_blend=1, ratio=0.1)
     left = {row.name: row.units for row in report.modules}
     assert left[DOWN][1] < left[DOWN][0]
     assert all(units[1] == units[0] for name, units in left.items() if name != DOWN)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("target_blend", [1.0, 0.5])
 @pytest.mark.parametrize("score", ["newton", "box", "compensated"])
-def test_modules_that_add_nothing_are_reported(score, share, tmp_path):
+def test_modules_that_add_nothing_are_reported(score, target_blend, tmp_path):
     for cancelling in (True, False):
         options = {"score": score}
-        _, report = pruned(silent(cancelling), options=options, allocation="uniform", share=share)
+        _, report = pruned(silent(cancelling), options=options, allocation="uniform", target_blend=target_blend)
         assert 0 <= report.mean_error < math.inf
         write_json(tmp_path / "report.json", report.to_dict())
         json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -77,8 +77,8 @@ def test_modules_that_add_nothing_are_reported(score, share, tmp_path):
 
 def test_a_joint_budget_names_the_module_that_adds_nothing():
     with pytest.raises(ValueError, match=rf"{DOWN}: its output is zero.*exclude"):
-        pruned(silent(True), method="wanda-sp", allocation="global")
-    pruned(silent(True), method="wanda-sp", allocation="global", exclude=r"layers\.1\.mlp")
+        pruned(silent(True), method="wanda-sp", allocation="loss")
+    pruned(silent(True), method="wanda-sp", allocation="loss", exclude=r"layers\.1\.mlp")
 
 
 def test_sums_of_heads_that_cancel_make_a_mask_problem():
@@ -93,10 +93,10 @@ def test_sums_of_heads_that_cancel_make_a_mask_problem():
         np.testing.assert_allclose(np.diag(problem.matrix), [0, (head**2).sum()], atol=1e-12 * (head**2).sum())
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
-def test_errors_of_masks_are_on_dense_inputs_whatever_the_target(share):
+@pytest.mark.parametrize("target_blend", [1.0, 0.5, 0.1])
+def test_errors_of_masks_are_on_dense_inputs_whatever_the_target(target_blend):
     dense = exact("llama", num_key_value_heads=4)
-    model, report = pruned(copy.deepcopy(dense), options={"score": "newton"}, allocation="uniform", share=share)
+    model, report = pruned(copy.deepcopy(dense), options={"score": "newton"}, allocation="uniform", target_blend=target_blend)
     wide = seen(dense, TOKENS)
     for row in report.modules:
         x, y = wide[row.name]
@@ -107,16 +107,18 @@ def test_errors_of_masks_are_on_dense_inputs_whatever_the_target(share):
 
 
 def test_figures_of_masks_that_exchanges_replaced_are_not_reported():
-    how = {"options": {"score": "box"}, "inputs": "dense"}
+    how = {"options": {"score": "box"}, "calibrate_on": "dense"}
     assert set(pruned(exact("llama"), **how)[1].allocation) == {"mask_error", "mask_bound", "rounding"}
-    assert set(pruned(exact("llama"), **how, exchange=True)[1].allocation) == {"mask_bound"}
+    assert set(pruned(exact("llama"), **how, swap_search=True)[1].allocation) == {"mask_bound"}
 
 
 @pytest.mark.parametrize("part", [0.05, 0.1])
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
 def test_recovery_adds_no_bias_that_nobody_counted(model_type, part):
     dense = exact(model_type)
-    model, report = pruned(copy.deepcopy(dense), method="flap", inputs="pruned", recover=True, allocation="uniform", ratio=part)
+    model, report = pruned(
+        copy.deepcopy(dense), method="flap", calibrate_on="pruned", refit_producers=True, allocation="uniform", ratio=part
+    )
     assert report.ratio >= part
     for row in report.modules:
         assert (operator(model, row.name).bias is not None) <= (row.units[1] < row.units[0])
@@ -125,11 +127,11 @@ def test_recovery_adds_no_bias_that_nobody_counted(model_type, part):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": "dense", "share": 0.5}, "with inputs='dense' the target is the dense model's output"),
-        ({"method": "flap", "share": 0.1}, "with inputs='dense'"),
+        ({"calibrate_on": "dense", "target_blend": 0.5}, "with calibrate_on='dense' the target is the dense model's output"),
+        ({"method": "flap", "target_blend": 0.1}, "with calibrate_on='dense'"),
         ({"method": "wanda-sp", "damping": 0.1}, "damping is 0.1, but nothing is solved for"),
         ({"method": "flap", "damping": 0.0}, "damping is 0.0, but nothing is solved for"),
-        ({"heads": "even", "include": "o_proj", "exchange": True}, "swaps whole units, and heads='even'"),
+        ({"heads": "per_kv_group", "include": "o_proj", "swap_search": True}, "swaps whole units, and heads='per_kv_group'"),
     ],
 )
 def test_what_would_change_nothing_is_refused(options, message):
@@ -148,7 +150,7 @@ def test_kinds_are_two_whatever_the_stacks():
     for block in model.decoder.block:
         for parameter in block.layer[2].DenseReluDense.parameters():
             parameter.mul_(1e-3)
-    report = prune_structured(model, WINDOWS, method="magnitude-l1", allocation="kinds", ratio=0.1, progress=False)
+    report = prune_structured(model, WINDOWS, method="magnitude-l1", allocation="per_type", ratio=0.1, progress=False)
     assert all((row.units[1] < row.units[0]) == row.name.startswith("decoder") for row in report.modules)
 
 
@@ -156,13 +158,13 @@ def test_kinds_are_two_whatever_the_stacks():
 def test_plans_refuse_what_runs_would(name):
     model = stacked_model(name)
     refused = [
-        ({"recover": True}, "recover=True needs a model that runs block by block"),
+        ({"refit_producers": True}, "refit_producers=True needs a model that runs block by block"),
         ({"method": "greedy-output", "options": {"moment": "product"}}, "moment='product' needs a model that runs"),
     ]
     if name == "bert":
         refused += [({"method": method}, "predicts no tokens") for method in ("tasp", "snip", "grasp", "llm-pruner")]
     for options, message in refused:
-        for work in (lambda **how: plan_structured(model, (4, 20), rates=Rates(2e9, 1e9), **how),
+        for work in (lambda **how: estimate_removal(model, (4, 20), rates=Rates(2e9, 1e9), **how),
                      lambda **how: prune_structured(model, WINDOWS, progress=False, **how)):  # fmt: skip
             with pytest.raises(ValueError, match=message):
                 work(ratio=0.1, **options)

@@ -11,7 +11,7 @@ from structured_models import HELD, TOKENS, exact, kept_columns, logits, pruned,
 from tiny import FAMILIES, tiny_model
 
 from gramian.adapters.models.shrink import shrink_model
-from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.removal import plan as removal_plan
 from gramian.adapters.removal import pruning as structured
 
@@ -27,7 +27,7 @@ def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, 
 
     monkeypatch.setattr(structured, "shrink_model", keep_a_copy)
     model, _ = pruned(tiny_model(model_type), method=method, ratio=0.35)
-    assert parts_of(masked[0]) != parts_of(model)
+    assert unit_groups_of(masked[0]) != unit_groups_of(model)
     torch.testing.assert_close(logits(model), logits(masked[0]), rtol=1e-4, atol=1e-5)
 
 
@@ -36,7 +36,7 @@ def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, 
 def test_compensation_is_the_ridge_solution_and_the_report_tells_its_errors(model_type, inputs):
     dense = exact(model_type)
     damping = 0.02
-    model, report = pruned(copy.deepcopy(dense), inputs=inputs, damping=damping, share=1, ratio=0.4)
+    model, report = pruned(copy.deepcopy(dense), calibrate_on=inputs, damping=damping, target_blend=1, ratio=0.4)
     wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
     for row in report.modules:
         (x, y), (star, output) = wide[row.name], narrow[row.name]
@@ -63,14 +63,14 @@ def test_compensation_is_the_ridge_solution_and_the_report_tells_its_errors(mode
     assert any(row.units[1] < row.units[0] for row in report.modules)
 
 
-@pytest.mark.parametrize("share", [0.25, None])
+@pytest.mark.parametrize("target_blend", [0.25, None])
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, share, monkeypatch):
+def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, target_blend, monkeypatch):
     monkeypatch.setattr(structured, "shrink_model", lambda model, keep: None)  # silenced units still show what enters them
     dense = exact(model_type)
-    model, report = pruned(copy.deepcopy(dense), share=share, damping=0.02, ratio=0.4)
-    part = report.settings["share"]
-    assert part == (share or removal_plan.SHARE) < 1
+    model, report = pruned(copy.deepcopy(dense), target_blend=target_blend, damping=0.02, ratio=0.4)
+    unit_group = report.settings["target_blend"]
+    assert unit_group == (target_blend or removal_plan.TARGET_BLEND) < 1
     wide, narrow, wide_apart, apart = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
     for row in report.modules:
         before, after = (rows_of(each, row.name) for each in (dense, model))
@@ -78,10 +78,10 @@ def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, share
             (row.relative_error, wide, narrow), (row.heldout_error, wide_apart, apart)
         ):  # fmt: skip
             star, output = pruned_seen[row.name]
-            target = part * dense_seen[row.name][1] + (1 - part) * star @ before.T
+            target = unit_group * dense_seen[row.name][1] + (1 - unit_group) * star @ before.T
             assert error == pytest.approx(((output - target) ** 2).sum() / (target**2).sum(), rel=1e-6, abs=1e-12)
         star = narrow[row.name][0]
-        target = part * wide[row.name][1] + (1 - part) * star @ before.T
+        target = unit_group * wide[row.name][1] + (1 - unit_group) * star @ before.T
         kept = np.abs(after).sum(axis=0) > 0
         if not kept.all():
             ridge = np.diag(np.sqrt(0.02 * (star[:, kept] ** 2).sum(axis=0)))
@@ -92,33 +92,33 @@ def test_the_target_goes_a_share_of_the_way_to_the_dense_model(model_type, share
 
 def test_the_whole_way_where_no_weights_are_solved_for_or_producers_are():
     assert [
-        pruned(tiny_model("llama"), **options)[1].settings["share"]
-        for options in ({"compensate": False}, {"method": "flap"}, {"recover": True}, {"share": 0.75})
+        pruned(tiny_model("llama"), **options)[1].settings["target_blend"]
+        for options in ({"compensate": False}, {"method": "flap"}, {"refit_producers": True}, {"target_blend": 0.75})
     ] == [1, 1, 1, 0.75]
 
 
 def test_exchanges_leave_no_single_one_that_helps():
     """Magnitudes choose badly. With dense inputs every module's problem is known, and all its exchanges are tried."""
     dense, damping = exact("llama", num_key_value_heads=4), 0.05
-    ways = {"method": "magnitude-l2", "compensate": True, "inputs": "dense", "damping": damping, "ratio": 0.4}
+    ways = {"method": "magnitude-l2", "compensate": True, "calibrate_on": "dense", "damping": damping, "ratio": 0.4}
     plain, before = pruned(copy.deepcopy(dense), **ways)
-    model, after = pruned(copy.deepcopy(dense), **ways, exchange=True)
-    assert [row.units for row in after.modules] == [row.units for row in before.modules] and after.settings["exchange"]
+    model, after = pruned(copy.deepcopy(dense), **ways, swap_search=True)
+    assert [row.units for row in after.modules] == [row.units for row in before.modules] and after.settings["swap_search"]
     wide = seen(dense, TOKENS)
 
     def loss(name, kept):
         x, y = wide[name]
         ridge, weights = np.sqrt(damping * (x**2).sum(axis=0)), rows_of(dense, name)
         stacked = np.vstack([x, np.diag(ridge)]), np.vstack([y, (weights * ridge).T])
-        columns = part.columns(kept)
+        columns = unit_group.columns(kept)
         left = np.linalg.lstsq(stacked[0][:, columns], stacked[1], rcond=None)[0]
         return ((stacked[0][:, columns] @ left - stacked[1]) ** 2).sum()
 
     better = 0
     for row in after.modules:
-        part = parts_of(dense)[row.name]
-        old, new = (np.unique(kept_columns(dense, each, row.name) // part.size) for each in (plain, model))
-        others = np.setdiff1d(np.arange(part.units), new)
+        unit_group = unit_groups_of(dense)[row.name]
+        old, new = (np.unique(kept_columns(dense, each, row.name) // unit_group.size) for each in (plain, model))
+        others = np.setdiff1d(np.arange(unit_group.units), new)
         reached = loss(row.name, new)
         swaps = [loss(row.name, np.sort(np.append(np.delete(new, k), other))) for k in range(len(new)) for other in others]
         assert reached <= loss(row.name, old) * (1 + 1e-9) and all(reached <= each * (1 + 1e-5) for each in swaps)
@@ -138,7 +138,7 @@ def test_compensation_lowers_the_error_of_every_module(model_type):
 
 
 @pytest.mark.parametrize("score", ["newton", "box"])
-@pytest.mark.parametrize("allocation", ["uniform", "numerical", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "score", "loss"])
 def test_masks_are_no_better_than_their_bounds(score, allocation):
     dense = exact("llama", num_key_value_heads=4)
     model, report = pruned(copy.deepcopy(dense), options={"score": score}, allocation=allocation, compensate=False)
@@ -151,7 +151,7 @@ def test_masks_are_no_better_than_their_bounds(score, allocation):
         if row.detail:
             assert row.detail["mask_error"] == pytest.approx(error, rel=1e-8, abs=1e-12)
             assert 0 <= row.detail["mask_bound"] <= error * (1 + 1e-9) + 1e-12
-    if allocation == "global":
+    if allocation == "loss":
         figures = report.allocation
         assert figures["mask_error"] == pytest.approx(sum(errors.values()), rel=1e-8)
         assert 0 < figures["mask_bound"] <= figures["mask_error"] and figures["rounding"] >= -1e-9

@@ -12,7 +12,7 @@ from tiny import FAMILIES, SHAPES, VOCABULARY, names_of, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
-from gramian.adapters.models.unit_groups import parts_of
+from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.removal.pruning import prune_structured
 
 # -- how much leaves ---------------------------------------------------------------------------------------------------
@@ -30,14 +30,14 @@ def test_the_ratio_is_met_to_within_the_cheapest_unit(model_type, method):
     whole = [sum(tensor.numel() for tensor in {*each.parameters()}) for each in (dense, model)]
     assert report.parameters == tuple(whole)
     everything = STRUCTURED_METHODS[method].modules == "all"
-    assert [row.name for row in report.modules] == (list(parts_of(dense)) if everything else names_of(dense, "channels"))
+    assert [row.name for row in report.modules] == (list(unit_groups_of(dense)) if everything else names_of(dense, "channels"))
     for row in report.modules:
-        old, new = (parts_of(each)[row.name] for each in (dense, model))
+        old, new = (unit_groups_of(each)[row.name] for each in (dense, model))
         assert row.units == (old.units, new.units) and row.groups == (old.groups, new.groups) and new.units >= 1
         assert row.heldout_error is not None and math.isfinite(row.heldout_error) and row.name in str(report)
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "numerical", "global"])
+@pytest.mark.parametrize("allocation", ["uniform", "score", "loss"])
 @pytest.mark.parametrize("score", ["newton", "box", "compensated"])
 def test_every_module_keeps_one_choice_and_no_ratio_goes_further(score, allocation):
     model = tiny_model("qwen3")
@@ -49,13 +49,15 @@ def test_every_module_keeps_one_choice_and_no_ratio_goes_further(score, allocati
     options = {"options": {"score": score}, "allocation": allocation}
     with pytest.raises(ValueError, match=f"out of reach: {math.floor(1e4 * most) / 1e4:g} is the largest"):
         pruned(model, ratio=most + 1e-6, **options)
-    assert all(part.units == (4 if part.size > 1 else 48) for part in parts_of(model).values())
+    assert all(unit_group.units == (4 if unit_group.size > 1 else 48) for unit_group in unit_groups_of(model).values())
     model, report = pruned(model, ratio=most, **options)
-    assert {(part.units, part.groups) for part in parts_of(model).values()} == {(2, 1), (1, 1)}
+    assert {(unit_group.units, unit_group.groups) for unit_group in unit_groups_of(model).values()} == {(2, 1), (1, 1)}
     assert torch.isfinite(logits(model)).all() and report.ratio == pytest.approx(most)
 
 
-@pytest.mark.parametrize(("groups", "heads"), [(4, "groups"), (2, "groups"), (2, "even"), (1, "groups"), (1, "even")])
+@pytest.mark.parametrize(
+    ("groups", "heads"), [(4, "groups"), (2, "groups"), (2, "per_kv_group"), (1, "groups"), (1, "per_kv_group")]
+)
 def test_what_leaves_attention(groups, heads):
     shape = SHAPES["llama"] | {"num_key_value_heads": groups, "num_hidden_layers": 3}
     torch.manual_seed(0)
@@ -151,7 +153,7 @@ def test_the_model_s_mode_and_gradients_stay():
 
 def test_a_pruned_model_is_pruned_on():
     model, first = pruned(tiny_model("mistral"), ratio=0.2)
-    widths = {name: part.units for name, part in parts_of(model).items()}
+    widths = {name: unit_group.units for name, unit_group in unit_groups_of(model).items()}
     model, second = pruned(model, ratio=0.2)
     assert second.parameters[0] == first.parameters[1] > second.parameters[1]
     assert {row.name: row.units[0] for row in second.modules}.items() <= widths.items()
@@ -168,14 +170,17 @@ def test_a_pruned_model_is_pruned_on():
         ({"ratio": math.nan}, "above 0 and below 1"),
         ({"ratio": 0.9}, "out of reach: 0.78"),
         ({"method": "wanda"}, "no structured method 'wanda'; there are numerical, flap, greedy-output"),
-        ({"allocation": "even"}, "allocation must be one of uniform, kinds, numerical, global but is 'even'"),
-        ({"inputs": "both"}, "inputs must be one of dense, pruned"),
-        ({"heads": "all"}, "heads must be one of groups, even"),
+        ({"allocation": "even"}, "allocation must be one of uniform, per_type, score, loss but is 'even'"),
+        ({"inputs": "both"}, "calibrate_on must be one of dense, pruned"),
+        ({"heads": "all"}, "heads must be one of groups, per_kv_group"),
         ({"damping": "auto"}, "damping must be a number of at least 0 but is 'auto'"),
-        ({"share": 0}, "share must be above 0 and at most 1 but is 0: for no correction there is inputs='dense'"),
-        ({"share": math.nan}, "share must be above 0"),
-        ({"share": 0.5, "recover": True}, "recover=True needs share=1 but it is 0.5"),
-        ({"exchange": True, "method": "flap"}, "the other weights to be solved for, but compensation is bias"),
+        (
+            {"target_blend": 0},
+            "target_blend must be above 0 and at most 1 but is 0: for the pruned model's own output there is",
+        ),
+        ({"target_blend": math.nan}, "target_blend must be above 0"),
+        ({"target_blend": 0.5, "refit_producers": True}, "refit_producers=True needs target_blend=1 but it is 0.5"),
+        ({"swap_search": True, "method": "flap"}, "the other weights to be solved for, but compensation is bias"),
         ({"damping": -1.0}, "damping must be a number of at least 0"),
         ({"options": {"scores": "box"}}, "numerical has no option 'scores'; it has score, penalty"),
         ({"options": {"score": "best"}}, "score must be one of compensated, box, newton but is 'best'"),

@@ -15,7 +15,7 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from gramian.adapters import load, save_structured
-from gramian.adapters.models.unit_groups import operator, parts_of
+from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 
 
@@ -40,7 +40,7 @@ def test_equal_widths_load_with_stock_classes(model_type, tmp_path):
     channel = 3 * 32 if model_type in GATED else 2 * 32 + 1
     ratio = layers * 8 * channel / in_blocks(model)
     model, _ = pruned(model, method="magnitude-l1", include=r"down_proj|fc2|mlp\.c_proj", ratio=ratio, compensate=True)
-    assert {part.units for part in parts_of(model).values() if part.size == 1} == {40}
+    assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
     out = save_structured(model, None, tmp_path / "model")
     assert not (out / WIDTHS).exists()
     assert logits(AutoModelForCausalLM.from_pretrained(out)).equal(logits(model))
@@ -70,7 +70,7 @@ def test_the_bias_of_flap_is_the_mean_of_what_left(model_type):
 
 def test_a_bias_on_pruned_inputs_makes_up_for_the_mean_error():
     dense = exact("llama")
-    model, report = pruned(copy.deepcopy(dense), method="flap", inputs="pruned", ratio=0.4)
+    model, report = pruned(copy.deepcopy(dense), method="flap", calibrate_on="pruned", ratio=0.4)
     wide, narrow = seen(dense, CALIBRATION), seen(model, CALIBRATION)
     for row in report.modules:
         bias = operator(model, row.name).bias
@@ -106,7 +106,7 @@ def test_equal_widths_with_biases_are_refused_by_stock_classes(tmp_path):
     model = tiny_model("llama")
     ratio = 2 * (8 * 96 - 32) / in_blocks(model)  # eight channels of each block, for which it gets a bias
     model, _ = pruned(model, method="flap", include="down_proj", ratio=ratio, allocation="uniform")
-    assert {part.units for part in parts_of(model).values() if part.size == 1} == {40}
+    assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
     out = save_structured(model, None, tmp_path / "model")
     assert model.config.intermediate_size == 48 and logits(load(out)[0]).equal(logits(model))
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):

@@ -15,8 +15,8 @@ from gramian.adapters import devices
 from gramian.adapters.models.families import blocks_of
 from gramian.adapters.run import placement as offload
 from gramian.adapters.run.blocks import enter
-from gramian.adapters.run.moments import Inflow
-from gramian.adapters.run.placement import Visits
+from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.placement import Placement
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -47,11 +47,11 @@ def trips(blocks: list[nn.Module]) -> list[tuple[nn.Module, str]]:
     return [(block, way) for block in blocks for way in ("away", "home")]
 
 
-@pytest.mark.parametrize("correction", ["none", "model"])
+@pytest.mark.parametrize("target", ["own", "model"])
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
-def test_prune_is_the_same_and_every_block_goes_once(model_type, correction, moves):
+def test_prune_is_the_same_and_every_block_goes_once(model_type, target, moves):
     plain, model = tiny_model(model_type), tiny_model(model_type)
-    options = {"method": "sparsegpt", "correction": correction, "inputs": "pruned", "heldout": HELDOUT}
+    options = {"method": "sparsegpt", "target": target, "calibrate_on": "pruned", "heldout": HELDOUT}
     expected = run(plain, **options)
     assert not moves
     report = run(model, device="cpu", **options)
@@ -88,7 +88,7 @@ def test_an_error_takes_the_block_home(prune, moves, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Inflow, "receive", broken)
+    monkeypatch.setattr(MomentCollector, "receive", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         run(model, method="wanda", device="cpu") if prune == "prune" else pruned(model, device="cpu")
     assert moves[-1][1] == "home" and len(moves) % 2 == 0
@@ -106,31 +106,31 @@ def test_all_that_a_block_is_called_with_follows_it(model_type):
 
 
 def test_kept_inputs_stay_at_home():
-    inflow = Inflow("it", (2,), keep=True, home=torch.device("meta"))
-    inflow.receive(0, torch.ones(1, 3, 4))
-    assert inflow.kept[0].is_meta and inflow.source == torch.device("cpu")
+    collector = MomentCollector("it", (2,), keep=True, home=torch.device("meta"))
+    collector.receive(0, torch.ones(1, 3, 4))
+    assert collector.kept[0].is_meta and collector.source == torch.device("cpu")
 
 
 def test_what_cannot_visit_is_refused(monkeypatch):
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="jobs is 2 but only one block at a time visits a device"):
-        run(model, method="magnitude", inputs="dense", device="cpu", jobs=2)
+        run(model, method="magnitude", calibrate_on="dense", device="cpu", jobs=2)
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         run(model, method="magnitude", device="nonsense")
     with pytest.raises(ValueError, match=r"T5.* does not run block by block: no single block can visit cpu"):
         pruned(stacked_model("t5"), device="cpu")
-    with pytest.raises(ValueError, match="no weights in memory"), Visits("cpu") as visits:
-        visits.take(nn.Linear(2, 2, device="meta"))
+    with pytest.raises(ValueError, match="no weights in memory"), Placement("cpu") as placement:
+        placement.take(nn.Linear(2, 2, device="meta"))
 
 
 def test_what_the_device_keeps_is_released_after_every_visit(monkeypatch):
     released: list[torch.device] = []
     monkeypatch.setattr(offload, "release_cached", released.append)
     blocks = [nn.Linear(2, 2), nn.Linear(2, 2)]
-    with Visits("cpu") as visits:
-        visits.take(blocks[0])
+    with Placement("cpu") as placement:
+        placement.take(blocks[0])
         assert not released
-        visits.take(blocks[1])
+        placement.take(blocks[1])
         assert len(released) == 1
     assert released == [torch.device("cpu")] * 2
     assert devices.release_cached(torch.device("cpu")) is None  # no GPU is asked for

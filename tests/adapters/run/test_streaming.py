@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from gramian.adapters import load_model, prune, save_model
 from gramian.adapters.cli.main import main
 from gramian.adapters.models.families import blocks_of, family_of
-from gramian.adapters.run.moments import Inflow
+from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.streaming import StreamedVisits, stream_model
 
 pytestmark = pytest.mark.usefixtures("small_batches", "no_network")
-OPTIONS = {"method": "sparsegpt", "inputs": "pruned", "correction": "layer", "heldout": HELDOUT, "progress": False}
+OPTIONS = {"method": "sparsegpt", "calibrate_on": "pruned", "target": "block", "heldout": HELDOUT, "progress": False}
 
 
 def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, shards: str | None = "20KB") -> Path:
@@ -37,7 +37,7 @@ def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, sh
 
 def streamed(folder: Path, out: Path, **options) -> dict:
     with stream_model(folder, out, dtype=options.pop("dtype", "auto"), overwrite=options.pop("overwrite", False)) as stream:
-        stream.report = prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS | options).to_dict()
+        stream.report = prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS | options).to_dict()
     return stream.report
 
 
@@ -110,17 +110,17 @@ def resident(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
     folder = source(tmp_path / "source", "llama")
     peaks: list[set[str]] = []
-    receive = Inflow.receive
+    receive = MomentCollector.receive
 
     def noted(self, batch, inputs):
         peaks.append({name.split(".")[2] for name in resident(stream.model) if ".layers." in name})
         receive(self, batch, inputs)
 
-    monkeypatch.setattr(Inflow, "receive", noted)
+    monkeypatch.setattr(MomentCollector, "receive", noted)
     with stream_model(folder, tmp_path / "out") as stream:
         outside = {name for name, _ in stream.model.named_parameters() if ".layers." not in name}
         assert resident(stream.model).keys() == outside - {"lm_head.weight"}
-        prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS)
+        prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
         assert resident(stream.model).keys() == outside - {"lm_head.weight"}
     assert {frozenset(each) for each in peaks} == {frozenset("0"), frozenset("1")}
     assert len(blocks_of(stream.model)) == 2
@@ -199,7 +199,7 @@ def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
     with pytest.raises(FileExistsError, match="was empty when the work began") as caught:
         with stream_model(folder, out) as stream:
-            prune(stream.model, WINDOWS, device=stream.visits, **OPTIONS)
+            prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
             out.mkdir()
             (out / "precious.txt").write_text("x")
     assert (out / "precious.txt").read_text() == "x"
@@ -250,7 +250,7 @@ def test_the_skeleton_is_the_model(tmp_path):
         buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
         assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
         assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
-        stream.visits.take(blocks_of(stream.model)[1])
+        stream.placement.take(blocks_of(stream.model)[1])
         for name, parameter in stream.model.model.layers[1].named_parameters():
             assert parameter.equal(model.model.layers[1].get_parameter(name)) and not parameter.requires_grad
-        stream.visits.present.close()
+        stream.placement.present.close()

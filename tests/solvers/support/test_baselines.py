@@ -63,7 +63,7 @@ def test_options_are_bound_by_name():
         method.bind({"steps": 3})
     with pytest.raises(ValueError, match="has no option 'problem'"):
         method.bind({"problem": 3})
-    bound: Solution = method.bind({"visits": 1, "warm_start": "wanda"})(problem_of(PLAIN), TopK(0.5))
+    bound: Solution = method.bind({"max_lambdas": 1, "warm_start": "wanda"})(problem_of(PLAIN), TopK(0.5))
     assert len(bound.history) == 1
     for each in METHODS.values():
         assert np.sum(each.bind({})(problem_of(PLAIN), TopK(0.5)).weights == 0) == PLAIN.weight.size // 2

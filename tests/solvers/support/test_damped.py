@@ -18,7 +18,7 @@ from gramian.proofs.kit.references import support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
 from gramian.solvers import Quadratic, Status, TopK, empirical_ridge, sparsegpt
 from gramian.solvers.support.baselines import magnitude
-from gramian.solvers.support.damped import MARGIN, Estimate, Evidence, check_damping
+from gramian.solvers.support.damped import MARGIN, CalibrationSplit, DampedMethod, check_damping
 
 
 class Recorder:
@@ -48,9 +48,9 @@ def ridge_of(problem: Quadratic, seen: Quadratic, xp) -> np.ndarray:
 def test_without_damping_the_method_gets_the_problem_itself(xp):
     problem, method = normal_layer(320, 40, 8, 4, drift=0.3).problem(xp), Recorder()
     for damping in (0, 0.0):
-        solution = Estimate(method, damping)(problem, TopK(0.5), Evidence(40))
+        solution = DampedMethod(method, damping)(problem, TopK(0.5), CalibrationSplit(40))
         assert method.seen[-1] is problem and solution.detail == {"own": 1.0}
-    assert Estimate(method) == Estimate(method, 0.0, False)
+    assert DampedMethod(method) == DampedMethod(method, 0.0, False)
 
 
 @pytest.mark.parametrize("damping", [0.01, 1, 30.0])
@@ -58,7 +58,7 @@ def test_a_number_is_a_share_of_the_diagonal(xp, damping):
     """d G_jj on the change of channel j, nothing on dead ones; the certificate is that of the damped problem."""
     layer, method = normal_layer(321, 40, 8, 4, dead=2, drift=0.3), Recorder()
     problem = layer.problem(xp)
-    solution = Estimate(method, damping)(problem, TopK(0.5), Evidence(40))
+    solution = DampedMethod(method, damping)(problem, TopK(0.5), CalibrationSplit(40))
     diagonal = np.sum(layer.inputs**2, axis=0)
     np.testing.assert_allclose(ridge_of(problem, method.seen[0], xp), damping * diagonal, rtol=1e-12)
     point = xp.numpy(solution.weights)
@@ -69,7 +69,7 @@ def test_a_number_is_a_share_of_the_diagonal(xp, damping):
 
 def test_automatic_without_a_split(xp):
     problem, method = normal_layer(322, 40, 8, 4, drift=0.3).problem(xp), Recorder()
-    solution = Estimate(method, "auto")(problem, TopK(0.5), Evidence(40))
+    solution = DampedMethod(method, "auto")(problem, TopK(0.5), CalibrationSplit(40))
     found = empirical_ridge(problem, TopK(0.5), 40)
     np.testing.assert_allclose(ridge_of(problem, method.seen[0], xp), xp.numpy(found.ridge), rtol=1e-9)
     assert solution.detail == {"own": 1.0, "ridge_strength": found.strength} and found.strength > 0
@@ -81,7 +81,7 @@ def test_automatic_with_a_split(xp):
     weight = normal_layer(323, 30, 8, 4).weight
     first, second, whole = (Layer(inputs, weight).problem(xp) for inputs in (*parts, np.vstack(parts)))
     method = Recorder()
-    solution = Estimate(method, "auto")(whole, TopK(0.5), Evidence(42, (first, second, 30)))
+    solution = DampedMethod(method, "auto")(whole, TopK(0.5), CalibrationSplit(42, (first, second, 30)))
     found = empirical_ridge(first, TopK(0.5), 30, heldout=second)
     np.testing.assert_allclose(ridge_of(whole, method.seen[0], xp), MARGIN * xp.numpy(found.ridge), rtol=1e-9, atol=1e-12)
     assert solution.detail["ridge_strength"] == MARGIN * found.strength and len(found.heldout) > 1
@@ -95,8 +95,8 @@ def test_automatic_with_a_split(xp):
 def test_refit_keeps_the_support_and_solves_it(xp, pattern, damping):
     """Least squares on the support of the method, with extra tokens for the ridge; how the method ended stays on record."""
     layer, method = normal_layer(324, 40, 8, 4, drift=0.3), Recorder()
-    plain = Estimate(method, damping)(layer.problem(xp), pattern, Evidence(40))
-    solution = Estimate(method, damping, refit=True)(layer.problem(xp), pattern, Evidence(40))
+    plain = DampedMethod(method, damping)(layer.problem(xp), pattern, CalibrationSplit(40))
+    solution = DampedMethod(method, damping, refit=True)(layer.problem(xp), pattern, CalibrationSplit(40))
     point, mask = xp.numpy(solution.weights), xp.numpy(plain.weights) != 0
     rows = np.diag(np.sqrt(damping * np.sum(layer.inputs**2, axis=0)))
     inputs, outputs = np.vstack([layer.inputs, rows]), np.vstack([layer.outputs, rows @ layer.weight.T])
@@ -114,8 +114,8 @@ def test_refit_never_loses(xp, layer: Layer, data):
     """Any layer, any damping: the pattern holds, and the damped loss does not rise."""
     pattern = data.draw(patterns(data.draw(st.sampled_from(sorted(PATTERNS, key=str))), layer.weight.shape[1]))
     damping = data.draw(st.sampled_from([0.0, 0.1, "auto"]))
-    problem, evidence = layer.problem(xp), Evidence(len(layer.inputs))
-    before, after = (Estimate(sparsegpt, damping, refit)(problem, pattern, evidence) for refit in (False, True))
+    problem, statistics = layer.problem(xp), CalibrationSplit(len(layer.inputs))
+    before, after = (DampedMethod(sparsegpt, damping, refit)(problem, pattern, statistics) for refit in (False, True))
     assert pattern.admits(xp.asarray(xp.numpy(after.weights) != 0)) and after.certificate.violation == 0
     assert np.all(np.isfinite(xp.numpy(after.weights)))
     assert after.certificate.objective <= before.certificate.objective
@@ -126,7 +126,7 @@ def test_float32(xp):
     problem = normal_layer(325, 40, 8, 4, drift=0.3).problem(xp, "float32")
     for damping in (0.0, 0.1, "auto"):
         method = Recorder()
-        solution = Estimate(method, damping, refit=True)(problem, TopK(0.5), Evidence(40))
+        solution = DampedMethod(method, damping, refit=True)(problem, TopK(0.5), CalibrationSplit(40))
         assert method.seen[0].gram.dtype == method.seen[0].anchor.dtype == solution.weights.dtype == xp.dtype("float32")
 
 
@@ -137,7 +137,7 @@ def test_a_quarter_of_the_batches_chooses(monkeypatch):
     """Six batches: five are fitted and one chooses, which the strength then shows; with three none does."""
     monkeypatch.setattr(traversal, "TOKENS_PER_BATCH", 24)
     windows = torch.randint(VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1))
-    asked = {"method": "magnitude", "damping": "auto", "refit": True, "inputs": "dense", "progress": False}
+    asked = {"method": "magnitude", "damping": "auto", "refit": True, "calibrate_on": "dense", "progress": False}
     strengths = {}
     for count in (3, 6):
         report = prune(tiny_model("llama"), windows[:count], **asked)
@@ -152,11 +152,11 @@ def test_damping_trades_calibration_error_for_change():
     errors, changes = [], []
     for damping in (0.0, 0.3, 1e6):
         model, dense = tiny_model("llama"), tiny_model("llama")
-        asked = {"method": "magnitude", "inputs": "dense", "damping": damping, "refit": True, "progress": False}
+        asked = {"method": "magnitude", "calibrate_on": "dense", "damping": damping, "refit": True, "progress": False}
         errors.append(prune(model, windows, **asked).mean_error)
         kept = [(after, before) for after, before in zip(model.parameters(), dense.parameters()) if after.ndim == 2]
         changes.append(sum(float(((after - before)[after != 0] ** 2).detach().sum()) for after, before in kept))
-    bare = prune(tiny_model("llama"), windows, method="magnitude", inputs="dense", progress=False).mean_error
+    bare = prune(tiny_model("llama"), windows, method="magnitude", calibrate_on="dense", progress=False).mean_error
     assert errors[0] < errors[1] < errors[2] == pytest.approx(bare, rel=1e-4)
     assert changes[0] > changes[1] > changes[2]
 
@@ -179,5 +179,5 @@ def test_magnitude_with_a_ridge_is_magnitude(xp):
     problem = normal_layer(326, 40, 8, 4).problem(xp)
     expected = xp.numpy(magnitude(problem, TopK(0.5)).weights) != 0
     for damping in (0.0, 0.5, "auto"):
-        solution = Estimate(magnitude, damping, refit=True)(problem, TopK(0.5), Evidence(40))
+        solution = DampedMethod(magnitude, damping, refit=True)(problem, TopK(0.5), CalibrationSplit(40))
         np.testing.assert_array_equal(xp.numpy(solution.weights) != 0, expected)

@@ -53,7 +53,7 @@ def test_promises_on_odd_layers(data):
     start = data.draw(st.sampled_from(WARM_STARTS))
     coordinates, l1 = data.draw(st.sampled_from(["unit", "raw"])), data.draw(st.sampled_from(["plain", "scaled"]))
     problem = problem_of(layer)
-    solution = fistapruner(problem, pattern, warm_start=start, visits=4, coordinates=coordinates, l1=l1)
+    solution = fistapruner(problem, pattern, warm_start=start, max_lambdas=4, coordinates=coordinates, l1=l1)
     assert np.all(np.isfinite(solution.weights)) and pattern.admits(solution.weights != 0)
     slack = 1e-9 * layer.magnitude(layer.weight)
     if start != "dense":
@@ -128,7 +128,7 @@ def test_one_row_and_one_column(shape):
 @pytest.mark.parametrize("start", WARM_STARTS)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_the_scale_of_inputs_and_weights_changes_nothing(start, coordinates, l1, scale):
-    options: dict[str, Any] = {"warm_start": start, "coordinates": coordinates, "l1": l1, "visits": 6}
+    options: dict[str, Any] = {"warm_start": start, "coordinates": coordinates, "l1": l1, "max_lambdas": 6}
     for layer in (PLAIN, SHIFTED):
         first = fistapruner(problem_of(layer), TopK(0.5), **options)
         for scaled, factor in ((layer.scaled(inputs=scale), 1.0), (layer.scaled(weight=scale), scale)):
@@ -168,7 +168,7 @@ def test_every_backend_agrees(xp):
         ({"l1": "group"}, "l1 must be"),
         ({"inner_steps": 0}, "inner_steps"),
         ({"patience": 0}, "patience"),
-        ({"visits": 0}, "visits"),
+        ({"max_lambdas": 0}, "max_lambdas"),
         ({"threshold": -0.1}, "threshold"),
         ({"threshold": float("nan")}, "threshold"),
         ({"threshold": 1.5}, "threshold"),

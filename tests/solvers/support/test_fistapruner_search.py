@@ -21,8 +21,8 @@ def search(
     problem: Quadratic, pattern: Pattern, begin: np.ndarray, **options: Any
 ) -> tuple[np.ndarray, list[tuple[int, float]]]:
     """Algorithm 1 in raw coordinates, written out from its description."""
-    inner, patience, threshold, tolerance, weight, visits = (
-        options[name] for name in ("inner_steps", "patience", "threshold", "tolerance", "first_lambda", "visits")
+    inner, patience, threshold, tolerance, weight, max_lambdas = (
+        options[name] for name in ("inner_steps", "patience", "threshold", "tolerance", "first_lambda", "max_lambdas")
     )
     top = float(np.max(np.abs(problem.at_zero[1])))
     work = problem.astype(np.float32)
@@ -33,7 +33,7 @@ def search(
     best = np.where(hard(np.abs(begin), pattern), begin, 0)
     start, low, high = begin, 1e-7, 1.0
     budget, failures, steps, history = inner, 0, 0, []
-    for _ in range(visits):
+    for _ in range(max_lambdas):
         term = L1(weight * top)
         point = solve(work, term, FISTA(), start=start.astype(np.float32), tol=0, max_steps=budget).weights
         steps += budget
@@ -60,17 +60,17 @@ def search(
 
 
 DEFAULTS: dict[str, Any] = {
-    "inner_steps": 20, "patience": 3, "threshold": 0.3, "tolerance": 1e-3, "first_lambda": 1e-5, "visits": 12,
+    "inner_steps": 20, "patience": 3, "threshold": 0.3, "tolerance": 1e-3, "first_lambda": 1e-5, "max_lambdas": 12,
 }  # fmt: skip
 CHANGES: list[dict[str, Any]] = [
     {},
-    {"visits": 1},
+    {"max_lambdas": 1},
     {"patience": 1},
     {"inner_steps": 3, "tolerance": 0.0},
-    {"threshold": 0.05, "first_lambda": 1e-2, "tolerance": 1e-6, "visits": 30},
+    {"threshold": 0.05, "first_lambda": 1e-2, "tolerance": 1e-6, "max_lambdas": 30},
     {"threshold": 0.9, "first_lambda": 1.0},
     {"tolerance": 0.2},
-    {"patience": 30, "visits": 14},
+    {"patience": 30, "max_lambdas": 14},
 ]
 
 
@@ -115,10 +115,12 @@ def test_the_reference_search_meets_every_rule():
 @pytest.mark.parametrize("start", WARM_STARTS)
 def test_the_best_of_all_visited_is_returned(start):
     for layer in (PLAIN, SHIFTED):
-        for visits in (1, 2, 5, 12):
-            solution = fistapruner(problem_of(layer), TopK(0.6), warm_start=start, visits=visits, patience=20, tolerance=0.0)
+        for max_lambdas in (1, 2, 5, 12):
+            solution = fistapruner(
+                problem_of(layer), TopK(0.6), warm_start=start, max_lambdas=max_lambdas, patience=20, tolerance=0.0
+            )
             visited = [error**2 / layer.energy for _, error in solution.history]
-            assert len(visited) == visits
+            assert len(visited) == max_lambdas
             best = min([*visited, solution.detail["warm_start_error"]])
             np.testing.assert_allclose(relative_error(layer, solution.weights), best, rtol=1e-9)
             assert ("lasso_gap" in solution.detail) == (best < solution.detail["warm_start_error"])
@@ -131,7 +133,7 @@ def test_the_gap_is_that_of_the_lasso_point_before_rounding(layer):
     point = solve(problem.astype(np.float32), L1(weight), FISTA(), start=begin, tol=0, max_steps=20).weights
     expected = certify(problem, L1(weight), point).relative_gap
     assert 1e-3 < expected < 1
-    solution = fistapruner(problem, TopK(0.5), warm_start="wanda", coordinates="raw", first_lambda=1e-2, visits=1)
+    solution = fistapruner(problem, TopK(0.5), warm_start="wanda", coordinates="raw", first_lambda=1e-2, max_lambdas=1)
     np.testing.assert_allclose(solution.detail["lasso_gap"], expected, rtol=1e-3)
 
 

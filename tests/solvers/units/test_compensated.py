@@ -267,14 +267,14 @@ def test_prices_are_slopes_of_the_hull_in_the_order_of_removal(xp, layer: Layer,
 
 def test_one_multiplier_for_many_modules_is_optimal_over_the_hulls():
     paths = [greedy_removal(normal_layer(k, 30, 6 + k, 3).problem(np), cost=1.0 + k) for k in range(3)]
-    menus = []  # per module, relative error and cost kept of every mask of its chain
+    unit_sets = []  # per module, relative error and cost kept of every mask of its chain
     for path in paths:
         counts = range(path.units + 1)
-        menus.append([(path.loss(count) / path.energy, count * float(path.cost[0])) for count in counts])
+        unit_sets.append([(path.loss(count) / path.energy, count * float(path.cost[0])) for count in counts])
     for multiplier in (0.001, 0.01, 0.03, 0.1):
-        best = min(sum(e + multiplier * c for e, c in chosen) for chosen in product(*menus))
+        best = min(sum(e + multiplier * c for e, c in chosen) for chosen in product(*unit_sets))
         kept = [int(np.sum(path.prices > multiplier)) for path in paths]
-        assert sum(m[k][0] + multiplier * m[k][1] for m, k in zip(menus, kept)) == pytest.approx(best, rel=1e-9)
+        assert sum(m[k][0] + multiplier * m[k][1] for m, k in zip(unit_sets, kept)) == pytest.approx(best, rel=1e-9)
     for budget in (5.0, 17.0, 30.0):
         mask = keep_within(*(np.concatenate([getattr(path, name) for path in paths]) for name in ("prices", "cost")), budget)
         parts = np.split(mask, np.cumsum([path.units for path in paths])[:-1])

@@ -6,7 +6,7 @@ from typing import Literal
 
 __all__ = ["ALLOCATIONS", "HEADS", "SCORES", "Heads"]
 
-Heads = Literal["groups", "even"]  # of grouped-query attention: see `menu_of`
-HEADS: tuple[Heads, ...] = ("groups", "even")
-ALLOCATIONS = ("uniform", "kinds", "numerical", "global")  # see `choose`
+Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `unit_set_of`
+HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")
+ALLOCATIONS = ("uniform", "per_type", "score", "loss")  # see `choose`
 SCORES = ("compensated", "box", "newton")
