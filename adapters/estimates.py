@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.measure.perplexity import VOCABULARY
+from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.methods.registry import METHODS, resolve
 from gramian.adapters.models.families import blocks_of, family_of, operator_names
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.report import table
 from gramian.adapters.run.blocks import TOKENS_PER_BATCH
 from gramian.solvers.direct.restricted import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
+from gramian.tables import table
 
 __all__ = ["Estimate", "EstimatedOperator", "Rates", "peak_memory", "estimate_pruning"]
 
@@ -111,7 +111,7 @@ def estimate_pruning(
     windows: tuple[int, int],
     *,
     heldout: int = 0,
-    judged: int = 0,
+    evaluated: int = 0,
     method: str = "fistapruner",
     options: Mapping[str, Any] | None = None,
     calibrate_on: str | None = None,
@@ -125,7 +125,7 @@ def estimate_pruning(
 ) -> Estimate:
     """What `prune` with the same arguments would do to `model`, which stays as it is.
 
-    windows: how many calibration windows, and tokens in each. heldout, judged: how many more such windows errors and
+    windows: how many calibration windows, and tokens in each. heldout, evaluated: how many more such windows errors and
     perplexity (before and after) are measured on. rates: measured within a quarter of a second when not given.
     Of a method that is not the toolkit's nothing is known: it is taken for another SparseGPT.
     Raises ValueError for an unknown method, an unknown family and when no operator is chosen.
@@ -180,7 +180,7 @@ def estimate_pruning(
         f"working arrays of {method}": at_once * max(working_bytes(method, shape, stacks) for shape in shapes.values()),
         "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
     }
-    memory = peak_memory(model, pruning, length if judged else 0)
+    memory = peak_memory(model, pruning, length if evaluated else 0)
 
     block_weights = sum(each.numel() for each in blocks.parameters())
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(blocks))  # operations per token
@@ -190,16 +190,18 @@ def estimate_pruning(
         "moments": moment_operations / rates.double,
         "solvers": sum(operator.seconds for operator in operators),
     }
-    if judged:
-        seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+    if evaluated:
+        seconds["perplexity, dense and pruned"] = (
+            2 * evaluated * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+        )
     return Estimate(tuple(operators), memory, seconds, rates)
 
 
-def peak_memory(model: Any, pruning: Mapping[str, int], judged_length: int) -> dict[str, int]:
-    """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `judged_length` tokens (0 for
+def peak_memory(model: Any, pruning: Mapping[str, int], evaluated_length: int) -> dict[str, int]:
+    """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `evaluated_length` tokens (0 for
     none) are there, as the two are not together."""
     vocabulary = model.config.get_text_config().vocab_size
-    logits = {"logits for perplexity": 3 * 4 * judged_length * min(VOCABULARY, vocabulary)}
+    logits = {"logits for perplexity": 3 * 4 * evaluated_length * min(VOCABULARY, vocabulary)}
     peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
     return {
         "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,

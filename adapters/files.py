@@ -13,7 +13,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_directory", "write_bytes", "write_json"]
+__all__ = ["check_output", "check_result", "new_directory", "write_bytes", "write_json"]
+
+
+def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
+    """Raise, before any work, if a model cannot be saved at `out`, or files not be added to it.
+
+    FileExistsError: it is a file or a directory that is not empty, and not to be overwritten; or something that is not a
+    saved model and would be replaced by one; or the directory that the process runs in, which is never replaced.
+    NotADirectoryError, PermissionError: its parent cannot be written.
+    """
+    out = Path(out).expanduser().resolve()
+    if Path.cwd().is_relative_to(out) or Path.home().is_relative_to(out):
+        raise FileExistsError(f"{out} is or contains the current or home directory: choose a new directory")
+    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise FileExistsError(f"{out} exists and is not empty: choose another, or replace it with --overwrite")
+    if out.exists() and not (out.is_dir() and (adding or not any(out.iterdir()) or (out / "config.json").is_file())):
+        raise FileExistsError(f"{out} is not a saved model, so --overwrite does not replace it: choose another")
+    if not adding and os.path.ismount(out):
+        raise FileExistsError(f"{out} is a mount point, which nothing can replace: choose a directory inside it")
+    parent = next(folder for folder in out.parents if folder.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(f"{out} cannot be created: {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{out} cannot be created: no permission to write in {parent}")
+
+
+def check_result(path: Path | None) -> None:
+    """Raise OSError, before any work, if a result cannot be written at `path`."""
+    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
+        raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, solver_array, where
 from gramian.adapters.methods.registry import Method, resolve
-from gramian.adapters.models.checkpoint import storage_dtype
 from gramian.adapters.models.families import blocks_of, family_of, operator_names
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.report import OperatorReport, Report
 from gramian.adapters.run.blocks import BlockCall, batches_of, enter, inputs_of, run_block
@@ -28,7 +28,7 @@ from gramian.adapters.run.placement import Placement
 from gramian.solvers import NM, Pattern, Support, TopK, certify, parse_pattern
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod, check_damping
 
-__all__ = ["prune"]
+__all__ = ["prune_weights"]
 
 CHOOSING = 4  # one batch in so many chooses the damping
 
@@ -57,7 +57,7 @@ class Job:
         return [operator for operator in stage if self.named(index, operator) in self.chosen]
 
 
-def prune(
+def prune_weights(
     model: Any,
     tokens: Tokens | torch.Tensor,
     *,

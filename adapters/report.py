@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["OperatorReport", "Report", "figure", "mean_error", "table", "versions"]
+from gramian.tables import figure, table
+
+__all__ = ["OperatorReport", "Report", "mean_error"]
 
 
 @dataclass(frozen=True)
@@ -92,33 +92,7 @@ class Report:
         return f"{table(head, rows)}\n{len(rows)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned text table: the first column to the left, figures to the right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
-        for row in [head, *rows]
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def figure(value: float | None) -> str:
-    """Three digits, `-` for what was not measured."""
-    return "-" if value is None else f"{value:.3g}"
-
-
 def mean_error(errors: Sequence[float]) -> float:
     """Mean of those that are finite: what has no output has no relative error. NaN where none is."""
     finite = [error for error in errors if math.isfinite(error)]
     return sum(finite) / len(finite) if finite else math.nan
-
-
-def versions() -> Mapping[str, str]:
-    """Versions that a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("gramian", "numpy", "torch", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from protocol import TEXTS, Protocol, resumed
 
-from gramian.adapters.measure.perplexity import Perplexity, paired_difference
+from gramian.adapters.measure.likelihood import Perplexity, paired_difference
 from gramian.adapters.pipeline import prune
 from gramian.adapters.report import table
 

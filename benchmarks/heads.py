@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gramian.adapters import capture
-from gramian.adapters.measure.perplexity import perplexity
+from gramian.adapters.measure.likelihood import perplexity
 from gramian.adapters.removal.pruning import prune_structured
 from gramian.adapters.report import table, versions
 from gramian.solvers import MaskProblem, Quadratic, greedy_removal, head_scores, newton_score, refit

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.data.calibration import text_windows
+from gramian.adapters.data.sources import text_windows
 from gramian.adapters.data.tokens import Tokens
-from gramian.adapters.measure.perplexity import perplexity
+from gramian.adapters.measure.likelihood import perplexity
 from gramian.adapters.models.checkpoint import load_model
 from gramian.adapters.report import versions
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gramian.adapters.report import table
 from gramian.proofs.crossings import quantities as crossings
 from gramian.proofs.fistapruner import correction as fistapruner
 from gramian.proofs.greedy_output import modules as greedy_output
 from gramian.proofs.kit.claims import Claim, Outcome, verify
 from gramian.proofs.numerical_pruning import bounds as numerical_pruning
 from gramian.proofs.tasp import kernels as tasp
+from gramian.tables import table
 
 __all__ = ["CLAIMS", "Verification", "verify_all"]
 

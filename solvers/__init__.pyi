@@ -27,8 +27,8 @@ from gramian.solvers.support.baselines import magnitude as magnitude
 from gramian.solvers.support.baselines import wanda as wanda
 from gramian.solvers.support.dynamic import dsnot as dsnot
 from gramian.solvers.support.exchange import exchange_weights as exchange_weights
-from gramian.solvers.support.fistapruner import fistapruner as fistapruner
 from gramian.solvers.support.l0 import l0_admm as l0_admm
+from gramian.solvers.support.lasso_rounding import fistapruner as fistapruner
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge

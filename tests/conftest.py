@@ -60,6 +60,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def saved(tmp_path: Path) -> Path:
     from tiny import tiny_model, tiny_tokenizer
 
-    from gramian.adapters.models.checkpoint import save_model
+    from gramian.adapters.models.saving import save
 
-    return save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})
+    return save(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})

@@ -21,7 +21,7 @@ def test_snippets_run(snippet, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))  # where one snippet is a module that another imports
     monkeypatch.delitem(sys.modules, "mymethod", raising=False)
     (tmp_path / "mymethod.py").write_text(next(text for text in SNIPPETS if text.startswith("# mymethod.py")))
-    monkeypatch.setattr(gramian.adapters, "load_model", lambda _: (tiny_model("llama"), tiny_tokenizer()), raising=False)
+    monkeypatch.setattr(gramian.adapters, "load", lambda _: (tiny_model("llama"), tiny_tokenizer()), raising=False)
     exec(compile(snippet.replace("samples=32, length=512", "samples=4, length=32"), "README.md", "exec"), {})
 
 

@@ -1,5 +1,9 @@
-from gramian.adapters.measure.perplexity import perplexity as perplexity
-from gramian.adapters.pipeline import prune as prune
+from gramian.adapters.api import methods as methods
+from gramian.adapters.api import prune as prune
+from gramian.adapters.data.sources import calibration as calibration
+from gramian.adapters.measure.likelihood import perplexity as perplexity
+from gramian.adapters.models.loading import load as load
+from gramian.adapters.models.saving import save as save
 from gramian.adapters.run.hooks import capture as capture
 
 __version__: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,31 +13,33 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.method_parser import removal_of, removes_units
 from gramian.adapters.cli.parser import options_of, pattern_of
-from gramian.adapters.data.calibration import check_source, file_windows, write_tokens
+from gramian.adapters.data.sources import check_source, file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates import estimate_pruning
-from gramian.adapters.files import write_json
+from gramian.adapters.files import check_output, check_result, write_json
 from gramian.adapters.measure.embeddings import embed, mean_cosine
-from gramian.adapters.measure.perplexity import Perplexity, paired_difference, perplexity
+from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.methods.registry import resolve
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
-from gramian.adapters.models.checkpoint import check_output, load_model
 from gramian.adapters.models.families import family_named, operator_names
-from gramian.adapters.models.padding import save_structured
+from gramian.adapters.models.loading import load
+from gramian.adapters.models.saving import save
 from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
-from gramian.adapters.pipeline import check_weights, prune, target_of
+from gramian.adapters.pipeline import check_weights, prune_weights, target_of
 from gramian.adapters.removal.estimates import estimate_removal
 from gramian.adapters.removal.plan import check_placement, plan_removal
-from gramian.adapters.removal.pruning import prune_structured
+from gramian.adapters.removal.pruning import prune_units
 from gramian.adapters.removal.report import StructuredReport
-from gramian.adapters.report import Report, table, versions
+from gramian.adapters.report import Report
 from gramian.adapters.run.streaming import stream_model
+from gramian.tables import table
+from gramian.versions import versions
 
-__all__ = ["check_family", "check_result", "judge_model", "prune_and_save", "prune_model"]
+__all__ = ["check_family", "measure_perplexity", "prune_and_save", "prune_model"]
 
 SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
 
@@ -59,20 +60,20 @@ def prune_model(args: argparse.Namespace) -> None:
         stream_pruned(args)
         return
     print(f"loading {args.model}", flush=True)
-    model, tokenizer = load_model(args.model, dtype=args.dtype, device="cpu" if args.offload else args.device)
-    # What can be known to be wrong is said before the first long computation, although `prune` would say it too.
+    model, tokenizer = load(args.model, dtype=args.dtype, device="cpu" if args.offload else args.device)
+    # What can be known to be wrong is said before the first long computation, although `prune_weights` would say it too.
     how = units_how(args, model) if removes_units(args) else weights_how(args, model)
     heldout = held_out(args)
     read = read_texts(
         model, tokenizer, args.calibration, args.samples, args.length, args.seed, heldout, args.evaluate, args.dry_run
     )
     if args.no_perplexity:
-        read = replace(read, judged=None)
+        read = replace(read, evaluated=None)
     if args.dry_run:
         count, length = read.calibration.windows.shape
-        judged = 0 if read.judged is None else len(read.judged)
+        evaluated = 0 if read.evaluated is None else len(read.evaluated)
         estimated = estimate_removal if removes_units(args) else estimate_pruning
-        print(estimated(model, (count, length), heldout=heldout, judged=judged, **how))
+        print(estimated(model, (count, length), heldout=heldout, evaluated=evaluated, **how))
         return
     if args.problems is not None:
         args.problems.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def stream_pruned(args: argparse.Namespace) -> None:
         how = weights_how(args, stream.model)
         heldout = held_out(args)
         read = read_texts(stream.model, stream.tokenizer, args.calibration, args.samples, args.length, args.seed, heldout)
-        report = prune(
+        report = prune_weights(
             stream.model, read.calibration, heldout=read.heldout, device=stream.placement, pattern=pattern_of(args),
             target_blend=args.target_blend, problems=args.problems, **how,
         )  # fmt: skip
@@ -108,7 +109,7 @@ def stream_pruned(args: argparse.Namespace) -> None:
 
 
 def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune` and `estimate_pruning` share, checked against the model."""
+    """Keywords that `prune_weights` and `estimate_pruning` share, checked against the model."""
     check_weights(model, operator_names(model, args.include, args.exclude), pattern_of(args))
     recipe = resolve(args.method)
     target_of(recipe, args.target or recipe.target, args.target_blend, args.damping, args.refit)
@@ -127,7 +128,7 @@ def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, A
 
 
 def units_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_structured` and `estimate_removal` share, checked against the model."""
+    """Keywords that `prune_units` and `estimate_removal` share, checked against the model."""
     how = removal_of(args)
     check_placement(model, args.device if args.offload else None)
     bias_costs = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).bias_costs
@@ -150,23 +151,23 @@ def prune_and_save(
     overwrite: bool,
     pad: bool = False,
 ) -> dict[str, Any]:
-    """Measure, prune, measure again, save, print. `how`: keywords of `prune`, or of `prune_structured` where they name a
+    """Measure, prune, measure again, save, print. `how`: keywords of `prune_weights`, or of `prune_units` where they name a
     structured method. Measured is perplexity, or of a model without one how far its embeddings move. pad: see
-    `save_structured`. Returns the report that was saved."""
+    `save`. Returns the report that was saved."""
     kind = kind_of(model.config)
     judge: Any = perplexity if kind == "causal" else embed
-    dense = None if read.judged is None else judge(model, read.judged)
-    remove = prune_structured if how["method"] in STRUCTURED_METHODS else prune
+    dense = None if read.evaluated is None else judge(model, read.evaluated)
+    remove = prune_units if how["method"] in STRUCTURED_METHODS else prune_weights
     report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
     document: dict[str, Any] = {"model": str(source), **report.to_dict()}
     lines = [str(report)]
     if dense is not None and kind == "causal":
-        document["perplexity"], shown = compare(dense, judge(model, read.judged), read)
+        document["perplexity"], shown = compare(dense, judge(model, read.evaluated), read)
         lines.append(shown)
     elif dense is not None:
-        document["embeddings"], shown = compare_embeddings(dense, judge(model, read.judged), read)
+        document["embeddings"], shown = compare_embeddings(dense, judge(model, read.evaluated), read)
         lines.append(shown)
-    saved = save_structured(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
+    saved = save(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
     loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
     if read.calibration.source == "self":
@@ -179,36 +180,36 @@ def prune_and_save(
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
     """Perplexity before and after, for the report and for people."""
-    assert read.judged is not None
-    count, length = read.judged.shape
+    assert read.evaluated is not None
+    count, length = read.evaluated.shape
     difference, error = paired_difference(pruned, dense)
     figures = {
         "dense": dense.value,
         "pruned": pruned.value,
         "difference_nats": difference,
         "standard_error": error,
-        "source": read.judged_source,
+        "source": read.evaluated_source,
         "windows": count,
         "context": length,
     }
     shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
-    where = f"on {count} windows of {length} tokens, {read.judged_source}"
+    where = f"on {count} windows of {length} tokens, {read.evaluated_source}"
     return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
 
 
 def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
     """Mean cosine of the embeddings of held-out windows before and after, for the report and for people."""
-    assert read.judged is not None
-    cosine, (count, length) = mean_cosine(dense, pruned), read.judged.shape
-    figures = {"mean_cosine": cosine, "source": read.judged_source, "windows": count, "length": length}
-    return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.judged_source}"
+    assert read.evaluated is not None
+    cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
+    figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
+    return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.evaluated_source}"
 
 
-def judge_model(args: argparse.Namespace) -> None:
+def measure_perplexity(args: argparse.Namespace) -> None:
     check_result(args.json)
     check_text(args.text)
     print(f"loading {args.model}", flush=True)
-    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
+    model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     length = args.length or longest_window(model, tokenizer)
     windows = file_windows(args.text, tokenizer, length)[: args.windows]
     result = perplexity(model, windows)
@@ -231,12 +232,6 @@ def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
     begins = tokenizer is not None and tokenizer.bos_token_id is not None
     return min(most, context - begins)
-
-
-def check_result(path: Path | None) -> None:
-    """Raise OSError, before any work, if a result cannot be written at `path`."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
-        raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
 
 
 def check_text(path: Path | None) -> None:

@@ -6,9 +6,10 @@ import argparse
 
 from gramian.adapters.cli.commands import prune_and_save
 from gramian.adapters.data.texts import read_texts
-from gramian.adapters.models.checkpoint import check_output, load_model
+from gramian.adapters.files import check_output
+from gramian.adapters.models.loading import load
 
-__all__ = ["demo"]
+__all__ = ["run_demo"]
 
 # Sized for eight minutes and 6 GiB on two cores.
 MODEL = "demo"  # gemma-3-270m, of which loading takes 45 seconds
@@ -20,10 +21,10 @@ SEED = 0
 MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half of its default
 
 
-def demo(args: argparse.Namespace) -> None:
+def run_demo(args: argparse.Namespace) -> None:
     check_output(args.out, args.overwrite)
     print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
-    model, tokenizer = load_model(MODEL)
+    model, tokenizer = load(MODEL)
     read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
     how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"max_lambdas": MAX_LAMBDAS}}
     prune_and_save(model, tokenizer, "gemma-3-270m", read, how, args.out, args.overwrite)

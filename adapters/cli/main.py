@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gramian.adapters.cli.parser import check_usage, command_line
+from gramian.adapters.extras import MODELS, need
 
 __all__ = ["main"]
 
@@ -25,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         check_usage(args)
-        with quiet_libraries(args.debug):
-            run(args)
+        run(args)
     except KeyboardInterrupt:
         print("gramian: interrupted", file=sys.stderr)
         return 130
@@ -43,23 +43,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what was asked. Imports wait until here, because torch takes seconds."""
-    if args.command == "demo":
-        from gramian.adapters.cli.demo import demo
+    """Do what the arguments say. Imports wait until here, because torch takes seconds, and `solve` and `verify` need none."""
+    if args.command == "solve":
+        from gramian.adapters.cli.solve import solve_problems
 
-        demo(args)
-    elif args.command in ("capture", "solve"):
-        from gramian.adapters.cli import problems
-
-        {"capture": problems.capture_problems, "solve": problems.solve_problems}[args.command](args)
+        solve_problems(args)
     elif args.command == "verify":
         from gramian.adapters.cli.verify import verify_claims
 
         verify_claims(args)
     else:
+        need("models", MODELS, f"gramian {args.command}")
+        with quiet_libraries(args.debug):
+            run_on_model(args)
+
+
+def run_on_model(args: argparse.Namespace) -> None:
+    """The commands that load a model."""
+    if args.command == "demo":
+        from gramian.adapters.cli.demo import run_demo
+
+        run_demo(args)
+    elif args.command == "capture":
+        from gramian.adapters.cli.capture import capture_problems
+
+        capture_problems(args)
+    else:
         from gramian.adapters.cli import commands
 
-        {"prune": commands.prune_model, "perplexity": commands.judge_model}[args.command](args)
+        {"prune": commands.prune_model, "perplexity": commands.measure_perplexity}[args.command](args)
 
 
 @contextmanager

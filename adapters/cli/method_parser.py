@@ -24,7 +24,7 @@ from gramian.adapters.methods.registry import METHODS, resolve
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
 from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
 from gramian.solvers import Pattern, TopK
-from gramian.solvers.support.fistapruner import COORDINATES, PENALTIES, WARM_STARTS
+from gramian.solvers.support.lasso_rounding import COORDINATES, PENALTIES, WARM_STARTS
 
 __all__ = [
     "add_method",
@@ -178,7 +178,7 @@ def removes_units(args: argparse.Namespace) -> bool:
 
 
 def removal_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, as keywords of `prune_structured`."""
+    """What was asked for, as keywords of `prune_units`."""
     return {
         "method": args.method,
         "ratio": RATIO if args.ratio is None else args.ratio,

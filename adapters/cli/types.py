@@ -11,7 +11,7 @@ from typing import Any
 
 from gramian.adapters.methods.registry import METHODS
 from gramian.solvers import Pattern, parse_pattern
-from gramian.solvers.support.fistapruner import SMALLEST
+from gramian.solvers.support.lasso_rounding import SMALLEST
 
 __all__ = [
     "blocks",

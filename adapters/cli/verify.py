@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 
-from gramian.adapters.files import write_json
+from gramian.adapters.extras import need
+from gramian.adapters.files import check_result, write_json
 
 __all__ = ["verify_claims"]
 
-NEEDED = ("hypothesis", "cvxpy")
+NEEDED = ("hypothesis", "cvxpy", "tqdm")
 
 
 def verify_claims(args: argparse.Namespace) -> None:
     """Print a row per claim. Raises ImportError without the extra `proofs`, RuntimeError if a claim is not as stated, and ends
     with exit code 2 on an id that no claim has."""
-    if missing := [package for package in NEEDED if find_spec(package) is None]:
-        raise ImportError(f"gramian verify needs {' and '.join(missing)}: pip install 'gramian[proofs]'")
+    need("proofs", NEEDED, "gramian verify")
     from gramian.proofs.ledger import CLAIMS, verify_all
 
     if unknown := [name for name in args.claims or () if name not in CLAIMS]:
         args.usage_error(f"no claim {', '.join(unknown)}; there are {', '.join(CLAIMS)}")
     if args.json is not None:
-        from gramian.adapters.cli.commands import check_result
-
         check_result(args.json)
     done = verify_all(args.claims, args.examples)
     print(done)

@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from gramian.adapters.files import write_bytes
+from gramian.adapters import tensor_files
 from gramian.solvers import Quadratic
 from gramian.solvers.backend._xp import to_numpy
 
@@ -57,7 +55,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
             single[name] = np.ascontiguousarray(tensor, dtype=np.float32)
         if not np.isfinite(single[name]).all():
             raise ValueError(f"{path}: {name} holds values that are not finite in float32")
-    write_bytes(path, save(single, dict(metadata)))
+    tensor_files.write_tensors(path, single, metadata)
 
 
 def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:
@@ -86,22 +84,18 @@ def read_tensors(
     path: str | Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Finite float64 tensors by name, and metadata; ValueError for one that is missing or not floating."""
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"no problem file {str(path)!r}")
-    tensors = {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names, metadata = file.keys(), dict(file.metadata() or {})
-            for name in needed:
-                if name not in names:
-                    raise ValueError(f"{path} holds the tensors {sorted(names)} but a problem needs {name!r}")
-            for name in (*needed, *(name for name in optional if name in names)):
-                kind = file.get_slice(name).get_dtype()
-                if kind not in READABLE:
-                    raise ValueError(f"{path}: {name} is {kind} but must be one of {', '.join(READABLE)}")
-                tensors[name] = file.get_tensor(name).astype(np.float64)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    kinds, metadata = tensor_files.tensor_names(path)
+    for name in needed:
+        if name not in kinds:
+            raise ValueError(f"{path} holds the tensors {sorted(kinds)} but a problem needs {name!r}")
+    names = (*needed, *(name for name in optional if name in kinds))
+    for name in names:
+        if kinds[name] not in READABLE:
+            raise ValueError(f"{path}: {name} is {kinds[name]} but must be one of {', '.join(READABLE)}")
+    tensors = {name: tensor.astype(np.float64) for name, tensor in tensor_files.read_tensors(path, names).items()}
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{path}: {name} holds NaN or Inf")

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.data.calibration import builtin_text, calibration_tokens, file_windows, text_windows
 from gramian.adapters.data.generation import check_sampling
+from gramian.adapters.data.sources import builtin_text, calibration, file_windows, text_windows
 from gramian.adapters.data.tokens import Tokens, check_windows
 
 __all__ = ["Texts", "read_texts"]
 
-MOST_JUDGED = 8  # windows that perplexity before and after is measured on: seconds each, twice
+MOST_EVALUATED = 8  # windows that perplexity before and after is measured on: seconds each, twice
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Texts:
 
     calibration: Tokens
     heldout: torch.Tensor | None
-    judged: torch.Tensor | None
-    judged_source: str
+    evaluated: torch.Tensor | None
+    evaluated_source: str
 
 
 def read_texts(
@@ -42,18 +42,18 @@ def read_texts(
     windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows. planned: only shapes
     matter, and nothing is sampled."""
     vocabulary = model.config.get_text_config().vocab_size
-    judged = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_JUDGED]  # known before long work
-    told = f"held out of {source}" if evaluate is None else str(evaluate)
+    evaluated = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_EVALUATED]
+    message = f"held out of {source}" if evaluate is None else str(evaluate)
     print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
     if planned and source == "self":
         width = check_sampling(model, tokenizer, length)
         shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
         check_windows(model, shaped.windows, "calibration windows")
-        if judged is None and heldout:
-            judged = shaped.windows.new_zeros((min(heldout, MOST_JUDGED), width))
-        return Texts(shaped, None, judged, told)
+        if evaluated is None and heldout:
+            evaluated = shaped.windows.new_zeros((min(heldout, MOST_EVALUATED), width))
+        return Texts(shaped, None, evaluated, message)
     apart = source == "builtin" and heldout > 0
-    drawn = calibration_tokens(
+    drawn = calibration(
         source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
         model=model,
     )  # fmt: skip
@@ -70,4 +70,4 @@ def read_texts(
         rest = drawn.windows[samples:]
         drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
     check_windows(model, drawn.windows, "calibration windows")
-    return Texts(drawn, rest, rest[:MOST_JUDGED] if judged is None and rest is not None else judged, told)
+    return Texts(drawn, rest, rest[:MOST_EVALUATED] if evaluated is None and rest is not None else evaluated, message)

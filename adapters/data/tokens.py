@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.report import versions
+from gramian.versions import versions
 
 __all__ = ["Tokens", "check_windows", "provenance"]
 

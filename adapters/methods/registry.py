@@ -16,7 +16,7 @@ import numpy as np
 
 from gramian.solvers import NM, Pattern, Quadratic, Solution, l0_admm, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
-from gramian.solvers.support.fistapruner import fistapruner
+from gramian.solvers.support.lasso_rounding import fistapruner
 
 __all__ = ["METHODS", "Method", "resolve"]
 

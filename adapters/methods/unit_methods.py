@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters.methods import saliency_methods as saliency
-from gramian.adapters.methods.greedy_output import check_moments, check_options, greedy_output, look_at_heads
+from gramian.adapters.methods.output_approximation import check_moments, check_options, greedy_output, look_at_heads
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import SCORES
 from gramian.solvers import MaskProblem, Quadratic, head_scores, newton_score, relaxed_mask
@@ -118,7 +118,7 @@ class StructuredMethod:
     **options) for models. damps: damping enters its scores. modules: `channels` where the method leaves attention whole
     unless told which modules to prune. compensation: what makes up for removed units:
     `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
-    bias. The rest are defaults of `prune_structured`."""
+    bias. The rest are defaults of `prune_units`."""
 
     score: Callable[..., UnitScores]
     needs: frozenset[str] = frozenset({"inputs"})

@@ -1,52 +1,16 @@
-"""Save shrunk models so that they load again, and load them.
-
-Three forms. Widths that the configuration can state load with stock `from_pretrained`. Other widths are recorded beside the
-configuration, and load with `load`. Padded with zeros to widths that the configuration can state, any shrunk model loads
-with stock `from_pretrained`, at the price of the padding.
-"""
+"""Models of uneven widths padded with zeros to widths that stock classes build."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from pathlib import Path
-from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from gramian.adapters.models.checkpoint import check_output, load_model, save_model
 from gramian.adapters.models.unit_groups import UnitGroup, kinds_of, rearrange, unit_groups_of
 from gramian.adapters.models.widths import state_widths, stock_unit_groups, unstated_widths
 
-__all__ = ["load", "padded", "save_structured"]
-
-
-def save_structured(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    out: str | Path,
-    *,
-    pad: bool = False,
-    report: dict[str, Any] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """`save_model` of a shrunk model or, with `pad`, of its `padded` form, which every stock class loads."""
-    check_output(out, overwrite)
-    return save_model(padded(model) if pad else model, tokenizer, out, report=report, overwrite=overwrite)
-
-
-def load(
-    path: str | Path, *, dtype: str = "auto", device: str = "cpu"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """A saved model of any of the three forms and its tokeniser: `load_model` where nothing but a directory will do.
-
-    FileNotFoundError: `path` is no directory, or holds no model; the network is never asked. ValueError: damaged weights or
-    widths, or weights that are not of the recorded widths.
-    """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no saved model {str(path)!r}: no such directory")
-    return load_model(folder, dtype=dtype, device=device)
+__all__ = ["padded"]
 
 
 def padded(model: PreTrainedModel) -> PreTrainedModel:

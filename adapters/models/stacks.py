@@ -91,6 +91,6 @@ def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
         try:
             found: Any = model.get_submodule(stack.blocks)
         except AttributeError as error:
-            raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load_model`") from error
+            raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load`") from error
         blocks |= {f"{stack.blocks}.{index}": block for index, block in enumerate(found)}
     return blocks

@@ -36,7 +36,7 @@ def estimate_removal(
     windows: tuple[int, int],
     *,
     heldout: int = 0,
-    judged: int = 0,
+    evaluated: int = 0,
     method: str = "numerical",
     ratio: float = 0.2,
     allocation: str | None = None,
@@ -53,7 +53,7 @@ def estimate_removal(
     blocks: slice | None = None,
     rates: Rates | None = None,
 ) -> Estimate:
-    """What `prune_structured` with the same arguments would do to `model`, which stays as it is; its operators are the
+    """What `prune_units` with the same arguments would do to `model`, which stays as it is; its operators are the
     consumers. Arguments and errors otherwise as in `estimate_pruning`; `target_blend` and `damping` change nothing here."""
     recipe = structured_method(method)
     removal = plan_removal(
@@ -108,7 +108,7 @@ def estimate_removal(
         activations = 4 * length * (PER_BLOCK * hidden_width * len(layers) + 3 * vocabulary)
         gradients = {"gradients and activations of one window": activations + 4 * copies * block_weights}
         pruning = max(pruning, gradients, key=lambda held: sum(held.values()))
-    memory = peak_memory(model, pruning, length if judged and kind_of(model.config) == "causal" else 0)
+    memory = peak_memory(model, pruning, length if evaluated and kind_of(model.config) == "causal" else 0)
 
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
     looks = 2 * (recipe.gather is not None and not passes)  # evidence that is no gradient takes the model's run once or twice
@@ -126,8 +126,10 @@ def estimate_removal(
         seconds["joint relaxation"] = (
             sum(PRODUCTS["box"] * 2 * unit_set.removable**3 for unit_set in removal.unit_sets) / rates.double
         )
-    if judged:
-        seconds["perplexity, dense and pruned"] = 2 * judged * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+    if evaluated:
+        seconds["perplexity, dense and pruned"] = (
+            2 * evaluated * length * (forward + 2 * hidden_width * vocabulary) / rates.single
+        )
     return Estimate(tuple(operators), memory, seconds, rates)
 
 

@@ -36,7 +36,7 @@ class Removal:
     """What is to leave. menus: what can leave each module, where that is more than one choice. amount: parameters. tolls: those
     that each module gains with the bias that makes up for a loss, and which are removed on top. calibrate_on, target_blend and
     damping: as
-    for `prune_structured`."""
+    for `prune_units`."""
 
     unit_sets: tuple[UnitSet, ...]
     amount: float
@@ -64,7 +64,7 @@ def plan_removal(
     exclude: str | None = None,
     blocks: slice | None = None,
 ) -> Removal:
-    """What `prune_structured` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
+    """What `prune_units` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
     leave when every module keeps one unit; when no module is chosen; for a model that the method, or what is asked for beside
     it, does not fit; for options that would change nothing; and for weights that are not finite."""
     if not 0 < ratio < 1:

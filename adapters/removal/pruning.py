@@ -16,7 +16,7 @@ from gramian.adapters.methods.allocation import choose
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.methods.unit_methods import structured_method
 from gramian.adapters.methods.vocabulary import ALLOCATIONS, Heads
-from gramian.adapters.models.checkpoint import storage_dtype
+from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.stacks import walks_by_block
@@ -27,10 +27,10 @@ from gramian.adapters.removal.whole import remove_units_at_once, score_units_at_
 from gramian.adapters.run.blocks import batches_of, enter
 from gramian.adapters.run.placement import Placement
 
-__all__ = ["prune_structured"]
+__all__ = ["prune_units"]
 
 
-def prune_structured(
+def prune_units(
     model: PreTrainedModel,
     tokens: Tokens | torch.Tensor,
     *,

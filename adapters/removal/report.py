@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gramian.adapters.report import figure, mean_error, table
+from gramian.adapters.report import mean_error
+from gramian.tables import figure, table
 
 __all__ = ["ModuleReport", "StructuredReport"]
 

@@ -24,17 +24,9 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import new_directory, write_json
-from gramian.adapters.models.checkpoint import (
-    DTYPES,
-    WEIGHTS,
-    check_output,
-    load_tokenizer,
-    locate,
-    mend_generation,
-    refuse_loss,
-)
+from gramian.adapters.files import check_output, new_directory, write_json
 from gramian.adapters.models.families import blocks_of, family_named, family_of
+from gramian.adapters.models.loading import DTYPES, WEIGHTS, load_tokenizer, locate, mend_generation, refuse_loss
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS
 from gramian.adapters.run.placement import Placement
@@ -59,10 +51,10 @@ def stream_model(
     source: str | Path, out: str | Path, *, dtype: str = "auto", device: str | torch.device = "cpu", overwrite: bool = False
 ) -> Iterator[Stream]:
     """A checkpoint to be pruned block by block, and saved as `out` when the context is left without an error: the same
-    tensors as `load_model`, `prune` and `save_model` give. After an error `out` is what it was before.
+    tensors as `load`, `prune_weights` and `save` give. After an error `out` is what it was before.
 
     source: a directory or hub id with stock safetensors weights, whose names are those of the model. dtype: as in
-    `load_model`. device: where blocks are worked on, in float32 on a CPU and in the storage dtype elsewhere; the rest of the
+    `load`. device: where blocks are worked on, in float32 on a CPU and in the storage dtype elsewhere; the rest of the
     model is on the CPU. Every tensor is read once beforehand, so that what is missing or not finite is known at once.
 
     ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
@@ -235,7 +227,7 @@ class StoredTensors:
 
 
 def folder_of(source: str | Path) -> Path:
-    """The directory of a stock safetensors checkpoint, in the hub's cache for a hub id. Errors as those of `load_model`."""
+    """The directory of a stock safetensors checkpoint, in the hub's cache for a hub id. Errors as those of `load`."""
     found = locate(source)
     if found.gguf:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")

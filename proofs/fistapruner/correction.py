@@ -145,7 +145,7 @@ F3 = Claim(
 
 
 @st.composite
-def judged(draw: Any) -> tuple[Layer, np.ndarray]:
+def evaluated(draw: Any) -> tuple[Layer, np.ndarray]:
     """A layer whose inputs drifted, X* != X, and a point."""
     layer = draw(layers(inputs=4, outputs=2, shifted=True))
     return layer, draw(points(layer))
@@ -177,7 +177,7 @@ F17B = Claim(
     (
         Property(
             "what the dropped term can do",
-            judged(),
+            evaluated(),
             drops_what_is_kept,
             lambda dense, drift, point, weight: float(np.linalg.norm(dense @ point.T)),
             {
@@ -246,7 +246,7 @@ F18 = Claim(
     (
         Property(
             "the corrected weights fit no worse than any others",
-            judged(),
+            evaluated(),
             fits_best,
             toolkit_minimiser,
             {

@@ -16,7 +16,7 @@ from gramian.proofs.kit.homotopy import lasso_homotopy
 from gramian.proofs.kit.rational import exact, matmul
 from gramian.proofs.kit.strategies import Layer, layers
 from gramian.solvers import NM, TopK
-from gramian.solvers.support.fistapruner import fistapruner
+from gramian.solvers.support.lasso_rounding import fistapruner
 
 __all__ = ["F11", "F12", "F13"]
 

@@ -16,7 +16,7 @@ from hypothesis.strategies import SearchStrategy
 
 from gramian.proofs.kit.falsify import falsify
 
-__all__ = ["Claim", "Counterexample", "Outcome", "Property", "Verdict", "told", "verify"]
+__all__ = ["Claim", "Counterexample", "Outcome", "Property", "Verdict", "message", "verify"]
 
 MUTANT_EXAMPLES = 100  # some mutants are caught on one instance in fifty
 
@@ -122,7 +122,7 @@ def verify(claim: Claim, examples: int = 100) -> Outcome:
         try:
             ran += check.run(examples)
         except Exception as error:  # one that is no AssertionError comes from the code that the property is about
-            failures.append("\n".join([f"{check.name}: {told(error)}", *getattr(error, "__notes__", ())]))
+            failures.append("\n".join([f"{check.name}: {message(error)}", *getattr(error, "__notes__", ())]))
         for mutant in check.mutants:
             mutants += 1
             if check.catches(mutant, tried):
@@ -134,10 +134,10 @@ def verify(claim: Claim, examples: int = 100) -> Outcome:
         try:
             example.check()
         except Exception as error:
-            failures.append(f"{example.name}: the counterexample does not refute the statement: {told(error)}")
+            failures.append(f"{example.name}: the counterexample does not refute the statement: {message(error)}")
     return Outcome(claim, ran, caught, mutants, time.perf_counter() - started, tuple(failures))
 
 
-def told(error: Exception) -> str:
+def message(error: Exception) -> str:
     """What an exception says, and of which kind it is unless it is a check that failed."""
     return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

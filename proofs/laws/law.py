@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis.errors import FlakyFailure
 from hypothesis.strategies import SearchStrategy
 
-from gramian.proofs.kit.claims import told
+from gramian.proofs.kit.claims import message
 from gramian.proofs.kit.falsify import falsify
 from gramian.proofs.kit.reproduction import snippet
 
@@ -46,7 +46,7 @@ class Law:
             flaky = isinstance(error, FlakyFailure)  # it failed, and did not when called again
             cause = error.exceptions[0] if isinstance(error, FlakyFailure) else error
             found = "A case that fails, though not every time" if flaky else "The smallest case found, to run again"
-            raise AssertionError(f"{self}: {told(cause)}\n\n{found}:\n\n{snippet(self.holds, case)}\n") from cause
+            raise AssertionError(f"{self}: {message(cause)}\n\n{found}:\n\n{snippet(self.holds, case)}\n") from cause
 
     def __str__(self) -> str:
         return self.holds.__name__.replace("_", " ")

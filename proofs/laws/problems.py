@@ -77,7 +77,7 @@ def coordinates_change_nothing(build: Build, layer: Layer, point: np.ndarray, sc
     np.testing.assert_allclose(problem.rescaled()[0].diagonal, np.where(alive, 1.0, 0.0), rtol=0, atol=1e-12)
 
 
-def judged(build: Build) -> st.SearchStrategy[tuple[Any, ...]]:
+def evaluated(build: Build) -> st.SearchStrategy[tuple[Any, ...]]:
     return layers().flatmap(lambda layer: st.tuples(st.just(build), st.just(layer), points(layer)))
 
 
@@ -85,14 +85,14 @@ def with_channels(values: tuple[float, ...]) -> Callable[[Build], st.SearchStrat
     """Cases with one more array, of these values, one per channel."""
 
     def given(build: Build) -> st.SearchStrategy[tuple[Any, ...]]:
-        return judged(build).flatmap(lambda case: per_channel(case[1], values).map(lambda array: (*case, array)))
+        return evaluated(build).flatmap(lambda case: per_channel(case[1], values).map(lambda array: (*case, array)))
 
     return given
 
 
 PROBLEM_LAWS = (
-    Law(loss_is_that_of_the_data, judged),
-    Law(gradient_is_that_of_the_data, judged),
+    Law(loss_is_that_of_the_data, evaluated),
+    Law(gradient_is_that_of_the_data, evaluated),
     Law(curvature_is_bounded, lambda build: st.tuples(st.just(build), layers())),
     Law(a_ridge_is_on_the_change_and_counts_once, with_channels((1.0, 0.0, 0.1))),
     Law(coordinates_change_nothing, with_channels((1.0, 0.5, 4.0))),

@@ -27,7 +27,7 @@ from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1
-from gramian.solvers.l1.signs import Points, finished, judged, settled, support_sizes
+from gramian.solvers.l1.signs import Points, evaluated, finished, settled, support_sizes
 from gramian.solvers.l1.splitting import Inverses, Splitting, balanced, inverses, split
 
 __all__ = ["Workspace", "lasso"]
@@ -100,7 +100,7 @@ class Workspace:
         weight = term.weight_like(start) / scale + xp.zeros_like(start)
         dead = xp.broadcast_to(exact.diagonal == 0, start.shape)
         start = xp.where(dead & (weight > 0), xp.zeros_like(start), start)  # a dead channel has nothing to do but cost
-        best = judged(exact, L1(weight), start * scale)
+        best = evaluated(exact, L1(weight), start * scale)
         search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, tol)), self.inverse)
         history, steps, solves = [(0, best.measure)], 0, 0
         while search.rows.size and steps < max_steps:
@@ -175,7 +175,7 @@ class Search:
         rows = self.rows[due]
         chosen, place = (xp.asarray(index, device=device(weight)) for index in (rows, due))
         part, term = exact.rows(chosen), L1(xp.take(weight, chosen, axis=0))
-        found = judged(part, term, xp.astype(xp.take(self.state.sparse, place, axis=0), xp.float64))
+        found = evaluated(part, term, xp.astype(xp.take(self.state.sparse, place, axis=0), xp.float64))
         found, done, solves = finished(part, term, found, tol, ROUNDS)
         best.improve(rows, found, anyway=done)
         failures = self.failures[due]

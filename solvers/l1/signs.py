@@ -12,7 +12,7 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1
 from gramian.solvers.direct.restricted import BATCH_BYTES, bundled, factorised_change
 
-__all__ = ["Points", "finished", "judged", "settled", "support_sizes"]
+__all__ = ["Points", "evaluated", "finished", "settled", "support_sizes"]
 
 FEW = 0.02  # of the channels, but at least four: signs that may still be wrong while a row is solved again at once
 CACHE_BYTES = 2**21  # of submatrices that are gathered together on a processor: a quarter less time than one by one
@@ -68,7 +68,7 @@ def support_sizes(weights: Array) -> np.ndarray:
     return to_numpy(xp.sum(xp.astype(weights != 0, xp.int64), axis=1))
 
 
-def judged(problem: Quadratic, term: L1, weights: Array) -> Points:
+def evaluated(problem: Quadratic, term: L1, weights: Array) -> Points:
     """Rows with their objectives and gaps."""
     losses, gradient = problem.value_and_gradient(weights)
     penalty = term.value(weights)
@@ -146,19 +146,19 @@ def solved_once(problem: Quadratic, term: L1, points: Points, entering: np.ndarr
     change = signed_change(problem.gram, active, xp.where(active, gradient + limit * signs, xp.zeros_like(weights)))
     target = weights + change
     wrong = active & (target * signs < 0) & (limit > 0)
-    after = judged(problem, term, target)
+    after = evaluated(problem, term, target)
     turned = np.flatnonzero(to_numpy(xp.any(wrong, axis=1)))
     if turned.size:
         index = xp.asarray(turned, device=device(weights))
         part, term_of_rows = problem.rows(index), L1(xp.take(limit, index, axis=0))
         here, gone, move = (xp.take(array, index, axis=0) for array in (weights, wrong, change))
         zero = xp.zeros_like(here)
-        projected = judged(part, term_of_rows, xp.where(gone, zero, here + move))
+        projected = evaluated(part, term_of_rows, xp.where(gone, zero, here + move))
         reach = xp.where(gone, -here / xp.where(gone, move, xp.ones_like(move)), xp.ones_like(move))
         nearest = xp.min(reach, axis=1, keepdims=True)
         stopped = xp.where(gone & (reach <= nearest), zero, here + nearest * move)
         after.put(turned, projected)
-        after.improve(turned, judged(part, term_of_rows, stopped))
+        after.improve(turned, evaluated(part, term_of_rows, stopped))
     wanting = (after.weights == 0) & (xp.abs(after.gradient) > limit + slack)
     return after, to_numpy(xp.sum(xp.astype(wrong, xp.int64) + xp.astype(wanting, xp.int64), axis=1))
 

@@ -56,7 +56,7 @@ def allocate(
     program = BoxProgram(tuple(problems), weights, total)
     relaxation = solve_program(program, tol=tol, max_steps=max_steps)
     scores = program.split(relaxation.keep)
-    return judged(problems, weights, scores, keep_jointly(problems, scores, total.amount), relaxation)
+    return evaluated(problems, weights, scores, keep_jointly(problems, scores, total.amount), relaxation)
 
 
 def allocate_by_score(
@@ -77,7 +77,7 @@ def allocate_by_score(
     weights = relative_weights(problems, importance)
     limit = Budget(float(budget), sum(problem.total for problem in problems))
     check_scores(problems, scores)
-    return judged(problems, weights, scores, keep_jointly(problems, scores, limit.amount))
+    return evaluated(problems, weights, scores, keep_jointly(problems, scores, limit.amount))
 
 
 def allocate_uniformly(
@@ -94,7 +94,7 @@ def allocate_uniformly(
     check_scores(problems, scores)
     share = limit.amount / limit.total
     masks = [keep_within(score, problem.cost, share * problem.total) for problem, score in zip(problems, scores)]
-    return judged(problems, weights, scores, masks)
+    return evaluated(problems, weights, scores, masks)
 
 
 def keep_jointly(problems: Sequence[MaskProblem], scores: Sequence[Array], budget: float) -> list[Array]:
@@ -108,7 +108,7 @@ def keep_jointly(problems: Sequence[MaskProblem], scores: Sequence[Array], budge
     return parts
 
 
-def judged(
+def evaluated(
     problems: Sequence[MaskProblem],
     weights: Sequence[float],
     scores: Sequence[Array],

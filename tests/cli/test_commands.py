@@ -14,9 +14,9 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import load_model, prune, read_problem, save_model
+from gramian.adapters import load, prune_weights, read_problem, save
 from gramian.adapters.cli import demo
-from gramian.adapters.data.texts import MOST_JUDGED, read_texts
+from gramian.adapters.data.texts import MOST_EVALUATED, read_texts
 
 # -- what a user gets ------------------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ def test_prune_saves_a_model_that_stock_transformers_loads(model, tmp_path, caps
     assert "perplexity" in printed and "model.layers.1.mlp.down_proj" in printed and str(out) in printed
     assert min(zeros(out).values()) >= 0.5 and len(zeros(out)) == 14
     stock = AutoModelForCausalLM.from_pretrained(out)
-    mine, tokenizer = load_model(out)
+    mine, tokenizer = load(out)
     ids = torch.arange(20)[None]
     assert stock(input_ids=ids).logits.equal(mine(input_ids=ids).logits) and tokenizer is not None
 
@@ -91,13 +91,13 @@ def test_calibration_sources(model, text, tmp_path):
         report = json.loads((out / "gramian.json").read_text())
         digests.add(report["settings"]["calibration"]["sha256"])
         assert report["settings"]["windows"][0] == 4 and report["settings"]["heldout"]["windows"][0] == 2
-        assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == MOST_JUDGED
+        assert report["perplexity"]["source"] == str(text) and report["perplexity"]["windows"] == MOST_EVALUATED
     assert len(digests) == 3
 
 
 @pytest.mark.parametrize("part", ["builtin", "file"])
 def test_held_out_windows_do_not_calibrate(part, text, model):
-    read = read_texts(*load_model(model), part if part == "builtin" else str(text), 5, 32, 0, 3)
+    read = read_texts(*load(model), part if part == "builtin" else str(text), 5, 32, 0, 3)
     seen = {tuple(row) for row in read.calibration.windows.tolist()}
     assert read.heldout is not None and len(read.heldout) == 3 and len(read.calibration.windows) == 5
     assert not seen & {tuple(row) for row in read.heldout.tolist()}
@@ -120,7 +120,7 @@ def test_perplexity(model, text, tmp_path, capsys):
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 def test_capture_then_solve_is_prune(model_type, tmp_path):
-    source = save_model(tiny_model(model_type), tiny_tokenizer(), tmp_path / "model")
+    source = save(tiny_model(model_type), tiny_tokenizer(), tmp_path / "model")
     same = ["--samples", "4", "--length", "32"]
     assert call("capture", source, "--include", ".", "--out", tmp_path / "problems", *same) == 0
     files = sorted((tmp_path / "problems").iterdir())
@@ -129,9 +129,9 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
     assert call("solve", *files, *solving, "--json", tmp_path / "rows.json") == 0
     rows = {Path(row["file"]).stem: row for row in json.loads((tmp_path / "rows.json").read_text())}
 
-    loaded, tokenizer = load_model(source)
+    loaded, tokenizer = load(source)
     tokens = read_texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
-    report = prune(loaded, tokens, method="wanda", calibrate_on="dense", target="own", progress=False)
+    report = prune_weights(loaded, tokens, method="wanda", calibrate_on="dense", target="own", progress=False)
     for operator in report.operators:
         row = rows[operator.name]
         assert row["relative_error"] == pytest.approx(operator.relative_error, rel=1e-4)
@@ -192,7 +192,7 @@ def test_solve_rows(model, tmp_path, capsys):
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "load_model", lambda _: (tiny_model("gemma3_text"), tiny_tokenizer()))
+    monkeypatch.setattr(demo, "load", lambda _: (tiny_model("gemma3_text"), tiny_tokenizer()))
     for name, value in (("SAMPLES", 3), ("HELDOUT", 2), ("LENGTH", 32)):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.chdir(tmp_path)

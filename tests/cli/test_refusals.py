@@ -10,10 +10,10 @@ from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fi
 from safetensors.torch import save_file
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import save_model
-from gramian.adapters.cli import commands, problems
+from gramian.adapters import save
+from gramian.adapters.cli import capture, commands
 from gramian.adapters.data import generation
-from gramian.adapters.models import checkpoint
+from gramian.adapters.models import saving
 
 # -- bad usage: exit code 2 ------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def test_no_model(tmp_path, monkeypatch, capsys):
 
 
 def test_unknown_family(tmp_path, capsys):
-    save_model(tiny_model("gemma2"), tiny_tokenizer(), tmp_path / "model")
+    save(tiny_model("gemma2"), tiny_tokenizer(), tmp_path / "model")
     line = failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *FAST)
     assert "'gemma2'" in line and "qwen3" in line and "gramian.adapters.capture" in line
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite(tmp_path, capsys):
     broken = tiny_model("llama")
     with torch.no_grad():
         broken.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
-    save_model(broken, tiny_tokenizer(), tmp_path / "model")
+    save(broken, tiny_tokenizer(), tmp_path / "model")
     line = failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *FAST)
     assert "model.layers.1.mlp.up_proj.weight holds NaN or Inf" in line
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -129,7 +129,7 @@ def test_activations_that_are_not_finite(tmp_path, capsys):
     with torch.no_grad():
         broken.model.layers[1].input_layernorm.weight.fill_(3e38)
         broken.model.layers[0].mlp.down_proj.weight.mul_(1e10)
-    save_model(broken, tiny_tokenizer(), tmp_path / "model")
+    save(broken, tiny_tokenizer(), tmp_path / "model")
     args = [*FAST, "--no-perplexity", "--include", r"\.1\."]
     assert "model.layers.1." in failure(capsys, "prune", tmp_path / "model", "--out", tmp_path / "sparse", *args)
     line = failure(capsys, "capture", tmp_path / "model", "--out", tmp_path / "problems", "--include", ".", *FAST[:4])
@@ -141,10 +141,10 @@ def test_disk_error_leaves_nothing(model, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError("[Errno 28] No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_model", full)
+    monkeypatch.setattr(saving, "write_model", full)
     line = failure(capsys, "prune", model, "--out", tmp_path / "sparse", *FAST, "--method", "magnitude")
     assert "saving to" in line and "No space left" in line
-    monkeypatch.setattr(problems, "write_problem", full)
+    monkeypatch.setattr(capture, "write_problem", full)
     assert "No space left" in failure(capsys, "capture", model, "--include", ".", "--out", tmp_path / "problems", *FAST[:4])
     assert not list(tmp_path.iterdir())
 
@@ -214,8 +214,8 @@ def test_a_text_that_cannot_be_measured_on_is_known_before_text_is_sampled(model
     Path("empty.txt").write_text("")
     monkeypatch.setattr(generation, "drawn", lambda *_: pytest.fail("sampled"))
     for args in (["--dry-run"], ["--out", "sparse"]):
-        told = failure(capsys, "prune", model, *FAST, "--calibration", "self", "--evaluate", "empty.txt", *args)
-        assert "empty.txt: the text is empty" in told
+        message = failure(capsys, "prune", model, *FAST, "--calibration", "self", "--evaluate", "empty.txt", *args)
+        assert "empty.txt: the text is empty" in message
 
 
 def test_what_options_would_not_change_is_refused_before_work(model, tmp_path, monkeypatch, capsys):

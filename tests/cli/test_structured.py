@@ -16,7 +16,7 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import STRUCTURED_METHODS, estimate_removal, load, save_model
+from gramian.adapters import STRUCTURED_METHODS, estimate_removal, load, save
 from gramian.adapters.estimates import Rates
 from gramian.adapters.models.widths import WIDTHS
 
@@ -162,21 +162,21 @@ def test_bad_usage(options, message, model, text, capsys):
 
 @pytest.mark.parametrize(("name", "method"), [("gated t5", "tasp"), ("bert", "wanda-sp"), ("t5", "numerical")])
 def test_models_without_perplexity_tell_how_far_embeddings_move(name, method, text, capsys):
-    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    save(stacked_model(name), tiny_tokenizer(), "model")
     assert prune("model", "--out", "small", "--method", method, "--ratio", "0.1", "--pad") == 0
     printed = capsys.readouterr().out
     loader = "AutoModel" if name == "bert" else "AutoModelForSeq2SeqLM"
     report = json.loads(Path("small/gramian.json").read_text())
     assert f"{report['embeddings']['mean_cosine']:.4f}" in printed and f"{loader}.from_pretrained('small')" in printed
     assert 0 < report["embeddings"]["mean_cosine"] <= 1 and report["embeddings"]["windows"] == 2 and "perplexity" not in report
-    told = failure(capsys, "perplexity", "small", "--text", text, "--length", "16")
-    assert "perplexity needs a causal language model" in told
+    message = failure(capsys, "perplexity", "small", "--text", text, "--length", "16")
+    assert "perplexity needs a causal language model" in message
     assert "no family row" in failure(capsys, "prune", "model", "--out", "sparse", *FAST, "--calibration", text)
 
 
 @pytest.mark.parametrize("name", ["t5", "bert"])
 def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, capsys):
-    save_model(stacked_model(name), tiny_tokenizer(), "model")
+    save(stacked_model(name), tiny_tokenizer(), "model")
     for options, message in (
         (["--calibration", "self"], "does not continue text"),
         (["--refit-producers"], "refit_producers=True needs a model that runs block by block"),
@@ -190,8 +190,8 @@ def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, cap
 def test_biases_that_a_model_already_has_cannot_be_padded(model, text, capsys):
     assert prune(model, "--out", "biased", "--method", "flap", "--no-perplexity") == 0
     for options in (["--dry-run"], ["--out", "wide"]):
-        told = failure(capsys, "prune", "biased", *FAST, "--calibration", text, "--method", "numerical", "--pad", *options)
-        assert "--pad cannot hold the biases that biased has" in told
+        message = failure(capsys, "prune", "biased", *FAST, "--calibration", text, "--method", "numerical", "--pad", *options)
+        assert "--pad cannot hold the biases that biased has" in message
     assert not Path("wide").exists()
 
 
@@ -225,7 +225,7 @@ def test_bad_input(options, message, model, text, capsys):
 
 
 def test_unknown_family(text, tmp_path, capsys):
-    save_model(tiny_model("gemma2"), None, tmp_path / "model")
+    save(tiny_model("gemma2"), None, tmp_path / "model")
     assert "'gemma2'" in failure(capsys, "prune", "model", "--out", "small", "--method", "numerical")
 
 
@@ -248,7 +248,7 @@ def test_the_plan_follows_the_work():
         and len(planned(blocks=slice(1)).operators) == 2
     )
     assert planned(swap_search=True).seconds["solvers"] > usual.seconds["solvers"]
-    assert planned(judged=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
+    assert planned(evaluated=2).duration > usual.duration and len(planned(include="mlp").operators) == 2
     with pytest.raises(ValueError, match="out of reach"):
         planned(ratio=0.9)
 

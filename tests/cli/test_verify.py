@@ -65,11 +65,11 @@ def test_claims_as_a_table_and_as_json(tmp_path, capsys):
 
 def test_a_claim_that_fails_ends_with_one(broken, capsys, tmp_path):
     assert call("verify", "--claims", "X1", "F7", "--examples", 5, "--json", tmp_path / "claims.json") == 1
-    told = capsys.readouterr()
-    assert "FAILED" in told.out and "1 not as stated here" in told.out
-    assert "F7: a sum: the counterexample does not refute the statement: they are two" in told.out
-    assert "F7: a crash: the counterexample does not refute the statement: ZeroDivisionError: oh" in told.out
-    assert told.err.splitlines()[-1] == "gramian: error: not as the ledger states: F7"
+    message = capsys.readouterr()
+    assert "FAILED" in message.out and "1 not as stated here" in message.out
+    assert "F7: a sum: the counterexample does not refute the statement: they are two" in message.out
+    assert "F7: a crash: the counterexample does not refute the statement: ZeroDivisionError: oh" in message.out
+    assert message.err.splitlines()[-1] == "gramian: error: not as the ledger states: F7"
     assert not json.loads((tmp_path / "claims.json").read_text())["passed"]
 
 

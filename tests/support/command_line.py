@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import save_model
+from gramian.adapters import save
 from gramian.adapters.cli.main import main
-from gramian.adapters.data import calibration, texts
+from gramian.adapters.data import sources, texts
 
 TEXT = " ".join(map(str, range(3000)))  # no two windows are alike
 FAST = ["--samples", "4", "--length", "32", "--heldout", "2"]
@@ -33,13 +33,13 @@ def short_builtin_text_fixture(monkeypatch):
     def builtin_text(part="calibration"):
         return TEXT if part == "calibration" else " ".join(map(str, range(3000, 4000)))
 
-    monkeypatch.setattr(calibration, "builtin_text", builtin_text)
+    monkeypatch.setattr(sources, "builtin_text", builtin_text)
     monkeypatch.setattr(texts, "builtin_text", builtin_text)
 
 
 @pytest.fixture(name="model", scope="session")
 def model_fixture(tmp_path_factory) -> Path:
-    return save_model(tiny_model("llama"), tiny_tokenizer(), tmp_path_factory.mktemp("models") / "llama")
+    return save(tiny_model("llama"), tiny_tokenizer(), tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture(name="text")

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from gramian.adapters.models.families import blocks_of
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
-from gramian.adapters.removal.pruning import prune_structured
+from gramian.adapters.removal.pruning import prune_units
 
 TOKENS = torch.randint(0, VOCABULARY, (10, 40), generator=torch.Generator().manual_seed(0))
 HELD = torch.randint(0, VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(1))
@@ -18,7 +18,7 @@ GATED = [name for name in FAMILIES if name not in ("opt", "gpt2")]
 
 def pruned(model: PreTrainedModel, **options):
     """The model pruned, and its report; 30 % unless told otherwise."""
-    return model, prune_structured(model, TOKENS, progress=False, **{"ratio": 0.3, "heldout": HELD} | options)
+    return model, prune_units(model, TOKENS, progress=False, **{"ratio": 0.3, "heldout": HELD} | options)
 
 
 def in_blocks(model: PreTrainedModel) -> int:
@@ -80,3 +80,8 @@ def kept_columns(dense: PreTrainedModel, model: PreTrainedModel, name: str) -> n
     width = unit_group.units * unit_group.size  # of the first section, where there are several
     where = {row.tobytes(): place for place, row in enumerate(before[:width])}
     return np.array([where[row.tobytes()] for row in after if row.tobytes() in where])
+
+
+def same_model(ours, theirs) -> bool:
+    here, there = ours.state_dict(), theirs.state_dict()
+    return here.keys() == there.keys() and all(here[name].equal(there[name]) for name in here)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from gramian.adapters import Report, prune
+from gramian.adapters import Report, prune_weights
 from gramian.adapters.models.unit_groups import unit_groups_of
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "opt", "gpt2")
@@ -92,7 +92,7 @@ WINDOWS, HELDOUT = some_windows(7, 1), some_windows(5, 2)
 
 def run(model: Any, **arguments: Any) -> Report:
     arguments = {"tokens": WINDOWS, "progress": False} | arguments
-    return prune(model, arguments.pop("tokens"), **arguments)
+    return prune_weights(model, arguments.pop("tokens"), **arguments)
 
 
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:

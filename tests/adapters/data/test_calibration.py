@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import BEGIN, VOCABULARY, tiny_tokenizer
 
-from gramian.adapters.data.calibration import builtin_text, calibration_tokens, text_windows
+from gramian.adapters.data.sources import builtin_text, calibration, text_windows
 from gramian.adapters.data.tokens import Tokens
 
 TOKENIZER = tiny_tokenizer()
@@ -50,7 +50,7 @@ def test_builtin_parts_are_english_and_disjoint():
 
 
 def test_seed_picks_windows_in_text_order():
-    first, again, other = (calibration_tokens("builtin", TOKENIZER, samples=5, length=50, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (calibration("builtin", TOKENIZER, samples=5, length=50, seed=seed) for seed in (0, 0, 1))
     assert first.windows.equal(again.windows) and first.digest == again.digest
     assert first.digest != other.digest and (first.seed, other.seed) == (0, 1)
     everything = text_windows(builtin_text(), TOKENIZER, 50)
@@ -61,41 +61,41 @@ def test_seed_picks_windows_in_text_order():
 def test_text_file(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("naïve " * 10, encoding="utf-8")
-    tokens = calibration_tokens(str(path), TOKENIZER, samples=7, length=10, seed=3, vocabulary=VOCABULARY)
+    tokens = calibration(str(path), TOKENIZER, samples=7, length=10, seed=3, vocabulary=VOCABULARY)
     assert tokens.windows.shape == (7, 11) and tokens.seed is None and tokens.source == str(path)
     with pytest.raises(ValueError, match=r"holds 7 windows of 11 tokens.*8 asked for.*--samples"):
-        calibration_tokens(str(path), TOKENIZER, samples=8, length=10, seed=3)
+        calibration(str(path), TOKENIZER, samples=8, length=10, seed=3)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8"):
-        calibration_tokens(str(path), TOKENIZER, samples=1, length=1, seed=0)
+        calibration(str(path), TOKENIZER, samples=1, length=1, seed=0)
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"text\.txt: the text is empty"):
-        calibration_tokens(str(path), TOKENIZER, samples=1, length=1, seed=0)
+        calibration(str(path), TOKENIZER, samples=1, length=1, seed=0)
 
 
 @pytest.mark.parametrize("source", ["missing.txt", "missing.safetensors", "wikitext", ""])
 def test_missing_source(source):
     with pytest.raises(FileNotFoundError, match=r"expected builtin, FILE.txt"):
-        calibration_tokens(source, TOKENIZER, samples=1, length=1, seed=0)
+        calibration(source, TOKENIZER, samples=1, length=1, seed=0)
 
 
 def test_text_needs_a_tokenizer():
     with pytest.raises(ValueError, match="no tokenizer"):
-        calibration_tokens("builtin", None, samples=1, length=1, seed=0)
+        calibration("builtin", None, samples=1, length=1, seed=0)
 
 
 def test_token_file(tmp_path):
     path = tmp_path / "tokens.safetensors"
     ids = torch.arange(12, dtype=torch.int32).view(3, 4)
     save_file({"tokens": ids}, path)
-    tokens = calibration_tokens(str(path), None, samples=3, length=999, seed=0, vocabulary=12)
+    tokens = calibration(str(path), None, samples=3, length=999, seed=0, vocabulary=12)
     assert tokens.windows.equal(ids.long()) and tokens.windows.dtype == torch.int64
     assert tokens.digest == Tokens(ids.long(), "elsewhere", 1).digest
     with pytest.raises(ValueError, match="token 11, the model's vocabulary has 11"):
-        calibration_tokens(str(path), None, samples=3, length=4, seed=0, vocabulary=11)
+        calibration(str(path), None, samples=3, length=4, seed=0, vocabulary=11)
     save_file({"tokens": ids - 2}, path)
     with pytest.raises(ValueError, match="negative token -2"):
-        calibration_tokens(str(path), None, samples=3, length=4, seed=0)
+        calibration(str(path), None, samples=3, length=4, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,19 @@ def test_token_file(tmp_path):
 def test_bad_token_file(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "t.safetensors")
     with pytest.raises(ValueError, match=message):
-        calibration_tokens(str(tmp_path / "t.safetensors"), None, samples=1, length=2, seed=0)
+        calibration(str(tmp_path / "t.safetensors"), None, samples=1, length=2, seed=0)
 
 
 def test_damaged_token_file(tmp_path):
     (tmp_path / "t.safetensors").write_bytes(b"not safetensors at all")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
-        calibration_tokens(str(tmp_path / "t.safetensors"), None, samples=1, length=2, seed=0)
+        calibration(str(tmp_path / "t.safetensors"), None, samples=1, length=2, seed=0)
 
 
 @pytest.mark.parametrize("option", [{"samples": 0}, {"length": 0}])
 def test_bad_counts(option):
     with pytest.raises(ValueError, match="at least 1"):
-        calibration_tokens("builtin", TOKENIZER, **{"samples": 1, "length": 1, "seed": 0} | option)
+        calibration("builtin", TOKENIZER, **{"samples": 1, "length": 1, "seed": 0} | option)
 
 
 def fake_datasets(monkeypatch, rows) -> list:
@@ -147,7 +147,7 @@ def fake_datasets(monkeypatch, rows) -> list:
 )
 def test_dataset(monkeypatch, source, call):
     calls = fake_datasets(monkeypatch, ({"text": str(i) * 8} for i in range(100)))
-    tokens = calibration_tokens(source, TOKENIZER, samples=2, length=15, seed=0)
+    tokens = calibration(source, TOKENIZER, samples=2, length=15, seed=0)
     assert calls == [call]
     assert TOKENIZER.decode(tokens.windows[:, 1:].flatten()) == "00000000\n\n11111111\n\n22222222\n\n"
 
@@ -155,12 +155,12 @@ def test_dataset(monkeypatch, source, call):
 def test_bad_datasets(monkeypatch):
     fake_datasets(monkeypatch, [{"body": "x"}])
     with pytest.raises(ValueError, match=r"hf:name.*\['body'\]"):
-        calibration_tokens("hf:name", TOKENIZER, samples=1, length=1, seed=0)
+        calibration("hf:name", TOKENIZER, samples=1, length=1, seed=0)
     fake_datasets(monkeypatch, [{"text": "x"}])
     with pytest.raises(ValueError, match="3 tokens, one window needs 9"):
-        calibration_tokens("hf:name", TOKENIZER, samples=1, length=9, seed=0)
+        calibration("hf:name", TOKENIZER, samples=1, length=9, seed=0)
     with pytest.raises(ValueError, match="malformed"):
-        calibration_tokens("hf:", TOKENIZER, samples=1, length=9, seed=0)
+        calibration("hf:", TOKENIZER, samples=1, length=9, seed=0)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"gramian\[datasets\]"):
-        calibration_tokens("hf:name", TOKENIZER, samples=1, length=9, seed=0)
+        calibration("hf:name", TOKENIZER, samples=1, length=9, seed=0)

@@ -10,10 +10,10 @@ import torch
 from stacked_models import STACKED, stacked_model
 from tiny import BEGIN, FAMILIES, VOCABULARY, tiny_model, tiny_tokenizer
 
-from gramian.adapters import calibration_tokens, draw_heads
+from gramian.adapters import calibration, draw_heads
 from gramian.adapters.data import generation
-from gramian.adapters.data.calibration import write_tokens
 from gramian.adapters.data.generation import sampled_tokens
+from gramian.adapters.data.sources import write_tokens
 
 
 def sampled(model, tokenizer=None, **changed):
@@ -45,10 +45,10 @@ def test_the_seed_decides(tmp_path):
     one, again, other = sampled(model, tokenizer), sampled(model, tokenizer), sampled(model, tokenizer, seed=6)
     assert one.windows.equal(again.windows) and not one.windows.equal(other.windows)
     assert one.source == "self" and one.seed == 5 and bool((one.windows[:, 0] == BEGIN).all())
-    same = calibration_tokens("self", tokenizer, samples=3, length=9, seed=5, model=model)
+    same = calibration("self", tokenizer, samples=3, length=9, seed=5, model=model)
     assert same.windows.equal(one.windows) and same.digest == one.digest
     write_tokens(tmp_path / "tokens.safetensors", one.windows)
-    read = calibration_tokens(str(tmp_path / "tokens.safetensors"), None, samples=3, length=1, seed=0)
+    read = calibration(str(tmp_path / "tokens.safetensors"), None, samples=3, length=1, seed=0)
     assert read.windows.equal(one.windows)
 
 
@@ -67,7 +67,7 @@ def test_bad_samples():
     with pytest.raises(ValueError, match="windows of 129 tokens, a begin token included, do not fit in the model's context"):
         sampled(model, length=128)
     with pytest.raises(ValueError, match="'self' needs the model"):
-        calibration_tokens("self", None, samples=1, length=4, seed=0)
+        calibration("self", None, samples=1, length=4, seed=0)
     model.config.bos_token_id = VOCABULARY
     with pytest.raises(ValueError, match=f"the begin token {VOCABULARY} is outside the model's vocabulary of {VOCABULARY}"):
         sampled(model)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import save_model
+from gramian.adapters import save
 from gramian.adapters.cli.main import main
 from gramian.adapters.methods.registry import METHODS, resolve
 from gramian.proofs import laws
@@ -129,7 +129,7 @@ def test_the_example_of_the_readme(mine):
     assert len(code.splitlines()) <= 20
     (mine / "mymethod.py").write_text(code)
     laws.check_method(resolve("mymethod:MyMethod").solve)
-    model, out = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
+    model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
     assert main(["prune", str(model), "--out", str(out), "--method", "mymethod:MyMethod", *texts]) == 0
@@ -145,7 +145,7 @@ def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, ca
     """numpy's numbers become plain ones; what is no number, or no answer, ends a run before it begins."""
     solution = resolve("mymethod:noted").bind({})(PROBLEM, TopK(0.5))
     assert type(solution.detail["kept"]) is float
-    model = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model")
+    model = save(tiny_model("llama"), tiny_tokenizer(), mine / "model")
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "1", "--include", "0.mlp"]
     assert main(["capture", str(model), *texts[:6], *texts[8:], "--out", "problems"]) == 0
@@ -165,7 +165,7 @@ def test_the_laws_hold_for_it(mine):
 
 def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
     """`prune` and `solve` of a real model, forecast included; what cannot be imported ends with one line and code 1."""
-    model, out = save_model(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
+    model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--include", "0.mlp"]
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     asked = ["prune", str(model), *texts, "--heldout", "0", "--no-perplexity"]

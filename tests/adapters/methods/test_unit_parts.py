@@ -162,12 +162,12 @@ def test_the_joint_relaxation_says_how_many_and_the_method_which():
     assert open_choice.detail["mask_bound"] == pytest.approx(joint.certificate.bound)
     assert open_choice.detail["rounding"] == pytest.approx(joint.rounding)
     scores = [np.arange(6.0), np.arange(9.0)]
-    told = choose(unit_sets, [UnitScores(each) for each in scores], problems, 25, "loss", [0, 0])
-    assert told.counts == open_choice.counts
-    assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), told.keep.values()))
-    masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), told.keep.values())]
+    message = choose(unit_sets, [UnitScores(each) for each in scores], problems, 25, "loss", [0, 0])
+    assert message.counts == open_choice.counts
+    assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), message.keep.values()))
+    masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), message.keep.values())]
     direct = sum(problem.value(mask) / problem.energy for problem, mask in zip(problems, masks))
-    assert told.detail["mask_error"] == pytest.approx(direct)
+    assert message.detail["mask_error"] == pytest.approx(direct)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,11 @@ from safetensors.torch import save_file
 from tiny import FAMILIES, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gramian.adapters.models import checkpoint
-from gramian.adapters.models.checkpoint import check_output, load_model, save_model, storage_dtype
+from gramian.adapters import extras
+from gramian.adapters.files import check_output
+from gramian.adapters.models import demo_model
+from gramian.adapters.models.loading import load, storage_dtype
+from gramian.adapters.models.saving import save
 
 pytestmark = pytest.mark.usefixtures("no_network")
 IDS = torch.arange(40).view(2, 20)
@@ -34,7 +37,7 @@ def test_round_trip(model_type, dtype, tmp_path):
     model.config.dtype = dtype
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = logits(model)
-    out = save_model(model, tiny_tokenizer(), tmp_path / "model")
+    out = save(model, tiny_tokenizer(), tmp_path / "model")
 
     assert model.dtype == torch.float32 and storage_dtype(model) == dtype and logits(model).equal(before)
     assert all(buffer.equal(buffers[name]) for name, buffer in model.named_buffers())
@@ -45,7 +48,7 @@ def test_round_trip(model_type, dtype, tmp_path):
     assert stock.dtype == dtype
     assert logits(AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)).equal(before)
 
-    loaded, tokenizer = load_model(out)
+    loaded, tokenizer = load(out)
     assert logits(loaded).equal(before) and storage_dtype(loaded) == dtype
     assert not loaded.training and not any(weight.requires_grad for weight in loaded.parameters())
     text = "héllo world"
@@ -59,16 +62,16 @@ def test_tied_weights_are_stored_once(model_type, tmp_path):
     model = tiny_model(model_type)
     assert model.config.tie_word_embeddings
     model.config.dtype = torch.bfloat16
-    out = save_model(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert "lm_head.weight" not in tensors(out)
-    loaded, tokenizer = load_model(out)
+    loaded, tokenizer = load(out)
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     assert tokenizer is None
 
 
 def test_fresh_process_without_this_package_gives_the_same_logits(tmp_path):
     model = tiny_model("gemma3_text")
-    out = save_model(model, tiny_tokenizer(), tmp_path / "model")
+    out = save(model, tiny_tokenizer(), tmp_path / "model")
     torch.save(logits(model), tmp_path / "logits")
     script = (
         "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -81,8 +84,8 @@ def test_fresh_process_without_this_package_gives_the_same_logits(tmp_path):
 
 
 def test_requested_dtype_rounds_once(saved):
-    exact, _ = load_model(saved)
-    rounded, _ = load_model(saved, dtype="bfloat16")
+    exact, _ = load(saved)
+    rounded, _ = load(saved, dtype="bfloat16")
     assert storage_dtype(rounded) == torch.bfloat16 and rounded.dtype == torch.float32
     for a, b in zip(exact.parameters(), rounded.parameters()):
         assert b.equal(a.bfloat16().float())
@@ -94,7 +97,7 @@ def test_dtype_without_a_word_in_the_configuration(saved):
     (saved / "config.json").write_text(json.dumps(config))
     half = {name: weight.half() for name, weight in tensors(saved).items()}
     save_file(half, saved / "model.safetensors", metadata={"format": "pt"})
-    model, _ = load_model(saved)
+    model, _ = load(saved)
     assert storage_dtype(model) == torch.float16 and model.dtype == torch.float32
 
 
@@ -115,10 +118,10 @@ def test_existing_output_needs_overwrite(saved):
     before = (saved / "model.safetensors").read_bytes()
     other = tiny_model("llama", seed=1)
     with pytest.raises(FileExistsError, match="--overwrite"):
-        save_model(other, None, saved)
+        save(other, None, saved)
     assert (saved / "model.safetensors").read_bytes() == before
-    save_model(other, None, saved, overwrite=True)
-    assert logits(load_model(saved)[0]).equal(logits(other))
+    save(other, None, saved, overwrite=True)
+    assert logits(load(saved)[0]).equal(logits(other))
     assert not (saved / "gramian.json").exists()  # nothing of the old model is left
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
@@ -155,10 +158,10 @@ def test_check_output(tmp_path, monkeypatch):
 
 def test_new_parents_and_a_link(tmp_path):
     model = tiny_model("gpt2")
-    save_model(model, None, tmp_path / "a" / "b")
+    save(model, None, tmp_path / "a" / "b")
     (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
-    assert save_model(model, None, tmp_path / "link", overwrite=True) == tmp_path / "a" / "b"
-    assert (tmp_path / "link").is_symlink() and load_model(tmp_path / "link")
+    assert save(model, None, tmp_path / "link", overwrite=True) == tmp_path / "a" / "b"
+    assert (tmp_path / "link").is_symlink() and load(tmp_path / "link")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
 
 
@@ -167,7 +170,7 @@ def test_new_parents_and_a_link(tmp_path):
 def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch, failure, exists):
     model, out = tiny_model("llama"), tmp_path / "model"
     if exists:
-        save_model(model, None, out)
+        save(model, None, out)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def fail(self, folder, state_dict):
@@ -178,7 +181,7 @@ def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch, failure, exist
     monkeypatch.setattr(type(model), "save_pretrained", fail)
     model.config.dtype = torch.bfloat16
     with pytest.raises(OSError, match="No space left on device"):
-        save_model(model, None, out, overwrite=True)
+        save(model, None, out, overwrite=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == ([out] if exists else [])
     assert storage_dtype(model) == torch.bfloat16
@@ -195,7 +198,7 @@ def test_failed_rename_restores_the_old_model(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="rename failed"):
-        save_model(tiny_model("llama", seed=1), None, saved, overwrite=True)
+        save(tiny_model("llama", seed=1), None, saved, overwrite=True)
     assert (saved / "model.safetensors").read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
@@ -209,18 +212,18 @@ def test_demo_model_is_assembled_once_and_repaired(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "chunk_paths", lambda: parts)
     monkeypatch.setattr(package, "EXPECTED_SHA256", package.sha256(data).hexdigest())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = checkpoint.demo_model_path()
+    path = demo_model.demo_model_path()
     assert path.read_bytes() == data and path.parent == tmp_path / "cache" / "gramian"
     path.write_bytes(b"damaged")
-    assert checkpoint.demo_model_path().read_bytes() == data
+    assert demo_model.demo_model_path().read_bytes() == data
     parts[1].write_bytes(b"wrong")
     path.unlink()
     with pytest.raises(ValueError, match="sha256"):
-        checkpoint.demo_model_path()
+        demo_model.demo_model_path()
     assert list(path.parent.iterdir()) == []
 
 
 def test_demo_package_missing(monkeypatch):
-    monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'gramian\[demo\]'"):
-        load_model("demo")
+        load("demo")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from tiny import tensors
 
-from gramian.adapters.models import checkpoint
-from gramian.adapters.models.checkpoint import load_model
+from gramian.adapters.models import loading
+from gramian.adapters.models.loading import load
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -84,27 +84,27 @@ NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
 def test_damaged_model(saved, damage, error, message):
     damage(saved)
     with pytest.raises(error, match=message) as caught:
-        load_model(saved)
+        load(saved)
     assert type(caught.value) is error and str(saved) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_overflow_of_the_storage_dtype(saved):
     rewrite(lambda held: held[NORM].fill_(1e6))(saved)
-    load_model(saved)
+    load(saved)
     with pytest.raises(ValueError, match="NaN or Inf in float16"):
-        load_model(saved, dtype="float16")
+        load(saved, dtype="float16")
 
 
 def test_no_model_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        load_model(".")
+        load(".")
     for source in ("missing", "./missing/model", "/missing", "missing.gguf", "org/missing.gguf", "", "a b/c", "a/b/c"):
         with pytest.raises(FileNotFoundError):
-            load_model(source)
+            load(source)
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match="not a model"):
-        load_model("notes.txt")
+        load("notes.txt")
 
 
 def test_damaged_gguf(tmp_path):
@@ -113,7 +113,7 @@ def test_damaged_gguf(tmp_path):
     for data in (b"", b"GGUF", b"nonsense" * 100, b"GGUF\x03\x00\x00\x00" + b"\xff" * 100):
         (tmp_path / "model.gguf").write_bytes(data)
         with pytest.raises(ValueError, match=r"model\.gguf cannot be loaded") as caught:
-            load_model(tmp_path / "model.gguf")
+            load(tmp_path / "model.gguf")
         assert "\n" not in str(caught.value)
 
 
@@ -121,12 +121,12 @@ def test_unreachable_hub(monkeypatch):
     def unreachable(*arguments, **options):
         raise OSError("We couldn't connect to the hub\nand more lines")
 
-    monkeypatch.setattr(checkpoint.AutoConfig, "from_pretrained", unreachable)
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", unreachable)
     with pytest.raises(OSError, match=r"org/name cannot be loaded .*couldn't connect to the hub and more lines$"):
-        load_model("org/name")
+        load("org/name")
 
 
 @pytest.mark.parametrize("option", [{"dtype": "int8"}, {"device": "abacus"}])
 def test_bad_options(saved, option):
     with pytest.raises(ValueError, match=next(iter(option.values()))):
-        load_model(saved, **option)
+        load(saved, **option)

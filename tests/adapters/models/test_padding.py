@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from structured_models import same_model
 from test_shrink import GROUPED, generated, logits, names_of, uneven, uniform
 from tiny import FAMILIES, SHAPES, VOCABULARY, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gramian.adapters.models.checkpoint import load_model, save_model, storage_dtype
-from gramian.adapters.models.padding import load, padded, save_structured
+from gramian.adapters.models.loading import load, storage_dtype
+from gramian.adapters.models.padding import padded
+from gramian.adapters.models.saving import save
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.unit_groups import unit_groups_of
 
@@ -39,18 +41,13 @@ def stated(model) -> dict:
     return {key: value for key, value in model.config.to_dict().items() if key != "architectures"}
 
 
-def same_model(ours, theirs) -> bool:
-    here, there = ours.state_dict(), theirs.state_dict()
-    return here.keys() == there.keys() and all(here[name].equal(there[name]) for name in here)
-
-
 # Widths that the configuration states
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
     model = shrunk(model_type, uniform if model_type in GROUPED else channels_only)
-    out = save_structured(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
+    out = save(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
     assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text()) == {"method": "none"}
     stock = AutoModelForCausalLM.from_pretrained(out)
     assert type(stock) is type(model) and unit_groups_of(stock) == unit_groups_of(model)
@@ -65,7 +62,7 @@ def test_a_process_without_this_package_loads_the_first_and_the_third_form(tmp_p
     expected = {}
     for model_type, choose, pad in (("gemma3_text", uniform, False), ("opt", uneven, True), ("mistral", uneven, True)):
         model = shrunk(model_type, choose)
-        out = save_structured(model, None, tmp_path / model_type, pad=pad)
+        out = save(model, None, tmp_path / model_type, pad=pad)
         expected[str(out)] = (logits(model), generated(model)[0])
     torch.save(expected, tmp_path / "expected")
     script = (
@@ -90,7 +87,7 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
     model = shrunk(model_type, uneven)
     config = stated(model)
     state = torch.get_rng_state()
-    out = save_structured(model, tiny_tokenizer(), tmp_path / "model")
+    out = save(model, tiny_tokenizer(), tmp_path / "model")
     loaded, tokenizer = load(out)
     assert torch.get_rng_state().equal(state)
     assert stated(model) == config
@@ -107,7 +104,7 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
     }
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # stock classes refuse, none is silently wrong
         AutoModelForCausalLM.from_pretrained(out)
-    again = save_structured(loaded, None, tmp_path / "again")
+    again = save(loaded, None, tmp_path / "again")
     for name in ("model.safetensors", "config.json", "generation_config.json", RECORD):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
 
@@ -115,7 +112,7 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", ["opt", "gpt2"])
 def test_heads_that_are_tied_to_the_hidden_size_are_recorded_even_if_uniform(model_type, tmp_path):
     model = shrunk(model_type, uniform)
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert set(json.loads((out / RECORD).read_text())["widths"]) == set(names_of(model, "heads"))  # channels are stated
     assert logits(load(out)[0]).equal(logits(model))
 
@@ -124,27 +121,27 @@ def test_heads_that_do_not_divide_the_hidden_size_are_recorded(tmp_path):
     config = AutoConfig.for_model("llama", **SHAPES["llama"] | {"num_key_value_heads": 4}, vocab_size=VOCABULARY)
     model = AutoModelForCausalLM.from_config(config).eval()
     shrink_model(model, {name: [0, 1, 3] for name in names_of(model, "heads")})
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert logits(load(out)[0]).equal(logits(model))
-    wide = AutoModelForCausalLM.from_pretrained(save_structured(model, None, tmp_path / "wide", pad=True))
+    wide = AutoModelForCausalLM.from_pretrained(save(model, None, tmp_path / "wide", pad=True))
     assert wide.config.num_attention_heads == 4
     torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=1e-5)
 
 
 def test_a_loaded_model_can_be_shrunk_on(tmp_path):
     model = shrunk("qwen3", uneven)
-    loaded, _ = load(save_structured(model, None, tmp_path / "model"))
+    loaded, _ = load(save(model, None, tmp_path / "model"))
     keep = {names_of(model, "channels")[-1]: [0, 3], names_of(model, "heads")[1]: [1]}
     shrink_model(model, keep)
     shrink_model(loaded, keep)
     assert logits(loaded).equal(logits(model))
-    assert logits(load(save_structured(loaded, None, tmp_path / "further"))[0]).equal(logits(model))
+    assert logits(load(save(loaded, None, tmp_path / "further"))[0]).equal(logits(model))
 
 
 def test_storage_dtype_and_its_rounding(tmp_path):
     model = shrunk("gemma3_text", uneven)
     model.config.dtype = torch.bfloat16
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     loaded, _ = load(out)
     assert storage_dtype(loaded) == torch.bfloat16 and loaded.dtype == torch.float32
@@ -154,9 +151,9 @@ def test_storage_dtype_and_its_rounding(tmp_path):
 
 def test_load_model_and_save_model_know_the_record(tmp_path):
     model = shrunk("opt", uneven)
-    out = save_model(model, None, tmp_path / "model")
-    assert (out / RECORD).exists() and same_model(load_model(out)[0], model)
-    save_model(tiny_model("opt"), None, out, overwrite=True)
+    out = save(model, None, tmp_path / "model")
+    assert (out / RECORD).exists() and same_model(load(out)[0], model)
+    save(tiny_model("opt"), None, out, overwrite=True)
     assert not (out / RECORD).exists() and same_model(load(out)[0], tiny_model("opt"))
 
 
@@ -168,7 +165,7 @@ def test_load_model_and_save_model_know_the_record(tmp_path):
 def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_path):
     model = shrunk(model_type, choose)
     before, config, widths = copy.deepcopy(model.state_dict()), stated(model), unit_groups_of(model)
-    out = save_structured(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
+    out = save(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
     assert not (out / RECORD).exists() and (out / "gramian.json").exists()
     stock = AutoModelForCausalLM.from_pretrained(out)
     torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=1e-5)
@@ -224,7 +221,7 @@ def tensors(change):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
-    return save_structured(shrunk("llama", uneven), None, tmp_path_factory.mktemp("sound") / "model")
+    return save(shrunk("llama", uneven), None, tmp_path_factory.mktemp("sound") / "model")
 
 
 NAME = "model.layers.0.mlp.down_proj"
@@ -277,12 +274,12 @@ def test_load_wants_a_directory(tmp_path):
 @pytest.mark.parametrize("pad", [False, True])
 def test_what_cannot_be_saved_changes_nothing(pad, tmp_path):
     model = shrunk("llama", uneven)
-    out = save_structured(tiny_model("llama"), None, tmp_path / "model")
+    out = save(tiny_model("llama"), None, tmp_path / "model")
     with pytest.raises(FileExistsError):
-        save_structured(model, None, out, pad=pad)
+        save(model, None, out, pad=pad)
     model.config.intermediate_size = 4  # less than the model has
     with pytest.raises(ValueError, match="which must state no less"):
-        save_structured(model, None, out, pad=pad, overwrite=True)
+        save(model, None, out, pad=pad, overwrite=True)
     assert same_model(load(out)[0], tiny_model("llama")) and [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -290,12 +287,12 @@ def test_head_sizes_other_than_the_configuration_s(tmp_path):
     model = shrunk("qwen3", uneven)
     model.config.head_dim = 8
     with pytest.raises(ValueError, match="is nothing that the configuration describes"):
-        save_structured(model, None, tmp_path / "model")
+        save(model, None, tmp_path / "model")
 
 
 def test_other_families_are_saved_as_ever_and_not_padded(tmp_path):
     model = tiny_model("gemma2")
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert same_model(load(out)[0], model)
     with pytest.raises(ValueError, match="no family row for model type 'gemma2'; supported"):
-        save_structured(model, None, tmp_path / "wide", pad=True)
+        save(model, None, tmp_path / "wide", pad=True)

@@ -23,7 +23,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from gramian.adapters import estimate_removal, load, perplexity, prune, prune_structured, save_structured
+from gramian.adapters import estimate_removal, load, perplexity, prune_units, prune_weights, save
 from gramian.adapters.estimates import Rates
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
@@ -40,7 +40,7 @@ PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or 
 
 
 def pruned(model, **options):
-    return model, prune_structured(model, WINDOWS, progress=False, **{"ratio": 0.2, "heldout": HELD} | options)
+    return model, prune_units(model, WINDOWS, progress=False, **{"ratio": 0.2, "heldout": HELD} | options)
 
 
 def channels(model) -> list[str]:
@@ -138,7 +138,7 @@ def test_compensation_is_the_ridge_solution_on_dense_inputs(name):
 def test_equal_widths_load_with_stock_classes(name, tmp_path):
     model = stacked_model(name)
     shrink_model(model, {each: list(range(place, place + 40)) for place, each in enumerate(channels(model))})
-    out = save_structured(model, tiny_tokenizer(), tmp_path / "model")
+    out = save(model, tiny_tokenizer(), tmp_path / "model")
     assert not (out / WIDTHS).exists()
     for loaded in (STOCK[name].from_pretrained(out), load(out)[0]):
         assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
@@ -148,7 +148,7 @@ def test_equal_widths_load_with_stock_classes(name, tmp_path):
 def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
     for method in ("numerical", "flap"):
         model, _ = pruned(stacked_model(name), method=method)
-        out = save_structured(model, None, tmp_path / method)
+        out = save(model, None, tmp_path / method)
         assert (out / WIDTHS).exists()
         loaded, _ = load(out)
         assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
@@ -156,11 +156,11 @@ def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
         with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
             STOCK[name].from_pretrained(out)
         if method == "numerical" or name == "bert":
-            wide = STOCK[name].from_pretrained(save_structured(model, None, tmp_path / f"{method} wide", pad=True))
+            wide = STOCK[name].from_pretrained(save(model, None, tmp_path / f"{method} wide", pad=True))
             torch.testing.assert_close(answer(wide), answer(model), rtol=0, atol=1e-5)
     one_stack = stacked_model(name)
     shrink_model(one_stack, {each: list(range(40)) for each in channels(one_stack)[:2]})
-    out = save_structured(one_stack, None, tmp_path / "one stack")  # one configuration states both stacks
+    out = save(one_stack, None, tmp_path / "one stack")  # one configuration states both stacks
     assert (out / WIDTHS).exists() == (name != "bert") and answer(load(out)[0]).equal(answer(one_stack))
 
 
@@ -190,7 +190,7 @@ def test_refusals(name, tmp_path):
     with pytest.raises(ValueError, match="perplexity needs a causal language model"):
         perplexity(model, HELD)
     with pytest.raises(ValueError, match="no family row for model type"):
-        prune(model, WINDOWS, progress=False)
+        prune_weights(model, WINDOWS, progress=False)
     with pytest.raises(ValueError, match="no operator is left by include='gate'"):
         pruned(model, include="gate")
     if name != "bert":
@@ -199,7 +199,7 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    plan = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), judged=1)
+    plan = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
         plan.peak > 0 and "moments of all modules, float64" in plan.memory and len(plan.operators) == len(unit_groups_of(model))
     )
@@ -237,9 +237,9 @@ if (ENCODER := sentence_encoder()) is not None:
         ids = torch.tensor(tokenizer(Path(structured.__file__).read_text(), add_special_tokens=False)["input_ids"])
         windows = ids[: len(ids) // 64 * 64].view(-1, 64)
         dense = embed(model, windows[:8])
-        report = prune_structured(model, windows[8:24], method="wanda-sp", compensate=True, ratio=0.1, progress=False)
+        report = prune_units(model, windows[8:24], method="wanda-sp", compensate=True, ratio=0.1, progress=False)
         assert 0.1 <= report.ratio < 0.101 and mean_cosine(dense, embed(model, windows[:8])) > 0.8
-        out = save_structured(model, tokenizer, tmp_path / "small", report=report.to_dict())
+        out = save(model, tokenizer, tmp_path / "small", report=report.to_dict())
         assert json.loads((out / "gramian.json").read_text())["parameters"][1] < report.parameters[0]
         assert embed(load(out)[0], windows[:8]).equal(embed(model, windows[:8]))
 

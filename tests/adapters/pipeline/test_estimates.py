@@ -46,7 +46,7 @@ def test_figures_follow_the_work():
     assert kept not in planned(target="own").memory
     assert planned(calibrate_on="pruned", target="model").seconds["forward passes"] > usual.seconds["forward passes"]
     assert planned(heldout=1).memory["moments of one block, float64"] == 2 * usual.memory["moments of one block, float64"]
-    assert "perplexity, dense and pruned" in planned(judged=1).seconds
+    assert "perplexity, dense and pruned" in planned(evaluated=1).seconds
     assert (
         planned(method="wanda").seconds["solvers"] < planned(method="sparsegpt").seconds["solvers"] < usual.seconds["solvers"]
     )

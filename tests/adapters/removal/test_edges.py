@@ -13,7 +13,7 @@ from stacked_models import WINDOWS, stacked_model
 from structured_models import TOKENS, exact, in_blocks, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import estimate_removal, prune_structured
+from gramian.adapters import estimate_removal, prune_units
 from gramian.adapters.estimates import Rates
 from gramian.adapters.files import write_json
 from gramian.adapters.models.unit_groups import operator
@@ -150,7 +150,7 @@ def test_kinds_are_two_whatever_the_stacks():
     for block in model.decoder.block:
         for parameter in block.layer[2].DenseReluDense.parameters():
             parameter.mul_(1e-3)
-    report = prune_structured(model, WINDOWS, method="magnitude-l1", allocation="per_type", ratio=0.1, progress=False)
+    report = prune_units(model, WINDOWS, method="magnitude-l1", allocation="per_type", ratio=0.1, progress=False)
     assert all((row.units[1] < row.units[0]) == row.name.startswith("decoder") for row in report.modules)
 
 
@@ -165,6 +165,6 @@ def test_plans_refuse_what_runs_would(name):
         refused += [({"method": method}, "predicts no tokens") for method in ("tasp", "snip", "grasp", "llm-pruner")]
     for options, message in refused:
         for work in (lambda **how: estimate_removal(model, (4, 20), rates=Rates(2e9, 1e9), **how),
-                     lambda **how: prune_structured(model, WINDOWS, progress=False, **how)):  # fmt: skip
+                     lambda **how: prune_units(model, WINDOWS, progress=False, **how)):  # fmt: skip
             with pytest.raises(ValueError, match=message):
                 work(ratio=0.1, **options)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
 from gramian.adapters.models.unit_groups import unit_groups_of
-from gramian.adapters.removal.pruning import prune_structured
+from gramian.adapters.removal.pruning import prune_units
 
 # -- how much leaves ---------------------------------------------------------------------------------------------------
 
@@ -96,11 +96,11 @@ def test_same_run_same_tensors():
 
 
 def test_held_out_windows_only_judge():
-    one, told = pruned(tiny_model("opt"))
+    one, message = pruned(tiny_model("opt"))
     two, untold = pruned(tiny_model("opt"), heldout=None)
     assert all(tensor.equal(two.state_dict()[name]) for name, tensor in one.state_dict().items())
     assert untold.mean_heldout_error is None and all(row.heldout_error is None for row in untold.modules)
-    assert told.mean_heldout_error is not None and [r.relative_error for r in told.modules] == [
+    assert message.mean_heldout_error is not None and [r.relative_error for r in message.modules] == [
         r.relative_error for r in untold.modules
     ]
 
@@ -130,7 +130,7 @@ def test_fewer_tokens_than_channels_and_dead_and_duplicate_channels(damping):
         options = {"method": method, "ratio": 0.4, "compensate": True}
         if recipe.compensation == "weights":
             options["damping"] = damping
-        report = prune_structured(model, TOKENS[:1, :9], progress=False, **options)
+        report = prune_units(model, TOKENS[:1, :9], progress=False, **options)
         assert torch.isfinite(logits(model)).all(), method
         assert all(row.relative_error <= row.masked_error for row in report.modules), method
         assert method != "numerical" or all((row.residual or 0.0) < 1e-4 for row in report.modules)
@@ -139,7 +139,7 @@ def test_fewer_tokens_than_channels_and_dead_and_duplicate_channels(damping):
 def test_one_layer_one_window_one_head():
     shape = SHAPES["opt"] | {"num_hidden_layers": 1, "num_attention_heads": 1}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **shape, vocab_size=VOCABULARY)).eval()
-    report = prune_structured(model, TOKENS[:1, :2], ratio=0.1, progress=False)
+    report = prune_units(model, TOKENS[:1, :2], ratio=0.1, progress=False)
     assert [row.name for row in report.modules] == ["model.decoder.layers.0.fc2"]  # the one head stays
 
 
@@ -204,11 +204,11 @@ def test_bad_arguments_change_nothing(options, message):
 
 def test_bad_tokens_families_and_weights():
     with pytest.raises(ValueError, match="calibration windows hold token 300"):
-        prune_structured(tiny_model("llama"), torch.full((2, 8), 300), progress=False)
+        prune_units(tiny_model("llama"), torch.full((2, 8), 300), progress=False)
     with pytest.raises(ValueError, match="no family row for model type 'gemma2'"):
-        prune_structured(tiny_model("gemma2"), TOKENS, progress=False)
+        prune_units(tiny_model("gemma2"), TOKENS, progress=False)
     broken = tiny_model("llama")
     with torch.no_grad():
         broken.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
     with pytest.raises(ValueError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-        prune_structured(broken, TOKENS, progress=False)
+        prune_units(broken, TOKENS, progress=False)

@@ -8,13 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from structured_models import GATED, exact, generated, in_blocks, kept_columns, logits, pruned, rows_of, seen
+from structured_models import GATED, exact, generated, in_blocks, kept_columns, logits, pruned, rows_of, same_model, seen
 from structured_models import TOKENS as CALIBRATION
-from test_structured_checkpoint import same_model
 from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
-from gramian.adapters import load, save_structured
+from gramian.adapters import load, save
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 
@@ -22,13 +21,13 @@ from gramian.adapters.models.widths import WIDTHS, unstated_widths
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_saved_models_load_and_generate(model_type, tmp_path):
     model, report = pruned(tiny_model(model_type))
-    out = save_structured(model, tiny_tokenizer(), tmp_path / "model", report=report.to_dict())
+    out = save(model, tiny_tokenizer(), tmp_path / "model", report=report.to_dict())
     loaded, tokenizer = load(out)
     assert tokenizer is not None and same_model(loaded, model) and logits(loaded).equal(logits(model))
     assert generated(loaded).equal(generated(model))
-    told = json.loads((out / "gramian.json").read_text())
-    assert told["parameters"][1] == sum(each.numel() for each in {*loaded.parameters()})
-    wide = AutoModelForCausalLM.from_pretrained(save_structured(model, None, tmp_path / "wide", pad=True))
+    message = json.loads((out / "gramian.json").read_text())
+    assert message["parameters"][1] == sum(each.numel() for each in {*loaded.parameters()})
+    wide = AutoModelForCausalLM.from_pretrained(save(model, None, tmp_path / "wide", pad=True))
     torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=1e-5)
     assert generated(wide).equal(generated(model))
 
@@ -41,7 +40,7 @@ def test_equal_widths_load_with_stock_classes(model_type, tmp_path):
     ratio = layers * 8 * channel / in_blocks(model)
     model, _ = pruned(model, method="magnitude-l1", include=r"down_proj|fc2|mlp\.c_proj", ratio=ratio, compensate=True)
     assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert not (out / WIDTHS).exists()
     assert logits(AutoModelForCausalLM.from_pretrained(out)).equal(logits(model))
 
@@ -85,19 +84,19 @@ def test_biases_survive_saving_and_loading(model_type, tmp_path):
     model, report = pruned(tiny_model(model_type), method="flap", ratio=0.35)
     added = {row.name for row in report.modules if row.units[1] < row.units[0]} if model_type in GATED else set()
     assert {name for name, width in unstated_widths(model).items() if width.bias} == added
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     loaded, _ = load(out)
     assert same_model(loaded, model) and logits(loaded).equal(logits(model))
     assert generated(loaded).equal(generated(model))
-    again = save_structured(loaded, None, tmp_path / "again")
+    again = save(loaded, None, tmp_path / "again")
     for name in ("model.safetensors", "config.json", WIDTHS):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
     if added:
         with pytest.raises(ValueError, match=r"has a bias, which \w*ForCausalLM cannot have"):
-            save_structured(model, None, tmp_path / "wide", pad=True)
+            save(model, None, tmp_path / "wide", pad=True)
         assert not (tmp_path / "wide").exists()
     else:
-        wide = AutoModelForCausalLM.from_pretrained(save_structured(model, None, tmp_path / "wide", pad=True))
+        wide = AutoModelForCausalLM.from_pretrained(save(model, None, tmp_path / "wide", pad=True))
         torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=1e-5)
 
 
@@ -107,7 +106,7 @@ def test_equal_widths_with_biases_are_refused_by_stock_classes(tmp_path):
     ratio = 2 * (8 * 96 - 32) / in_blocks(model)  # eight channels of each block, for which it gets a bias
     model, _ = pruned(model, method="flap", include="down_proj", ratio=ratio, allocation="uniform")
     assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     assert model.config.intermediate_size == 48 and logits(load(out)[0]).equal(logits(model))
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         AutoModelForCausalLM.from_pretrained(out)
@@ -116,7 +115,7 @@ def test_equal_widths_with_biases_are_refused_by_stock_classes(tmp_path):
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_damaged_records_of_biases(value, tmp_path):
     model, _ = pruned(tiny_model("llama"), method="flap")
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     record = json.loads((out / WIDTHS).read_text())
     next(iter(record["widths"].values()))["bias"] = value
     (out / WIDTHS).write_text(json.dumps(record))
@@ -126,7 +125,7 @@ def test_damaged_records_of_biases(value, tmp_path):
 
 def test_a_bias_that_is_recorded_but_not_there(tmp_path):
     model, _ = pruned(tiny_model("llama"))
-    out = save_structured(model, None, tmp_path / "model")
+    out = save(model, None, tmp_path / "model")
     record = json.loads((out / WIDTHS).read_text())
     name, entry = next(iter(record["widths"].items()))
     entry["bias"] = True

@@ -15,8 +15,8 @@ from torch import nn
 
 from gramian.adapters import devices
 from gramian.adapters.models import layers
-from gramian.adapters.models.checkpoint import load_model
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.loading import load
 from gramian.adapters.run import hooks
 from gramian.solvers import Moments
 
@@ -195,7 +195,7 @@ def test_a_missing_gpu_says_what_to_do_instead(monkeypatch):
     monkeypatch.setattr(torch, "empty", refuse)
     expected = "device 'cuda:1' cannot be used: Torch not compiled with CUDA enabled; the CPU works everywhere"
     with pytest.raises(ValueError, match=f"{expected}.*build of torch for CUDA"):
-        load_model("no/model", device="cuda:1")
+        load("no/model", device="cuda:1")
 
 
 def test_layers_take_their_hand_over_from_one_place():

@@ -81,7 +81,7 @@ def test_structured_pruning_is_the_same_and_walks_twice(method, moves):
     assert [row.relative_error for row in report.modules] == [row.relative_error for row in expected.modules]
 
 
-@pytest.mark.parametrize("prune", ["prune", "prune_structured"])
+@pytest.mark.parametrize("prune", ["prune", "prune_units"])
 def test_an_error_takes_the_block_home(prune, moves, monkeypatch):
     model = tiny_model("llama")
 

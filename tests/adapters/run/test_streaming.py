@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from gramian.adapters import load_model, prune, save_model
+from gramian.adapters import load, prune_weights, save
 from gramian.adapters.cli.main import main
 from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.run.moments import MomentCollector
@@ -27,7 +27,7 @@ def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, sh
     model.config.dtype = dtype
     model.generation_config.max_length = 77
     if shards is None:
-        save_model(model, tiny_tokenizer(), folder)
+        save(model, tiny_tokenizer(), folder)
     else:
         model.to(dtype).save_pretrained(folder, max_shard_size=shards)
         tiny_tokenizer().save_pretrained(folder)
@@ -37,14 +37,14 @@ def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, sh
 
 def streamed(folder: Path, out: Path, **options) -> dict:
     with stream_model(folder, out, dtype=options.pop("dtype", "auto"), overwrite=options.pop("overwrite", False)) as stream:
-        stream.report = prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS | options).to_dict()
+        stream.report = prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS | options).to_dict()
     return stream.report
 
 
 def in_memory(folder: Path, out: Path, dtype: str = "auto", **options) -> dict:
-    model, tokenizer = load_model(folder, dtype=dtype)
-    report = prune(model, WINDOWS, **OPTIONS | options).to_dict()
-    save_model(model, tokenizer, out, report=report)
+    model, tokenizer = load(folder, dtype=dtype)
+    report = prune_weights(model, WINDOWS, **OPTIONS | options).to_dict()
+    save(model, tokenizer, out, report=report)
     return report
 
 
@@ -120,7 +120,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
     with stream_model(folder, tmp_path / "out") as stream:
         outside = {name for name, _ in stream.model.named_parameters() if ".layers." not in name}
         assert resident(stream.model).keys() == outside - {"lm_head.weight"}
-        prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
+        prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
         assert resident(stream.model).keys() == outside - {"lm_head.weight"}
     assert {frozenset(each) for each in peaks} == {frozenset("0"), frozenset("1")}
     assert len(blocks_of(stream.model)) == 2
@@ -129,7 +129,7 @@ def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize("when", ["first block", "last block", "finishing"])
 def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
-    save_model(tiny_model("opt"), None, out)
+    save(tiny_model("opt"), None, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     take, broken = StreamedVisits.take, []
 
@@ -199,7 +199,7 @@ def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
     with pytest.raises(FileExistsError, match="was empty when the work began") as caught:
         with stream_model(folder, out) as stream:
-            prune(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
+            prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
             out.mkdir()
             (out / "precious.txt").write_text("x")
     assert (out / "precious.txt").read_text() == "x"
@@ -245,7 +245,7 @@ def test_on_the_command_line(tmp_path, capsys):
 def test_the_skeleton_is_the_model(tmp_path):
     """Buffers that no checkpoint holds, such as rotary frequencies, are computed as when it is loaded."""
     folder = source(tmp_path / "source", "gemma3_text")
-    model, _ = load_model(folder)
+    model, _ = load(folder)
     with stream_model(folder, tmp_path / "out") as stream:
         buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
         assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)

@@ -101,8 +101,8 @@ def the_certificate_of_the_start_returned(patch: pytest.MonkeyPatch) -> None:
     solve = loop.solve
 
     def hasty(problem: Quadratic, term: Any, solver: Any, *, start: Any = None, **how: Any) -> Solution:
-        judged = certify(problem, term, problem.anchor if start is None else start)
-        return replace(solve(problem, term, solver, start=start, **how), certificate=judged)
+        evaluated = certify(problem, term, problem.anchor if start is None else start)
+        return replace(solve(problem, term, solver, start=start, **how), certificate=evaluated)
 
     patch.setattr("gramian.proofs.laws.solvers.solve", hasty)
 

@@ -68,7 +68,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return theirs
 
 
-def told(check: Any) -> tuple[str, str]:
+def message(check: Any) -> tuple[str, str]:
     """What a check that has to fail says, and the code it prints."""
     with pytest.raises(AssertionError) as caught:
         check()
@@ -77,7 +77,7 @@ def told(check: Any) -> tuple[str, str]:
 
 
 def test_the_printed_code_fails_in_the_same_way(theirs, tmp_path):
-    first, code = told(partial(laws.check_method, theirs.Thrifty(extra=0.25)))
+    first, code = message(partial(laws.check_method, theirs.Thrifty(extra=0.25)))
     assert first.startswith("the pattern holds: [[")
     assert "from theirs import Thrifty" in code and "Thrifty(extra=0.25)" in code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -87,7 +87,7 @@ def test_the_printed_code_fails_in_the_same_way(theirs, tmp_path):
 
 def test_the_case_is_the_smallest(theirs):
     """One row of four channels, whole numbers, X* = X, and a pattern that prunes."""
-    _, code = told(partial(laws.check_method, theirs.Thrifty()))
+    _, code = message(partial(laws.check_method, theirs.Thrifty()))
     drawn: dict[str, Any] = {}
     exec(code.replace("\nthe_pattern_holds(", "\ncase = (").replace("import the_pattern_holds", "import *"), drawn)
     _, layer, pattern = drawn["case"]
@@ -97,7 +97,7 @@ def test_the_case_is_the_smallest(theirs):
 
 
 def test_what_cannot_be_imported_is_left_to_the_reader():
-    _, code = told(partial(laws.check_pattern, Greedy()))
+    _, code = message(partial(laws.check_pattern, Greedy()))
     assert "subject1 = ...  # put here what was checked: Greedy()" in code and "(\n    subject1," in code
 
 
@@ -121,7 +121,7 @@ Greedy, _ = Hidden, globals().pop("Hidden")
 
 
 def test_a_term_of_somebody_elses(theirs):
-    first, code = told(partial(laws.check_term, lambda shape: st.sampled_from([1.0, 2.0]).map(theirs.Ridge)))
+    first, code = message(partial(laws.check_term, lambda shape: st.sampled_from([1.0, 2.0]).map(theirs.Ridge)))
     assert first.startswith("prox is optimal: prox gives") and "subject1 = ..." in code
 
 
@@ -129,7 +129,7 @@ def test_an_exception_fails_too():
     def broken(problem: Any, pattern: Any) -> Any:
         raise ZeroDivisionError("oh")
 
-    first, _ = told(partial(laws.check_method, broken))
+    first, _ = message(partial(laws.check_method, broken))
     assert first == "the pattern holds: ZeroDivisionError: oh"
 
 

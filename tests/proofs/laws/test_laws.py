@@ -102,7 +102,7 @@ def test_problems(law: Law):
     law.check(Quadratic.from_data, EXAMPLES)
 
 
-def told(case: Any) -> str:
+def message(case: Any) -> str:
     return getattr(case, "__name__", str(case))
 
 
@@ -115,7 +115,7 @@ def term_cases() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("kind, law", term_cases(), ids=told)
+@pytest.mark.parametrize("kind, law", term_cases(), ids=message)
 def test_terms(kind: type, law: Law):
     law.check(partial(terms, kind), EXAMPLES)
 
@@ -132,7 +132,7 @@ def takes(solver: Any, kind: type) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name, kind", [case for case in product(SOLVERS, ITERATED) if takes(SOLVERS[case[0]], case[1])], ids=told
+    "name, kind", [case for case in product(SOLVERS, ITERATED) if takes(SOLVERS[case[0]], case[1])], ids=message
 )
 @each(SOLVER_LAWS)
 def test_solvers(name: str, kind: type, law: Law):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gramian.proofs.kit.references import exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, fractions, layers, normal_layer
 from gramian.solvers import L1, Quadratic
-from gramian.solvers.l1.signs import finished, judged
+from gramian.solvers.l1.signs import evaluated, finished
 
 
 def scaled(xp: Any, layer: Layer, weight: float) -> tuple[Quadratic, L1, np.ndarray]:
@@ -37,7 +37,7 @@ def test_the_patient_way_ends_at_the_optimum(xp, layer: Layer, fraction, seed):
     problem, term, scale = scaled(xp, layer, weight)
     rng = np.random.default_rng(seed)
     start = rng.normal(size=layer.weight.shape) * (rng.random(layer.weight.shape) < 0.5)
-    points = judged(problem, term, xp.asarray(start * scale))
+    points = evaluated(problem, term, xp.asarray(start * scale))
     heights = [points.objective.copy()]
     for rounds, patient in ((2, False), (60, True)):
         points, done, solves = finished(problem, term, points, 1e-9, rounds, patient=patient)
@@ -60,7 +60,7 @@ def test_patience_is_needed(xp):
     """Where many signs are wrong an impatient row stops early, as it should while ADMM goes on; a patient one arrives."""
     layer = few_tokens()
     problem, term, _ = scaled(xp, layer, 1e-3 * layer.largest)
-    hasty, done, solves = finished(problem, term, judged(problem, term, problem.anchor * 1.0), 1e-9, 300)
+    hasty, done, solves = finished(problem, term, evaluated(problem, term, problem.anchor * 1.0), 1e-9, 300)
     assert not np.any(done) and solves < 100
     _, done, _ = finished(problem, term, hasty, 1e-9, 300, patient=True)
     assert np.all(done)
@@ -75,14 +75,14 @@ def test_no_solve_goes_uphill(xp, patient):
     for seed in range(6):
         rng = np.random.default_rng(seed)
         start = rng.normal(size=(4, 24)) * (rng.random((4, 24)) < 0.3) * scale
-        points = judged(problem, term, xp.asarray(start))
+        points = evaluated(problem, term, xp.asarray(start))
         for _ in range(4):
             before = points.rows(np.arange(4))
             points, _, _ = finished(problem, term, points, 1e-12, 1, patient=patient)
             assert np.all(points.objective <= before.objective * (1 + 1e-12))
             same = np.all(xp.numpy(points.weights) == xp.numpy(before.weights), axis=1)
             rejected += int(np.sum(same))
-            again = judged(problem, term, points.weights)
+            again = evaluated(problem, term, points.weights)
             np.testing.assert_allclose(points.objective, again.objective, rtol=1e-12)
             np.testing.assert_allclose(xp.numpy(points.gradient), xp.numpy(again.gradient), atol=1e-9)
     assert rejected > 0  # or the safeguard was never needed
@@ -92,7 +92,7 @@ def test_a_weight_without_a_penalty_has_no_sign(xp):
     """Least squares takes one solve a row, though every sign turns on the way."""
     layer = normal_layer(51, 30, 8, 3, drift=0.5)
     problem, term, scale = scaled(xp, layer, 0.0)
-    points, done, solves = finished(problem, term, judged(problem, term, -problem.anchor), 1e-9, 4)
+    points, done, solves = finished(problem, term, evaluated(problem, term, -problem.anchor), 1e-9, 4)
     assert np.all(done) and solves == 3
     expected = np.linalg.lstsq(layer.inputs, layer.outputs, rcond=None)[0].T
     assert np.any(np.sign(expected) == np.sign(layer.weight))
@@ -102,5 +102,5 @@ def test_a_weight_without_a_penalty_has_no_sign(xp):
 def test_what_is_settled_costs_nothing(xp):
     layer = normal_layer(52, 30, 8, 3)
     problem, term, _ = scaled(xp, layer, 2 * layer.largest)
-    points, done, solves = finished(problem, term, judged(problem, term, problem.anchor * 0.0), 1e-9, 4)
+    points, done, solves = finished(problem, term, evaluated(problem, term, problem.anchor * 0.0), 1e-9, 4)
     assert np.all(done) and solves == 0 and points.measure == 0

@@ -10,7 +10,7 @@ from gramian.adapters.methods.registry import METHODS
 from gramian.proofs.kit.strategies import Layer
 from gramian.solvers import NM, Solution, Status, TopK, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
-from gramian.solvers.support.fistapruner import fistapruner
+from gramian.solvers.support.lasso_rounding import fistapruner
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)

@@ -14,7 +14,7 @@ from method_instances import PATTERNS, PLAIN, SHIFTED, STARTS, allowed, hard, ke
 from gramian.proofs.kit.strategies import Layer, layers, normal_layer
 from gramian.solvers import NM, Status, TopK
 from gramian.solvers.support.baselines import wanda
-from gramian.solvers.support.fistapruner import WARM_STARTS, fistapruner
+from gramian.solvers.support.lasso_rounding import WARM_STARTS, fistapruner
 
 
 @pytest.mark.parametrize("start", WARM_STARTS)

@@ -14,7 +14,7 @@ from method_instances import PLAIN, SHIFTED, STARTS, hard, problem_of, relative_
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import FISTA, L1, Pattern, Quadratic, Status, TopK, certify, solve
 from gramian.solvers.support.baselines import wanda
-from gramian.solvers.support.fistapruner import WARM_STARTS, fistapruner
+from gramian.solvers.support.lasso_rounding import WARM_STARTS, fistapruner
 
 
 def search(

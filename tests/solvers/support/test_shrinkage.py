@@ -55,9 +55,9 @@ def test_the_formula_written_out(xp, pattern):
     close(xp.numpy(found.ridge), TYPICAL * expected)
     assert found.strength == TYPICAL and found.heldout == ()
     for strength in (1.0, 0.0):
-        judged = empirical_ridge(layer.problem(xp), pattern, 60, heldout=layer.problem(xp), strengths=(strength,))
-        close(xp.numpy(judged.ridge), strength * expected)
-        assert judged.strength == strength
+        evaluated = empirical_ridge(layer.problem(xp), pattern, 60, heldout=layer.problem(xp), strengths=(strength,))
+        close(xp.numpy(evaluated.ridge), strength * expected)
+        assert evaluated.strength == strength
 
 
 def test_with_drift_the_error_counts_what_drift_leaves(xp):

@@ -1,102 +1,25 @@
-"""`gramian capture` and `gramian solve`: layers out of a model into problem files, and problem files to answers."""
+"""`gramian solve`: problem files to answers. Needs neither torch nor transformers."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from gramian.adapters.cli.commands import check_family, check_result
 from gramian.adapters.cli.parser import damping_of, options_of, pattern_of
-from gramian.adapters.data.calibration import calibration_tokens, check_source
-from gramian.adapters.data.problem_files import read_gram, read_problem, write_problem, write_tensors
-from gramian.adapters.data.tokens import Tokens, check_windows
-from gramian.adapters.files import write_json
+from gramian.adapters.data.problem_files import read_gram, read_problem, write_tensors
+from gramian.adapters.files import check_output, check_result, write_json
 from gramian.adapters.methods.registry import resolve
-from gramian.adapters.models.checkpoint import check_output, load_model
-from gramian.adapters.models.families import blocks_of, family_of, operator_names
-from gramian.adapters.models.layers import Layer
-from gramian.adapters.report import figure, table
-from gramian.adapters.run.blocks import batches_of, enter, run_block
-from gramian.adapters.run.hooks import feed
-from gramian.solvers import Moments, Pattern, Quadratic, Support, certify
+from gramian.progress import progress
+from gramian.solvers import Pattern, Quadratic, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
+from gramian.tables import figure, table
 
-__all__ = ["capture_problems", "solve_problems"]
-
-
-def capture_problems(args: argparse.Namespace) -> None:
-    check_output(args.out, args.overwrite, adding=True)
-    check_source(args.calibration)
-    check_family(args.model)
-    print(f"loading {args.model}", flush=True)
-    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
-    names = operator_names(model, args.include, args.exclude)
-    tokens = calibration_tokens(
-        args.calibration,
-        tokenizer,
-        samples=args.samples,
-        length=args.length,
-        seed=args.seed,
-        vocabulary=model.config.get_text_config().vocab_size,
-        model=model,
-    )
-    check_windows(model, tokens.windows, "calibration windows")
-    args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.absolute().parent) as draft:
-        write_blocks(model, names, tokens, Path(draft), args.model)
-        publish(Path(draft), args.out)
-    print(f"{len(names)} problem files in {args.out}")
-
-
-@torch.no_grad()
-def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path, source: str) -> None:
-    """One file per operator, from the dense model's activations; the moments of one block exist at a time."""
-    family, wanted = family_of(model), set(names)
-    hidden, calls = enter(model, batches_of(tokens.windows))
-    with tqdm(total=len(names), desc="capture", unit="operator") as bar:
-        for index, block in enumerate(blocks_of(model)):
-            shared: list[tuple[list[Layer], Moments]] = []  # layers of one stage share their input
-            for stage in family.stages:
-                paths = {operator: f"{family.blocks}.{index}.{operator}" for operator in stage}
-                layers = [Layer(full, block.get_submodule(path)) for path, full in paths.items() if full in wanted]
-                if layers:
-                    shared.append((layers, layers[0].moments))
-            receivers = {layers[0].module: receiver(layers[0].name, moments) for layers, moments in shared}
-            hidden = run_block(block, calls[index], hidden, receivers)
-            for layers, moments in shared:
-                for layer in layers:
-                    write_problem(
-                        folder / f"{layer.name}.safetensors",
-                        layer.problem(moments),
-                        tokens=moments.tokens,
-                        metadata={
-                            "model": source,
-                            "operator": layer.name,
-                            "layer": str(index),
-                            "calibration": f"{tokens.source}, sha256 {tokens.digest}",
-                        },
-                    )
-                    bar.update()
-
-
-def receiver(name: str, moments: Moments) -> Callable[[int, torch.Tensor], None]:
-    return lambda _, inputs: feed(name, moments, inputs)
-
-
-def publish(draft: Path, out: Path) -> None:
-    """Move finished files to where they belong."""
-    out.mkdir(exist_ok=True)
-    for file in sorted(draft.iterdir()):
-        os.replace(file, out / file.name)
+__all__ = ["solve_problems"]
 
 
 def solve_problems(args: argparse.Namespace) -> None:
@@ -107,18 +30,18 @@ def solve_problems(args: argparse.Namespace) -> None:
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
     pattern = pattern_of(args)
     for file in args.files:  # all are read once before the first is solved, which may take long
-        load(file, args.heldout, pattern)
+        read(file, args.heldout, pattern)
     estimate = DampedMethod(resolve(args.method).tried(options_of(args), pattern), damping_of(args), args.refit)
     rows: list[dict[str, Any]] = []
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    for file in tqdm(args.files, desc=args.method, unit="problem"):
-        problem, heldout, tokens = load(file, args.heldout, pattern)
+    for file in progress(args.files, args.method, "problem"):
+        problem, heldout, tokens = read(file, args.heldout, pattern)
         started = time.perf_counter()
         solution = estimate(problem, pattern, CalibrationSplit(tokens))
         seconds = time.perf_counter() - started
         single = np.asarray(solution.weights, dtype=np.float32)  # judged as it is stored
-        row = {"file": str(file), "method": args.method, "pattern": str(pattern), **judged(problem, pattern, single)}
+        row = {"file": str(file), "method": args.method, "pattern": str(pattern), **evaluated(problem, pattern, single)}
         if "lasso_gap" in solution.detail:
             row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
         if heldout is not None:
@@ -133,7 +56,7 @@ def solve_problems(args: argparse.Namespace) -> None:
     print(shown(rows))
 
 
-def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
+def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
     """A problem, the same operator's problem on held-out text when there is any, and how many tokens the first is of."""
     problem, metadata = read_problem(file)
     said = str(metadata.get("tokens", problem.shape[1]))  # unsaid: as few as could be
@@ -161,7 +84,7 @@ def load(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadrat
         raise ValueError(f"{found[0]} does not fit {file}: {error}") from error
 
 
-def judged(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict[str, Any]:
+def evaluated(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict[str, Any]:
     """What can be said of the weights alone, in float64, with no word from the solver."""
     weights = weights.astype(np.float64)
     mask = weights != 0

