@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tiny import FAMILIES, SHAPES, VOCABULARY
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tiny_models import FAMILIES, VOCABULARY, exact
+from transformers import PreTrainedModel
 
 from gramian.adapters.models.families import blocks_of
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.removal.pruning import prune_units
+
+__all__ = ["GATED", "HELD", "TOKENS", "exact", "generated", "in_blocks", "kept_columns", "logits", "pruned", "rows_of", "seen"]
 
 TOKENS = torch.randint(0, VOCABULARY, (10, 40), generator=torch.Generator().manual_seed(0))
 HELD = torch.randint(0, VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(1))
@@ -24,17 +26,6 @@ def pruned(model: PreTrainedModel, **options):
 def in_blocks(model: PreTrainedModel) -> int:
     path = next(name for name, module in model.named_modules() if module is blocks_of(model))
     return sum(tensor.numel() for name, tensor in model.state_dict().items() if name.startswith(f"{path}."))
-
-
-def exact(model_type: str, **changed) -> PreTrainedModel:
-    """A tiny model in float64, whose stored weights are not rounded."""
-    config = AutoConfig.for_model(model_type, **SHAPES[model_type] | changed, vocab_size=VOCABULARY)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0.2 * torch.randn_like(parameter))
-    model.config.dtype = torch.float64
-    return model
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from stacked_models import HELD, STACKED, WINDOWS, answer, stacked_model
-from stacked_models import SHAPES as STACKED_SHAPES
 from tiny import SHAPES, VOCABULARY, tiny_tokenizer
+from tiny_models import STACKS
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -214,7 +214,7 @@ def test_heads_of_an_encoder_that_would_be_lost(tmp_path):
 
 @pytest.mark.parametrize("kind", ["t5", "qwen2"])
 def test_heads_of_classifiers_that_would_be_lost(kind, tmp_path):
-    config = AutoConfig.for_model(kind, **(STACKED_SHAPES["t5"][1] if kind == "t5" else SHAPES[kind]), vocab_size=VOCABULARY)
+    config = AutoConfig.for_model(kind, **(STACKS["t5"][1] if kind == "t5" else SHAPES[kind]), vocab_size=VOCABULARY)
     config.tie_word_embeddings = True
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"weights of no module of \w+: (class|score).*saved as \w+Classification"):
