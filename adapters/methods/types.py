@@ -61,7 +61,7 @@ class ScoreContext:
 
     def per_unit(self, columns: np.ndarray) -> np.ndarray:
         """Sums of column values (p,) over the columns of every unit."""
-        return np.asarray(columns).reshape(self.scored, -1).sum(axis=1)
+        return np.asarray(columns).reshape(self.count, -1).sum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)

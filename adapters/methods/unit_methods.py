@@ -113,7 +113,7 @@ def gathered(module: ScoreContext) -> UnitScores:
 @dataclass(frozen=True)
 class StructuredMethod:
     """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
-    consumers of the dense model. gather(survey, **options) -> one piece of evidence per menu: what else it needs, gathered
+    consumers of the dense model. gather(context, **options) -> the statistics of every unit set: what else it needs, gathered
     before any module is scored. check(**options): ValueError for options that gather would refuse; suits(model, menus,
     **options) for models. damps: damping enters its scores. modules: `channels` where the method leaves attention whole
     unless told which modules to prune. compensation: what makes up for removed units:

@@ -19,7 +19,7 @@ from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.rational import dot, exact, matmul
 from gramian.proofs.kit.references import central_gradient
 from gramian.proofs.kit.strategies import Layer, layers, small
-from gramian.proofs.numerical_pruning.bounds import (
+from gramian.proofs.numerical_pruning import (
     compensation,
     damping,
     global_pruning,

@@ -173,10 +173,10 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
         raise KeyError("surprise")
 
     args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
-    monkeypatch.setattr(commands, "prune", interrupted)
+    monkeypatch.setattr(commands, "prune_weights", interrupted)
     assert call(*args) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
-    monkeypatch.setattr(commands, "prune", faulty)
+    monkeypatch.setattr(commands, "prune_weights", faulty)
     assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
     assert call(*args, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err

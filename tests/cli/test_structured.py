@@ -260,4 +260,4 @@ def test_help_needs_no_torch_and_names_hide_no_module():
     assert done.stdout.splitlines()[-1] == "False" and "--ratio" in done.stdout and "numerical" in done.stdout
     from gramian.adapters.models import shrink
 
-    assert gramian.adapters.shrink_model is shrink.shrink and gramian.adapters.mask_model is shrink.mask
+    assert gramian.adapters.shrink_model is shrink.shrink_model and gramian.adapters.mask_model is shrink.mask_model

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from gramian.adapters.cli import verify as verification
+from gramian.adapters import extras
 from gramian.adapters.cli.main import main
 from gramian.proofs import ledger
 from gramian.proofs.kit.claims import MUTANT_EXAMPLES, Claim, Counterexample, Property, Verdict, verify
@@ -97,7 +97,7 @@ def test_a_result_that_cannot_be_written_is_told_before_the_work(capsys, tmp_pat
 
 @pytest.mark.parametrize("package", ["hypothesis", "cvxpy"])
 def test_the_extra_is_named(package, monkeypatch, capsys):
-    monkeypatch.setattr(verification, "find_spec", lambda name: None if name == package else object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else object())
     assert call("verify") == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == f"gramian: error: gramian verify needs {package}: pip install 'gramian[proofs]'"

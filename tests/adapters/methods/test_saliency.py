@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from saliency_by_hand import WINDOWS, agree, by_hand, gradients, products, scores, survey
+from saliency_by_hand import WINDOWS, agree, by_hand, context, gradients, products, scores
 from structured_models import exact
 from tiny import names_of, tiny_model
 
@@ -51,7 +51,7 @@ def test_gradient_flow_is_the_fall_of_the_squared_gradient(model_type):
     """- d |g|^2 / dt / 2 as all weights of a unit shrink by the factor 1 - t, by central differences of |g|^2."""
     model = exact(model_type)
     found = scores("grasp", model)
-    names = set(leaves_of(model, survey(model).unit_sets))
+    names = set(leaves_of(model, context(model).unit_sets))
 
     def squared_gradient() -> float:
         samples = [gradients(model, window, "loss") for window in WINDOWS]
@@ -76,7 +76,7 @@ def test_gradient_flow_is_the_fall_of_the_squared_gradient(model_type):
 
 def test_the_gradient_is_that_of_finite_differences():
     model = exact("opt")  # its norms are in float64 too
-    leaves, found = leaves_of(model, survey(model).unit_sets), {}
+    leaves, found = leaves_of(model, context(model).unit_sets), {}
     descend(prediction_value(model, leaves, WINDOWS[0], "logit"), leaves, lambda name, each: found.update({name: each}))
     assert set(found) == set(leaves)
     for name, gradient in found.items():
@@ -96,7 +96,7 @@ def test_perturbed_outputs(model_type):
     model = exact(model_type)
     found = scores("ntk-sap", model, epsilon=1e-3, draws=2, seed=5)
     generator = torch.Generator().manual_seed(5)
-    weights = {name: model.get_parameter(name) for name in leaves_of(model, survey(model).unit_sets)}
+    weights = {name: model.get_parameter(name) for name in leaves_of(model, context(model).unit_sets)}
     total = dict.fromkeys(weights, 0.0)
     for _ in range(2):
         inputs = {"inputs_embeds": torch.randn(1, 12, 32, generator=generator).double(), "use_cache": False}
@@ -126,7 +126,7 @@ def test_perturbed_outputs(model_type):
 def test_one_sample_and_a_loss_of_the_output_rank_alike():
     """L = (f - y)^2 / 2 of one window: |dL/df| times the saliency of f; of several windows the rankings differ."""
     model = exact("opt")
-    one, three = survey(model, windows=WINDOWS[:1]), survey(model)
+    one, three = context(model, windows=WINDOWS[:1]), context(model)
 
     def squared(leaves, window):
         return 0.5 * (prediction_value(model, leaves, window, "logit") - 3.0) ** 2

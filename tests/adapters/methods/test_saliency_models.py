@@ -88,17 +88,17 @@ def test_a_sum_of_outputs_that_is_constant_ranks_nothing():
         scores("synflow", model)
 
 
-@pytest.mark.parametrize("part", [0.0625, 0.25, 0.5, 0.9])
-def test_half_of_all_units_leave_and_attention_stays(unit_group):
+@pytest.mark.parametrize("portion", [0.0625, 0.25, 0.5, 0.9])
+def test_half_of_all_units_leave_and_attention_stays(portion):
     """h - ceil(r h) units stay of all modules together, with rows of producers and columns of the consumer cut alike."""
     model = exact("opt")
     inside = sum(each.numel() for each in model.model.decoder.layers.parameters())
-    ratio = unit_group * 2 * 48 * (2 * 32 + 1) / inside
+    ratio = portion * 2 * 48 * (2 * 32 + 1) / inside
     for allocation in ("score", "uniform"):
         model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation)
         assert [row.name for row in report.modules] == names_of(model, "channels")
         left = [row.units[1] for row in report.modules]
-        assert sum(left) == 96 - math.ceil(unit_group * 96) and all(each.residual is None for each in report.modules)
+        assert sum(left) == 96 - math.ceil(portion * 96) and all(each.residual is None for each in report.modules)
         for block, width in zip(model.model.decoder.layers, left):
             assert block.fc1.weight.shape == (width, 32) and block.fc2.weight.shape == (32, width)
             assert block.self_attn.q_proj.weight.shape == (32, 32)

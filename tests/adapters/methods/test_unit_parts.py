@@ -85,8 +85,8 @@ def test_the_mask_problem_of_choices_is_that_of_their_heads():
         problem = unit_set.problem(heads, preference)
         assert problem.units == unit_set.removable and problem.total == 7 * unit_set.removable
         for flags in itertools.product([False, True], repeat=unit_set.removable):
-            atoms = unit_set.grouped(preference) if unit_set.mixed else np.arange(4)
-            kept = np.isin(np.arange(4), atoms[np.array(flags)])
+            count = unit_set.grouped(preference) if unit_set.mixed else np.arange(4)
+            kept = np.isin(np.arange(4), count[np.array(flags)])
             assert problem.value(np.array(flags)) == pytest.approx(heads.value(kept), rel=1e-10)
 
 
@@ -173,10 +173,10 @@ def test_the_joint_relaxation_says_how_many_and_the_method_which():
 # -- scores ------------------------------------------------------------------------------------------------------------
 
 
-def subject(inputs: np.ndarray, weight: np.ndarray, atoms: int, **changed) -> ScoreContext:
+def context(inputs: np.ndarray, weight: np.ndarray, count: int, **changed) -> ScoreContext:
     problem = Quadratic.from_data(inputs, weight)
     seen = {"problem": problem, "mean": inputs.mean(axis=0), "tokens": len(inputs), "keep": 0.75, "damping": 0.1}
-    known = {"position": 0, "atoms": atoms, "cost": 3.0, "magnitudes": lambda power: np.ones(atoms)}
+    known = {"position": 0, "count": count, "cost": 3.0, "magnitudes": lambda power: np.ones(count)}
     return ScoreContext(**(known | seen | changed))
 
 
@@ -185,36 +185,36 @@ def scored(name: str, module: ScoreContext, **options) -> UnitScores:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("atoms", [12, 4, 1])
-def test_scores_from_data(atoms, scale):
+@pytest.mark.parametrize("count", [12, 4, 1])
+def test_scores_from_data(count, scale):
     generator = np.random.default_rng(1)
     inputs, weight = scale * (generator.normal(size=(9, 12)) + generator.normal(size=12)), generator.normal(size=(5, 12))
     inputs[:, 3] = 0
-    module = subject(inputs, weight, atoms)
+    module = context(inputs, weight, count)
     wanda = sum(np.abs(weight[i]) * np.linalg.norm(inputs, axis=0) for i in range(5))
-    np.testing.assert_allclose(scored("wanda-sp", module).scores, wanda.reshape(atoms, -1).sum(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(scored("wanda-sp", module).scores, wanda.reshape(count, -1).sum(axis=1), rtol=1e-9)
     fluctuation = inputs.var(axis=0) * (weight**2).sum(axis=0)
     standard = (fluctuation - fluctuation.mean()) / fluctuation.std()
-    np.testing.assert_allclose(scored("flap", module).scores, standard.reshape(atoms, -1).mean(axis=1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scored("flap", module).scores, standard.reshape(count, -1).mean(axis=1), rtol=1e-6, atol=1e-6)
     found = scored("numerical", module, score="newton", penalty=2.0)
     channels = MaskProblem.from_problem(Quadratic.from_data(inputs / np.linalg.norm(inputs, 2), weight))
     z = newton_score(channels, 9.0, penalty=2.0).keep
-    np.testing.assert_allclose(found.scores, z.reshape(atoms, -1).mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.scores, z.reshape(count, -1).mean(axis=1), rtol=1e-5, atol=1e-6)
     box = scored("numerical", module, score="box")
-    units = MaskProblem.from_problem(module.inputs(), groups=atoms)
-    np.testing.assert_allclose(box.scores, relaxed_mask(units, 0.75 * atoms).keep, atol=1e-6)
-    assert scored("numerical", subject(inputs, weight, atoms, jointly=True), score="box").scores is None
+    units = MaskProblem.from_problem(module.inputs(), groups=count)
+    np.testing.assert_allclose(box.scores, relaxed_mask(units, 0.75 * count).keep, atol=1e-6)
+    assert scored("numerical", context(inputs, weight, count, jointly=True), score="box").scores is None
 
 
-@pytest.mark.parametrize("atoms", [6, 3])
-def test_compensated_prices_are_rises_of_the_refitted_error(atoms):
+@pytest.mark.parametrize("count", [6, 3])
+def test_compensated_prices_are_rises_of_the_refitted_error(count):
     """Removal of the cheapest unit: its price is what least squares on the others loses, per parameter."""
     generator = np.random.default_rng(2)
     inputs, weight = generator.normal(size=(40, 6)) @ generator.normal(size=(6, 6)), generator.normal(size=(4, 6))
-    one = scored("numerical", subject(inputs, weight, atoms, damping=0.0))
-    size = 6 // atoms
+    one = scored("numerical", context(inputs, weight, count, damping=0.0))
+    size = 6 // count
     losses = []
-    for unit in range(atoms):
+    for unit in range(count):
         kept = np.delete(np.arange(6), np.arange(unit * size, (unit + 1) * size))
         fit = np.linalg.lstsq(inputs[:, kept], inputs @ weight.T, rcond=None)[0]
         losses.append(0.5 * ((inputs[:, kept] @ fit - inputs @ weight.T) ** 2).sum())
@@ -223,7 +223,7 @@ def test_compensated_prices_are_rises_of_the_refitted_error(atoms):
     assert one.scores[first] <= losses[first] / 3.0 * (1 + 1e-6)  # a hull may be lower than its first step
     energy = 0.5 * ((inputs @ weight.T) ** 2).sum()
     np.testing.assert_allclose(one.relative, one.scores / energy, rtol=1e-9)
-    assert len(set(one.scores)) == atoms
+    assert len(set(one.scores)) == count
 
 
 def test_dead_modules_score():
@@ -231,7 +231,7 @@ def test_dead_modules_score():
         if method.gather is not None:  # then the evidence is the score
             continue
         for inputs, weight in ((np.zeros((5, 4)), np.ones((2, 4))), (np.ones((5, 4)), np.zeros((2, 4)))):
-            one = method.bind({})(subject(inputs, weight, 4))
+            one = method.bind({})(context(inputs, weight, 4))
             assert one.scores is not None and np.isfinite(one.scores).all(), name
 
 

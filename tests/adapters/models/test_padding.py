@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from shrunk_models import GROUPED, generated, logits, uneven, uniform
 from structured_models import same_model
-from test_shrink import GROUPED, generated, logits, names_of, uneven, uniform
-from tiny import FAMILIES, SHAPES, VOCABULARY, tiny_model, tiny_tokenizer
+from tiny import FAMILIES, SHAPES, VOCABULARY, names_of, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters.models.loading import load, storage_dtype

@@ -41,7 +41,7 @@ def test_figures_follow_the_work():
     usual = planned()
     assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
     twice = estimate_pruning(tiny_model("llama"), (16, 64), rates=RATES)
-    kept = "operator inputs kept for the correction"
+    kept = "operator inputs kept for the target"
     assert twice.memory[kept] == 2 * usual.memory[kept] and twice.seconds["moments"] == 2 * usual.seconds["moments"]
     assert kept not in planned(target="own").memory
     assert planned(calibrate_on="pruned", target="model").seconds["forward passes"] > usual.seconds["forward passes"]

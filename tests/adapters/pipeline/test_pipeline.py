@@ -64,11 +64,11 @@ def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: st
         within: list[str] = []  # operators of earlier stages of this block
         for stage in family.stages:
             names = [f"{family.blocks}.{index}.{operator}" for operator in stage]
-            target = flows(blend(dense, pruned, [] if target == "model" else entering), windows, names)
-            star = target
+            wanted = flows(blend(dense, pruned, [] if target == "model" else entering), windows, names)
+            star = wanted
             if target != "own":
                 star = flows(blend(dense, pruned, [*entering, *within]), windows, names)
-            found |= {name: (target[name], star[name]) for name in names}
+            found |= {name: (wanted[name], star[name]) for name in names}
             within += names
         done = done + within
     return found
@@ -85,8 +85,8 @@ def check_errors(
     for windows, field in ((WINDOWS, "relative_error"), (HELDOUT, "heldout_error")):
         expected = paths(dense, pruned, windows, inputs, target)
         for row in report.operators:
-            target, star = expected[row.name]
-            value = relative_error(dense, pruned, row.name, target_blend * target + (1 - target_blend) * star, star)
+            wanted, star = expected[row.name]
+            value = relative_error(dense, pruned, row.name, target_blend * wanted + (1 - target_blend) * star, star)
             np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
 
 
@@ -126,7 +126,7 @@ def test_the_walks_differ():
     """Else the tests above could not tell them apart; with dense inputs the dense model is the dense layer."""
     errors = {}
     for walk in WALKS:
-        report = run(tiny_model("llama"), method="sparsegpt", inputs=walk[0], target=walk[1])
+        report = run(tiny_model("llama"), method="sparsegpt", calibrate_on=walk[0], target=walk[1])
         errors[walk] = tuple(row.relative_error for row in report.operators)
     assert errors["dense", "block"] == errors["dense", "model"]
     assert len(set(errors.values())) == len(WALKS) - 1

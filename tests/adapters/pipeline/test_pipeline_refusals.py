@@ -16,8 +16,8 @@ LONG = torch.zeros(1, 129, dtype=torch.int64)
     ("arguments", "message"),
     [
         ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, l0, sparsegpt, wanda, magnitude"),
-        ({"inputs": "sparse"}, "inputs must be .* 'sparse'"),
-        ({"target": "block"}, "target must be .* 'block'"),
+        ({"calibrate_on": "sparse"}, "calibrate_on must be .* 'sparse'"),
+        ({"target": "dense"}, "target must be .* 'dense'"),
         ({"target_blend": 0.0}, "target_blend must be above 0 and at most 1 but is 0.0: for the operator's own"),
         ({"target_blend": 1.5}, "target_blend must be above 0 and at most 1 but is 1.5"),
         ({"jobs": 0}, "jobs is 0"),

@@ -171,7 +171,7 @@ def test_a_pruned_model_is_pruned_on():
         ({"ratio": 0.9}, "out of reach: 0.78"),
         ({"method": "wanda"}, "no structured method 'wanda'; there are numerical, flap, greedy-output"),
         ({"allocation": "even"}, "allocation must be one of uniform, per_type, score, loss but is 'even'"),
-        ({"inputs": "both"}, "calibrate_on must be one of dense, pruned"),
+        ({"calibrate_on": "both"}, "calibrate_on must be one of dense, pruned"),
         ({"heads": "all"}, "heads must be one of groups, per_kv_group"),
         ({"damping": "auto"}, "damping must be a number of at least 0 but is 'auto'"),
         (
