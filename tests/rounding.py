@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 
-def rounding(terms: int, magnitude: float, dtype: torch.dtype) -> float:
+def rounding(terms: int, magnitude: float, dtype: str = "float64") -> float:
     """2 γ_n m: how far apart two computed values of one sum of n products with Σ_k |a_k b_k| <= m can lie.
 
     A product passes through at most n roundings on its way into the sum, its own and those of at most n - 1 additions, in
@@ -14,5 +14,5 @@ def rounding(terms: int, magnitude: float, dtype: torch.dtype) -> float:
     (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, Section 3.1). Two computed sums lie at most twice
     that apart. Where more roundings follow, each relative to at most m, they count as further terms.
     """
-    unit = torch.finfo(dtype).eps / 2
+    unit = float(np.finfo(dtype).eps) / 2
     return 2 * terms * unit / (1 - terms * unit) * magnitude

@@ -114,6 +114,6 @@ def test_large_logits_neither_overflow_nor_vanish(monkeypatch):
             model.lm_head.weight.copy_(1e3 * order * torch.linspace(-1, 1, VOCABULARY)[:, None].expand_as(model.lm_head.weight))
         result = perplexity(model, tokens(), batch=len(tokens()), progress=False)
         magnitude = 1e3 * hidden.abs().sum(-1).max().item()
-        slack = rounding(2 * hidden.shape[-1] + 4, magnitude, torch.float32) + rounding(VOCABULARY + 2, 1.0, torch.float32)
+        slack = rounding(2 * hidden.shape[-1] + 4, magnitude, "float32") + rounding(VOCABULARY + 2, 1.0, "float32")
         assert 1e3 * slack < result.losses.max()
         torch.testing.assert_close(result.losses, direct_losses(model, tokens()), rtol=0, atol=slack)
