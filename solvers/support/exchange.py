@@ -30,7 +30,8 @@ def exchange_weights(
     one where no exchange of a kept weight for a pruned one lowers the loss, all others refitted.
 
     start: weights (q, p) that satisfy the pattern; where they keep fewer than it admits, the support is filled up first.
-    The loss is at most that of `start` and that of the refit on its support.
+    The loss is at most that of `start` and that of the refit on its support, but for 1e-12 of the loss at zero: supports
+    that fit the data exactly differ by rounding alone, which must not choose among them.
 
     With K the kept channels of a row, A = G_KK^-1 and g the gradient, dropping j costs v_j^2 / (2 A_jj) and adding i gains
     g_i^2 / (2 S_i), S_i = G_ii - G_iK A G_Ki; how the two interact a `Tableau` knows, of `candidates` channels of the row:
@@ -58,7 +59,8 @@ def exchange_weights(
         history.append((step + 1, problem.double.relative_error(walk.weights / walk.scale)))
     still = bool(namespace(start).all(walk.mask == (first.weights != 0)))
     last = first if still else refit(problem, walk.mask, start=as_floating(walk.weights / walk.scale, problem.anchor))
-    best = last if last.certificate.objective <= first.certificate.objective else first
+    rounding = ROUNDING * problem.double.energy
+    best = last if last.certificate.objective <= first.certificate.objective + rounding else first
     optimal = best is last and np.all(walk.rest) and not walk.helpful_shifts()
     detail = best.detail | {"exchanges": walk.exchanges, "shifts": walk.shifts, "ridge": walk.ridge}
     detail |= {"rows_at_rest": float(np.sum(walk.rest)), "swap_optimal": float(optimal)}

@@ -70,11 +70,13 @@ def test_tied_weights_are_stored_once(model_type, tmp_path):
 
 
 def test_fresh_process_without_this_package_gives_the_same_logits(tmp_path):
+    """To the last bit on as many threads as here: another number of them may add in another order."""
     model = tiny_model("gemma3_text")
     out = save(model, tiny_tokenizer(), tmp_path / "model")
     torch.save(logits(model), tmp_path / "logits")
     script = (
         "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
         f"model = AutoModelForCausalLM.from_pretrained({str(out)!r}); AutoTokenizer.from_pretrained({str(out)!r})\n"
         f"expected = torch.load({str(tmp_path / 'logits')!r})\n"
         "assert model(input_ids=torch.arange(40).view(2, 20)).logits.equal(expected)\n"
