@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -29,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from byte_models import held_loss, step, train, windows_of
-from protocol import bytes_held, resumed
+from common.byte_models import held_loss, step, train, windows_of
+from common.cells import resumed
+from common.protocol import bytes_held
+from common.results import RESULTS, save
 from transformers import AutoConfig
 
 from gramian.adapters.kinds import stock_class
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=600, metavar="N", help="of training; half as many of fine-tuning (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     texts = Texts(arguments.text)
@@ -234,7 +235,7 @@ def main() -> None:
         return
     rows = speed(texts)
     path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
-    path.write_text(json.dumps({"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows}, indent=1))
+    save(path, {"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows})
     shown = [
         [row["model"], f"{row['parameters']:,}", f"{1000 * row['step_seconds']:.0f}", f"{row['bytes'] / 1e6:.0f}"]
         for row in rows

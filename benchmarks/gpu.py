@@ -17,7 +17,6 @@ sizes, `--device cpu` tries the whole without a GPU. The file is written after e
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from common.results import RESULTS, save
 
 from gramian.adapters import prune
 from gramian.adapters.report import table, versions
@@ -304,8 +304,7 @@ def main() -> None:
         parser.error("torch sees no GPU here; --device cpu --quick tries the program without one")
     result: dict[str, Any] = {"machine": machine(arguments.device), "quick": arguments.quick, "sections": {}}
     name = "-".join(result["machine"]["device"].lower().split())
-    out = arguments.out or Path(__file__).parent / "results" / f"gpu-{name}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = arguments.out or RESULTS / f"gpu-{name}.json"
     for section in arguments.sections:
         rows = SECTIONS[section](arguments.device, arguments.quick)
         print(f"== {section}")
@@ -313,7 +312,7 @@ def main() -> None:
         cells = [[row.get(column, "") for column in head] for row in rows]
         print(table(head, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]))
         result["sections"][section] = rows
-        out.write_text(json.dumps(result, indent=1))
+        save(out, result)
 
 
 if __name__ == "__main__":

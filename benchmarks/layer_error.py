@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.results import RESULTS, save
 from tqdm import tqdm
 
 from gramian.adapters.methods import METHODS, Method
@@ -170,9 +171,8 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, metavar="FILE")
     parser.add_argument("--runs", default="", metavar="REGEX", help="only runs whose name matches")
     parser.add_argument("--repeats", type=int, default=3, help="timings are medians of so many runs (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "layer_error.json")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(arguments.problems.glob("*.safetensors"))
     peers = json.loads(arguments.peers.read_text())["layers"] if arguments.peers else {}
     chosen = {name: asked for name, asked in RUNS.items() if re.search(arguments.runs, name)}
@@ -192,7 +192,7 @@ def main() -> None:
     rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))
     show(rows, peers)
     print(beside_wanda(rows))
-    arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
+    save(arguments.out, {"versions": dict(versions()), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The fixed protocol on which pruned models are compared: model, texts, windows, and cells that resume from a JSON file.
+"""The fixed protocol on which pruned models are compared: model, texts, windows.
 
 FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt. The model is gemma-3-270m from
 the `demo` extra, rounded once to bfloat16 and run in float32. Every text is tokenised whole and cut into consecutive
@@ -8,9 +8,7 @@ first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ import torch
 from gramian.adapters.calibration import Tokens, text_windows
 from gramian.adapters.checkpoint import load_model
 from gramian.adapters.evaluate import perplexity
-from gramian.adapters.report import versions
 
 TEXTS = {"wikitext2": ("wikitext2.test.raw.txt", 16), "ptb": ("ptb.test.txt", 12)}
 
@@ -71,20 +68,3 @@ def bytes_held(work: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
-
-
-def resumed(
-    cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """Results by cell, of those that the expression `chosen` finds: what is in the file `out` with the same keywords stays,
-    the rest is run, and the file written after each."""
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    for name, keywords in cells.items():
-        if not re.search(chosen, name) or results.get(name, {}).get("keywords") == keywords:
-            continue
-        print(f"== {name}", flush=True)
-        results[name] = {"keywords": keywords, **run(name, keywords), "versions": dict(versions())}
-        draft = out.with_suffix(".partial")
-        draft.write_text(json.dumps(results, indent=1))
-        draft.replace(out)
-    return results
