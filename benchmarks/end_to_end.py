@@ -14,7 +14,6 @@ paired: the mean over tokens of the difference of negative log-likelihood, with 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from common.cells import resumed
 from common.protocol import TEXTS, Protocol
-from common.results import RESULTS, summary
+from common.results import RESULTS, read, summary
 
 from gramian.adapters.evaluate import Perplexity, paired_difference
 from gramian.adapters.pipeline import prune
@@ -55,10 +54,9 @@ def cells() -> dict[str, dict[str, Any]]:
 
 def show(results: dict[str, Any], losses: Path) -> None:
     """The table: ours, then the published ones, then paired differences of ours."""
-    published = json.loads((RESULTS / "published.json").read_text())["perplexity"]["rows"]
     rows = [
         [f"{row['code']}, published code", row["pattern"], "-", "-", f"{row['wikitext2']:.2f}", f"{row['ptb']:.1f}", "-"]
-        for row in published
+        for row in read("published")["perplexity"]["rows"]
     ]
     for name, cell in results.items():
         report = cell.get("report") or {}

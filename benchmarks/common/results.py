@@ -16,7 +16,7 @@ WIDTH = 128
 def text(value: Any) -> str:
     """JSON whose lines are filled up to WIDTH: a list has an item a line where it needs several, and an object's fields share
     lines as far as they fit."""
-    line = json.dumps(value)
+    line = json.dumps(value, ensure_ascii=False)
     if len(line) <= WIDTH or not isinstance(value, dict | list):
         return line
     if isinstance(value, list):
@@ -33,6 +33,11 @@ def text(value: Any) -> str:
 
 def indented(lines: str) -> str:
     return " " + lines.replace("\n", "\n ")
+
+
+def read(name: str) -> Any:
+    """What a file of `results` holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def save(path: Path, value: Any) -> None:
