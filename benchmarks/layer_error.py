@@ -139,7 +139,8 @@ def main() -> None:
                     bar.update()
     rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))
     show(rows)
-    save(arguments.out, {"versions": dict(versions()), "rows": rows})
+    if chosen:  # otherwise nothing was measured with these versions
+        save(arguments.out, {"versions": dict(versions()), "rows": rows})
 
 
 if __name__ == "__main__":

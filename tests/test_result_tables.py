@@ -1,5 +1,6 @@
 """Tables of results are what `benchmarks/results` say, and no figure stands in `benchmarks/README.md` that no file holds."""
 
+import importlib
 import json
 import re
 import shutil
@@ -14,6 +15,13 @@ FOLDER = ROOT / "benchmarks"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"<!-- table: (.+?) -->\n(.*?)<!-- end -->", README, re.DOTALL))
 BY_HAND = re.sub(r"<!-- table: .+? -->\n.*?<!-- end -->", "", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def results_module(monkeypatch):
+    """`benchmarks/common/results.py`, imported as the scripts do."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("common.results")
 
 
 def command(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +106,41 @@ def test_result_files_are_summaries():
         text = path.read_text(encoding="utf-8")
         assert "model.layers." not in text, path.name
         assert len(text.splitlines()) < 3000, path.name
+
+
+def test_a_summary_counts_and_averages(results_module):
+    rows = [
+        {
+            "name": "a",
+            "relative_error": 1.0,
+            "heldout_error": None,
+            "status": "done",
+            "recovered": True,
+            "detail": {"gap": 4.0},
+        },
+        {"name": "b", "relative_error": 2.0, "heldout_error": 5.0, "status": "done", "recovered": False, "detail": {}},
+        {"name": "c", "relative_error": 6.0, "heldout_error": 7.0, "status": "cut", "recovered": True, "detail": {}},
+    ]
+    found = results_module.summary(
+        {"settings": {"seed": 0, "versions": {"python": "3"}}, "mean_error": 3.0, "rows": rows}, "rows"
+    )
+    assert found["settings"] == {"seed": 0} and found["mean_error"] == 3.0
+    assert found["rows"] == {
+        "count": 3,
+        "status": {"done": 2, "cut": 1},
+        "relative_error": {"mean": 3.0, "median": 2.0, "max": 6.0},
+        "heldout_error": {"mean": 6.0, "median": 6.0, "max": 7.0},
+        "gap": {"mean": 4.0, "median": 4.0, "max": 4.0},
+        "recovered": 2,
+    }
+
+
+def test_a_result_file_holds_what_was_saved(results_module, tmp_path):
+    value = {"short": [1, 2.5, None], "long": [{"name": "é" * 40, "figure": 1e-9, "more": ["x" * 50] * 3}] * 2, "empty": {}}
+    results_module.save(tmp_path / "new" / "file.json", value)
+    text = (tmp_path / "new" / "file.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert 5 < len(text.splitlines()) < 25 and all(len(line) < 140 for line in text.splitlines())
 
 
 RESUME = """
