@@ -2,7 +2,7 @@
 
     python benchmarks/end_to_end.py --text FOLDER [--cells REGEX] [--out FILE.json]
 
-`protocol.py` says what FOLDER holds and how perplexity is measured. All seven operators of all blocks are pruned.
+`common/protocol.py` says what FOLDER holds and how perplexity is measured. All seven operators of all blocks are pruned.
 
 Three corrections at three sparsities (FISTAPruner, Appendix E) are compared with a short search from a Wanda start, on
 WikiText-2 alone: nine models are many minutes.
@@ -20,22 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TEXTS, Protocol, resumed
+from common.cells import resumed
+from common.protocol import TEXTS, Protocol
+from common.results import RESULTS, read, summary
 
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference
-from gramian.adapters.pipeline import prune
-from gramian.adapters.report import table
-
-# The published algorithms, their released code run on this protocol (block by block on pruned inputs): WikiText-2, PTB.
-PUBLISHED = {
-    ("dense", "-"): (18.81, 68.46),
-    ("Wanda", "50%"): (41.98, 204.8),
-    ("SparseGPT", "50%"): (33.17, 138.2),
-    ("ALPS", "50%"): (29.04, 112.7),
-    ("Wanda", "2:4"): (108.5, 572.8),
-    ("SparseGPT", "2:4"): (51.44, 239.2),
-    ("ALPS", "2:4"): (41.14, 183.0),
-}
+from gramian.adapters.pipeline import prune_weights
+from gramian.tables import table
 
 
 def cells() -> dict[str, dict[str, Any]]:
@@ -64,8 +55,8 @@ def cells() -> dict[str, dict[str, Any]]:
 def show(results: dict[str, Any], losses: Path) -> None:
     """The table: ours, then the published ones, then paired differences of ours."""
     rows = [
-        [f"{method} (published code)", pattern, "-", "-", f"{wiki:.2f}", f"{ptb:.1f}", "-"]
-        for (method, pattern), (wiki, ptb) in PUBLISHED.items()
+        [f"{row['code']}, published code", row["pattern"], "-", "-", f"{row['wikitext2']:.2f}", f"{row['ptb']:.1f}", "-"]
+        for row in read("published")["perplexity"]["rows"]
     ]
     for name, cell in results.items():
         report = cell.get("report") or {}
@@ -100,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "end_to_end.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "end_to_end.json")
     arguments = parser.parse_args()
     losses = arguments.out.with_suffix("")  # per-token losses, a file for each cell and text
     losses.mkdir(parents=True, exist_ok=True)
@@ -116,8 +107,10 @@ def main() -> None:
         cell: dict[str, Any] = {}
         short = "correction" in name
         if keywords:
-            report = prune(protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords)
-            cell["report"] = report.to_dict()
+            report = prune_weights(
+                protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords
+            )
+            cell["report"] = summary(report.to_dict(), "operators")
             print(report, flush=True)
         texts = ("wikitext2",) if short else tuple(TEXTS)
         return cell | {"perplexity": protocol.evaluate(protocol.model, texts, losses, name)}

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -29,16 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from byte_models import held_loss, step, train, windows_of
-from protocol import bytes_held, resumed
+from common.byte_models import held_loss, step, train, windows_of
+from common.cells import resumed
+from common.protocol import bytes_held
+from common.results import RESULTS, save
 from transformers import AutoConfig
 
-from gramian.adapters.methods.unit_sets import menu_of
+from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.tasks import stock_class
-from gramian.adapters.models.unit_groups import Part, operator, parts_of
+from gramian.adapters.models.unit_groups import UnitGroup, operator, unit_groups_of
 from gramian.adapters.removal.plan import block_parameters
-from gramian.adapters.removal.pruning import prune_structured
-from gramian.adapters.report import table, versions
+from gramian.adapters.removal.pruning import prune_units
+from gramian.tables import table
+from gramian.versions import versions
 
 LENGTH, SEEDS, TIMES = 64, (0, 1, 2), 7
 BATCH, RATE, TUNING_RATE = 32, 1e-2, 1e-3
@@ -86,18 +88,18 @@ def fresh(architecture: str, seed: int, width: int, layers: int) -> Any:
     return stock_class(config)(config)
 
 
-def channels_of(model: Any) -> list[Part]:
+def channels_of(model: Any) -> list[UnitGroup]:
     """The feed-forward modules."""
-    return [part for part in parts_of(model).values() if part.structure.unit_size is None]
+    return [part for part in unit_groups_of(model).values() if part.structure.unit_size is None]
 
 
 def halved(model: Any, windows: torch.Tensor, how: Mapping[str, Any]) -> Any:
     """The model without half of its hidden units, which one ranking over all modules chose. how: keywords."""
     channels = channels_of(model)
-    inside = sum(part.units * menu_of(model, part).cost for part in channels)
+    inside = sum(part.units * unit_set_of(model, part).cost for part in channels)
     include = "|".join(f"^{part.name}$" for part in channels)
     smaller, ratio = copy.deepcopy(model), HALF * inside / block_parameters(model)
-    prune_structured(smaller, windows, ratio=ratio, allocation="numerical", include=include, progress=False, **how)
+    prune_units(smaller, windows, ratio=ratio, allocation="numerical", include=include, progress=False, **how)
     return smaller
 
 
@@ -225,7 +227,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=600, metavar="N", help="of training; half as many of fine-tuning (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     texts = Texts(arguments.text)
@@ -234,7 +236,7 @@ def main() -> None:
         return
     rows = speed(texts)
     path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
-    path.write_text(json.dumps({"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows}, indent=1))
+    save(path, {"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows})
     shown = [
         [row["model"], f"{row['parameters']:,}", f"{1000 * row['step_seconds']:.0f}", f"{row['bytes'] / 1e6:.0f}"]
         for row in rows

@@ -11,16 +11,17 @@ the file's moments.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.results import RESULTS, save
 
 from gramian.adapters.data.problem_files import read_problem
-from gramian.adapters.report import table, versions
 from gramian.solvers import FISTA, L1, Quadratic, lasso_to_sparsity, solve
+from gramian.tables import table
+from gramian.versions import versions
 
 
 def duality_gap(problem: Quadratic, weights: np.ndarray, weight: float) -> tuple[float, float]:
@@ -41,9 +42,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--raw", action="store_true")
     parser.add_argument("--tol", type=float, default=1e-6)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fista_gap.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fista_gap.json")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for file in sorted(arguments.problems.glob("*.safetensors")):
         problem, metadata = read_problem(file)
@@ -93,7 +93,7 @@ def main() -> None:
             ],
         )
     )
-    arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
+    save(arguments.out, {"versions": dict(versions()), "rows": rows})
 
 
 if __name__ == "__main__":

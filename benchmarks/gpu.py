@@ -17,7 +17,6 @@ sizes, `--device cpu` tries the whole without a GPU. The file is written after e
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -31,11 +30,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from common.results import RESULTS, save
 
 from gramian.adapters import prune
-from gramian.adapters.report import table, versions
 from gramian.solvers import FISTA, L1, Quadratic, Solution, TopK, l0_admm, lambda_max, lasso, refit
 from gramian.solvers.direct import restricted
+from gramian.tables import table
+from gramian.versions import versions
 
 SHAPES = {
     "OPT-125M attention": (768, 768),
@@ -305,8 +306,7 @@ def main() -> None:
         parser.error("torch sees no GPU here; --device cpu --quick tries the program without one")
     result: dict[str, Any] = {"machine": machine(arguments.device), "quick": arguments.quick, "sections": {}}
     name = "-".join(result["machine"]["device"].lower().split())
-    out = arguments.out or Path(__file__).parent / "results" / f"gpu-{name}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = arguments.out or RESULTS / f"gpu-{name}.json"
     for section in arguments.sections:
         rows = SECTIONS[section](arguments.device, arguments.quick)
         print(f"== {section}")
@@ -314,7 +314,7 @@ def main() -> None:
         cells = [[row.get(column, "") for column in head] for row in rows]
         print(table(head, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]))
         result["sections"][section] = rows
-        out.write_text(json.dumps(result, indent=1))
+        save(out, result)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from byte_models import train, windows_of
+from common.byte_models import train, windows_of
+from common.results import RESULTS, save
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gramian.adapters import capture
 from gramian.adapters.measure.likelihood import perplexity
-from gramian.adapters.removal.pruning import prune_structured
-from gramian.adapters.report import table, versions
+from gramian.adapters.removal.pruning import prune_units
 from gramian.solvers import MaskProblem, Quadratic, greedy_removal, head_scores, newton_score, refit
+from gramian.tables import table
+from gramian.versions import versions
 
 PARTS = (0.25, 0.5)
 DAMPING = 0.01  # of the unit diagonal, on the change of weights
@@ -126,7 +128,7 @@ def language_rows(folder: Path) -> list[dict[str, Any]]:
                 if compensate and method != "numerical":
                     continue
                 pruned = copy.deepcopy(model)
-                report = prune_structured(
+                report = prune_units(
                     pruned, windows[:128], method=method, options=options, ratio=part * share, compensate=compensate,
                     include="self_attn", heldout=apart, progress=False,
                 )  # fmt: skip
@@ -152,14 +154,14 @@ def shown(value: Any) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "heads.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "heads.json")
     parser.add_argument("--only", choices=HALVES, help="measure one half and leave the other in the file as it is")
     arguments = parser.parse_args()
     results = json.loads(arguments.out.read_text()) if arguments.only else {}
     for name, rows_of in HALVES.items():
         if arguments.only in (None, name):
             results[name] = rows_of(arguments.text)
-    arguments.out.write_text(json.dumps({**results, "versions": dict(versions())}, indent=1))
+    save(arguments.out, {**results, "versions": dict(versions())})
     for name in HALVES:
         head = [key for key in results[name][-1] if key != "heldout_error"]
         print(table(head, [[shown(row[key]) for key in head] for row in results[name]]))

@@ -39,11 +39,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.results import RESULTS
 from fista_gap import duality_gap
 
 from gramian.adapters.data.problem_files import read_problem
-from gramian.adapters.report import table
 from gramian.solvers import L1, Quadratic, lasso, lasso_to_sparsity
+from gramian.tables import table
 
 SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
 PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
@@ -286,15 +287,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a run of the others, about (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="with other rows each (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="and processes of the others (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lasso.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lasso.json")
     options = parser.parse_args()
     for name in options.solvers:
         if name in PEERS and not importlib.util.find_spec(PEERS[name]):
             parser.error(f"{name} is missing: pip install {' '.join(PEERS)}, or leave it out of --solvers")
-    from protocol import resumed  # not above: it imports torch, which the workers do without
+    from common.cells import resumed  # not above: it imports torch, which the workers do without
 
     files = {file.stem: file for file in sorted(options.problems.glob("*.safetensors")) if re.search(options.layers, file.name)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     asked = {f"{stem} {sparsity:.0%}": {"layer": stem, "sparsity": sparsity} for stem in files for sparsity in SPARSITIES}
     found = resumed(asked, ".", options.out, lambda _, cell: lambda_at(files[cell["layer"]], cell["sparsity"]))
     budget = {name: getattr(options, name) for name in ("rows", "seconds", "repeats", "threads")}

@@ -1,38 +1,40 @@
 """Layer errors of our methods on problem files, beside those of published codes.
 
-    python benchmarks/layer_error.py --problems FOLDER [--peers peers.json] [--runs REGEX] [--out FILE.json]
+    python benchmarks/layer_error.py --problems FOLDER [--runs REGEX] [--out FILE.json]
 
 FOLDER holds problem files (`gramian capture` writes them) and, in FOLDER/test, the Gram matrices of the same operators
-on other text. peers.json: {"layers": {operator: {pattern: {code: {"error": ..., "test_error": ...}}}}}.
+on other text. What the published codes reach on six operators stands in results/published.json.
 
 Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
 in float64. Wanda and what starts from its mask prune per row as its code does, everything else over the whole matrix. For
 FISTAPruner also its error as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say;
 `l0, undamped` is the optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several
-runs, one after the other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of peers.json. Rows of runs
-that --runs leaves out stay as the JSON file has them, so that `--runs '^$'` prints what is there.
+runs, one after the other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of the published codes. Rows of
+runs that --runs leaves out stay as the JSON file has them, so that `--runs '^$'` prints what is there. `tables.py` writes the
+geometric means of ratios into the README.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
+from common.results import RESULTS, read, save
 from tqdm import tqdm
 
 from gramian.adapters.data.problem_files import read_gram, read_problem
 from gramian.adapters.methods.registry import METHODS, Method
-from gramian.adapters.report import table, versions
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, exchange_weights
 from gramian.solvers.support.baselines import wanda
-from gramian.solvers.support.damped import Estimate, Evidence
+from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
 from gramian.solvers.support.dynamic import dsnot
+from gramian.tables import table
+from gramian.versions import versions
 
 PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
 
@@ -77,11 +79,11 @@ def run(
     recipe = KNOWN[method]
     if isinstance(pattern, TopK):
         pattern = TopK(pattern.sparsity, per_row=recipe.per_row)
-    estimate = Estimate(recipe.bind(options), damping, refit)
+    estimate = DampedMethod(recipe.bind(options), damping, refit)
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        solution = estimate(problem, pattern, Evidence(tokens))
+        solution = estimate(problem, pattern, CalibrationSplit(tokens))
         seconds.append(time.perf_counter() - started)
     assert pattern.admits(solution.weights != 0)
     return {
@@ -93,26 +95,12 @@ def run(
     }
 
 
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(math.log(value) for value in values) / len(values))
-
-
-def pattern_peers(peers: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """What the published codes reach on this row's operator and pattern."""
-    return peers.get(row["operator"], {}).get(row["pattern"], {})
-
-
-def seconds_of(rows: list[dict[str, Any]], row: dict[str, Any], name: str) -> float:
-    """The time of another run on this row's operator and pattern."""
-    same = (other for other in rows if (other["operator"], other["pattern"]) == (row["operator"], row["pattern"]))
-    return next(other["seconds"] for other in same if other["run"] == name)
-
-
-def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
-    """Every case, then geometric means of ratios."""
+def show(rows: list[dict[str, Any]]) -> None:
+    """Every case, beside the published code of the same name."""
+    peers = read("published")["layers"]["operators"]
     cells = []
     for row in rows:
-        peer = pattern_peers(peers, row).get(row["run"])
+        peer = peers.get(row["operator"], {}).get(row["pattern"], {}).get(row["run"])
         start = row.get("warm_start_error")
         cells.append(
             [
@@ -126,55 +114,16 @@ def show(rows: list[dict[str, Any]], peers: dict[str, Any]) -> None:
             ]
         )
     print(table(["case", "error", "test", "published", "test", "of warm start", "s"], cells))
-    for name in RUNS:
-        mine = [row for row in rows if row["run"] == name]
-        for code in ("wanda", "sparsegpt", "admm", "alps"):
-            pairs = [(row, pattern_peers(peers, row).get(code)) for row in mine]
-            known = [(row, peer) for row, peer in pairs if peer]
-            if known:
-                fit = [row["error"] / peer["error"] for row, peer in known]
-                test = [row["test_error"] / peer["test_error"] for row, peer in known]
-                print(
-                    f"{name} / published {code}: calibration {geometric_mean(fit):.3f} ({min(fit):.3f} to {max(fit):.3f}), "
-                    f"test {geometric_mean(test):.3f} ({min(test):.3f} to {max(test):.3f})"
-                )
-        times = [(row["seconds"] / seconds_of(rows, row, "sparsegpt"), pattern_peers(peers, row)) for row in mine]
-        if name in TIMED and (known := [(ratio, found) for ratio, found in times if "alps" in found]):
-            mean = geometric_mean([ratio for ratio, _ in known])
-            theirs = geometric_mean([found["alps"]["seconds"] / found["sparsegpt"]["seconds"] for _, found in known])
-            print(f"{name}: {mean:.1f} times as long as our sparsegpt; published alps {theirs:.1f} times published sparsegpt")
-        ratios = [row["error"] / row["warm_start_error"] for row in mine if "warm_start_error" in row]
-        if ratios:
-            print(f"{name} / its warm start: calibration {geometric_mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-
-
-def beside_wanda(rows: list[dict[str, Any]]) -> str:
-    """Of every run, on the cases that all runs have: geometric means of errors as fractions of Wanda's, and mean seconds."""
-    by_run = {name: {(row["operator"], row["pattern"]): row for row in rows if row["run"] == name} for name in RUNS}
-    by_run = {name: cases for name, cases in by_run.items() if cases}
-    common = set.intersection(*(set(cases) for cases in by_run.values())) if "wanda" in by_run else set()
-    if not common:
-        return ""
-    cells = []
-    for name, cases in by_run.items():
-        pairs = [(cases[case], by_run["wanda"][case]) for case in common]
-        means = [geometric_mean([mine[key] / theirs[key] for mine, theirs in pairs]) for key in ("error", "test_error")]
-        seconds = statistics.mean(cases[case]["seconds"] for case in common)
-        cells.append([name, *(f"{mean:.3f}" for mean in means), f"{seconds:.1f}"])
-    return f"On the {len(common)} cases of all:\n" + table(["run", "error / wanda's", "test / wanda's", "s"], cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--peers", type=Path, metavar="FILE")
     parser.add_argument("--runs", default="", metavar="REGEX", help="only runs whose name matches")
     parser.add_argument("--repeats", type=int, default=3, help="timings are medians of so many runs (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "layer_error.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "layer_error.json")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(arguments.problems.glob("*.safetensors"))
-    peers = json.loads(arguments.peers.read_text())["layers"] if arguments.peers else {}
     chosen = {name: asked for name, asked in RUNS.items() if re.search(arguments.runs, name)}
     rows: list[dict[str, Any]] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
     rows = [row for row in rows if row["run"] not in chosen]
@@ -190,9 +139,9 @@ def main() -> None:
                     rows.append({"operator": operator, "pattern": pattern, "run": name, **figures})
                     bar.update()
     rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))
-    show(rows, peers)
-    print(beside_wanda(rows))
-    arguments.out.write_text(json.dumps({"versions": dict(versions()), "rows": rows}, indent=1))
+    show(rows)
+    if chosen:  # otherwise nothing was measured with these versions
+        save(arguments.out, {"versions": dict(versions()), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Errors are the largest over the entries, relative to sqrt(G_ii G_jj), and with E
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from common.results import RESULTS, save
 
 from gramian.adapters.devices import solver_array, usable_device
-from gramian.adapters.report import table, versions
 from gramian.solvers import Moments
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.core.moments import Products
+from gramian.tables import table
+from gramian.versions import versions
 
 BATCHES, TOKENS, TIMES = 8, 2048, 5
 KINDS: tuple[Products, ...] = ("float64", "float32")
@@ -73,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "moments.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "moments.json")
     arguments = parser.parse_args()
     pairs = batches(arguments.width, usable_device(arguments.device))
     (exact, slow), (rounded, fast) = (gathered(pairs, kind) for kind in KINDS)
@@ -85,7 +86,7 @@ def main() -> None:
         "seconds": dict(zip(KINDS, (slow, fast))),
     }
     settings = {"device": arguments.device, "width": arguments.width, "threads": torch.get_num_threads()}
-    arguments.out.write_text(json.dumps({**settings, "versions": dict(versions()), **rows}, indent=1))
+    save(arguments.out, {**settings, "versions": dict(versions()), **rows})
     shown = [[f"{what}: {name}", f"{value:.2e}"] for what, values in rows.items() for name, value in values.items()]
     print(table(["what", "value"], shown))
 

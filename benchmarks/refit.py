@@ -11,7 +11,6 @@ and from which size of layer on conjugate gradients would be chosen instead.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.results import RESULTS, save
 from scipy.linalg import cho_factor, cho_solve
 
 from gramian.adapters.data.problem_files import read_problem
-from gramian.adapters.report import table, versions
 from gramian.solvers import Quadratic, TopK, refit
 from gramian.solvers.direct.restricted import GRADIENT_STEPS
+from gramian.tables import table
+from gramian.versions import versions
 
 
 def row_by_row(problem: Quadratic, mask: np.ndarray) -> np.ndarray:
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--rows", type=int, help="only the first N rows")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "refit.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "refit.json")
     arguments = parser.parse_args()
     file = max(arguments.problems.glob("*.safetensors"), key=lambda path: path.stat().st_size)
     problem, metadata = read_problem(file)
@@ -86,8 +87,7 @@ def main() -> None:
     switch = 48 * GRADIENT_STEPS
     print(f"with half of the weights kept, conjugate gradients are chosen from {switch} inputs on")
     result = {"versions": dict(versions()), "file": file.name, "rows": rows, "conjugate gradients from": switch}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1))
+    save(arguments.out, result)
 
 
 if __name__ == "__main__":

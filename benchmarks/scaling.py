@@ -12,7 +12,6 @@ how far the printed iteration still moved in its second step: the objective is q
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -22,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.results import RESULTS, save
 
-from gramian.adapters.report import table, versions
 from gramian.solvers import MaskProblem, Quadratic, newton_score
+from gramian.tables import table
+from gramian.versions import versions
 
 SHARE = 0.5  # of the units, the budget
 PENALTY = 1.0
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=50, help="T of Algorithm 1")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scaling.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
     arguments = parser.parse_args()
     rows = []
     for width in sorted(arguments.widths):
@@ -101,8 +102,7 @@ def main() -> None:
     print(table([*rows[0]], [[f"{value:.3g}" if math.isfinite(value) else "" for value in row.values()] for row in rows]))
     finite = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
     settings = {"repeats": arguments.repeats, "iterations": arguments.iterations, "share": SHARE, "penalty": PENALTY}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"versions": dict(versions()), **settings, "rows": finite}, indent=1))
+    save(arguments.out, {"versions": dict(versions()), **settings, "rows": finite})
 
 
 if __name__ == "__main__":

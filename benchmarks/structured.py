@@ -2,7 +2,7 @@
 
     python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE.json] [--speed]
 
-`protocol.py` says what FOLDER holds and how perplexity is measured. A ratio is the part of all parameters inside the blocks
+`common/protocol.py` says what FOLDER holds and how perplexity is measured. A ratio is the part of all parameters in the blocks
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
 block, so of attention only query heads with their slices of o_proj can leave.
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import TEXTS, Protocol, bytes_held, resumed
+from common.cells import resumed
+from common.protocol import TEXTS, Protocol, bytes_held
+from common.results import RESULTS, save, summary
 from torch import nn
 
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.models.families import blocks_of
-from gramian.adapters.removal.pruning import prune_structured
-from gramian.adapters.report import table, versions
+from gramian.adapters.removal.pruning import prune_units
+from gramian.tables import table
+from gramian.versions import versions
 
 RATIOS = (0.2, 0.5)
 OURS = {"method": "numerical", "allocation": "global", "options": {"score": "compensated"}}
@@ -119,10 +121,10 @@ def speed(protocol: Protocol) -> list[dict[str, Any]]:
     few = protocol.calibration.windows[:1]
     for ratio in RATIOS:
         models[f"{ratio:.0%}"] = copy.deepcopy(protocol.model)
-        report = prune_structured(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
+        report = prune_units(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
         print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
     models["half of the MLP"] = copy.deepcopy(protocol.model)
-    prune_structured(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_share(protocol.model) / 2, include="mlp")
+    prune_units(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_share(protocol.model) / 2, include="mlp")
     prompt = protocol.windows["wikitext2"][:1, :512]
     hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
     tasks: dict[str, Callable[[Any], object]] = {
@@ -173,13 +175,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "structured.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "structured.json")
     parser.add_argument("--speed", action="store_true", help="measure speed and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     if arguments.speed:
         rows = speed(Protocol.load(arguments.text))
         path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
-        path.write_text(json.dumps({"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows}, indent=1))
+        save(path, {"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows})
         head = ["model", "parameters", "prefill/s", "decode/s", "MLP speed-up", "weights MB", "activations MB"]
         print(
             table(
@@ -206,10 +208,10 @@ def main() -> None:
         windows = keywords.get("windows")
         tokens = protocol.drawn(*windows) if windows else own() if "calibration" in keywords else protocol.calibration
         asked = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
-        report = prune_structured(model, tokens, heldout=protocol.heldout, **asked)
+        report = prune_units(model, tokens, heldout=protocol.heldout, **asked)
         print(report, flush=True)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
-        return {"report": report.to_dict(), "perplexity": protocol.evaluate(model, texts, losses, name)}
+        return {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}
 
     show(resumed(cells(), arguments.cells, arguments.out, run))
 

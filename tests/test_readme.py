@@ -29,7 +29,7 @@ def test_the_map_is_true():
     listed = set(re.findall(r"\b[a-z0-9_]+\.py\b", README.split("## Map")[1]))
     files = {file.name for folder in ("solvers", "adapters", "proofs") for file in (ROOT / folder).rglob("*.py")}
     assert {name for name in files if not name.startswith(("_", "test_"))} <= listed
-    assert listed <= files | {file.name for folder in ("tests", "benchmarks") for file in (ROOT / folder).glob("*.py")}
+    assert listed <= files | {file.name for folder in ("tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")}
 
 
 def test_the_table_of_verdicts_is_that_of_the_ledger():

@@ -1,4 +1,4 @@
-"""The fixed protocol on which pruned models are compared: model, texts, windows, and cells that resume from a JSON file.
+"""The fixed protocol on which pruned models are compared: model, texts, windows.
 
 FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt. The model is gemma-3-270m from
 the `demo` extra, rounded once to bfloat16 and run in float32. Every text is tokenised whole and cut into consecutive
@@ -8,9 +8,7 @@ first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ import torch
 from gramian.adapters.data.sources import text_windows
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.measure.likelihood import perplexity
-from gramian.adapters.models.checkpoint import load_model
-from gramian.adapters.report import versions
+from gramian.adapters.models.loading import load
 
 TEXTS = {"wikitext2": ("wikitext2.test.raw.txt", 16), "ptb": ("ptb.test.txt", 12)}
 
@@ -39,7 +36,7 @@ class Protocol:
 
     @classmethod
     def load(cls, folder: Path) -> Protocol:
-        model, tokenizer = load_model("demo")
+        model, tokenizer = load("demo")
         calibration = text_windows((folder / "wikitext2.valid.txt").read_text(), tokenizer, 512)
         windows = {
             text: text_windows((folder / file).read_text(), tokenizer, 1024)[:count] for text, (file, count) in TEXTS.items()
@@ -72,20 +69,3 @@ def bytes_held(work: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
-
-
-def resumed(
-    cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """Results by cell, of those that the expression `chosen` finds: what is in the file `out` with the same keywords stays,
-    the rest is run, and the file written after each."""
-    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    for name, keywords in cells.items():
-        if not re.search(chosen, name) or results.get(name, {}).get("keywords") == keywords:
-            continue
-        print(f"== {name}", flush=True)
-        results[name] = {"keywords": keywords, **run(name, keywords), "versions": dict(versions())}
-        draft = out.with_suffix(".partial")
-        draft.write_text(json.dumps(results, indent=1))
-        draft.replace(out)
-    return results

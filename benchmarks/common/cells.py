@@ -1,0 +1,28 @@
+"""Cells of a benchmark, which resume from its result file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.results import save
+
+from gramian.versions import versions
+
+
+def resumed(
+    cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Results by cell, of those that the expression `chosen` finds: what is in the file `out` with the same keywords stays,
+    the rest is run, and the file written after each."""
+    results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    for name, keywords in cells.items():
+        if not re.search(chosen, name) or results.get(name, {}).get("keywords") == keywords:
+            continue
+        print(f"== {name}", flush=True)
+        results[name] = {"keywords": keywords, **run(name, keywords), "versions": dict(versions())}
+        save(out, results)
+    return results

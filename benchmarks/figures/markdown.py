@@ -1,0 +1,55 @@
+"""Tables and figures as Markdown."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def noted(rows: str, note: str) -> str:
+    """A table and what is to be said of it, in lines that leave a number with its per cent sign."""
+    joined = note.replace(" %", "\u00a0%")
+    return f"{rows}\n\n{textwrap.fill(joined, 128, break_long_words=False, break_on_hyphens=False)}".replace("\u00a0", " ")
+
+
+def threads(count: int) -> str:
+    return f"Measured with {count} thread{'s' if count > 1 else ''}."
+
+
+def perplexity(value: float | None) -> str:
+    """Two decimals of what is a model, and the size of what is none; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    if value < 1000:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.0e}".replace("e+0", "e")
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number with so many decimals; a dash for what was not measured."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def apart(value: float, other: float) -> str:
+    """How far a value is from another: `6.2 % below`, `1.3 % above`."""
+    return f"{abs(value / other - 1):.1%} {'below' if value < other else 'above'}".replace("%", " %")
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
+def significant(value: float) -> str:
+    """Two digits, and more before the point: 0.0070, 1.4, 57."""
+    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,0 +1,103 @@
+"""Models small enough to train here, and a sentence encoder: heads removed, and fine-tuning."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from common.results import read
+from figures.markdown import figure, listed, noted, table, threads
+
+ARCHITECTURES, SEEDS = ("gpt2", "opt", "llama", "t5"), (0, 1, 2)
+TUNED = {"dense": "dense", "tasp": "`tasp`", "snip": "`snip`", "magnitude-l2": "`magnitude-l2`", "random": "`random`"}
+UNTUNED = TUNED | {
+    "greedy-output": "`greedy-output`",
+    "greedy-output, refitted": "refitted",
+    "greedy-output, recovered": "`--recover`",
+}
+SCORES = {
+    "random": "random",
+    "magnitude": "magnitude-l2",
+    "wanda-sp": "wanda-sp",
+    "newton": "newton",
+    "compensated": "compensated",
+}
+
+
+def heads() -> str:
+    """Perplexity of the language model, and likeness of the encoder's embeddings, without and with a refit."""
+    results, parts = read("heads"), (0.25, 0.5)
+    language = {(row["score"], row["removed"], row["compensated"]): row["perplexity"] for row in results["language"]}
+    encoder = {(row["score"], row["removed"], row["refitted"]): row["similarity"] for row in results["encoder"]}
+    rows = []
+    for score, name in SCORES.items():
+        line = [f"`{score}`"]
+        for part in parts:
+            line += [figure(language[name, part, False], 2), figure(language.get((name, part, True)), 2)]
+        for part in parts:
+            line += [figure(encoder.get((score, part, refitted)), 3) for refitted in (False, True)]
+        rows.append(line)
+    head = ["score"]
+    for model in ("llama", "encoder"):
+        for part in parts:
+            head += [f"{model}, {part:.0%}".replace("%", " %"), "refitted"]
+    return noted(table(head, rows), f"The dense llama is at {language['dense', 0.0, False]:.2f}.")
+
+
+def tuned() -> str:
+    """Losses after fine-tuning, and how many pairs of runs with the same seed TASP wins."""
+    wins = [
+        "{} of {} against `{}`".format(*pairs("after", "tasp", other), other) for other in ("snip", "magnitude-l2", "random")
+    ]
+    note = f"Of pairs of runs with the same model and seed, TASP has the lower loss in {listed(wins)}."
+    return noted(losses("after", TUNED), note)
+
+
+def untuned() -> str:
+    """Losses before fine-tuning, and how many pairs of runs refits and recovery win."""
+    plain, refitted, recovered = "greedy-output", "greedy-output, refitted", "greedy-output, recovered"
+    lines = [
+        "{} of {}".format(*pairs("before", first, second))
+        for first, second in ((refitted, plain), (recovered, plain), (recovered, refitted))
+    ]
+    return noted(
+        losses("before", UNTUNED),
+        f"Of pairs of runs of `greedy-output` with the same model and seed, refitting lowers the "
+        f"loss in {lines[0]}, `--recover` lowers it in {lines[1]}, and in {lines[2]} `--recover` ends below refitting alone.",
+    )
+
+
+def losses(key: str, methods: dict[str, str]) -> str:
+    """Mean and standard deviation over seeds; a dash where a method was not run."""
+    rows = []
+    for architecture in ARCHITECTURES:
+        line = [architecture]
+        for method in methods:
+            found = list(runs(architecture, method, key))
+            line.append(f"{statistics.mean(found):.3f} ± {statistics.stdev(found):.3f}" if found else "-")
+        rows.append(line)
+    return table(["model", *methods.values()], rows)
+
+
+def runs(architecture: str, method: str, key: str) -> Iterator[float]:
+    """A figure by seed. Producers of T5 are not refitted: it is pruned on the dense model's activations."""
+    if (architecture, method) != ("t5", "greedy-output, recovered"):
+        results = read("finetune")
+        for seed in SEEDS:
+            yield results[f"{architecture} {method} {seed}"][key]
+
+
+def pairs(key: str, first: str, second: str) -> tuple[int, int]:
+    """In how many pairs of runs the first is lower, and how many pairs there are."""
+    found = [pair for each in ARCHITECTURES for pair in zip(runs(each, first, key), runs(each, second, key))]
+    return sum(one < other for one, other in found), len(found)
+
+
+def tuning_speed() -> str:
+    """A step of fine-tuning."""
+    results = read("finetune_speed")
+    rows = [
+        [row["model"], f"{row['parameters']:,}", f"{1000 * row['step_seconds']:.0f}", f"{row['bytes'] / 1e6:.0f}"]
+        for row in results["rows"]
+    ]
+    return noted(table(["model", "parameters", "ms a step", "MB"], rows), threads(results["threads"]))
