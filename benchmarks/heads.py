@@ -156,12 +156,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "heads.json", metavar="FILE", help="the result file")
     parser.add_argument("--only", choices=HALVES, help="measure this half, and keep the other as the file has it")
     arguments = parser.parse_args()
-    results = json.loads(arguments.out.read_text()) if arguments.only else {}
+    results = json.loads(arguments.out.read_text()) if arguments.only and arguments.out.exists() else {}
     for name, rows_of in HALVES.items():
         if arguments.only in (None, name):
             results[name] = rows_of(arguments.text)
     save(arguments.out, {**results, "versions": dict(versions())})
-    for name in HALVES:
+    for name in filter(results.get, HALVES):
         head = [key for key in results[name][-1] if key != "heldout_error"]
         print(table(head, [[shown(row[key]) for key in head] for row in results[name]]))
 
