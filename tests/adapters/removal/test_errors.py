@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from rounding import rounding_of
 from structured_models import HELD, TOKENS, exact, kept_columns, logits, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
@@ -28,7 +29,7 @@ def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, 
     monkeypatch.setattr(structured, "shrink_model", keep_a_copy)
     model, _ = pruned(tiny_model(model_type), method=method, ratio=0.35)
     assert unit_groups_of(masked[0]) != unit_groups_of(model)
-    torch.testing.assert_close(logits(model), logits(masked[0]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits(model), logits(masked[0]), rtol=0, atol=rounding_of(model, logits))
 
 
 @pytest.mark.parametrize("inputs", ["pruned", "dense"])
