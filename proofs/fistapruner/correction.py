@@ -1,4 +1,4 @@
-"""FISTAPruner (2024): what the paper states, in order, and its error correction (claims F3, F17b, F18)."""
+"""FISTAPruner, Eq. (4a), Eq. (18) and Section 3.1: error correction and the gradient it needs (claims F3, F17b, F18)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from gramian.proofs.fistapruner.fista_iteration import F4, F5
-from gramian.proofs.fistapruner.lasso_model import F1, F2, F17
-from gramian.proofs.fistapruner.lasso_path import F6, F7, F16
-from gramian.proofs.fistapruner.lasso_search import F8, F9, F10
 from gramian.proofs.fistapruner.printed import fractional
-from gramian.proofs.fistapruner.rounding import F11, F12, F13
-from gramian.proofs.fistapruner.sparsity_patterns import F14, F15
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.references import exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, layers, points
 from gramian.solvers import FISTA, L1
 
-__all__ = ["CLAIMS", "F3", "F17B", "F18"]
+__all__ = ["F3", "F17B", "F18"]
 
 
 # -- F3: the gradient --------------------------------------------------------------------------------------------------
@@ -258,5 +252,3 @@ F18 = Claim(
     ),
     (Counterexample("better before a ReLU, worse after it", worse_after_relu),),
 )
-
-CLAIMS = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F17B, F18)

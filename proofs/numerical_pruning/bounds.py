@@ -1,8 +1,4 @@
-"""Shen et al., Numerical Pruning for Efficient Autoregressive Models (arXiv 2412.12441): every claim, `CLAIMS`.
-
-Here: the error bounds, the normalisation and the facts they rest on. `relaxed_mask`, `mask_box` and `mask_order` hold those on
-the numerical score, `global_pruning` and `module_pruning` those on heads and modules, `compensation` and `damping` the rest.
-"""
+"""Numerical Pruning, Lemmas 1 and 9, Section 3.2 and Facts 6 to 8: error bounds and what they rest on (claims N1, N3, N19)."""
 
 from __future__ import annotations
 
@@ -19,15 +15,6 @@ from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.rational import dot, exact, matmul
 from gramian.proofs.kit.references import central_gradient
 from gramian.proofs.kit.strategies import Layer, layers, small
-from gramian.proofs.numerical_pruning import (
-    compensation,
-    damping,
-    global_pruning,
-    mask_box,
-    mask_order,
-    module_pruning,
-    relaxed_mask,
-)
 from gramian.proofs.numerical_pruning.compensation import Pruned, pruned_layers
 
 __all__ = ["CLAIMS"]
@@ -210,7 +197,7 @@ def check_printed_chain_rule() -> None:
     assert slope == 4 != 1 * 2
 
 
-OWN = (
+CLAIMS = (
     Claim(
         "N1",
         f"{PAPER}, Lemmas 1 and 9",
@@ -346,12 +333,3 @@ OWN = (
         (Counterexample("b = 2 a", check_printed_chain_rule),),
     ),
 )
-
-
-def number(claim: Claim) -> tuple[int, str]:
-    """N15b after N15 after N9."""
-    return int(claim.id[1:].rstrip("b")), claim.id
-
-
-FILES = (relaxed_mask, mask_box, mask_order, global_pruning, module_pruning, compensation, damping)
-CLAIMS = tuple(sorted((*OWN, *(claim for file in FILES for claim in file.CLAIMS)), key=number))

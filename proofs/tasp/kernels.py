@@ -1,4 +1,4 @@
-"""TASP (Ai, Wei, He 2025): what the paper states of its kernel, its saliency and its algorithm (claims T1, T2, T7 to T11)."""
+"""TASP, Secs. 1 and 2.2: the kernel of SignGD, and the loss along its flow (claims T1, T2)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.grids import grids
 from gramian.proofs.kit.rational import exact
-from gramian.proofs.tasp.kernel_bounds import T5, T6
-from gramian.proofs.tasp.kernel_proof import T3, T4
-from gramian.proofs.tasp.saliency import T7, T8, T11
 from gramian.proofs.tasp.tiny_networks import Network, flat, kernel, leaky, networks, rational_network, samples, sign
-from gramian.proofs.tasp.unit_pruning import T9, T10
 
-__all__ = ["CLAIMS", "T1", "T2"]
+__all__ = ["T1", "T2"]
 
 PAPER = "TASP"
 STEP = 1e-30j  # of complex steps: exact to rounding, as nothing is subtracted
@@ -213,5 +209,3 @@ T2 = Claim(
         Counterexample("two samples", no_kernel_fits_a_batch),
     ),
 )
-
-CLAIMS = (T1, T2, T3, T4, T5, T6, T7, T8, T9, T10, T11)
