@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ GREEDY, NUMERICAL, FISTA = "Greedy Output Approximation", "Numerical Pruning", "
 def hadamard(case: Channels) -> np.ndarray:
     """Numerical Pruning's A = (W W^T) o (Z^T Z), (h, h), of the second level: inputs Z = X A^T, weight W = B^T."""
     hidden = case.inputs @ case.first.T
-    return (case.second.T @ case.second) * (hidden.T @ hidden)
+    return np.asarray((case.second.T @ case.second) * (hidden.T @ hidden))
 
 
 def is_the_diagonal_of_the_mask_problem(case: Channels, formula: Callable[[Channels], np.ndarray]) -> None:
@@ -64,7 +64,7 @@ class Masked(NamedTuple):
 
 
 @st.composite
-def masked_channels(draw: Any) -> Masked:
+def masked_channels(draw: st.DrawFn) -> Masked:
     case = draw(channels())
     return Masked(case, draw(grids((len(case.first),), values=(0.0, 1.0)))[0])
 
@@ -111,7 +111,7 @@ class Layer(NamedTuple):
 
 
 @st.composite
-def layers(draw: Any, orthogonal: bool = False) -> Layer:
+def layers(draw: st.DrawFn, orthogonal: bool = False) -> Layer:
     tokens, width, outputs = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     inputs, weight, sizes = draw(grids((tokens, width), (width, outputs), (width,)))
     return Layer(np.diag(sizes) if orthogonal else inputs, weight)
@@ -119,7 +119,7 @@ def layers(draw: Any, orthogonal: bool = False) -> Layer:
 
 def wanda(layer: Layer) -> np.ndarray:
     """|W_jl| |X_j|_2, (p, q)."""
-    return np.abs(layer.weight) * np.linalg.norm(layer.inputs, axis=0)[:, None]
+    return np.asarray(np.abs(layer.weight) * np.linalg.norm(layer.inputs, axis=0)[:, None])
 
 
 def squares_to_the_loss_of_one_weight(layer: Layer, formula: Callable[[Layer], np.ndarray]) -> None:

@@ -33,11 +33,11 @@ class Split(NamedTuple):
 
     @property
     def gram(self) -> np.ndarray:
-        return self.inputs.T @ self.inputs
+        return np.asarray(self.inputs.T @ self.inputs)
 
     @property
     def outputs(self) -> np.ndarray:
-        return self.inputs @ self.weight
+        return np.asarray(self.inputs @ self.weight)
 
     def embedded(self, kept: np.ndarray) -> np.ndarray:
         """Weights (p, q) that are zero on P, from those on K."""
@@ -47,7 +47,7 @@ class Split(NamedTuple):
 
 
 @st.composite
-def splits(draw: Any, drift: bool = False) -> Split:
+def splits(draw: st.DrawFn, drift: bool = False) -> Split:
     """Dead, duplicate and more channels than tokens included; anything from no channel to all of them goes."""
     tokens, width, outputs = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     inputs, drifted, weight = draw(grids((tokens, width), (tokens, width), (width, outputs)))
@@ -100,7 +100,7 @@ def compensated(split: Split, inputs: np.ndarray, sign: float = 1.0) -> np.ndarr
     """Numerical Pruning, Theorem 3, as a refit: W_K + G_KK^+ G_KP W_P, with the Gram of these inputs."""
     kept, gram = ~split.pruned, inputs.T @ inputs
     inverse = np.linalg.pinv(gram[np.ix_(kept, kept)], rcond=1e-10)
-    return split.weight[kept] + sign * inverse @ gram[np.ix_(kept, split.pruned)] @ split.weight[split.pruned]
+    return np.asarray(split.weight[kept] + sign * inverse @ gram[np.ix_(kept, split.pruned)] @ split.weight[split.pruned])
 
 
 def is_stationary_on_the_support(split: Split, formula: Callable[[Split], np.ndarray]) -> None:
@@ -169,7 +169,7 @@ class Lasso(NamedTuple):
 
 
 @st.composite
-def lassos(draw: Any) -> Lasso:
+def lassos(draw: st.DrawFn) -> Lasso:
     tokens, width, outputs = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     inputs, targets = draw(grids((tokens, width), (tokens, outputs)))
     return Lasso(inputs, targets, draw(st.sampled_from([0.1, 0.5, 2.0, 5.0])))

@@ -23,7 +23,7 @@ __all__ = ["F3", "F17B", "F18"]
 
 
 @st.composite
-def moves(draw: Any) -> tuple[Layer, np.ndarray, np.ndarray]:
+def moves(draw: st.DrawFn) -> tuple[Layer, np.ndarray, np.ndarray]:
     """A layer whose inputs drifted, a point, a move."""
     layer = draw(layers(inputs=4, shifted=True))
     return layer, draw(points(layer)), draw(points(layer))
@@ -40,12 +40,12 @@ def is_the_derivative(instance: tuple[Layer, np.ndarray, np.ndarray], gradient: 
 def printed_gradient(layer: Layer, point: np.ndarray) -> np.ndarray:
     """Eq. (4a): W_k X X*^T - W X X*^T."""
     dense = layer.inputs if layer.dense is None else layer.dense
-    return (point - layer.weight) @ (dense.T @ layer.inputs)
+    return np.asarray((point - layer.weight) @ (dense.T @ layer.inputs))
 
 
 def toolkit_step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
     problem, solver = layer.problem(np), FISTA()
-    return solver.weights(solver.step(problem, L1(weight), solver.init(problem, L1(weight), point)))
+    return np.asarray(solver.weights(solver.step(problem, L1(weight), solver.init(problem, L1(weight), point))))
 
 
 def step_with(gradient: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -53,13 +53,13 @@ def step_with(gradient: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
     def step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
         length = 1 / (layer.problem(np).lipschitz or 1.0)
-        return L1(weight).prox(point - length * gradient(layer, point), length)
+        return np.asarray(L1(weight).prox(point - length * gradient(layer, point), length))
 
     return step
 
 
 @st.composite
-def stops(draw: Any) -> tuple[Layer, float, np.ndarray]:
+def stops(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
     """A layer whose inputs drifted, a lambda >= 0, a point."""
     layer = draw(layers(inputs=3, outputs=2, shifted=True, scales=(1.0,)))
     return layer, draw(st.sampled_from([0.0, 0.01, 0.3, 0.9])) * layer.largest, draw(points(layer))
@@ -139,7 +139,7 @@ F3 = Claim(
 
 
 @st.composite
-def evaluated(draw: Any) -> tuple[Layer, np.ndarray]:
+def evaluated(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
     """A layer whose inputs drifted, X* != X, and a point."""
     layer = draw(layers(inputs=4, outputs=2, shifted=True))
     return layer, draw(points(layer))
@@ -192,7 +192,7 @@ def toolkit_minimiser(layer: Layer) -> np.ndarray:
     """W less slope G^+: where the gradient of the toolkit's loss vanishes."""
     problem = layer.problem(np)
     slope = problem.gradient(problem.anchor)
-    return problem.anchor - slope @ np.linalg.pinv(problem.gram, rcond=1e-10, hermitian=True)
+    return np.asarray(problem.anchor - slope @ np.linalg.pinv(problem.gram, rcond=1e-10, hermitian=True))
 
 
 def fits_best(instance: tuple[Layer, np.ndarray], minimiser: Callable[[Layer], np.ndarray]) -> None:
@@ -207,13 +207,13 @@ def fits_best(instance: tuple[Layer, np.ndarray], minimiser: Callable[[Layer], n
 
 def target_of_its_own(layer: Layer) -> np.ndarray:
     """Least squares on W X*: the correction left out."""
-    return np.linalg.lstsq(layer.inputs, layer.inputs @ layer.weight.T, rcond=1e-10)[0].T
+    return np.asarray(np.linalg.lstsq(layer.inputs, layer.inputs @ layer.weight.T, rcond=1e-10)[0].T)
 
 
 def gram_of_the_dense(layer: Layer) -> np.ndarray:
     """W X X*^T (X X^T)^+: the right cross moment with the wrong Gram."""
     dense = layer.inputs if layer.dense is None else layer.dense
-    return layer.outputs.T @ layer.inputs @ np.linalg.pinv(dense.T @ dense, rcond=1e-10, hermitian=True)
+    return np.asarray(layer.outputs.T @ layer.inputs @ np.linalg.pinv(dense.T @ dense, rcond=1e-10, hermitian=True))
 
 
 def worse_after_relu() -> None:
@@ -223,7 +223,8 @@ def worse_after_relu() -> None:
     assert corrected == Fraction(-1, 2)
 
     def error(value: Fraction, activation: Callable[[Any], Any]) -> Fraction:
-        return ((activation(value * star) - activation(weight * dense)) ** 2).sum()
+        total: Fraction = ((activation(value * star) - activation(weight * dense)) ** 2).sum()
+        return total
 
     assert error(weight, lambda z: z) == 17 and error(corrected, lambda z: z) == Fraction(25, 2)
     assert error(weight, lambda z: np.maximum(z, 0)) == 2 and error(corrected, lambda z: np.maximum(z, 0)) == 4

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from hypothesis import assume
@@ -27,7 +26,7 @@ STEPS = 150
 
 
 @st.composite
-def slow_starts(draw: Any) -> tuple[Layer, float, np.ndarray]:
+def slow_starts(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
     """A layer, a lambda, W_0: half of them flat in one direction, where a method that does not accelerate shows."""
     if draw(st.booleans()):
         flat = 1 / (4 * draw(st.integers(20, STEPS)))
@@ -120,7 +119,8 @@ def bound_broken_within_twenty() -> None:
     distance = ((dense - optimum) ** 2).sum()
 
     def objective(point: np.ndarray) -> Fraction:
-        return ((point - dense) @ gram @ (point - dense).T)[0, 0] / 2 + weight * abs(point).sum()
+        value: Fraction = ((point - dense) @ gram @ (point - dense).T)[0, 0] / 2 + weight * abs(point).sum()
+        return value
 
     for point in iterate(gram, dense @ gram, weight, Fraction(1), dense, 20)[-1]:
         assert objective(point) - objective(optimum) > Fraction(3, 2) * 2 * distance / 21**2
@@ -176,7 +176,7 @@ F4 = Claim(
 
 
 def toolkit_weights(layer: Layer, weight: float) -> np.ndarray:
-    return solve(layer.problem(np), L1(weight), FISTA(), tol=1e-13, max_steps=2000).weights
+    return np.asarray(solve(layer.problem(np), L1(weight), FISTA(), tol=1e-13, max_steps=2000).weights)
 
 
 def last_point(position: int, steps: int) -> Callable[[Layer, float], np.ndarray]:

@@ -25,7 +25,7 @@ __all__ = ["F1", "F2", "F17"]
 
 
 @st.composite
-def models(draw: Any) -> tuple[Layer, float, np.ndarray, np.ndarray]:
+def models(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray, np.ndarray]:
     """A layer, a lambda, two points."""
     layer = draw(layers(inputs=4, scales=(1.0,)))
     return layer, draw(fractions) * (layer.largest or 1.0), draw(points(layer)), draw(points(layer))
@@ -57,7 +57,7 @@ def curves_up(instance: tuple[Layer, float, np.ndarray, np.ndarray], objective: 
 
 
 def toolkit_solution(layer: Layer, weight: float) -> np.ndarray:
-    return solve(layer.problem(np), L1(weight), FISTA(), tol=1e-8, max_steps=3000).weights
+    return np.asarray(solve(layer.problem(np), L1(weight), FISTA(), tol=1e-8, max_steps=3000).weights)
 
 
 def solves_row_by_row(instance: tuple[Layer, float], solver: Callable[[Layer, float], np.ndarray]) -> None:
@@ -167,7 +167,7 @@ proximal = st.tuples(
 
 
 def toolkit_prox(values: np.ndarray, weight: float, lipschitz: float) -> np.ndarray:
-    return L1(weight).prox(values[None, :], 1 / lipschitz)[0]
+    return np.asarray(L1(weight).prox(values[None, :], 1 / lipschitz)[0])
 
 
 def is_stationary(instance: tuple[list[float], float, float], prox: Callable[..., np.ndarray]) -> None:

@@ -39,11 +39,12 @@ def steps_between_knots(instance: tuple[Row, Fraction], zeros: Callable[[LassoPa
 def interpolated_zeros(path: LassoPath, row: Row, weight: Fraction) -> Fraction:
     """s as Theorem 1 imagines it: counts at the knots, joined continuously."""
     ends = [(Fraction(0), path.counts[-1]), *((knot, path.zeros(knot)) for knot in reversed(path.knots))]
-    return next(
+    between: Fraction = next(
         low + (high - low) * (weight - left) / (right - left)
         for (left, low), (right, high) in pairwise(ends)
         if left <= weight < right
     )
+    return between
 
 
 def moves_continuously(row: Row, weights: Callable[[LassoPath, Fraction], Any]) -> None:

@@ -57,7 +57,7 @@ def a_million_is_too_little() -> None:
 
 
 @st.composite
-def lassos(draw: Any) -> tuple[Layer, float, np.ndarray]:
+def lassos(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
     """A layer, a lambda, a point to judge."""
     layer = draw(layers(inputs=4, outputs=2))
     assume(layer.largest > 0)

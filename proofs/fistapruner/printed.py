@@ -22,7 +22,7 @@ Momentum = Callable[[Any, Any, Any, Any, Any], Any]
 def fractional(values: Any) -> np.ndarray:
     """Nested lists of numbers as an array of Fractions."""
     table = np.array(values, dtype=object)
-    return np.vectorize(Fraction, otypes=[object])(table)
+    return np.asarray(np.vectorize(Fraction, otypes=[object])(table))
 
 
 def soft_threshold(values: np.ndarray, threshold: Any) -> np.ndarray:

@@ -25,10 +25,11 @@ __all__ = ["F11", "F12", "F13"]
 
 
 @st.composite
-def prunings(draw: Any) -> tuple[Layer, TopK | NM, str]:
+def prunings(draw: st.DrawFn) -> tuple[Layer, TopK | NM, str]:
     """A layer, a pattern that fits it, a warm start."""
     layer = draw(layers(inputs=4, scales=(1.0,)))
-    pattern = draw(st.sampled_from([TopK(0.5), TopK(0.25, per_row=True)]))
+    anywhere: list[TopK | NM] = [TopK(0.5), TopK(0.25, per_row=True)]
+    pattern = draw(st.sampled_from(anywhere))
     if layer.weight.shape[1] % 2 == 0:
         pattern = draw(st.sampled_from([pattern, NM(1, 2)]))
     return layer, pattern, draw(st.sampled_from(["dense", "magnitude", "wanda"]))

@@ -23,7 +23,7 @@ groupings = st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 4), (1, 3)])
 
 
 @st.composite
-def grouped(draw: Any) -> tuple[np.ndarray, NM, np.ndarray]:
+def grouped(draw: st.DrawFn) -> tuple[np.ndarray, NM, np.ndarray]:
     """Weights (q, p), n:m with m dividing p, channel norms squared (p,)."""
     kept, group = draw(groupings)
     weights = draw(scores(multiple=group))

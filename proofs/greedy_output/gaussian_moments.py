@@ -22,17 +22,17 @@ __all__ = [
 
 
 def relu(value: np.ndarray) -> np.ndarray:
-    return np.maximum(value, 0.0)
+    return np.asarray(np.maximum(value, 0.0))
 
 
 def gelu(value: np.ndarray) -> np.ndarray:
     """x Phi(x), Phi the standard normal distribution function."""
-    return 0.5 * value * (1 + erf(value / np.sqrt(2)))
+    return np.asarray(0.5 * value * (1 + erf(value / np.sqrt(2))))
 
 
 def silu(value: np.ndarray) -> np.ndarray:
     """x / (1 + exp(-x)), written so that nothing overflows."""
-    return 0.5 * value * (1 + np.tanh(0.5 * value))
+    return np.asarray(0.5 * value * (1 + np.tanh(0.5 * value)))
 
 
 def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], variance: float) -> float:
@@ -59,7 +59,7 @@ def gelu_second_moment(variance: float) -> float:
     Stein's identity on x . x Phi^2 leaves E Phi^2 = 1/4 + asin(v/(1+v)) / (2 pi) and E x Phi phi = v/(1+v) E phi^2.
     """
     v = variance
-    return v / 4 + v / (2 * np.pi) * (np.arcsin(v / (1 + v)) + 2 * v / ((1 + v) * np.sqrt(1 + 2 * v)))
+    return float(v / 4 + v / (2 * np.pi) * (np.arcsin(v / (1 + v)) + 2 * v / ((1 + v) * np.sqrt(1 + 2 * v))))
 
 
 def relu_cross_moment(correlation: float) -> float:

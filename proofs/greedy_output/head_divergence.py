@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,15 +21,15 @@ PAPER = "Greedy Output Approximation"
 
 
 @st.composite
-def three_heads(draw: Any) -> np.ndarray:
+def three_heads(draw: st.DrawFn) -> np.ndarray:
     """Attention of three heads, (3, rows, keys)."""
-    return draw(attention_maps(3, draw(st.integers(1, 4)), draw(st.integers(1, 4))))
+    return np.asarray(draw(attention_maps(3, draw(st.integers(1, 4)), draw(st.integers(1, 4)))))
 
 
 def row_divergences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """1/2 KL(P | M) + 1/2 KL(Q | M) per row, M = (P + Q) / 2, 0 log 0 = 0, in nats."""
     middle = (first + second) / 2
-    return np.maximum(0.5 * np.sum(rel_entr(first, middle) + rel_entr(second, middle), axis=-1), 0)
+    return np.asarray(np.maximum(0.5 * np.sum(rel_entr(first, middle) + rel_entr(second, middle), axis=-1), 0))
 
 
 def head_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -110,11 +110,11 @@ class Heads(NamedTuple):
     @property
     def outputs(self) -> np.ndarray:
         """P X W_V W_O of each head, (2, s, d)."""
-        return self.attention @ self.inputs @ self.value @ self.output
+        return np.asarray(self.attention @ self.inputs @ self.value @ self.output)
 
 
 @st.composite
-def equal_heads(draw: Any) -> Heads:
+def equal_heads(draw: st.DrawFn) -> Heads:
     """Two heads with one attention map, D = 0, and values of their own."""
     tokens, width, inner = draw(st.integers(1, 4)), draw(st.integers(2, 3)), draw(st.integers(1, 2))
     attention = draw(attention_maps(tokens, tokens))

@@ -27,14 +27,14 @@ class Divergences(NamedTuple):
 
 
 @st.composite
-def divergence_matrices(draw: Any) -> Divergences:
+def divergence_matrices(draw: st.DrawFn) -> Divergences:
     heads = draw(st.integers(1, 6))
     upper = np.triu(draw(grids((heads, heads), values=(0.0, 1.0, 2.0, 3.0, 4.0)))[0], 1)
     return Divergences(upper + upper.T, float(draw(st.integers(1, 4))))
 
 
 @st.composite
-def one_hot_heads(draw: Any) -> Divergences:
+def one_hot_heads(draw: st.DrawFn) -> Divergences:
     """Heads that look at one key per row: D_ij is the fraction of rows in which they differ, in units of sqrt(ln 2)."""
     rows = draw(st.integers(2, 6))
     (keys,) = draw(grids((draw(st.integers(2, 6)), rows), values=(0.0, 1.0)))
@@ -57,7 +57,7 @@ def scan(matrix: Any, threshold: Any, record: bool = False) -> list[int]:
 
 def similar_to_a_later_head(instance: Divergences) -> list[int]:
     """C = {i : D_ij < tau for some j > i}."""
-    return redundancy.scan(*instance).tolist()
+    return list(map(int, redundancy.scan(*instance)))
 
 
 def is_the_scan(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:
@@ -98,7 +98,7 @@ G2 = Claim(
 
 def keep_unless_similar_to_a_kept_head(instance: Divergences) -> list[int]:
     """Greedy maximal independent set, in the order of the heads; returns the heads that stay."""
-    return redundancy.representatives(*instance, np.ones(len(instance.matrix))).tolist()
+    return list(map(int, redundancy.representatives(*instance, np.ones(len(instance.matrix)))))
 
 
 def stands_for_every_head(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:

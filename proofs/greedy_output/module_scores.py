@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ class Gated(NamedTuple):
 
 
 @st.composite
-def gated_channels(draw: Any) -> Gated:
+def gated_channels(draw: st.DrawFn) -> Gated:
     tokens = draw(st.integers(1, 5))
     return Gated(*draw(grids((draw(st.integers(1, 3)),), (tokens,), (tokens,))))
 
@@ -114,7 +114,7 @@ class Head(NamedTuple):
 
 
 @st.composite
-def heads(draw: Any) -> Head:
+def heads(draw: st.DrawFn) -> Head:
     tokens, width, inner = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     return Head(draw(attention_maps(tokens, tokens)), *draw(grids((tokens, width), (width, inner), (inner, width))))
 

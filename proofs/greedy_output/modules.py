@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ def sigmoid(value: np.ndarray) -> np.ndarray:
 
 
 @st.composite
-def prunings(draw: Any) -> Pruning:
+def prunings(draw: st.DrawFn) -> Pruning:
     inner, width, outputs, tokens = (draw(st.integers(1, top)) for top in (4, 3, 3, 4))
     first, bias, second, inputs = draw(grids((inner, width), (inner,), (outputs, inner), (tokens, width)))
     kept = draw(grids((inner,), values=(0.0, 1.0)))[0] > 0
@@ -49,7 +49,7 @@ def prunings(draw: Any) -> Pruning:
 
 
 def outputs_of(pruning: Pruning, module: Module) -> np.ndarray:
-    return pruning.activation(pruning.inputs @ module.first.T + module.bias) @ module.second.T
+    return np.asarray(pruning.activation(pruning.inputs @ module.first.T + module.bias) @ module.second.T)
 
 
 def removes_the_channels_and_nothing_else(pruning: Pruning, formula: Callable[[Module, np.ndarray], Module]) -> None:
@@ -69,7 +69,7 @@ class Sizes(NamedTuple):
 
 
 @st.composite
-def sizes(draw: Any) -> Sizes:
+def sizes(draw: st.DrawFn) -> Sizes:
     width, inner = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     return Sizes(width, inner, draw(st.integers(0, min(width, inner))))
 

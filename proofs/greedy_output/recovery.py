@@ -29,7 +29,7 @@ class Module(NamedTuple):
 
 
 @st.composite
-def modules(draw: Any) -> Module:
+def modules(draw: st.DrawFn) -> Module:
     tokens, width, inner, outputs = (draw(st.integers(1, top)) for top in (5, 3, 3, 2))
     return Module(*draw(grids((tokens, width), (tokens, width), (width, inner), (inner, outputs))))
 
@@ -39,7 +39,7 @@ Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]  # inputs (N, d), outputs (
 
 def least_squares(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """argmin_W |X W - Y|_F, the one of least norm: X^+ Y."""
-    return np.linalg.pinv(inputs, rcond=1e-10) @ outputs
+    return np.asarray(np.linalg.pinv(inputs, rcond=1e-10) @ outputs)
 
 
 def with_ridge(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def recover(module: Module, fit: Fit = least_squares, activation: Callable[[Any]
     first_outputs = module.dense @ module.first
     second_outputs = activation(first_outputs) @ module.second
     hidden = activation(module.pruned @ fit(module.pruned, first_outputs))
-    return hidden @ fit(hidden, second_outputs)
+    return np.asarray(hidden @ fit(hidden, second_outputs))
 
 
 def is_optimal_for_linear_modules(module: Module, formula: Callable[[Module], np.ndarray]) -> None:
@@ -174,7 +174,7 @@ class Regression(NamedTuple):
 
 
 @st.composite
-def regressions(draw: Any) -> Regression:
+def regressions(draw: st.DrawFn) -> Regression:
     extra, width, outputs = draw(st.integers(0, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     rows, targets = draw(grids((extra, width), (extra + width, outputs)))
     inputs = np.vstack([rows, np.eye(width)])
@@ -209,7 +209,7 @@ def gram_columns(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 def printed_solution(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    return np.linalg.pinv(inputs @ inputs.T) @ inputs.T @ outputs
+    return np.asarray(np.linalg.pinv(inputs @ inputs.T) @ inputs.T @ outputs)
 
 
 def printed_product_does_not_exist() -> None:
@@ -225,7 +225,7 @@ def printed_product_when_square() -> None:
     outputs = matmul(inputs, weight)
     printed = solve(matmul(inputs, transpose(inputs)), matmul(transpose(inputs), outputs))
     correct = solve(matmul(transpose(inputs), inputs), matmul(transpose(inputs), outputs))
-    assert printed == [-1, 4] and correct == weight
+    assert printed == exact([-1, 4]) and correct == weight
 
 
 G10 = Claim(

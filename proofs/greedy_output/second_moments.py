@@ -43,11 +43,11 @@ class Channels(NamedTuple):
     @property
     def moment(self) -> np.ndarray:
         """Sigma = X^T X / N, (d, d): the second moment, which is the covariance only where the mean is zero."""
-        return self.inputs.T @ self.inputs / len(self.inputs)
+        return np.asarray(self.inputs.T @ self.inputs / len(self.inputs))
 
 
 @st.composite
-def channels(draw: Any) -> Channels:
+def channels(draw: st.DrawFn) -> Channels:
     inner, width, outputs, tokens = (draw(st.integers(1, top)) for top in (4, 3, 3, 5))
     return Channels(*draw(grids((inner, width), (outputs, inner), (tokens, width))))
 
@@ -63,7 +63,7 @@ Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # (A_P, B_P, Sigm
 
 def scores(first: np.ndarray, second: np.ndarray, moment: np.ndarray) -> np.ndarray:
     """Eq. (3): M_i = |B_i|^2 A_i Sigma A_i^T for every channel, (h,)."""
-    return np.sum(second**2, axis=0) * np.einsum("id,de,ie->i", first, moment, first)
+    return np.asarray(np.sum(second**2, axis=0) * np.einsum("id,de,ie->i", first, moment, first))
 
 
 def total_score(first: np.ndarray, second: np.ndarray, moment: np.ndarray) -> float:

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.kit.strategies import terms
 from gramian.proofs.laws.law import hold
+from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
 from gramian.proofs.laws.methods import IMPROVER_LAWS, METHOD_LAWS, ORDER_LAWS, Pruning, from_the_largest
 from gramian.proofs.laws.patterns import PATTERN_LAWS, Selecting
@@ -119,7 +120,5 @@ def check_improver(improver: Any, *, patterns: st.SearchStrategy[Any] | None = N
 def check_layer(plug_in: Any, *, builds: tuple[Any, ...] | None = None, examples: int = 20) -> None:
     """A layer plug-in, `plug_in(name, module)`: orientation, its problem, and the way back into the module.
     builds: makers of the modules it is for, as `linear` and `conv1d` of `laws_of_layers`, which are the default."""
-    from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear  # torch takes seconds to import
-
     for build in builds or (linear, conv1d):
         hold(Plugging(plug_in, build), LAYER_LAWS, examples)

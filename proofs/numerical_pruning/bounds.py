@@ -26,7 +26,7 @@ PAPER = "Numerical Pruning"
 
 def column_bound(radius: float, weight: np.ndarray, pruned: np.ndarray) -> np.ndarray:
     """R |W_{P,i}|_2 for every column i."""
-    return radius * np.linalg.norm(weight[pruned], axis=0)
+    return np.asarray(radius * np.linalg.norm(weight[pruned], axis=0))
 
 
 def check_columns(case: Pruned, bound: Any) -> None:
@@ -138,7 +138,7 @@ class Facts(NamedTuple):
 
 
 @st.composite
-def facts(draw: Any) -> Facts:
+def facts(draw: st.DrawFn) -> Facts:
     n, d = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     shapes = (d,), (d,), (n, d), (n, d), (d, d)
     return Facts(*(draw(arrays(float, shape, elements=small, fill=st.nothing())) for shape in shapes))
@@ -163,7 +163,7 @@ def check_norms_of_products(case: Facts, bounds: Any) -> None:
 
 def outer_sum(case: Facts) -> np.ndarray:
     """sum over columns i of A_i B_i^T."""
-    return np.sum([np.outer(*columns) for columns in zip(case.A.T, case.B.T, strict=True)], axis=0)
+    return np.asarray(np.sum([np.outer(*columns) for columns in zip(case.A.T, case.B.T, strict=True)], axis=0))
 
 
 def check_algebra(case: Facts, formulas: Any) -> None:

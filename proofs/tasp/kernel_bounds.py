@@ -63,18 +63,20 @@ class Pruning(NamedTuple):
 
 
 @st.composite
-def prunings(draw: Any, **options: Any) -> Pruning:
-    network = draw(networks(**options))
+def prunings(draw: st.DrawFn, of: st.SearchStrategy[Network] | None = None) -> Pruning:
+    """of: draws the network; None is any."""
+    network = draw(networks() if of is None else of)
     x, z = draw(samples(network, 2))
     mask = draw(grids((network.units,), values=(0.0, 1.0)))[0]
     mask[draw(st.integers(0, network.units - 1))] = 1
-    return Pruning(network, x, z, list(np.flatnonzero(mask)))
+    return Pruning(network, x, z, np.flatnonzero(mask).tolist())
 
 
 def kept_and_pruned(network: Network, units: list[int], gradient: tuple[Any, Any]) -> tuple[Any, Any]:
     """The entries of a gradient that belong to weights of kept units, and those of pruned ones."""
     kept = np.setdiff1d(np.arange(network.units), units)
-    return tuple(flat((gradient[0][:, part], gradient[1][part])) for part in (kept, units))  # type: ignore[return-value]
+    first, second = gradient
+    return flat((first[:, kept], second[kept])), flat((first[:, units], second[units]))
 
 
 def absolute(values: Any) -> float:
@@ -139,7 +141,7 @@ T5 = Claim(
         ),
         Property(
             "|Theta~ - Theta| <= eps / c, eps the saliency at x",
-            prunings(inner=(RELU, GELU, TANH), values=NONZERO),
+            prunings(networks(inner=(RELU, GELU, TANH), values=NONZERO)),
             bounds_the_change_of_the_kernel,
             lambda case: linear_bound(case.pruned_saliency(case.x), case.smallest),
             {
@@ -165,12 +167,14 @@ class Sharp(NamedTuple):
 
 
 @st.composite
-def soft_heads(draw: Any) -> tuple[Pruning, float]:
+def soft_heads(draw: st.DrawFn) -> tuple[Pruning, float]:
     """Softplus heads of that sharpness; half of the time the units that go are those that hold the head down."""
     sharpness = draw(st.sampled_from([0.5, 2.0, 5.0]))
-    case = draw(prunings(inner=(RELU,), heads=(softplus(sharpness),), values=NONZERO))
-    down = list(np.flatnonzero(case.network.contributions(case.x) < 0))
-    return (case._replace(units=down) if down and draw(st.booleans()) else case), sharpness
+    case = draw(prunings(networks(inner=(RELU,), heads=(softplus(sharpness),), values=NONZERO)))
+    down = np.flatnonzero(case.network.contributions(case.x) < 0).tolist()
+    if len(down) > 0 and draw(st.booleans()):
+        case = case._replace(units=down)
+    return case, sharpness
 
 
 def bounds_behind_a_smooth_head(instance: tuple[Pruning, float], formula: Callable[[Sharp], float]) -> None:

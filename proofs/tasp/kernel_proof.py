@@ -28,6 +28,7 @@ from gramian.proofs.tasp.tiny_networks import (
     Network,
     flat,
     leaky,
+    networks,
     rational_network,
     sign,
     softplus,
@@ -140,7 +141,7 @@ T4 = Claim(
     (
         Property(
             "|Theta~ - Theta|(x, x) <= sum over P |grad f| + |grad~ f - grad f|_1 over the kept weights",
-            prunings(heads=HEADS),
+            prunings(networks(heads=HEADS)),
             is_bounded_by_what_changes,
             lambda gone, moved: gone + moved,
             {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.grids import grids
-from gramian.proofs.kit.rational import exact
+from gramian.proofs.kit.rational import dot, exact
 from gramian.proofs.tasp.tiny_networks import Network, flat, kernel, leaky, networks, rational_network, samples, sign
 
 __all__ = ["T1", "T2"]
@@ -35,11 +35,11 @@ class Batch(NamedTuple):
     @property
     def residuals(self) -> np.ndarray:
         """dL / df(x_k)."""
-        return np.array([self.network.value(x) for x in self.inputs]) - self.targets
+        return np.asarray(np.array([self.network.value(x) for x in self.inputs]) - self.targets)
 
 
 @st.composite
-def batches(draw: Any, count: int | None = None) -> Batch:
+def batches(draw: st.DrawFn, count: int | None = None) -> Batch:
     network = draw(networks())
     count = draw(st.integers(1, 3)) if count is None else count
     return Batch(network, draw(samples(network, count)), draw(grids((count,)))[0])
@@ -114,7 +114,7 @@ Rate = Callable[[np.ndarray, list[Gradient]], float]  # residuals dL/df_k and gr
 
 
 def loss_gradient(residuals: np.ndarray, gradients: list[Gradient]) -> np.ndarray:
-    return np.sum([residual * flat(gradient) for residual, gradient in zip(residuals, gradients)], axis=0)
+    return np.asarray(np.sum([residual * flat(gradient) for residual, gradient in zip(residuals, gradients)], axis=0))
 
 
 def is_the_rate_of_the_loss(batch: Batch, formula: Rate) -> None:
@@ -162,12 +162,12 @@ def one_sample_counts_its_slope_twice() -> None:
 def no_kernel_fits_a_batch() -> None:
     """One weight, slopes (2, -1) at two samples: -dL/dt = |2 g1 - g2| is 1, 0, 1 at g = (1, 1), (1, 2), (1, 3). g^T K sign(g)
     is linear in g > 0, so the middle would be the mean of the ends; g^T K g would be four times as large at 2 g."""
-    slopes = exact([2, -1])
+    slopes = Fraction(2), Fraction(-1)
 
     def rate(*residuals: int) -> Fraction:
-        return abs(sum(slope * residual for slope, residual in zip(slopes, residuals)))
+        return abs(dot(slopes, residuals))
 
-    assert (rate(1, 1), rate(1, 2), rate(1, 3)) == (1, 0, 1)
+    assert [rate(1, 1), rate(1, 2), rate(1, 3)] == [1, 0, 1]
     assert rate(2, 2) == 2 * rate(1, 1)
 
 

@@ -39,8 +39,9 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw: Any, **options: Any) -> Case:
-    network = draw(networks(**options))
+def cases(draw: st.DrawFn, of: st.SearchStrategy[Network] | None = None) -> Case:
+    """of: draws the network; None is any."""
+    network = draw(networks() if of is None else of)
     return Case(network, draw(samples(network, draw(st.integers(1, 3)))))
 
 
@@ -114,7 +115,7 @@ T7 = Claim(
     (
         Property(
             "a unit adds at most S_u / min |W| to Theta(x, x)",
-            cases(values=NONZERO),
+            cases(networks(values=NONZERO)),
             bounds_the_contribution,
             lambda unit: unit.saliency / np.min(unit.weights, axis=1),
             {
@@ -125,7 +126,7 @@ T7 = Claim(
         ),
         Property(
             "ReLU: S_u does not change with W1_u -> a W1_u, W2_u -> W2_u / a",
-            cases(inner=(RELU,)),
+            cases(networks(inner=(RELU,))),
             is_blind_to_the_scale_of_a_unit,
             lambda network, gradient: network.saliency(gradient),
             {
@@ -191,7 +192,7 @@ T8 = Claim(
         ),
         Property(
             "ReLU: sum of df/dW1 . W1 over incoming = sum of df/dW2 . W2 over outgoing weights",
-            cases(inner=(RELU,)),
+            cases(networks(inner=(RELU,))),
             is_conserved_through_a_unit,
             lambda gradient, weight: np.sum(gradient * weight, axis=0),
             {
@@ -216,7 +217,7 @@ class Sample(NamedTuple):
 
 
 @st.composite
-def single_samples(draw: Any) -> Sample:
+def single_samples(draw: st.DrawFn) -> Sample:
     case = draw(cases())
     return Sample(case.network, case.inputs[0], float(draw(st.integers(-3, 3))))
 

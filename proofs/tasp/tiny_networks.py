@@ -161,7 +161,7 @@ def rational_network(
 
 @st.composite
 def networks(
-    draw: Any,
+    draw: st.DrawFn,
     inner: Sequence[Activation] = (RELU, GELU, SILU, TANH),
     heads: Sequence[Activation] = (IDENTITY,),
     values: Sequence[float] = WHOLE,
