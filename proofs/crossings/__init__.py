@@ -1,4 +1,4 @@
-"""Identities between the papers: every claim, in the order of its id."""
+"""The claims that relate the papers to each other, in the order of their ids."""
 
 from __future__ import annotations
 

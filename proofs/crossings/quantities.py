@@ -1,6 +1,6 @@
-"""Where the papers meet: one quantity under several names (claims X1, X2, X6; X3 to X5 are about refits).
+"""Where the papers meet: one quantity that stands under several names (claims X1, X2 and X6).
 
-X (N, p) inputs, W (p, q) weights, G = X^T X, A = (W W^T) o G as in Numerical Pruning; P pruned inputs.
+The inputs are X (N, p), the weights W (p, q); G = X^T X, and A = (W W^T) o G as in Numerical Pruning. P are the pruned inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ GREEDY, NUMERICAL, FISTA = "Greedy Output Approximation", "Numerical Pruning", "
 
 
 def hadamard(case: Channels) -> np.ndarray:
-    """Numerical Pruning's A = (W W^T) o (Z^T Z), (h, h), of the second level: inputs Z = X A^T, weight W = B^T."""
+    """A = (W W^T) o (Z^T Z), (h, h), of Numerical Pruning for the second level: its inputs are Z = X A^T, its weight W =
+    B^T."""
     hidden = case.inputs @ case.first.T
     return np.asarray((case.second.T @ case.second) * (hidden.T @ hidden))
 
@@ -57,7 +58,7 @@ X1 = Claim(
 
 
 class Masked(NamedTuple):
-    """mask: z (h,), 0 for channels that go."""
+    """mask: z (h,), which is 0 for channels that are removed."""
 
     case: Channels
     mask: np.ndarray
@@ -70,7 +71,8 @@ def masked_channels(draw: st.DrawFn) -> Masked:
 
 
 def is_the_loss_of_a_mask(masked: Masked, formula: Callable[[np.ndarray, np.ndarray], float]) -> None:
-    """formula: of A and the 0/1 vector of P. Eq. (3) of Numerical Pruning at z, and the joint error of the other paper."""
+    """The formula, of A and the 0/1 vector of P, is Eq. (3) of Numerical Pruning at z and half of the other paper's joint
+    error."""
     case, gone = masked.case, masked.mask == 0
     hidden, weight = case.inputs @ case.first.T, case.second.T
     loss = formula(hadamard(case), 1 - masked.mask)
@@ -123,7 +125,7 @@ def wanda(layer: Layer) -> np.ndarray:
 
 
 def squares_to_the_loss_of_one_weight(layer: Layer, formula: Callable[[Layer], np.ndarray]) -> None:
-    """The loss without one weight is its score squared; over the outputs they add up to the diagonal of A."""
+    """The loss without one weight is its score squared, and over the outputs these losses add up to the diagonal of A."""
     squared = formula(layer) ** 2
     for index in np.ndindex(*layer.weight.shape):
         weight = layer.weight.copy()
@@ -133,7 +135,7 @@ def squares_to_the_loss_of_one_weight(layer: Layer, formula: Callable[[Layer], n
 
 
 def picks_the_best_weights(layer: Layer, formula: Callable[[Layer], np.ndarray]) -> None:
-    """Per output and count, pruning the lowest scores loses as little as any choice does. For a diagonal Gram."""
+    """Where the Gram is diagonal, no weights of an output can be pruned at a smaller loss than as many of the lowest scores."""
     order = np.argsort(formula(layer), axis=0, kind="stable")
     for column in range(layer.weight.shape[1]):
         terms = layer.inputs * layer.weight[:, column]

@@ -1,4 +1,4 @@
-"""FISTAPruner: A Convex Optimisation Based Layer-Wise Post-Training Pruner (2024): every claim, in the order of its id."""
+"""FISTAPruner: Layer-wise Post-training Pruning for Large Language Models. Its claims, in the order of their ids."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ __all__ = ["F3", "F17B", "F18"]
 
 @st.composite
 def moves(draw: st.DrawFn) -> tuple[Layer, np.ndarray, np.ndarray]:
-    """A layer whose inputs drifted, a point, a move."""
+    """Draw a layer whose inputs drifted, a point, and a move from it."""
     layer = draw(layers(inputs=4, shifted=True))
     return layer, draw(points(layer)), draw(points(layer))
 
 
 def is_the_derivative(instance: tuple[Layer, np.ndarray, np.ndarray], gradient: Callable[..., np.ndarray]) -> None:
-    """f(V + D) = f(V) + <grad f(V), D> + 1/2 |D X*|^2, f from its definition."""
+    """f(V + D) = f(V) + <grad f(V), D> + 1/2 |D X*|^2, where f is computed by its definition."""
     layer, point, move = instance
     rise = layer.loss(point + move) - layer.loss(point) - 0.5 * float(np.sum((layer.inputs @ move.T) ** 2))
     slack = 1e-10 * (layer.magnitude(point) + layer.magnitude(point + move) + layer.magnitude(move))
@@ -49,7 +49,7 @@ def toolkit_step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
 
 
 def step_with(gradient: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """One proximal step along another gradient."""
+    """Return one proximal step along another gradient."""
 
     def step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
         length = 1 / (layer.problem(np).lipschitz or 1.0)
@@ -60,7 +60,7 @@ def step_with(gradient: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 @st.composite
 def stops(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
-    """A layer whose inputs drifted, a lambda >= 0, a point."""
+    """Draw a layer whose inputs drifted, a lambda >= 0, and a point."""
     layer = draw(layers(inputs=3, outputs=2, shifted=True, scales=(1.0,)))
     return layer, draw(st.sampled_from([0.0, 0.01, 0.3, 0.9])) * layer.largest, draw(points(layer))
 
@@ -140,13 +140,13 @@ F3 = Claim(
 
 @st.composite
 def evaluated(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
-    """A layer whose inputs drifted, X* != X, and a point."""
+    """Draw a layer whose inputs drifted, X* != X, and a point."""
     layer = draw(layers(inputs=4, outputs=2, shifted=True))
     return layer, draw(points(layer))
 
 
 def drops_what_is_kept(instance: tuple[Layer, np.ndarray], bound: Callable[..., float]) -> None:
-    """||W* (X + D) - W X| - |W* D - W X|| <= |W* X|, norms of Frobenius, D = X* - X."""
+    """||W* (X + D) - W X| - |W* D - W X|| <= |W* X| in Frobenius norms, where D = X* - X."""
     layer, point = instance
     dense = layer.inputs if layer.dense is None else layer.dense
     drift = layer.inputs - dense
@@ -156,7 +156,7 @@ def drops_what_is_kept(instance: tuple[Layer, np.ndarray], bound: Callable[..., 
 
 
 def equal_weights_no_drift() -> None:
-    """W* = W, X* = X = 1: the left side is 0, the right side |W X|^2."""
+    """With W* = W and X* = X = 1 the left side is 0, and the right side is |W X|^2."""
     weight, inputs, drift = Fraction(3), Fraction(1), Fraction(0)
     assert (weight * (inputs + drift) - weight * inputs) ** 2 == 0
     assert (weight * drift - weight * inputs) ** 2 == 9
@@ -189,7 +189,7 @@ F17B = Claim(
 
 
 def toolkit_minimiser(layer: Layer) -> np.ndarray:
-    """W less slope G^+: where the gradient of the toolkit's loss vanishes."""
+    """W - slope G^+, where the gradient of the toolkit's loss vanishes."""
     problem = layer.problem(np)
     slope = problem.gradient(problem.anchor)
     return np.asarray(problem.anchor - slope @ np.linalg.pinv(problem.gram, rcond=1e-10, hermitian=True))
@@ -206,18 +206,19 @@ def fits_best(instance: tuple[Layer, np.ndarray], minimiser: Callable[[Layer], n
 
 
 def target_of_its_own(layer: Layer) -> np.ndarray:
-    """Least squares on W X*: the correction left out."""
+    """Return the least-squares weights for W X*, which leave the correction out."""
     return np.asarray(np.linalg.lstsq(layer.inputs, layer.inputs @ layer.weight.T, rcond=1e-10)[0].T)
 
 
 def gram_of_the_dense(layer: Layer) -> np.ndarray:
-    """W X X*^T (X X^T)^+: the right cross moment with the wrong Gram."""
+    """W X X*^T (X X^T)^+: the cross moment is right, and the Gram is wrong."""
     dense = layer.inputs if layer.dense is None else layer.dense
     return np.asarray(layer.outputs.T @ layer.inputs @ np.linalg.pinv(dense.T @ dense, rcond=1e-10, hermitian=True))
 
 
 def worse_after_relu() -> None:
-    """X = (-3, 2), X* = (1, 1), w = 1: correction takes w to -1/2, the error from 17 to 25/2, and after a ReLU from 2 to 4."""
+    """With X = (-3, 2), X* = (1, 1) and w = 1 correction takes w to -1/2. It takes the error from 17 to 25/2, but the error
+    after a ReLU from 2 to 4."""
     dense, star, weight = fractional([-3, 2]), fractional([1, 1]), Fraction(1)
     corrected = (star @ dense) * weight / (star @ star)
     assert corrected == Fraction(-1, 2)

@@ -1,4 +1,7 @@
-"""Greedy Output Approximation (Li, Dong and Lei 2024): every claim, in the order of its id."""
+"""Greedy Output Approximation: Towards Efficient Structured Pruning for LLMs Without Retraining (Li, Dong and Lei 2024).
+
+Its claims stand in the order of their ids.
+"""
 
 from __future__ import annotations
 

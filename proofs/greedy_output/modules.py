@@ -19,7 +19,7 @@ PAPER = "Greedy Output Approximation"
 
 
 class Module(NamedTuple):
-    """first: A (h, d). bias: b (h,). second: B (o, h). f(x) = B s(A x + b)."""
+    """first: A (h, d). bias: b (h,). second: B (o, h). The module is f(x) = B s(A x + b)."""
 
     first: np.ndarray
     bias: np.ndarray
@@ -27,7 +27,7 @@ class Module(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """inputs: X (N, d). kept: boolean (h,), at least one."""
+    """inputs: X (N, d). kept: boolean (h,), with at least one True."""
 
     module: Module
     activation: Callable[[np.ndarray], np.ndarray]
@@ -75,7 +75,8 @@ def sizes(draw: st.DrawFn) -> Sizes:
 
 
 def counts_what_is_removed(size: Sizes, formula: Callable[[Sizes], tuple[Fraction, Fraction]]) -> None:
-    """Fractions of the 2 d h weights of A (h, d) and B (d, h) that go with inner channels, and with the ends of the module."""
+    """The formula gives the fractions of the 2 d h weights of A (h, d) and B (d, h) that are removed with inner channels, and
+    with the ends of the module."""
     first, second = np.ones((size.inner, size.width)), np.ones((size.width, size.inner))
     total = first.size + second.size
     inside = first[size.removed :].size + second[:, size.removed :].size

@@ -1,4 +1,7 @@
-"""TASP (Ai, Wei and He 2025): every claim, in the order of its id."""
+"""TASP: Preserving Training Dynamics in Transformers via NTK-aware Structured Pruning (Ai, Wei and He 2025).
+
+Its claims stand in the order of their ids.
+"""
 
 from __future__ import annotations
 
