@@ -9,18 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gramian.proofs.crossings import quantities as crossings
-from gramian.proofs.fistapruner import correction as fistapruner
-from gramian.proofs.greedy_output import modules as greedy_output
+from gramian.proofs import crossings, fistapruner, greedy_output, numerical_pruning, tasp
 from gramian.proofs.kit.claims import Claim, Outcome, verify
-from gramian.proofs.numerical_pruning import bounds as numerical_pruning
-from gramian.proofs.tasp import kernels as tasp
 from gramian.tables import table
 
 __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
-    claim.id: claim for module in (numerical_pruning, fistapruner, greedy_output, tasp, crossings) for claim in module.CLAIMS
+    claim.id: claim for room in (numerical_pruning, fistapruner, greedy_output, tasp, crossings) for claim in room.CLAIMS
 }
 
 

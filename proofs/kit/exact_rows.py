@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.homotopy import LassoPath, lasso_homotopy
-from gramian.proofs.kit.rational import dot, exact, identity, matmul, transpose
+from gramian.proofs.kit.rational import Rational, Rows, dot, exact, identity, matmul, transpose
 from gramian.proofs.kit.strategies import Layer
 
 __all__ = ["Row", "interior", "rows", "shares", "squared_error"]
@@ -65,7 +65,7 @@ class Row:
 
 
 @st.composite
-def rows(draw: Any, width: int = 4, largest: int = 3, definite: bool = False, drifted: bool | None = None) -> Row:
+def rows(draw: st.DrawFn, width: int = 4, largest: int = 3, definite: bool = False, drifted: bool | None = None) -> Row:
     """Integer rows: ties, dead and duplicate channels, fewer tokens than channels; definite: G > 0 (X* has I below it).
     drifted: X* != X, None for either."""
     channels, tokens = draw(st.integers(1, width)), draw(st.integers(1, width + 1))
@@ -87,7 +87,7 @@ def interior(path: LassoPath, share: Fraction) -> list[Fraction]:
 shares = st.fractions(Fraction(1, 10), Fraction(9, 10), max_denominator=10)
 
 
-def squared_error(gram: list[list[Any]], change: Iterable[Any]) -> Any:
+def squared_error(gram: Rows, change: Iterable[Rational]) -> Fraction:
     """|(W - V) X|^2 = (W - V) G (W - V)^T, X* = X."""
     change = list(change)
     return dot(change, matmul(gram, change))

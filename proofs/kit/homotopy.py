@@ -182,4 +182,4 @@ def inner(left: Sequence[Number], right: Sequence[Number]) -> Number:
 
 
 def sign(value: Number) -> int:
-    return (value > 0) - (value < 0)
+    return int((value > 0) - (value < 0))

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.proofs.kit.convex import cvxpy, minimum
 from gramian.proofs.kit.references import support_least_squares
 
 __all__ = ["Masked", "best_mask", "best_of_all_supports", "cvxpy_least_squares", "cvxpy_masks"]
-
-TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 
 
 def cvxpy_least_squares(
@@ -31,8 +30,7 @@ def cvxpy_least_squares(
 
     inputs: X (N, p). outputs: Y (N, q). support: boolean (q, p). equalities: A (m, p) and D (q, m). ridge: r (p,), W (q, p).
     """
-    import cvxpy as cp
-
+    cp = cvxpy()
     weights = cp.Variable((outputs.shape[1], inputs.shape[1]))
     loss = 0.5 * cp.sum_squares(inputs @ weights.T - outputs)
     limits = [] if support is None else [cp.multiply(weights, ~support) == 0]
@@ -40,9 +38,7 @@ def cvxpy_least_squares(
         limits.append(weights @ equalities[0].T == equalities[1])
     if ridge is not None:
         loss = loss + 0.5 * cp.sum_squares((weights - ridge[1]) @ np.diag(np.sqrt(ridge[0])))
-    problem = cp.Problem(cp.Minimize(loss), limits)
-    problem.solve(solver=cp.CLARABEL, **TIGHT)
-    return float(problem.value)
+    return minimum(loss, limits)
 
 
 class Masked(NamedTuple):
@@ -61,11 +57,12 @@ def cvxpy_masks(modules: Sequence[Masked], budget: float, penalty: float = float
 
     penalty: of half the squared excess over the budget, in its place if it is finite.
     """
-    import cvxpy as cp
-
+    cp = cvxpy()
     total = float(sum(np.sum(module.cost) for module in modules))
     size = sum(module.scale * float(np.sum(module.outputs**2)) for module in modules) or 1.0  # keeps numbers near one
-    loss, spent, limits = 0.0, 0.0, []
+    loss: Any = 0.0
+    spent: Any = 0.0
+    limits: list[Any] = []
     for module in modules:
         units, channels = len(module.cost), module.weight.shape[1]
         mask = cp.Variable(units)
@@ -80,9 +77,7 @@ def cvxpy_masks(modules: Sequence[Masked], budget: float, penalty: float = float
         limits.append(excess == 0)
     else:
         loss = loss + penalty * total**2 / size * cp.square(excess)
-    problem = cp.Problem(cp.Minimize(0.5 * loss), limits)
-    problem.solve(solver=cp.CLARABEL, **TIGHT)
-    return float(problem.value) * size
+    return minimum(0.5 * loss, limits) * size
 
 
 def best_mask(loss: Callable[[np.ndarray], float], cost: np.ndarray, budget: float) -> tuple[float, np.ndarray]:

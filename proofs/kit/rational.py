@@ -8,13 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
-__all__ = ["Matrix", "Vector", "dot", "echelon", "exact", "identity", "matmul", "rank", "solve", "transpose"]
+__all__ = [
+    "Matrix",
+    "Rational",
+    "Rows",
+    "Vector",
+    "dot",
+    "echelon",
+    "exact",
+    "identity",
+    "matmul",
+    "rank",
+    "solve",
+    "transpose",
+]
 
-Vector = list[Fraction]
+Rational = Fraction | int  # what is taken: integers are welcome as they are
+Rows = Sequence[Sequence[Rational]]
+Vector = list[Fraction]  # what is returned
 Matrix = list[list[Fraction]]
-Rows = Sequence[Sequence[Any]]  # integers are welcome as they are
 
 
 def exact(values: Any) -> Any:
@@ -39,9 +53,17 @@ def transpose(matrix: Rows) -> Matrix:
     return [list(column) for column in zip(*matrix, strict=True)]
 
 
-def dot(left: Sequence[Any], right: Sequence[Any]) -> Fraction:
+def dot(left: Sequence[Rational], right: Sequence[Rational]) -> Fraction:
     """<x, y> of two vectors (n,)."""
-    return sum((x * y for x, y in zip(left, right, strict=True)), Fraction(0))
+    return Fraction(sum(x * y for x, y in zip(left, right, strict=True)))
+
+
+@overload
+def matmul(left: Rows, right: Rows) -> Matrix: ...
+
+
+@overload
+def matmul(left: Rows, right: Sequence[Rational]) -> Vector: ...
 
 
 def matmul(left: Rows, right: Any) -> Any:
@@ -75,6 +97,14 @@ def rank(matrix: Rows) -> int:
     return len(echelon(matrix)[1])
 
 
+@overload
+def solve(matrix: Rows, right: Rows) -> Matrix: ...
+
+
+@overload
+def solve(matrix: Rows, right: Sequence[Rational]) -> Vector: ...
+
+
 def solve(matrix: Rows, right: Any) -> Any:
     """The x with matrix x = right, for a square matrix (n, n) and right (n, k) or a vector (n,); x is shaped like right.
 
@@ -92,5 +122,5 @@ def solve(matrix: Rows, right: Any) -> Any:
     return [row[0] for row in answer] if flat else answer
 
 
-def is_vector(right: Any) -> bool:
+def is_vector(right: Sequence[Any]) -> bool:
     return bool(right) and not isinstance(right[0], list | tuple)

@@ -11,6 +11,8 @@ from itertools import combinations, product
 
 import numpy as np
 
+from gramian.proofs.kit.convex import cvxpy, minimum
+
 __all__ = [
     "brute_force_groups",
     "central_gradient",
@@ -31,14 +33,11 @@ def lasso_objective(inputs: np.ndarray, outputs: np.ndarray, weight: float, poin
 
 def cvxpy_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndarray) -> float:
     """min_V 1/2 |X V^T - Y|^2 + sum lambda_ij |V_ij|, by an interior point method."""
-    import cvxpy as cp
-
+    cp = cvxpy()
     point = cp.Variable((outputs.shape[1], inputs.shape[1]))
     weight = np.broadcast_to(np.asarray(weight, dtype=float), point.shape)
     loss = 0.5 * cp.sum_squares(inputs @ point.T - outputs) + cp.sum(cp.multiply(weight, cp.abs(point)))
-    problem = cp.Problem(cp.Minimize(loss))
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return float(problem.value)
+    return minimum(loss)
 
 
 def exact_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndarray) -> tuple[np.ndarray, float]:
@@ -87,7 +86,7 @@ def proximal_descent(
 def exact_zeros(inputs: np.ndarray, outputs: np.ndarray, weight: float) -> np.ndarray:
     """Zeros per row of the exact LASSO solution; meaningful away from knots of the path."""
     point, _ = exact_lasso(inputs, outputs, weight)
-    return np.sum(np.abs(point) <= 1e-12 * max(1e-300, np.max(np.abs(point))), axis=1)
+    return np.asarray(np.sum(np.abs(point) <= 1e-12 * max(1e-300, np.max(np.abs(point))), axis=1))
 
 
 def support_least_squares(inputs: np.ndarray, outputs: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
@@ -99,21 +98,21 @@ def support_least_squares(inputs: np.ndarray, outputs: np.ndarray, mask: np.ndar
     return point, 0.5 * float(np.sum((inputs @ point.T - outputs) ** 2))
 
 
-def central_gradient(loss: object, point: np.ndarray, step: float) -> np.ndarray:
+def central_gradient(loss: Callable[[np.ndarray], float], point: np.ndarray, step: float) -> np.ndarray:
     """(f(V + h e_ij) - f(V - h e_ij)) / 2h for every entry; exact up to rounding for a quadratic."""
     gradient = np.zeros_like(point)
     for index in np.ndindex(*point.shape):
         ahead, behind = point.copy(), point.copy()
         ahead[index] += step
         behind[index] -= step
-        gradient[index] = (loss(ahead) - loss(behind)) / (2 * step)  # type: ignore[operator]
+        gradient[index] = (loss(ahead) - loss(behind)) / (2 * step)
     return gradient
 
 
 def brute_force_groups(score: np.ndarray, kept: int, group: int) -> np.ndarray:
     """Largest total score of every group of `group` entries when `kept` of them stay: (q, p / group)."""
     groups = score.reshape(score.shape[0], -1, group)
-    return np.max([groups[:, :, list(chosen)].sum(axis=2) for chosen in combinations(range(group), kept)], axis=0)
+    return np.asarray(np.max([groups[:, :, list(chosen)].sum(axis=2) for chosen in combinations(range(group), kept)], axis=0))
 
 
 def obs_sweep(

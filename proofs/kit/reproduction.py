@@ -69,7 +69,7 @@ class Source:
         if importable(value):
             first = value.__qualname__.partition(".")[0]
             self.imports.add(f"from {value.__module__} import {first}")
-            return value.__qualname__
+            return str(value.__qualname__)
         if importable(type(value)) and getattr(value, "__dict__", None) == {}:
             return f"{self.of(type(value))}()"
         name = f"subject{len(self.missing) + 1}"

@@ -7,9 +7,9 @@ dead and duplicate channels, fewer tokens than channels, axes of length one, inp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -50,11 +50,11 @@ class Layer:
     @property
     def outputs(self) -> np.ndarray:
         """X W^T, what the compressed layer should deliver."""
-        return (self.inputs if self.dense is None else self.dense) @ self.weight.T
+        return np.asarray((self.inputs if self.dense is None else self.dense) @ self.weight.T)
 
     def row_losses(self, weights: np.ndarray) -> np.ndarray:
         """1/2 |X* v^T - X w^T|^2 per row, straight from the definition."""
-        return 0.5 * np.sum((self.inputs @ weights.T - self.outputs) ** 2, axis=0)
+        return np.asarray(0.5 * np.sum((self.inputs @ weights.T - self.outputs) ** 2, axis=0))
 
     def loss(self, weights: np.ndarray) -> float:
         return float(np.sum(self.row_losses(weights)))
@@ -97,7 +97,7 @@ WHOLE = 256  # seeds below it, towards which a failure shrinks, stand for whole 
 
 
 @st.composite
-def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+def full(draw: st.DrawFn, *shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays of normal numbers from a seed, without ties or zeros: drawn one by one, entries mostly repeat each other."""
     seed = draw(st.integers(0, 2**16))
     rng = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 @st.composite
 def layers(
-    draw: Any,
+    draw: st.DrawFn,
     tokens: int = 7,
     inputs: int = 5,
     outputs: int = 3,
@@ -148,7 +148,7 @@ ANGLES = ((0.8, 0.6), (0.6, 0.8), (12 / 13, 5 / 13))  # cosine and sine
 
 @st.composite
 def spectral_layers(
-    draw: Any,
+    draw: st.DrawFn,
     inputs: int = 4,
     outputs: int = 2,
     *,
@@ -176,15 +176,15 @@ def spectral_layers(
 
 
 @st.composite
-def weights(draw: Any, shape: tuple[int, int]) -> np.ndarray:
+def weights(draw: st.DrawFn, shape: tuple[int, int]) -> np.ndarray:
     """Weights (q, p): small whole numbers, mostly tied, or normal ones without ties."""
     if draw(st.booleans()):
-        return draw(full(shape))[0]
-    return draw(arrays(float, shape, elements=small))
+        return np.asarray(draw(full(shape))[0])
+    return np.asarray(draw(arrays(float, shape, elements=small)))
 
 
 @st.composite
-def points(draw: Any, layer: Layer) -> np.ndarray:
+def points(draw: st.DrawFn, layer: Layer) -> np.ndarray:
     """Weights V to judge on `layer`: zero, dense, or anywhere, some of them sparse."""
     kind = draw(st.sampled_from(["zero", "dense", "near", "any"]))
     if kind == "zero":
@@ -194,7 +194,7 @@ def points(draw: Any, layer: Layer) -> np.ndarray:
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     noise = rng.normal(size=layer.weight.shape)
     point = layer.weight + 0.1 * noise if kind == "near" else noise
-    return point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5])))
+    return np.asarray(point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5]))))
 
 
 def scores(rows: int = 4, columns: int = 12, multiple: int = 1) -> st.SearchStrategy[np.ndarray]:
@@ -225,19 +225,21 @@ def penalties(shape: tuple[int, int]) -> st.SearchStrategy[L1]:
 
 
 @st.composite
-def equalities(draw: Any, shape: tuple[int, int]) -> Affine:
+def equalities(draw: st.DrawFn, shape: tuple[int, int]) -> Affine:
     """V A^T = D that some V satisfies; constraints may repeat or say nothing."""
     matrix = draw(arrays(float, (draw(st.integers(1, 3)), shape[1]), elements=small, fill=st.nothing()))
     return Affine(matrix, draw(weights(shape)) @ matrix.T)
 
 
+Row = TypeVar("Row")
+
 # How to draw one of each kind; a kind of term or pattern that is added to the toolkit needs a row here.
-TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Any]]] = {
+TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Term]]] = {
     L1: penalties,
     Support: lambda shape: masks(shape).map(Support),
     Affine: equalities,
 }
-PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
+PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Pattern]]] = {
     TopK: lambda inputs: st.builds(TopK, st.sampled_from([0.5, 0.0, 0.01, 0.25, 1 / 3, 0.7, 0.99]), st.booleans()),
     NM: lambda inputs: st.sampled_from([(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]).map(
         lambda pair: NM(*pair)
@@ -247,17 +249,16 @@ PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
 
 def terms(kind: type, shape: tuple[int, int]) -> st.SearchStrategy[Term]:
     """Terms of a class for weights of a shape (q, p). Raises LookupError for a class without a row in TERMS."""
-    return strategy_of(kind, TERMS)(shape)
+    return row_of(TERMS, kind, "TERMS")(shape)
 
 
 def patterns(kind: type, inputs: int) -> st.SearchStrategy[Pattern]:
     """Patterns of a class for weights of so many inputs. Raises LookupError for a class without a row in PATTERNS."""
-    return strategy_of(kind, PATTERNS)(inputs)
+    return row_of(PATTERNS, kind, "PATTERNS")(inputs)
 
 
-def strategy_of(kind: type, table: dict[type, Any]) -> Any:
+def row_of(table: Mapping[type, Row], kind: type, name: str) -> Row:
     if kind not in table:
-        name = "TERMS" if table is TERMS else "PATTERNS"
         raise LookupError(f"nothing says how to draw a {kind.__name__}: add a row to gramian.proofs.kit.strategies.{name}")
     return table[kind]
 

@@ -23,8 +23,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gramian.proofs.kit.strategies import terms
+from gramian.proofs.kit import strategies
 from gramian.proofs.laws.law import hold
+from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
 from gramian.proofs.laws.methods import IMPROVER_LAWS, METHOD_LAWS, ORDER_LAWS, Pruning, from_the_largest
 from gramian.proofs.laws.patterns import PATTERN_LAWS, Selecting
@@ -72,7 +73,7 @@ def check_solver(solver: Any, *, terms_of: TermsOf | None = None, accelerated: b
     """A solver of min_V f(V) + h(V): it converges to the optimum, certifies what it returns, and depends on nothing but the
     model. terms_of: the h it is for, as in `check_term`; None is L1, and with it the laws of the LASSO.
     accelerated: F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k + 1)^2 is a law too."""
-    hold(Solving(solver, terms_of or partial(terms, L1)), SOLVER_LAWS, examples)
+    hold(Solving(solver, terms_of or partial(strategies.terms, L1)), SOLVER_LAWS, examples)
     if terms_of is None:
         hold(solver, LASSO_LAWS, examples)
     if accelerated:
@@ -119,7 +120,5 @@ def check_improver(improver: Any, *, patterns: st.SearchStrategy[Any] | None = N
 def check_layer(plug_in: Any, *, builds: tuple[Any, ...] | None = None, examples: int = 20) -> None:
     """A layer plug-in, `plug_in(name, module)`: orientation, its problem, and the way back into the module.
     builds: makers of the modules it is for, as `linear` and `conv1d` of `laws_of_layers`, which are the default."""
-    from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear  # torch takes seconds to import
-
     for build in builds or (linear, conv1d):
         hold(Plugging(plug_in, build), LAYER_LAWS, examples)

@@ -131,7 +131,7 @@ def zero_is_optimal_from_there_on(lambda_max: Any, layer: Layer) -> None:
 
 
 @st.composite
-def supports(draw: Any, solver: Any) -> tuple[Any, Layer, np.ndarray]:
+def supports(draw: st.DrawFn, solver: Any) -> tuple[Any, Layer, np.ndarray]:
     layer = draw(layers())
     return solver, layer, draw(masks(layer.weight.shape))
 
@@ -141,19 +141,19 @@ def with_masks(solver: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 @st.composite
-def with_scales(draw: Any, solver: Any) -> tuple[Any, ...]:
+def with_scales(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     case = draw(supports(solver))
     return *case, draw(per_channel(case[1], (1.0, 0.5, 4.0)))
 
 
 @st.composite
-def with_ridges(draw: Any, solver: Any) -> tuple[Any, ...]:
+def with_ridges(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     case = draw(supports(solver))
     return *case, draw(per_channel(case[1], (1.0, 0.01)))
 
 
 @st.composite
-def constrained(draw: Any, solver: Any) -> tuple[Any, ...]:
+def constrained(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     layer = draw(layers())
     return solver, layer, draw(equalities(layer.weight.shape))
 

@@ -149,13 +149,13 @@ def near(found: float, expected: float) -> bool:
 
 
 @st.composite
-def odd(draw: Any, subject: Pruning) -> tuple[Any, Layer, Any]:
+def odd(draw: st.DrawFn, subject: Pruning) -> tuple[Any, Layer, Any]:
     """Any layer: singular, dead, duplicated, tied, one row, fewer tokens than channels; at most 2 x 4, for `product`."""
     return subject.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(subject.asked)
 
 
 @st.composite
-def even(draw: Any, subject: Pruning) -> tuple[Any, Layer, Any]:
+def even(draw: st.DrawFn, subject: Pruning) -> tuple[Any, Layer, Any]:
     """A layer without ties that has something to lose, so that rounding does not decide what is pruned."""
     rows, groups = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     width = WIDTH * groups

@@ -90,7 +90,7 @@ def distinct(score: np.ndarray) -> np.ndarray:
 
 
 @st.composite
-def selecting(draw: Any, subject: Selecting) -> tuple[Any, np.ndarray, np.ndarray]:
+def selecting(draw: st.DrawFn, subject: Selecting) -> tuple[Any, np.ndarray, np.ndarray]:
     """A pattern, two scores of one shape."""
     score = draw(scores(columns=2 * subject.inputs, multiple=subject.inputs))
     pattern = draw(subject.patterns)

@@ -36,7 +36,8 @@ class Solving(NamedTuple):
 def solved(solver: Any, problem: Quadratic, term: Any, start: Any = None, tol: float = TOL, steps: int = STEPS) -> Solution:
     if hasattr(solver, "step"):
         return solve(problem, term, solver, start=start, tol=tol, max_steps=steps)
-    return solver(problem, term, start=start, tol=tol)
+    solution: Solution = solver(problem, term, start=start, tol=tol)
+    return solution
 
 
 # -- for any term ------------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def regular(rank: int | None = None) -> st.SearchStrategy[Layer]:
 
 
 @st.composite
-def with_terms(draw: Any, subject: Solving, nasty: bool = False) -> tuple[Any, ...]:
+def with_terms(draw: st.DrawFn, subject: Solving, nasty: bool = False) -> tuple[Any, ...]:
     """The solver, a layer, a term; and unless nasty one that says something of every weight, so that a gap can close."""
     layer = draw(layers(inputs=4, outputs=2, scales=(1.0,)) if nasty else regular())
     term = draw(subject.terms_of(layer.weight.shape))
@@ -188,7 +189,7 @@ def with_scales(subject: Solving) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 @st.composite
-def lassos(draw: Any, solver: Any) -> tuple[Any, Layer, float]:
+def lassos(draw: st.DrawFn, solver: Any) -> tuple[Any, Layer, float]:
     """The solver, a layer, a lambda, such that the optimum is unique."""
     layer = draw(regular(rank=99))
     assume(layer.largest > 1e-3)
@@ -209,7 +210,7 @@ def with_units(solver: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 @st.composite
-def slow_starts(draw: Any, solver: Any) -> tuple[Any, ...]:
+def slow_starts(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     """A layer, a lambda and x_0; half of them flat in one direction, where a method that does not accelerate shows."""
     if draw(st.booleans()):
         layer = draw(layers(inputs=3, outputs=1, scales=(1.0,)))

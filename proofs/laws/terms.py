@@ -16,7 +16,7 @@ from gramian.proofs.kit.backends import NUMPY, backends
 from gramian.proofs.kit.references import exact_lasso, proximal_descent
 from gramian.proofs.kit.strategies import Layer, layers, points, weights
 from gramian.proofs.laws.law import Law
-from gramian.solvers import L1, certify
+from gramian.solvers import L1, Certificate, certify
 
 __all__ = ["TERM_LAWS", "TermsOf", "best_known", "objective", "proven"]
 
@@ -159,27 +159,27 @@ def best_known(layer: Layer, term: Any, start: np.ndarray) -> np.ndarray:
     return proximal_descent(layer.inputs, layer.outputs, term.prox, term.prox(start, 1.0), 200)
 
 
-def proven(layer: Layer, certificate: Any, point: np.ndarray, rival: np.ndarray) -> float:
+def proven(layer: Layer, certificate: Certificate, point: np.ndarray, rival: np.ndarray) -> float:
     """By how much a certificate of V allows that another point U be better.
 
     With a bound: the gap. Without: the residual r, as f(V) - f(U) <= <grad f(V), V - U> <= r |grad f(0)| |V - U|, for
     V - U lies along the set.
     """
     if certificate.residual is None:
-        return certificate.gap
+        return float(certificate.gap)
     start = float(np.linalg.norm(layer.outputs.T @ layer.inputs))
     return certificate.residual * start * float(np.linalg.norm(point - rival)) if start else 0.0
 
 
 @st.composite
-def alone(draw: Any, terms_of: TermsOf) -> tuple[Any, np.ndarray, np.ndarray, float]:
+def alone(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, np.ndarray, np.ndarray, float]:
     """A term, two points, a step."""
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     return draw(terms_of(shape)), draw(weights(shape)), draw(weights(shape)), draw(st.sampled_from([1.0, 0.25, 3.0]))
 
 
 @st.composite
-def on_a_layer(draw: Any, terms_of: TermsOf) -> tuple[Any, Layer, np.ndarray]:
+def on_a_layer(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, Layer, np.ndarray]:
     """A term, a layer, a point that is feasible half of the time."""
     layer = draw(layers(inputs=4, outputs=2, scales=(1.0,)))
     term, point = draw(terms_of(layer.weight.shape)), draw(points(layer))

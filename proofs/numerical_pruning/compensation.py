@@ -37,7 +37,7 @@ class Pruned:
 
     @property
     def gram(self) -> np.ndarray:
-        return self.inputs.T @ self.inputs
+        return np.asarray(self.inputs.T @ self.inputs)
 
     @property
     def gone(self) -> np.ndarray:
@@ -59,7 +59,7 @@ class Pruned:
         """dW from what happens to the kept rows."""
         change = -self.weight * self.pruned[:, None]
         change[self.kept] = kept
-        return change
+        return np.asarray(change)
 
     def best(self, ridge: float = 0.0) -> np.ndarray:
         """argmin |X dW|_F^2 + ridge |dW|_F^2 by least squares on the kept rows; of all minimisers the smallest."""
@@ -70,7 +70,7 @@ class Pruned:
 
 
 @st.composite
-def pruned_layers(draw: Any, definite: bool = False, outputs: bool = False, inputs: int = 5) -> Pruned:
+def pruned_layers(draw: st.DrawFn, definite: bool = False, outputs: bool = False, inputs: int = 5) -> Pruned:
     """definite: G >= I before scaling, because the rows of I are among those of X. outputs: W loses columns, not rows."""
     layer = draw(layers(tokens=3 if definite else 7, inputs=inputs, outputs=3, shifted=False, scales=(1.0,)))
     rows = np.vstack([layer.inputs, np.eye(layer.inputs.shape[1])]) if definite else layer.inputs
@@ -101,13 +101,13 @@ def refit(case: Pruned) -> np.ndarray:
 
 
 def no_inner_inverse(case: Pruned) -> np.ndarray:
-    return -np.linalg.inv(2 * case.gram)[:, case.gone] @ case.weight[case.gone]
+    return np.asarray(-np.linalg.inv(2 * case.gram)[:, case.gone] @ case.weight[case.gone])
 
 
 def block_of_the_gram(case: Pruned) -> np.ndarray:
     """(M^T C^-1 M)^-1 taken for M^T C M."""
     gram = 2 * case.gram
-    return -np.linalg.inv(gram)[:, case.gone] @ gram[np.ix_(case.gone, case.gone)] @ case.weight[case.gone]
+    return np.asarray(-np.linalg.inv(gram)[:, case.gone] @ gram[np.ix_(case.gone, case.gone)] @ case.weight[case.gone])
 
 
 def diagonal_refit(case: Pruned) -> np.ndarray:
@@ -161,7 +161,7 @@ def schur(case: Pruned) -> np.ndarray:
     """G_PP - G_PK G_KK^-1 G_KP, what (G^-1)_PP is the inverse of."""
     gram, kept, gone = case.gram, case.kept, case.gone
     across = gram[np.ix_(gone, kept)]
-    return gram[np.ix_(gone, gone)] - across @ np.linalg.solve(gram[np.ix_(kept, kept)], across.T)
+    return np.asarray(gram[np.ix_(gone, gone)] - across @ np.linalg.solve(gram[np.ix_(kept, kept)], across.T))
 
 
 def trace_loss(case: Pruned, matrix: np.ndarray) -> float:

@@ -28,7 +28,7 @@ PAPER = "Numerical Pruning"
 
 def head_means(scores: np.ndarray, head: int) -> np.ndarray:
     """(1 / D_h) sum over i = (h - 1) D_h + 1 .. h D_h of z_i, for h = 1..H."""
-    return scores.reshape(-1, head).mean(axis=1)
+    return np.asarray(scores.reshape(-1, head).mean(axis=1))
 
 
 def overlapping(scores: np.ndarray, head: int) -> np.ndarray:
@@ -137,7 +137,7 @@ def check_threshold_ends() -> None:
 
 
 @st.composite
-def scored_heads(draw: Any) -> tuple[np.ndarray, int]:
+def scored_heads(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     """(z, D_h) of one to four heads."""
     head = draw(st.integers(1, 4))
     return draw(arrays(float, head * draw(st.integers(1, 4)), elements=small)), head

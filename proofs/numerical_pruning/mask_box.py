@@ -40,7 +40,7 @@ def box_point(case: Relaxed) -> np.ndarray:
     unit = np.sqrt(case.scale) or 1.0
     rows = np.vstack([np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.sqrt(case.penalty) * np.ones(case.width)]) / unit
     target = np.append(np.zeros(case.width), np.sqrt(case.penalty) * case.excess / unit)
-    return 1 - lsq_linear(rows, target, bounds=(0, 1), method="bvls", tol=1e-14, max_iter=100).x
+    return np.asarray(1 - lsq_linear(rows, target, bounds=(0, 1), method="bvls", tol=1e-14, max_iter=100).x)
 
 
 def check_box(case: Relaxed, formula: Any) -> None:
@@ -52,7 +52,7 @@ def check_box(case: Relaxed, formula: Any) -> None:
 
 
 @st.composite
-def whole(draw: Any, largest: int = 2) -> tuple[Matrix, Matrix]:
+def whole(draw: st.DrawFn, largest: int = 2) -> tuple[Matrix, Matrix]:
     """(X, W) of small integers, A singular about as often as not; some with a dead column of X, a dead row of W, or twins."""
     width = draw(st.integers(1, 4))
     entries = st.integers(-largest, largest)
@@ -70,7 +70,7 @@ def whole(draw: Any, largest: int = 2) -> tuple[Matrix, Matrix]:
 
 
 @st.composite
-def exact_problems(draw: Any) -> tuple[Matrix, Fraction, Fraction]:
+def exact_problems(draw: st.DrawFn) -> tuple[Matrix, Fraction, Fraction]:
     """(A, r, lambda), exactly, with A >= I."""
     inputs, weight = draw(whole(largest=draw(st.sampled_from([1, 4]))))  # beside I: nearly orthogonal channels or far from it
     matrix = exact_hadamard(inputs + identity(len(weight)), [[*row, Fraction(1)] for row in weight])
@@ -84,13 +84,13 @@ def inside(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
 
 
 def below_one(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
-    return min(solve(problem[0], [Fraction(1)] * len(problem[0]))) >= 0
+    return bool(min(solve(problem[0], [Fraction(1)] * len(problem[0]))) >= 0)
 
 
 def above_zero(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
     matrix, kept, penalty = problem
     direction = solve(matrix, [Fraction(1)] * len(matrix))
-    return penalty * (len(matrix) - kept) * max(direction) <= 1 + penalty * sum(direction)
+    return bool(penalty * (len(matrix) - kept) * max(direction) <= 1 + penalty * sum(direction))
 
 
 def check_inside(problem: tuple[Matrix, Fraction, Fraction], formula: Any) -> None:

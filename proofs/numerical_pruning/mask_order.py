@@ -156,7 +156,7 @@ def check_layers() -> None:
 
 def single_costs(case: Pruned) -> np.ndarray:
     """|W_j|^2 / (G^-1)_jj, the loss of pruning row j alone and compensating (the saliency of Optimal Brain Surgeon)."""
-    return np.sum(case.weight**2, axis=1) / np.diag(np.linalg.inv(case.gram))
+    return np.asarray(np.sum(case.weight**2, axis=1) / np.diag(np.linalg.inv(case.gram)))
 
 
 def check_single_costs(case: Pruned, formula: Any) -> None:

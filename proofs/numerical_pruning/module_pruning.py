@@ -49,19 +49,19 @@ class Block:
         attention = np.exp(logits - logits.max(axis=-1, keepdims=True))
         attention /= attention.sum(axis=-1, keepdims=True)
         value = np.einsum("td,dnh->nth", self.inputs, self.value * values)
-        return np.einsum("ngts,nsh,nghd->td", attention, value, self.output * outputs[:, None, :, None])
+        return np.asarray(np.einsum("ngts,nsh,nghd->td", attention, value, self.output * outputs[:, None, :, None]))
 
     def mlp(self, inputs: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """(SiLU(X W_gate) o X W_up) W_down with W_down's rows off `kept` zero."""
-        return (silu(inputs @ self.gate) * (inputs @ self.up)) @ (self.down * kept[:, None])
+        return np.asarray((silu(inputs @ self.gate) * (inputs @ self.up)) @ (self.down * kept[:, None]))
 
 
 def silu(values: np.ndarray) -> np.ndarray:
-    return values / (1 + np.exp(-values))
+    return np.asarray(values / (1 + np.exp(-values)))
 
 
 @st.composite
-def blocks(draw: Any) -> Block:
+def blocks(draw: st.DrawFn) -> Block:
     width, kv_heads, group, size, inner = (draw(st.integers(1, largest)) for largest in (4, 3, 3, 3, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     kept, channels, units = (
@@ -98,7 +98,7 @@ def check_mlp(block: Block, pruned: Any) -> None:
 def compact(block: Block, shift: int = 0) -> np.ndarray:
     """The MLP with the pruned columns of W_up and W_gate and rows of W_down gone; shift: W_up by another mask."""
     kept, other = block.inner, np.roll(block.inner, shift)
-    return (silu(block.inputs @ block.gate[:, kept]) * (block.inputs @ block.up[:, other])) @ block.down[kept]
+    return np.asarray((silu(block.inputs @ block.gate[:, kept]) * (block.inputs @ block.up[:, other])) @ block.down[kept])
 
 
 def group_cost(width: int, group: int, size: int) -> int:
@@ -166,7 +166,7 @@ def check_columns(case: Pruned, loss: Any) -> None:
 
 def gated(block: Block, inputs: np.ndarray, gate: Any) -> np.ndarray:
     """(phi(H_gate) o H_up) W_down."""
-    return (gate(inputs @ block.gate) * (inputs @ block.up)) @ block.down
+    return np.asarray((gate(inputs @ block.gate) * (inputs @ block.up)) @ block.down)
 
 
 def check_gate(block: Block, mlp: Any) -> None:

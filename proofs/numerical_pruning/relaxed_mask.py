@@ -17,7 +17,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
-from gramian.proofs.kit.rational import Matrix, Vector, dot, exact, identity, matmul, solve, transpose
+from gramian.proofs.kit.convex import cvxpy
+from gramian.proofs.kit.rational import Matrix, Rational, Vector, dot, exact, identity, matmul, solve, transpose
 from gramian.proofs.kit.references import central_gradient
 from gramian.proofs.kit.strategies import layers
 
@@ -39,7 +40,7 @@ class Relaxed:
     @property
     def hadamard(self) -> np.ndarray:
         """A = (W W^T) o (X^T X), (D, D), positive semidefinite."""
-        return (self.weight @ self.weight.T) * (self.inputs.T @ self.inputs)
+        return np.asarray((self.weight @ self.weight.T) * (self.inputs.T @ self.inputs))
 
     @property
     def hessian(self) -> np.ndarray:
@@ -48,7 +49,7 @@ class Relaxed:
 
     @property
     def width(self) -> int:
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     @property
     def excess(self) -> float:
@@ -67,11 +68,11 @@ class Relaxed:
 
     def gradient(self, mask: np.ndarray) -> np.ndarray:
         """Eq. (6)."""
-        return self.hadamard @ (mask - 1) + self.penalty * (np.sum(mask) - self.kept)
+        return np.asarray(self.hadamard @ (mask - 1) + self.penalty * (np.sum(mask) - self.kept))
 
 
 @st.composite
-def relaxed(draw: Any, definite: bool = True, size: int = 4, diagonal: bool = False) -> Relaxed:
+def relaxed(draw: st.DrawFn, definite: bool = True, size: int = 4, diagonal: bool = False) -> Relaxed:
     """definite: X holds the rows of I and W a column of ones, so that A >= I before scaling. diagonal: X is diagonal."""
     layer = draw(layers(tokens=4, inputs=size, outputs=2, shifted=False, scales=(1.0,)))
     inputs, weight = layer.inputs, layer.weight.T
@@ -97,23 +98,23 @@ def exact_hadamard(inputs: Matrix, weight: Matrix) -> Matrix:
     return [[x * y for x, y in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)]
 
 
-def exact_gradient(matrix: Matrix, mask: Vector, kept: Any, penalty: Any) -> Vector:
+def exact_gradient(matrix: Matrix, mask: Vector, kept: Rational, penalty: Rational) -> Vector:
     excess = penalty * (sum(mask) - kept)
     return [value + excess for value in matmul(matrix, [entry - 1 for entry in mask])]
 
 
-def exact_objective(matrix: Matrix, mask: Vector, kept: Any, penalty: Any) -> Fraction:
+def exact_objective(matrix: Matrix, mask: Vector, kept: Rational, penalty: Rational) -> Fraction:
     change = [1 - entry for entry in mask]
     return (dot(change, matmul(matrix, change)) + penalty * (sum(mask) - kept) ** 2) / 2
 
 
-def exact_newton(matrix: Matrix, kept: Any, penalty: Any) -> Vector:
+def exact_newton(matrix: Matrix, kept: Rational, penalty: Rational) -> Vector:
     """z with A z + lambda 1 1^T z = A 1 + lambda r 1: one Newton step from anywhere."""
     hessian = [[value + penalty for value in row] for row in matrix]
     return solve(hessian, [sum(row) + penalty * kept for row in matrix])
 
 
-def exact_limit(matrix: Matrix, kept: Any) -> Vector:
+def exact_limit(matrix: Matrix, kept: Rational) -> Vector:
     """1 - q a / s, Newton's point for lambda to infinity: the minimiser on 1^T z = r."""
     direction = solve(matrix, [Fraction(1)] * len(matrix))
     return [1 - (len(matrix) - kept) * value / sum(direction) for value in direction]
@@ -125,18 +126,18 @@ def exact_limit(matrix: Matrix, kept: Any) -> Vector:
 def newton_point(case: Relaxed) -> np.ndarray:
     """1 - lambda q / (1 + lambda s) a."""
     direction = np.linalg.solve(case.hadamard, np.ones(case.width))
-    return 1 - case.penalty * case.excess / (1 + case.penalty * np.sum(direction)) * direction
+    return np.asarray(1 - case.penalty * case.excess / (1 + case.penalty * np.sum(direction)) * direction)
 
 
 def limit_point(case: Relaxed) -> np.ndarray:
     """1 - q a / s."""
     direction = np.linalg.solve(case.hadamard, np.ones(case.width))
-    return 1 - case.excess * direction / np.sum(direction)
+    return np.asarray(1 - case.excess * direction / np.sum(direction))
 
 
 def newton_step(case: Relaxed) -> np.ndarray:
     """z_0 - H^-1 g, one turn of Algorithm 1; the least-norm step where H is singular."""
-    return case.start - np.linalg.lstsq(case.hessian, case.gradient(case.start), rcond=1e-12)[0]
+    return np.asarray(case.start - np.linalg.lstsq(case.hessian, case.gradient(case.start), rcond=1e-12)[0])
 
 
 def overshoot(case: Relaxed) -> float:
@@ -209,8 +210,7 @@ def squared_value(problem: tuple[list[int], float]) -> float:
 
 def check_linear(problem: tuple[list[int], float], formula: Any) -> None:
     """Eq. (2) as it stands, by an interior point method."""
-    import cvxpy as cp
-
+    cp = cvxpy()
     weight = np.diag(np.array(problem[0], dtype=float))
     mask = cp.Variable(len(weight))
     errors = sum(cp.norm(column - cp.multiply(mask, column)) for column in weight.T)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.grids import NONZERO
 from gramian.proofs.tasp.saliency import Case, cases, contributions, point
-from gramian.proofs.tasp.tiny_networks import GELU, RELU, SIGMOID, TANH, Activation, positive, rational_network
+from gramian.proofs.tasp.tiny_networks import GELU, RELU, SIGMOID, TANH, Activation, networks, positive, rational_network
 
 __all__ = ["T9", "T10"]
 
@@ -29,13 +29,13 @@ HARD_TANH = Activation(
 
 
 def of_the_samples(case: Case) -> np.ndarray:
-    return np.sum([case.network.saliency(gradient) for gradient in case.gradients], axis=0)
+    return np.asarray(np.sum([case.network.saliency(gradient) for gradient in case.gradients], axis=0))
 
 
 def of_the_batch(case: Case) -> np.ndarray:
     """Algorithm 1: the gradient of the batch's output, so gradients are summed before absolute values are taken."""
     first, second = zip(*case.gradients)
-    return case.network.saliency((np.sum(first, axis=0), np.sum(second, axis=0)))
+    return np.asarray(case.network.saliency((np.sum(first, axis=0), np.sum(second, axis=0))))
 
 
 def bounds_the_contributions_of_a_batch(case: Case, formula: Callable[[Case], np.ndarray]) -> None:
@@ -66,7 +66,7 @@ T9 = Claim(
     (
         Property(
             "sum over samples of a unit's contribution <= (sum of its saliencies) / min |W|",
-            cases(inner=(RELU, GELU, TANH), values=NONZERO),
+            cases(networks(inner=(RELU, GELU, TANH), values=NONZERO)),
             bounds_the_contributions_of_a_batch,
             of_the_samples,
             {
@@ -91,7 +91,7 @@ class Cut(NamedTuple):
 
 cuts = st.builds(
     Cut,
-    cases(inner=(RELU, GELU, SIGMOID)),
+    cases(networks(inner=(RELU, GELU, SIGMOID))),
     st.sampled_from([Fraction(k, 4) for k in range(5)] + [Fraction(1, 3), Fraction(1, 10)]),
 )
 
@@ -121,7 +121,7 @@ def quarter_is_not_three_quarters() -> None:
     units, ratio = 4, Fraction(1, 4)
     network = rational_network([[1, 2, 3, 4]], [[1], [1], [1], [1]], [1])
     lowest = sorted(range(units), key=lambda u: network.saliency(network.gradient(point(1)))[u])[: floor(ratio * units)]
-    assert network.without(lowest).first.shape == (1, 3) != (1, ratio * units)
+    assert network.without(lowest).first.shape == (1, 3) and ratio * units == 1
 
 
 T10 = Claim(
