@@ -10,7 +10,7 @@ import torch
 from structured_models import HELD, TOKENS, exact, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, names_of
 
-from gramian.adapters.methods.producers import Recovery
+from gramian.adapters.methods.producers import ProducerRefit
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.removal import walks as removal
@@ -23,7 +23,7 @@ def test_both_levels_are_least_squares_with_their_ridge():
     star = [each + 0.3 * torch.from_numpy(generator.normal(size=each.shape)) for each in dense]
     layers = [Layer(name, torch.nn.Linear(8, 5, bias=name == "q").double().requires_grad_(False)) for name in "qk"]
     before = [layer.weight.clone() for layer in layers]
-    recovery = Recovery(layers, "o", (2, 1), 0.1, torch.float64)
+    recovery = ProducerRefit(layers, "o", (2, 1), 0.1, torch.float64)
     for batch, inputs in enumerate(dense):
         recovery.collector.receive(batch, inputs)
     recovery.refit(star)
@@ -71,8 +71,8 @@ def test_what_does_not_help_is_undone(monkeypatch):
         for layer in self.producers:
             layer.weight.zero_()
 
-    refit = Recovery.refit
-    monkeypatch.setattr(removal.Recovery, "refit", ruin)
+    refit = ProducerRefit.refit
+    monkeypatch.setattr(removal.ProducerRefit, "refit", ruin)
     tried, report = pruned(exact("llama"), refit_producers=True)
     plain, expected = pruned(exact("llama"), target_blend=1)
     assert all(tensor.equal(plain.state_dict()[name]) for name, tensor in tried.state_dict().items())
