@@ -46,13 +46,13 @@ def head_distances(
     unit_groups = {
         name: unit_group for name, unit_group in unit_groups_of(model).items() if unit_group.structure.unit_size is not None
     }
-    chosen = list(dict.fromkeys(unit_groups if names is None else [names] if isinstance(names, str) else names))
-    for name in chosen:
+    selected = list(dict.fromkeys(unit_groups if names is None else [names] if isinstance(names, str) else names))
+    for name in selected:
         if name not in unit_groups:
             raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(unit_groups)[:2])}")
-    sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in chosen}
+    sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in selected}
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
-        for batch in batches_of(windows) if chosen else []:
+        for batch in batches_of(windows) if selected else []:
             model.base_model(input_ids=batch.to(model.device), use_cache=False)
             if not all(each.rows for each in sums.values()):
                 raise ValueError(
@@ -60,7 +60,7 @@ def head_distances(
                     "transformers' AttentionInterface. Use a class whose attention does (`attn_implementation` is then free "
                     "to choose), or do without the distances of heads (tau=0)"
                 )
-    return {name: each.mean for name, each in zip(chosen, sums.values())}
+    return {name: each.mean for name, each in zip(selected, sums.values())}
 
 
 class DistanceSum:

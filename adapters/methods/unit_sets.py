@@ -20,9 +20,10 @@ __all__ = ["UnitSet", "magnitudes", "owners", "unit_set_of", "unit_sums"]
 class UnitSet:
     """What can be removed of one unit group.
 
-    scored: (s, k), the units that share each of s scores; the largest is kept longest. A score is for a hidden channel, a head, or a whole key/value group with its query heads. That is also what is removed at
-    once, a removable, unless the set is per_kv_group: scores are then for query heads, and a removable is one head of every
-    key/value group, because stock attention code needs groups of equal size. cost: the parameters removed with a removable.
+    scored: (s, k), the units that share each of s scores; the largest is kept longest. A score is for a hidden channel, a
+    head, or a whole key/value group with its query heads. That is also what is removed at once, a removable, unless the set
+    is per_kv_group: scores are then for query heads, and a removable is one head of every key/value group, because stock
+    attention code needs groups of equal size. cost: the parameters removed with a removable.
     """
 
     unit_group: UnitGroup
@@ -55,7 +56,7 @@ class UnitSet:
 
     def of_removable(self, scores: np.ndarray, preference: np.ndarray) -> np.ndarray:
         """The mean of the scores of every removable, (removable,), the preferred removable first."""
-        return np.asarray(scores, dtype=np.float64)[self.grouped(preference)].mean(axis=1)
+        return np.asarray(np.asarray(scores, dtype=np.float64)[self.grouped(preference)].mean(axis=1))
 
     def kept(self, preference: np.ndarray, count: int) -> np.ndarray:
         """The units, ascending, of the `count` preferred removables."""

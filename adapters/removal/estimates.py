@@ -63,8 +63,8 @@ def estimate_removal(
         damping=damping, refit_producers=refit_producers, swap_search=swap_search, heads=heads, include=include,
         exclude=exclude, blocks=blocks,
     )  # fmt: skip
-    chosen = {**recipe.defaults, **(options or {})}
-    score = str(chosen["score"]) if "score" in chosen else method
+    settings = {**recipe.defaults, **(options or {})}
+    score = str(settings["score"]) if "score" in settings else method
     allocation = allocation or recipe.allocation
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)

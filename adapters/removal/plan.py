@@ -140,7 +140,7 @@ def calibrate_on_of(model: nn.Module, requested: str | None, usual: str, refit_p
     calibrate_on = (requested or usual) if walks_by_block(model) else "dense"
     if refit_producers and calibrate_on == "dense":
         raise ValueError(
-            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that could be recovered"
+            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that a refit could correct"
         )
     return calibrate_on
 
