@@ -52,7 +52,7 @@ def prune_units(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> StructuredReport:
-    """Keep a part S_m of the units u of every module f(x) = sum_u C_u h(P_u x), in place, and report on each module.
+    """Replace every module f(x) = sum_u C_u h(P_u x), in place, by the sum over the units u that are kept, and report on it.
 
     The units are attention heads and hidden channels in the blocks of a language model or encoder.
 
