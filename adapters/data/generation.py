@@ -27,7 +27,7 @@ def sampled_tokens(
     seed: int,
     progress: bool = True,
 ) -> Tokens:
-    """Draw windows w with w_t ~ p(. | w_0, ..., w_(t-1)), the model's own distribution at temperature 1; w_0 is its begin token.
+    """w_t ~ p(. | w_0, ..., w_(t-1)): draw windows from the model's own distribution at temperature 1; w_0 is its begin token.
 
     Shapes are those of text: (samples, length + 1) with a begin token; without one the first of `length` tokens is drawn from
     the whole vocabulary. A window goes on after an end token. The same seed gives the same windows on the same machine.

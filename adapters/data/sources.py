@@ -48,7 +48,7 @@ def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str
 
 
 def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
-    """Cut a text into all its consecutive windows of `length` tokens: int64 (n, length + 1), or (n, length) without a begin token.
+    """Cut a text into consecutive windows of `length` tokens: int64 (n, length + 1), or (n, length) without a begin token.
 
     ValueError if the text is empty or shorter than one window.
     """

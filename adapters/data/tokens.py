@@ -14,7 +14,7 @@ from gramian.versions import versions
 __all__ = ["Tokens", "check_windows", "provenance"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Tokens:
     """Windows of token ids, int64 (n, length), or (n, length + 1) with a begin token, and where they came from.
 

@@ -103,7 +103,7 @@ def load(
 
 
 def storage_dtype(model: PreTrainedModel) -> torch.dtype:
-    """Return the dtype that weights are stored in: `config.dtype` where it is set, else that of the first floating parameter."""
+    """Return the dtype that weights are stored in: `config.dtype` where it is set, else that of the first floating weight."""
     dtype = model.config.dtype
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)

@@ -35,7 +35,7 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def common(model: PreTrainedModel, kind: dict[str, UnitGroup]) -> dict[str, UnitGroup]:
-    """Describe modules of one kind as they have to be padded: to their largest width, or to widths that the stock class builds."""
+    """Describe modules of one kind as they are padded: to their largest width, or to a width that the stock class builds."""
     some = next(iter(kind.values()))
     groups = max(unit_group.groups for unit_group in kind.values())
     units = groups * max(unit_group.members for unit_group in kind.values())

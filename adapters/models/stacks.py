@@ -63,7 +63,7 @@ def bert(config: Any) -> tuple[Stack, ...]:
 STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {
     "t5": t5,
     "bert": bert,
-}  # functions of the configuration, by model type
+}  # of the configuration, by model type
 
 
 def walks_by_block(model: nn.Module) -> bool:

@@ -5,7 +5,7 @@
               before w_t, and predicts w_t
     encoder   reads the whole window and predicts nothing: its output is the last hidden state
 
-For sequence-to-sequence models a window is thus a pair of texts, one after the other; if its length is odd, the second is longer.
+For sequence-to-sequence models a window is a pair of texts, one after the other; if its length is odd, the second is longer.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class UnitGroup:
 
 
 def places(chosen: np.ndarray, size: int, start: int) -> np.ndarray:
-    """List the places of chosen runs of `size` entries, which lie one after another from `start` on; -1 for entries of run -1."""
+    """List the places of chosen runs of `size` entries, which lie one after another from `start` on; -1 for those of run -1."""
     runs = np.asarray(chosen, dtype=np.int64)[:, None]
     return np.where(runs < 0, -1, start + runs * size + np.arange(size)).reshape(-1)
 
