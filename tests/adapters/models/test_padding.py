@@ -266,13 +266,6 @@ def test_damaged_directories(damage, error, message, sound, tmp_path):
     assert str(out) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_load_wants_a_directory(tmp_path):
-    (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "missing", tmp_path / "file", "org/name", "demo"):
-        with pytest.raises(FileNotFoundError, match="no such directory"):
-            load(path)
-
-
 @pytest.mark.parametrize("pad", [False, True])
 def test_what_cannot_be_saved_changes_nothing(pad, tmp_path):
     model = shrunk("llama", uneven)
