@@ -6,12 +6,12 @@ import math
 
 from gramian.solvers.backend._xp import Array, device, namespace, on_host
 
-__all__ = ["digits", "extent", "fraction_of_zeros", "kind", "span"]
+__all__ = ["digits", "extent", "fraction_of_zeros", "kept", "kind", "span"]
 
 
 def extent(array: Array) -> str:
     """Return the shape, as in `640x2048`."""
-    return "x".join(str(length) for length in array.shape)
+    return "x".join(str(length) for length in array.shape) or "scalar"
 
 
 def kind(array: Array) -> str:
@@ -38,3 +38,9 @@ def fraction_of_zeros(array: Array) -> str:
     xp = namespace(array)
     zeros = int(xp.sum(xp.astype(~xp.astype(array, xp.bool), xp.int64)))
     return f"{100 * zeros / max(1, math.prod(array.shape)):.3g} % zeros"
+
+
+def kept(*masks: Array) -> str:
+    """Return how many of the entries of boolean masks are True, as in `6 of 8`."""
+    counts = (int(namespace(mask).sum(namespace(mask).astype(mask, namespace(mask).int64))) for mask in masks)
+    return f"{sum(counts)} of {sum(math.prod(mask.shape) for mask in masks)}"

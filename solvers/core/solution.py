@@ -50,6 +50,11 @@ class Status(Enum):
     UNREACHABLE = "the requested sparsity cannot be told apart from the natural zeros of the unpenalised solution"
     BROKEN = "NaN or Inf, or a loss below zero, which no data has; the last finite point is returned"
 
+    @property
+    def label(self) -> str:
+        """Return the name in words, as in `step limit`."""
+        return self.name.lower().replace("_", " ")
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -91,5 +96,5 @@ class Solution:
     detail: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        ended = self.status.name.lower().replace("_", " ")
-        return f"Solution({extent(self.weights)}, {ended}, {measured(self.certificate)}, {fraction_of_zeros(self.weights)})"
+        proven = measured(self.certificate)
+        return f"Solution({extent(self.weights)}, {self.status.label}, {proven}, {fraction_of_zeros(self.weights)})"

@@ -62,7 +62,7 @@ class Points:
         """
         objective, gap = self.objective[rows], self.gap[rows]
         fewer = support_sizes(others.weights) < support_sizes(self.rows(rows).weights)
-        better = (others.objective < objective) | ((others.objective == objective) & (others.gap < gap))
+        better: np.ndarray = (others.objective < objective) | ((others.objective == objective) & (others.gap < gap))
         better = better | ((others.objective <= objective * (1 + 4 * EPSILON)) & fewer)
         taken = np.flatnonzero(better | anyway)
         self.put(rows[taken], others.rows(taken))
@@ -101,7 +101,8 @@ def settled(problem: Quadratic, term: L1, points: Points, tol: float) -> np.ndar
     xp = namespace(points.weights)
     limit, pull = term.weight_like(points.weights), xp.abs(points.gradient)
     off = xp.where(points.weights == 0, pull - limit, xp.abs(points.gradient + limit * xp.sign(points.weights)))
-    return (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    done: np.ndarray = (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    return done
 
 
 def finished(
