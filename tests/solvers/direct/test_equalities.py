@@ -98,7 +98,7 @@ def test_elimination(xp, layer: Layer, data):
     expected, many = eliminated(layer, matrix, values)
     point, solution = answer(xp, layer, matrix, values)
     scale = metric(layer)
-    natural = max(np.max(np.abs(each * scale)) for each in (expected, layer.weight))  # where all cancels, the answer is rounding
+    natural = max(np.max(np.abs(each * scale)) for each in (expected, layer.weight))  # where all cancels
     np.testing.assert_allclose(point * scale, expected * scale, rtol=1e-6, atol=1e-6 * natural)
     assert solution.status is (Status.SINGULAR if many else Status.DIRECT)
     size = np.max(np.abs(matrix)) * np.max(np.abs(point)) * width
