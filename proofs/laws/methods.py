@@ -32,7 +32,7 @@ class Pruning(NamedTuple):
     patterns: st.SearchStrategy[Any] | None = None
 
     @property
-    def asked(self) -> st.SearchStrategy[Any]:
+    def wanted(self) -> st.SearchStrategy[Any]:
         kinds = [patterns(kind, WIDTH) for kind in get_args(Pattern)]
         return st.one_of(*kinds) if self.patterns is None else self.patterns
 
@@ -151,7 +151,7 @@ def near(found: float, expected: float) -> bool:
 @st.composite
 def odd(draw: st.DrawFn, subject: Pruning) -> tuple[Any, Layer, Any]:
     """Any layer: singular, dead, duplicated, tied, one row, fewer tokens than channels; at most 2 x 4, for `product`."""
-    return subject.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(subject.asked)
+    return subject.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(subject.wanted)
 
 
 @st.composite
@@ -164,7 +164,7 @@ def even(draw: st.DrawFn, subject: Pruning) -> tuple[Any, Layer, Any]:
     sizes = np.abs(weight) * np.linalg.norm(star, axis=0)
     assume(np.min(np.diff(np.sort(np.abs(weight).ravel())), initial=1) > 1e-3)
     assume(np.min(np.diff(np.sort(sizes.ravel())), initial=1) > 1e-3 and layer.energy > 0)
-    return subject.method, layer, draw(subject.asked)
+    return subject.method, layer, draw(subject.wanted)
 
 
 METHOD_LAWS = (
