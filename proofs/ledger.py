@@ -22,7 +22,7 @@ CLAIMS: Mapping[str, Claim] = {
 
 @dataclass(frozen=True)
 class Verification:
-    """What running some claims gave. examples: asked for of every property."""
+    """What running some claims gave. examples: how many every property was to be tried on."""
 
     outcomes: tuple[Outcome, ...]
     examples: int
@@ -32,7 +32,7 @@ class Verification:
         return tuple(outcome for outcome in self.outcomes if outcome.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON."""
+        """Return plain numbers, strings and lists, for JSON."""
         return {
             "passed": not self.failed,
             "examples": self.examples,
@@ -56,7 +56,7 @@ class Verification:
         }
 
     def __str__(self) -> str:
-        """One row per claim, then what failed, then how many of each verdict."""
+        """Return one row per claim, then what failed, then how many there are of each verdict."""
         head = ["claim", "verdict", "examples", "mutants", "s", ""]
         rows = [
             [
@@ -80,7 +80,7 @@ class Verification:
 def verify_all(ids: Sequence[str] | None = None, examples: int = 100, progress: bool = True) -> Verification:
     """Check claims, all of them by default: `examples` instances of every property, every mutant, every counterexample.
 
-    Raises ValueError, naming the claims there are, for an id that is none, and for examples below 1.
+    Raises ValueError, which names the claims there are, for an id that is none, and for examples below 1.
     """
     if examples < 1:
         raise ValueError(f"examples must be at least 1 but is {examples}")

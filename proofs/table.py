@@ -24,7 +24,7 @@ BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def file_of(claim: Claim) -> str:
-    """The file that states a claim, relative to this folder. Raises LookupError unless exactly one does."""
+    """Return the file that states a claim, relative to this folder. Raises LookupError unless exactly one does."""
     stated = re.compile(rf'\bClaim\(\s*"{claim.id}",')
     found = [file for file in sorted(HERE.rglob("*.py")) if stated.search(file.read_text(encoding="utf-8"))]
     if len(found) != 1:
@@ -33,12 +33,12 @@ def file_of(claim: Claim) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown."""
+    """Return a table of Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def claims() -> str:
-    """A row per claim: its id, its source, its verdict, and the file that states and checks it."""
+    """Return a row per claim: its id, its source, its verdict, and the file that states and checks it."""
     rows = []
     for claim in CLAIMS.values():
         file = file_of(claim)
@@ -47,7 +47,7 @@ def claims() -> str:
 
 
 def verdicts() -> str:
-    """A row per room, with how many of its claims have each verdict, and a row for all of them."""
+    """Return a row per room, with how many of its claims have each verdict, and a row for all of them."""
     rooms = {claim.id: file_of(claim).partition("/")[0] for claim in CLAIMS.values()}
     rows = []
     for room in [*dict.fromkeys(rooms.values()), "all"]:
@@ -60,7 +60,7 @@ TABLES = {"claims": claims, "verdicts": verdicts}
 
 
 def written(text: str) -> str:
-    """A text with its tables as they have to be."""
+    """Return a text with its tables as they have to be."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 

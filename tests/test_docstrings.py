@@ -143,9 +143,6 @@ def test_an_exported_name_is_documented(package, name):
     assert not doctest.DocTestRunner().run(examples, out=said.append).failed, "".join(said)
 
 
-def test_pending_names_are_exported():
-
-
 GOOD = """Add two numbers.
 
 Parameters

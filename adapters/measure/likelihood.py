@@ -42,13 +42,13 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
 
     Parameters
     ----------
-    model
+    model : PreTrainedModel
         A causal language model.
-    windows
+    windows : Tokens or tensor of integers (n, length)
         Windows of token ids, int64 of shape (n, length) with length at least 2, as a tensor or as what `calibration` returns.
-    batch
+    batch : int
         The number of windows that go through the model at a time.
-    progress
+    progress : bool
         Whether a bar shows how many windows are done.
 
     Returns

@@ -93,10 +93,12 @@ def load(
     except SafetensorError as error:
         raise ValueError(f"{source}: damaged or truncated safetensors weights ({error})") from error
     except Exception as error:  # readers of damaged files raise anything, and the user gets one line that names the file
-        kind = OSError if isinstance(error, OSError) and not place.local else ValueError
         # The library's own hint to trust_remote_code comes after too many words.
         hint = "; trust_remote_code=True allows its code to run" if "trust_remote_code" in str(error) else ""
-        raise kind(f"{source} cannot be loaded as a language model: {one_line(error)}{hint}") from error
+        message = f"{source} cannot be loaded as a language model: {one_line(error)}{hint}"
+        if isinstance(error, OSError) and not place.local:
+            raise OSError(message) from error
+        raise ValueError(message) from error
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model, tokenizer

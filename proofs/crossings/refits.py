@@ -127,8 +127,8 @@ X4 = Claim(
     f"{NUMERICAL}, Theorem 3; {FISTA}, Eq. (3) with lambda = 0; {GREEDY}, Algorithm 2",
     "compensation after pruning, the LASSO problem without penalty on the support K, and a least-squares level on X_K agree",
     Verdict.CONDITIONAL,
-    "All three where X* = X: W_K + G_KK^+ G_KP W_P (the same fit, and the same weights where X_K has full column rank). With "
-    "X* != X the last two are X*_K^+ X W; Theorem 3 does not know of the drift.",
+    "All three agree where X* = X: W_K + G_KK^+ G_KP W_P has the same fit, and the same weights where X_K has full column "
+    "rank. With X* != X the last two are X*_K^+ X W, and Theorem 3 does not know of the drift.",
     (
         Property(
             "X* = X: W_K + G_KK^+ G_KP W_P is stationary on K and fits like X_K^+ Y",

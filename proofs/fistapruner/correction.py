@@ -101,8 +101,8 @@ F3 = Claim(
     "W_k+1/3 = W_k - (W_k X X*^T - W X X*^T) / L is a gradient step on 1/2 |W_k X* - W X|_F^2, W_k and W (m, n), X and X* "
     "(n, p).",
     Verdict.REFUTED,
-    "The gradient is W_k X* X*^T - W X X*^T, as Appendix B derives before it prints the step. As printed the dense weights are "
-    "a fixed point at lambda = 0 for every X*, so correction does nothing, and the iteration may diverge.",
+    "The gradient is W_k X* X*^T - W X X*^T, as Appendix B derives before it prints the step. As printed the dense weights "
+    "are a fixed point at lambda = 0 for every X*, so correction does nothing, and the iteration may diverge.",
     (
         Property(
             "the gradient is the derivative of the loss",
@@ -237,8 +237,8 @@ F18 = Claim(
     "Comparing W X with W* X*, X* what the pruned predecessors deliver, accounts for cumulative error and minimises output "
     "discrepancies; W, W* (m, n), X, X* (n, p).",
     Verdict.CONDITIONAL,
-    "For the operator's own output: min_V |V X* - W X|_F <= |W X* - W X|_F, attained by W X X*^T (X* X*^T)^+. Of what comes "
-    "after the next activation nothing follows.",
+    "It does for the operator's own output: min_V |V X* - W X|_F <= |W X* - W X|_F, attained by W X X*^T (X* X*^T)^+. Nothing "
+    "follows for what comes after the next activation.",
     (
         Property(
             "the corrected weights fit no worse than any others",

@@ -133,8 +133,8 @@ F4 = Claim(
     "W_k+1 = W_k+2/3 + (t_k - 1) / t_k+1 (W_k+2/3 - W_k), where W_k (m, n) is the point that the step began from, converges "
     "as O(1 / k^2).",
     Verdict.REFUTED,
-    "Momentum has to run between prox points x_k+1 = W_k+2/3: y_k+1 = x_k+1 + (t_k - 1) / t_k+1 (x_k+1 - x_k); then "
-    "F(x_k) - F* <= 2 L |W_0 - W*|^2 / (k + 1)^2 (Beck and Teboulle 2009). As printed it is gradient descent with a step of at "
+    "Momentum has to run between prox points x_k+1 = W_k+2/3: y_k+1 = x_k+1 + (t_k - 1) / t_k+1 (x_k+1 - x_k); then F(x_k) - "
+    "F* <= 2 L |W_0 - W*|^2 / (k + 1)^2 (Beck and Teboulle 2009). The printed iteration is gradient descent with a step of at "
     "most 2 / L, and no bound better than L |W_0 - W*|^2 / (32 k) can hold for all problems.",
     (
         Property(

@@ -210,7 +210,7 @@ F6 = Claim(
     "function of lambda on [0, M], because the solution is.",
     Verdict.REFUTED,
     "n m s(lambda) is an integer, constant between finitely many knots. Where X* X*^T is positive definite W*(lambda) is "
-    "continuous and piecewise linear, but its number of zeros is not; nothing is met in between.",
+    "continuous and piecewise linear, but its number of zeros is not continuous, and takes no value in between.",
     (
         Property(
             "the count is constant between knots",
@@ -279,9 +279,9 @@ F16 = Claim(
     "FISTAPruner, Section 3.4",
     "A larger lambda gives more sparsity and potentially more output error, a smaller lambda less of both.",
     Verdict.CONDITIONAL,
-    "Along lambda the output error never falls, |W*|_1 never grows, and the optimum of Eq. (3) grows and is concave with "
-    "derivative |W*|_1. Sparsity may fall. W*(lambda) scales: (W, lambda) -> (c W, c lambda) multiplies it by c, "
-    "(X, X*, lambda) -> (c X, c X*, c^2 lambda) leaves it.",
+    "As lambda grows the output error never falls, |W*|_1 never grows, and the optimum of Eq. (3) grows and is concave with "
+    "derivative |W*|_1. Sparsity may fall. W*(lambda) scales: (W, lambda) -> (c W, c lambda) multiplies it by c, and (X, X*, "
+    "lambda) -> (c X, c X*, c^2 lambda) does not change it.",
     (
         Property(
             "what is monotone, and the slope of the optimum",

@@ -96,7 +96,7 @@ def bounds_the_excess(instance: tuple[Layer, float, np.ndarray], gap: Callable[.
 
 
 def same_in_any_units(instance: tuple[Layer, float, np.ndarray], measure: Callable[..., float]) -> None:
-    """(W, V, lambda) -> (c W, c V, c lambda) and (X, lambda) -> (c X, c^2 lambda) leave the measure as it is."""
+    """(W, V, lambda) -> (c W, c V, c lambda) and (X, lambda) -> (c X, c^2 lambda) do not change the measure."""
     layer, weight, point = instance
     found, unit = measure(layer, weight, point), 2.0**-20
     assert measure(layer.scaled(weight=unit), unit * weight, unit * point) == found
@@ -202,9 +202,9 @@ F8 = Claim(
     "FISTAPruner, Appendix C and Section 4.1",
     "s(0) = 0 % and s(M) = 100 % for a sufficiently large M, for which 10^6 is taken.",
     Verdict.REFUTED,
-    "W* = 0 is optimal if and only if lambda >= lambda_max = max |W X X*^T|, which grows with the square of the inputs, so "
-    "no fixed M is large enough or needed. As lambda -> 0 there is a solution with at most rank X* nonzeros per row, and "
-    "zeros of W may stay zeros: s(0+) may be anything.",
+    "W* = 0 is optimal if and only if lambda >= lambda_max = max |W X X*^T|, which grows with the square of the inputs, so no "
+    "fixed M is large enough or needed. As lambda -> 0 there is a solution with at most rank X* nonzeros per row, and zeros "
+    "of W may remain zeros, so that s(0+) may be anything.",
     (
         Property(
             "zero is optimal exactly from lambda_max on",
@@ -277,10 +277,10 @@ F10 = Claim(
     "Bisection converges to a lambda* with |s(lambda*) - s| <= epsilon for a predefined tolerance epsilon, to within delta "
     "after k >= log2((lambda_max - lambda_min) / delta) steps.",
     Verdict.CONDITIONAL,
-    "Let N count zeros, K be an integer target, N(lower) < K <= N(upper), which takes K > N(0+). With exact solves every "
-    "step keeps this, without any monotonicity, and halves the bracket; once it holds one knot, N(upper) - K <= jump - 1, "
-    "the jump being the number of weights that leave zero there. In general position that is one, and N(upper) = K "
-    "exactly; ties overshoot and rounding has to follow.",
+    "Let N count zeros, K be an integer target, and N(lower) < K <= N(upper), which takes K > N(0+). With exact solves every "
+    "step keeps this, without any monotonicity, and halves the bracket; once the bracket holds one knot, N(upper) - K <= jump "
+    "- 1, where the jump is the number of weights that become nonzero there. In general position that is one, and N(upper) = "
+    "K exactly; where weights tie N(upper) is more, and rounding has to follow.",
     (
         Property(
             "bisection keeps its bracket and ends on the target",
@@ -291,7 +291,7 @@ F10 = Claim(
                 "the other half": lambda zeros, lower, upper, target: bisect(
                     lambda weight: 2 * target - 1 - zeros(weight), lower, upper, target
                 ),
-                "more than the target asked of the upper end": lambda zeros, lower, upper, target: bisect(
+                "more than the target at the upper end": lambda zeros, lower, upper, target: bisect(
                     zeros, lower, upper, target + 1
                 ),
                 "always the lower half": lambda zeros, lower, upper, target: (lower, (lower + upper) / 2),

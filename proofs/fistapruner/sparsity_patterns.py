@@ -78,9 +78,9 @@ F14 = Claim(
     "W_K+1 = H(W_K, 2:4) sets the two smallest magnitudes of every four consecutive entries of a row to zero: the step to the "
     "sparsity pattern that Eq. (1) asks for.",
     Verdict.CONDITIONAL,
-    "H is a Euclidean projection onto n:m (one of several on ties), so it is best for the output error |(W_K+1 - W_K) X*|_F "
-    "where X* X*^T is a multiple of I. For diagonal X* X*^T = diag(G_jj) the best is to keep the largest w_j^2 G_jj; with "
-    "correlated channels the costs of weights do not add up.",
+    "H is a Euclidean projection onto n:m (one of several where magnitudes tie), so it is best for the output error |(W_K+1 - "
+    "W_K) X*|_F where X* X*^T is a multiple of I. For diagonal X* X*^T = diag(G_jj) it is best to keep the largest w_j^2 "
+    "G_jj; with correlated channels the costs of weights do not add up.",
     (
         Property(
             "the Euclidean projection",
@@ -134,8 +134,8 @@ F15 = Claim(
     "FISTAPruner, Section 2",
     "n:m sparsity is a fixed overall sparsity n/m with at most n nonzeros among every m consecutive entries.",
     Verdict.REFUTED,
-    "n/m is the largest density; sparsity is at least 1 - n/m, the same number for 2:4 and its kin only. m has to divide the "
-    "length of a row.",
+    "n/m is the largest density. The sparsity is at least 1 - n/m, which is the same number for 2:4 and its kin only. m has "
+    "to divide the length of a row.",
     (
         Property(
             "the sparsity of n:m",

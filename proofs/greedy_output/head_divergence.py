@@ -160,9 +160,9 @@ G4 = Claim(
     f"{PAPER}, Sec. 3.2.2",
     "removing redundant heads, D_ij < tau, does not lead to significant information loss and needs no remedy",
     Verdict.REFUTED,
-    "Removing head i loses P_i X W_V^i W_O^i entirely, which D does not see. Where P_i = P_j one head of width d_h can carry "
-    "W_V^i W_O^i + W_V^j W_O^j if its rank is at most d_h; otherwise the best it can do loses the singular values of the "
-    "pair's output beyond d_h.",
+    "With head i the output P_i X W_V^i W_O^i is removed entirely, which D does not see. Where P_i = P_j one head of width "
+    "d_h can carry W_V^i W_O^i + W_V^j W_O^j if its rank is at most d_h; otherwise the error of the best one is made of the "
+    "singular values of the pair's output beyond d_h.",
     (
         Property(
             "two heads of equal attention in one: error = sum of sigma_k^2 beyond d_h",

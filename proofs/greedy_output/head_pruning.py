@@ -75,7 +75,7 @@ G2 = Claim(
     "G2",
     f"{PAPER}, Algorithm 1",
     "scanning D in R^{h x h} row by row, candidate i is appended when D_ij < tau and neither i nor j is in C: no two similar "
-    "heads stay",
+    "heads are kept",
     Verdict.HOLDS,
     properties=(
         Property(
@@ -151,7 +151,7 @@ def order_of_the_heads_decides() -> None:
 G3 = Claim(
     "G3",
     f"{PAPER}, Sec. 3.2.2 and Algorithm 1",
-    "heads in C are redundant: what a pruned head extracts, a similar head (D_ij < tau) that stays extracts too",
+    "heads in C are redundant: what a pruned head extracts, a similar head (D_ij < tau) that is kept extracts too",
     Verdict.REFUTED,
     "The similar head may be pruned later. A pruned head reaches a kept one over similar heads of rising index, so the two are "
     "less than (number of links) tau apart, and every connected component keeps its last head. Keeping a head unless it is "

@@ -152,8 +152,8 @@ G12 = Claim(
     Verdict.REFUTED,
     "The scores are X W^Q (W^K)^T X^T / sqrt(d_h); the printed product fits only with W^Q stored (d_h, d), and then queries "
     "and keys change places. Given the attention P_i, channels do score as in Eq. (3), with Sigma the second moment of P_i X. "
-    "But a head costs |Sigma^(1/2) W_V W_O|_F^2 = 1^T [(W_O W_O^T) o (W_V^T Sigma W_V)] 1, at most d_h sum M_c, not sum M_c, "
-    "and heads have cross terms as channels have.",
+    "But a head costs |Sigma^(1/2) W_V W_O|_F^2 = 1^T [(W_O W_O^T) o (W_V^T Sigma W_V)] 1, which is at most d_h sum M_c and "
+    "not sum M_c, and heads have cross terms as channels have.",
     (
         Property(
             "a head costs |Sigma^(1/2) W_V W_O|_F^2 <= d_h sum M_c",

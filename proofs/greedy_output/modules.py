@@ -97,10 +97,10 @@ G11 = Claim(
             removes_the_channels_and_nothing_else,
             lambda module, kept: Module(module.first[kept], module.bias[kept], module.second[:, kept]),
             {
-                "only A_i goes, and leaves B_i s(b_i)": lambda module, kept: module._replace(
+                "only A_i is removed, and B_i s(b_i) is kept": lambda module, kept: module._replace(
                     first=module.first * kept[:, None]
                 ),
-                "A_i and b_i go, and leave B_i s(0)": lambda module, kept: module._replace(
+                "A_i and b_i are removed, and B_i s(0) is kept": lambda module, kept: module._replace(
                     first=module.first * kept[:, None], bias=module.bias * kept
                 ),
                 "other indices in the second level": lambda module, kept: Module(

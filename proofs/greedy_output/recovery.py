@@ -154,7 +154,7 @@ G9 = Claim(
             },
         ),
         Property(
-            "without drift the outputs stay as they are, ReLU included",
+            "without drift the outputs do not change, ReLU included",
             modules(),
             changes_nothing_without_drift,
             lambda module: recover(module, activation=relu),
@@ -238,8 +238,8 @@ G10 = Claim(
     f"{PAPER}, Algorithm 2",
     "W = (X X^T)^-1 X^T Y, then Y = W X",
     Verdict.REFUTED,
-    "The product exists only for square X, where it solves Y = X W only if X is normal. For X (N, d), Y = X W: "
-    "W = (X^T X)^-1 X^T Y, as Algorithms 3 and 4 have it with xtx. For X (d, N), Y = W X: W = Y X^T (X X^T)^-1.",
+    "The product exists only for square X, where it solves Y = X W only if X is normal. For X (N, d) and Y = X W the solution "
+    "is W = (X^T X)^-1 X^T Y, as Algorithms 3 and 4 have it with xtx. For X (d, N) and Y = W X it is W = Y X^T (X X^T)^-1.",
     (
         Property(
             "(X^T X)^-1 X^T Y for tokens in rows, Y X^T (X X^T)^-1 for tokens in columns",

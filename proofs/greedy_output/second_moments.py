@@ -115,9 +115,10 @@ G5 = Claim(
     f"{PAPER}, Eqs. (2) and (3)",
     "importance of inner channel i of B s(A X), s linear, X ~ N(0, Sigma): M_i = |B_i|_2^2 (A_i^T Sigma A_i)",
     Verdict.CONDITIONAL,
-    "M_i = E|B_i A_i^T X|^2 is the output error of removing channel i alone; no Gaussian is needed, nor a zero mean if "
-    "Sigma = E X X^T. A set P costs 1^T [(B^T B) o (A Sigma A^T)]_PP 1, of which sum M_i is the diagonal: all of it where the "
-    "B_i are orthogonal or the hidden units uncorrelated. It is at most |P| sum M_i, attained by equal channels.",
+    "M_i = E|B_i A_i^T X|^2 is the output error of removing channel i alone; this needs no Gaussian, and no zero mean if "
+    "Sigma = E X X^T. A set P costs 1^T [(B^T B) o (A Sigma A^T)]_PP 1, of which sum M_i is the diagonal. It is all of it "
+    "where the B_i are orthogonal or the hidden units uncorrelated. The cost is at most |P| sum M_i, which equal channels "
+    "attain.",
     (
         Property(
             "M_i = E |B_i A_i^T X|^2, whatever the distribution of X",
@@ -213,9 +214,10 @@ G6 = Claim(
     f"{PAPER}, Sec. 3.2.3",
     "for ReLU the score has a factor 1/2; GeLU and SiLU are equivalent to ReLU",
     Verdict.REFUTED,
-    "1/2 is exact for ReLU of a symmetric pre-activation (not of a shifted one), for one channel: even independent units have "
-    "the cross moment s_i s_j / (2 pi). GeLU and SiLU lie between v/4 and v/2: E gelu^2 / v is 0.250 as v -> 0, 0.425 at v = 1 "
-    "(SiLU 0.356), 0.494 at v = 9, so within a factor 2 of ReLU, but channels of unequal variance can change places.",
+    "1/2 is exact for ReLU of a symmetric pre-activation (not of a shifted one), and for one channel: even independent units "
+    "have the cross moment s_i s_j / (2 pi). GeLU and SiLU lie between v/4 and v/2: E gelu^2 / v is 0.250 as v -> 0, 0.425 at "
+    "v = 1 (SiLU 0.356) and 0.494 at v = 9. So they are within a factor 2 of ReLU, but channels of unequal variance can "
+    "change places.",
     (
         Property(
             "E relu(h)^2 = E h^2 / 2 for h symmetric about zero",
@@ -260,7 +262,7 @@ G6 = Claim(
 
 
 def is_the_loss_of_the_weights(instance: Channels, formula: Score) -> None:
-    """|B_i A_i^T|_F^2 is the change of the product of the weights, and stays the same after A_i -> c A_i, B_i -> B_i / c."""
+    """|B_i A_i^T|_F^2 is the change of the product of the weights, and is the same after A_i -> c A_i, B_i -> B_i / c."""
     eye = np.eye(instance.first.shape[1])
     for i in range(len(instance.first)):
         row, column = instance.first[i : i + 1], instance.second[:, i : i + 1]

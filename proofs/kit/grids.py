@@ -16,7 +16,8 @@ NONZERO = (-3.0, -2.0, -1.0, 1.0, 2.0, 3.0)
 
 @st.composite
 def grids(draw: st.DrawFn, *shapes: tuple[int, ...], values: Sequence[float] = WHOLE) -> list[np.ndarray]:
-    """One array of these values per shape. Arrays that are drawn entry by entry mostly repeat one value, hence the seed."""
+    """Draw one array of these values per shape. Arrays that are drawn entry by entry mostly repeat one value, hence the
+    seed."""
     if draw(st.booleans()):
         return [draw(arrays(float, shape, elements=st.sampled_from(values))) for shape in shapes]
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
@@ -25,7 +26,7 @@ def grids(draw: st.DrawFn, *shapes: tuple[int, ...], values: Sequence[float] = W
 
 @st.composite
 def attention_maps(draw: st.DrawFn, *shape: int) -> np.ndarray:
-    """Rows that sum to one, (..., rows, keys), with zeros; causal or not."""
+    """Draw rows that sum to one, (..., rows, keys), with zeros; they are causal or not."""
     (counts,) = draw(grids(shape, values=(0.0, 1.0, 2.0, 3.0)))
     if draw(st.booleans()):
         counts = counts * np.tri(shape[-2], shape[-1])

@@ -23,19 +23,20 @@ Build = Callable[[np.ndarray, bool], Any]  # from W and whether to add a bias, a
 
 
 class Plugging(NamedTuple):
-    """plug_in: to be held to the laws. build: makes the modules that it is for, from W (q, p) and whether to add a bias."""
+    """plug_in: what is held to the laws. build: makes the modules that it is for, from W (q, p) and whether to add a bias."""
 
     plug_in: Callable[[str, Any], Any]
     build: Build
 
 
 def linear(weight: np.ndarray, bias: bool) -> Any:
-    """x W^T + b, the parameter W (q, p)."""
+    """x W^T + b, where the parameter is W (q, p)."""
     return filled(torch().nn.Linear(weight.shape[1], weight.shape[0], bias=bias), weight)
 
 
 def conv1d(weight: np.ndarray, bias: bool) -> Any:
-    """The same by the module of GPT-2, the parameter W^T (p, q); it always has a bias, here zero unless asked for."""
+    """x W^T + b by the module of GPT-2, where the parameter is W^T (p, q). It always has a bias, which is zero unless one is
+    wanted."""
     pytorch_utils: Any = import_module("transformers.pytorch_utils")
     module = filled(pytorch_utils.Conv1D(weight.shape[0], weight.shape[1]), weight.T)
     if not bias:
@@ -52,12 +53,12 @@ def filled(module: Any, parameter: np.ndarray) -> Any:
 
 
 def torch() -> Any:
-    """The library, which is imported when the first module is built: laws of anything else do without it."""
+    """Return the library, which is imported when the first module is built: the laws of anything else do without it."""
     return import_module("torch")
 
 
 def tensor(array: np.ndarray) -> Any:
-    """A copy of the array in torch."""
+    """Return a copy of the array in torch."""
     return torch().from_numpy(np.array(array, order="C"))
 
 
@@ -71,7 +72,7 @@ def weight_is_outputs_by_inputs(plug_in: Any, build: Build, weight: np.ndarray, 
 
 
 def the_problem_is_that_of_the_module(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
-    """With the moments of X the loss of V is 1/2 |module(X) - module with V (X)|^2, and stays so once V is written."""
+    """With the moments of X the loss of V is 1/2 |module(X) - module with V (X)|^2, and it remains so once V is written."""
     module = build(weight, bias)
     layer = plug_in("layer", module)
     layer.moments.update(inputs)
@@ -87,7 +88,8 @@ def the_problem_is_that_of_the_module(plug_in: Any, build: Build, weight: np.nda
 
 
 def what_is_written_is_what_is_read(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
-    """From any array library, into the same parameter, bias and all else untouched; its own weight back changes no bit."""
+    """Weights of any array library are written into the same parameter, and change neither the bias nor anything else; a
+    module's own weight, written back, changes no bit."""
     other = np.flip(weight, axis=1) - 0.5
     for backend in backends():
         module = build(weight, bias)
@@ -104,7 +106,7 @@ def what_is_written_is_what_is_read(plug_in: Any, build: Build, weight: np.ndarr
 
 
 def it_is_rounded_as_it_will_be_stored(plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray) -> None:
-    """assign(V, bfloat16) leaves what a checkpoint in bfloat16 would hold, in the parameter's own dtype."""
+    """assign(V, bfloat16) writes what a checkpoint in bfloat16 would hold, in the parameter's own dtype."""
     module = build(weight, bias)
     layer, other = plug_in("layer", module), weight / 3
     layer.assign(other, torch().bfloat16)
@@ -116,7 +118,7 @@ def it_is_rounded_as_it_will_be_stored(plug_in: Any, build: Build, weight: np.nd
 def bad_weights_are_refused_and_change_nothing(
     plug_in: Any, build: Build, weight: np.ndarray, bias: bool, inputs: np.ndarray
 ) -> None:
-    """Another shape (the transpose, a row more), NaN and infinity raise ValueError."""
+    """Weights of another shape (the transpose, a row more), NaN and infinity raise ValueError."""
     module = build(weight, bias)
     layer, before = plug_in("layer", module), module.weight.clone()
     bad = [np.vstack([weight, weight[:1]]), np.where(np.eye(*weight.shape) > 0, np.nan, weight), weight + np.inf]
@@ -132,22 +134,22 @@ def bad_weights_are_refused_and_change_nothing(
 
 
 def run(module: Any, inputs: np.ndarray) -> np.ndarray:
-    """What the module makes of the inputs, in float64."""
+    """Return what the module makes of the inputs, in float64."""
     return np.asarray(module(tensor(inputs).float()).double().numpy())
 
 
 def near(inputs: np.ndarray, weight: np.ndarray) -> float:
-    """Rounding of a product in single precision."""
+    """Return how much rounding a product in single precision may have."""
     return 1e-5 * (1 + float(np.linalg.norm(inputs) * np.linalg.norm(weight)))
 
 
 @st.composite
-def plugged(draw: st.DrawFn, subject: Plugging) -> tuple[Any, ...]:
-    """The plug-in, the module's maker, W, whether there is a bias, X; in single precision."""
+def plugged(draw: st.DrawFn, candidate: Plugging) -> tuple[Any, ...]:
+    """Draw the plug-in, the module's maker, W, whether there is a bias, and X; all numbers are of single precision."""
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     weight, (inputs,) = draw(weights(shape)), draw(full((draw(st.integers(1, 4)), shape[1])))
     single = (weight.astype(np.float32).astype(float), inputs.astype(np.float32).astype(float))
-    return subject.plug_in, subject.build, single[0], draw(st.booleans()), single[1]
+    return candidate.plug_in, candidate.build, single[0], draw(st.booleans()), single[1]
 
 
 LAYER_LAWS = tuple(

@@ -1,8 +1,9 @@
-"""Numerical Pruning for Efficient Autoregressive Models (Shen et al., arXiv 2412.12441): every claim, in the order of its id.
+"""Numerical Pruning for Efficient Autoregressive Models (Shen et al., arXiv 2412.12441): its claims, in the order of their
+ids.
 
 `relaxed_mask`, `mask_box` and `mask_order` hold what the paper says of its numerical score, `global_pruning` and
 `module_pruning` what it says of heads and modules, `compensation` and `damping` what it says of the weights that are kept, and
-`bounds` the error bounds with the facts that they rest on.
+`bounds` its error bounds with the facts that they rest on.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ T5 = Claim(
     f"{PAPER}, Proposition D.1, linear readout",
     "|Theta~ - Theta| <= O(eps), here for f = H v with H = s(x W1) W2",
     Verdict.CONDITIONAL,
-    "With f linear in H and s(0) = 0 the gradients of different units do not see each other, so Theta~(x, z) - Theta(x, z) = "
+    "With f linear in H and s(0) = 0 the gradients of different units do not see each other. So Theta~(x, z) - Theta(x, z) = "
     "- sum over P of grad f(x) sign grad f(z) exactly, in size at most the sum over P of |grad f(x)| <= eps / c: there is no "
     "sqrt(2 d h) and no G. The saliency has to be measured at x, the input whose output moves.",
     (
@@ -197,9 +197,9 @@ T6 = Claim(
     f"{PAPER}, Proposition D.1, smooth head",
     "|Theta~ - Theta| <= O(eps), here for f = phi(H v) with s = ReLU",
     Verdict.CONDITIONAL,
-    "For phi' Lipschitz with constant L and phi'(s) != 0: |Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)], with n "
-    "the sum of |ds/dW| over the kept weights. The constant has no bound as phi flattens: small saliency and saturation look "
-    "alike.",
+    "For phi' Lipschitz with constant L and phi'(s) != 0, |Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)], where "
+    "n is the sum of |ds/dW| over the kept weights. The constant has no bound as phi flattens: small saliency and saturation "
+    "look alike.",
     (
         Property(
             "|Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)]",

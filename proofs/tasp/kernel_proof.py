@@ -69,9 +69,9 @@ T3 = Claim(
     "pruning units of total saliency eps, each pruned |W_ij| >= c: |Theta~ - Theta| <= sqrt(2 d h) (eps / c + G) = O(eps), "
     "|grad f| <= G",
     Verdict.REFUTED,
-    "A bound with a constant term is not O(eps), and no O(eps) is true of whatever follows H: behind a head in a flat part all "
-    "saliencies are tiny, and removing a unit may lead out of it. True with a linear readout (T5), and behind a smooth head "
-    "with a constant that grows like 1 / |slope| of the head (T6).",
+    "A bound with a constant term is not O(eps), and no O(eps) is true of whatever follows H: behind a head in a flat part "
+    "all saliencies are tiny, and removing a unit may lead out of it. The statement is true with a linear readout (T5), and "
+    "behind a smooth head with a constant that grows like 1 / |slope| of the head (T6).",
     counterexamples=(
         Counterexample("piecewise linear heads: no constant, and the printed bound fails", leaky_heads_leave_no_linear_bound),
         Counterexample("saliency zero", zero_saliency_moves_the_kernel),
@@ -137,9 +137,9 @@ T4 = Claim(
     "(i) |grad~ f - grad f|_2 = sum over P of |grad f|; (ii) |sign grad~ - sign grad|_2 = |sign grad_P|_2 <= sqrt(2 d h); s is "
     "1-Lipschitz",
     Verdict.REFUTED,
-    "(i), with <=, and (ii) hold only if no kept gradient changes and s(0) = 0; signs may differ by 2 each. GELU and SiLU have "
-    "slopes up to 1.1289 and 1.0998. At x = z no sign term and no sqrt(2 d h) is needed: "
-    "|Theta~ - Theta| <= sum over P of |grad f| + |grad~ f - grad f|_1 over the kept weights.",
+    "(i), with <=, and (ii) hold only if no kept gradient changes and s(0) = 0; signs may differ by 2 each. GELU and SiLU "
+    "have slopes up to 1.1289 and 1.0998. At x = z neither a sign term nor sqrt(2 d h) is needed: |Theta~ - Theta| <= sum "
+    "over P of |grad f| + |grad~ f - grad f|_1 over the kept weights.",
     (
         Property(
             "|Theta~ - Theta|(x, x) <= sum over P |grad f| + |grad~ f - grad f|_1 over the kept weights",

@@ -177,8 +177,8 @@ T8 = Claim(
     f"{PAPER}, Eq. (4), Sec. 3.2 and Proposition D.1",
     "pruning the bottom v % of units by S(unit), the total pruned saliency eps is sufficiently small",
     Verdict.CONDITIONAL,
-    "eps is not chosen: the k lowest of h units hold at most k/h of the total saliency, and that much when all are alike. With "
-    "ReLU the signed sums of gradient times weight over incoming and outgoing weights of a unit are equal.",
+    "eps cannot be chosen: the k lowest of h units hold at most k/h of the total saliency, and that much when all are alike. "
+    "With ReLU the signed sums of gradient times weight over incoming and outgoing weights of a unit are equal.",
     (
         Property(
             "the k lowest of h hold at most (k/h) of the total, all of it when they are equal",
@@ -265,8 +265,9 @@ T11 = Claim(
     f"{PAPER}, Appendix A.4",
     "S_SNIP = |dL/dW . W| and S_SynFlow = |df(1; |W|)/d|W|| |W| are scores of their own beside S = |df/dW . W|",
     Verdict.CONDITIONAL,
-    "For one sample and scalar f, S_SNIP = |dL/df| S: the same ranking unless dL/df = 0. Over a batch SNIP weighs samples by "
-    "dL/df, and the rankings differ. S_SynFlow is S at |W| and x = 1; with ReLU a unit has twice its share of f(1; |W|).",
+    "For one sample and scalar f, S_SNIP = |dL/df| S, which has the same ranking unless dL/df = 0. Over a batch SNIP weighs "
+    "samples by dL/df, and the rankings differ. S_SynFlow is S at |W| and x = 1; with ReLU a unit has twice its share of f(1; "
+    "|W|).",
     (
         Property(
             "one sample: S_SNIP = |dL/df| S",

@@ -1,4 +1,4 @@
-"""The ledger in `proofs/README.md` is what the code says, and its map is what the folder is."""
+"""`proofs/README.md`: its ledger is what the code says, its map is what the folder is, and its Python runs."""
 
 from __future__ import annotations
 
@@ -92,3 +92,8 @@ def test_imports_point_down_the_map():
     assert imported("laws/solvers.py") >= {"laws/law.py", "kit/backends.py"} and "tasp/__init__.py" in imported("ledger.py")
     up = [(file, other) for place, file in enumerate(files) for other in imported(file) if other not in files[place + 1 :]]
     assert not up
+
+
+def test_the_python_of_the_readme_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(code, {})
