@@ -32,11 +32,7 @@ class Pruning(NamedTuple):
     patterns: st.SearchStrategy[Any] | None = None
 
     @property
-<<<<<<< HEAD
-    def wanted(self) -> st.SearchStrategy[Any]:
-=======
     def drawn(self) -> st.SearchStrategy[Any]:
->>>>>>> h/e
         kinds = [patterns(kind, WIDTH) for kind in get_args(Pattern)]
         return st.one_of(*kinds) if self.patterns is None else self.patterns
 
@@ -156,16 +152,10 @@ def near(found: float, expected: float) -> bool:
 
 
 @st.composite
-<<<<<<< HEAD
-def odd(draw: st.DrawFn, subject: Pruning) -> tuple[Any, Layer, Any]:
-    """Any layer: singular, dead, duplicated, tied, one row, fewer tokens than channels; at most 2 x 4, for `product`."""
-    return subject.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(subject.wanted)
-=======
 def odd(draw: st.DrawFn, candidate: Pruning) -> tuple[Any, Layer, Any]:
     """Draw any layer: singular, dead, duplicated, tied, of one row, of fewer tokens than channels. It is at most 2 x 4, for
     `product`."""
     return candidate.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(candidate.drawn)
->>>>>>> h/e
 
 
 @st.composite
@@ -178,11 +168,7 @@ def even(draw: st.DrawFn, candidate: Pruning) -> tuple[Any, Layer, Any]:
     sizes = np.abs(weight) * np.linalg.norm(star, axis=0)
     assume(np.min(np.diff(np.sort(np.abs(weight).ravel())), initial=1) > 1e-3)
     assume(np.min(np.diff(np.sort(sizes.ravel())), initial=1) > 1e-3 and layer.energy > 0)
-<<<<<<< HEAD
-    return subject.method, layer, draw(subject.wanted)
-=======
     return candidate.method, layer, draw(candidate.drawn)
->>>>>>> h/e
 
 
 METHOD_LAWS = (
