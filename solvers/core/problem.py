@@ -218,7 +218,7 @@ class Quadratic:
 
     @cached_property
     def unit_scale(self) -> Array:
-        """Return the channel norms `s_j = sqrt(G_jj)` (p,), and one for a dead channel, which stays as it is."""
+        """Return the channel norms `s_j = sqrt(G_jj)` (p,), and one for a dead channel, which is not rescaled."""
         xp = namespace(self.gram)
         diagonal = self.diagonal
         return xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))

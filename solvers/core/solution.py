@@ -45,9 +45,9 @@ class Status(Enum):
     STEP_LIMIT = "the step limit came before the tolerance; the certificate is what was reached"
     DIRECT = "computed directly, not by iteration"
     SEARCHED = "best of the candidates that a search visited"
-    DAMPED = "the Gram matrix was not positive definite enough and more damping than asked for was used"
+    DAMPED = "the Gram matrix was not positive definite enough and more damping than requested was used"
     SINGULAR = "the Gram matrix is singular on some supports; there it is the minimiser that changes the weights least"
-    UNREACHABLE = "the requested sparsity cannot be told apart from the natural zeros of the unpenalised solution"
+    UNREACHABLE = "the requested sparsity cannot be distinguished from the natural zeros of the unpenalised solution"
     BROKEN = "NaN or Inf, or a loss below zero, which no data has; the last finite point is returned"
 
     @property

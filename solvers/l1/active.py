@@ -33,7 +33,7 @@ from gramian.solvers.l1.splitting import Inverses, Splitting, balanced, inverses
 __all__ = ["Workspace", "lasso"]
 
 WATCH = 10  # steps of ADMM between two looks at the signs
-REST = 20  # steps, at least, for which they must have stayed
+REST = 20  # steps, at least, for which they must have been the same
 STAGE = 60  # steps of ADMM, at least, between two changes of its penalty
 HALVINGS = 4  # penalties in a cycle, each half of the one before
 LATEST = 15  # times the rest that is waited for, after which a row is tried all the same

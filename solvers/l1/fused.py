@@ -26,7 +26,7 @@ extern "C" __global__ void proximal_row(
         const REAL length = step[j * step_columns], here = ahead[first + j];
         const REAL moved = here - length * gradient[first + j];
         const REAL size = fabs(moved) - length * weight[row * weight_rows + j * weight_columns];
-        const REAL found = size > 0 ? copysign(size, moved) : 0 * moved;  // NaN stays NaN
+        const REAL found = size > 0 ? copysign(size, moved) : 0 * moved;  // NaN is kept
         const REAL back = step_columns ? (here - found) / length : here - found;
         point[first + j] = found;
         sum += back * (found - before[first + j]);

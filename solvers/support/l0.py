@@ -97,7 +97,7 @@ def l0_admm(
     for step in range(steps):
         if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)
-            dual, rho = dual * (rho / fresh), fresh  # rho U, the multiplier, stays
+            dual, rho = dual * (rho / fresh), fresh  # rho U, the multiplier, is the same
             root = vectors / xp.sqrt(values + rho)
             inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
         pull = rho * (sparse - dual - work.anchor)
@@ -106,7 +106,7 @@ def l0_admm(
         mask = pattern.largest(xp.abs(moved) * alive)
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
         dual = moved - sparse
-    check_score(moved)  # NaN, once there, stays
+    check_score(moved)  # NaN, once there, remains
     solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
     return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
 

@@ -21,7 +21,7 @@ def relaxed_mask(
 ) -> RelaxedMask:
     """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget, or to a penalty in its place
 
-    A finite penalty adds penalty / 2 (<c, z> - budget)^2 to the loss and leaves the budget out. This is Numerical Pruning,
+    A finite penalty adds penalty / 2 (<c, z> - budget)^2 to the loss in place of the budget. This is Numerical Pruning,
     Eq. (3), with the box that its Newton iteration lacks. One step is one Cholesky factorisation and 6 to 20 are the rule:
     2048 channels take 4 seconds of one core. A may be singular; z is then one of several minimisers.
 

@@ -258,7 +258,7 @@ def relative_weights(problems: Sequence[MaskProblem], importance: Sequence[float
         if not 0 < factor < float("inf"):
             raise ValueError(f"importances must be positive and finite but module {position} has {factor}")
         if problem.silent:
-            raise ValueError(f"module {position} has zero output, so no relative error: leave it out")
+            raise ValueError(f"module {position} has zero output, so no relative error: omit it")
     return tuple(factor / (problem.energy or 1.0) for problem, factor in zip(problems, factors))
 
 
