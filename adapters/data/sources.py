@@ -146,7 +146,7 @@ def calibration(
     check_ids(windows, vocabulary, source)
     if len(windows) < samples:
         raise ValueError(
-            f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} asked for: "
+            f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} requested: "
             "lower --samples or --length, or give more text"
         )
     if len(windows) == samples:

@@ -246,7 +246,7 @@ def folder_of(source: str | Path) -> Path:
 
 
 def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
-    """Return the dtype that is asked for, or that the configuration declares; None where it declares none."""
+    """Return the requested dtype, or the one that the configuration declares; None where it declares none."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     return getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
