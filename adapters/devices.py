@@ -103,7 +103,7 @@ def tensor_of(array: Any) -> torch.Tensor:
         return array
     if is_cupy_array(array):
         with current_device(torch.device("cuda", array.device.id)):
-            return torch.from_dlpack(array)  # type: ignore[attr-defined]
+            return torch.from_dlpack(array)
     return torch.from_numpy(to_numpy(array).copy())
 
 

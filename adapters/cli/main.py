@@ -89,7 +89,7 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
 
     verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    theirs.disable_progress_bar()
     enable_progress_bars()  # downloads are long work, and the line above silenced their bars too
     try:
         with warnings.catch_warnings():
@@ -98,7 +98,7 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
     finally:
         theirs.set_verbosity(verbosity)
         if bars:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+            theirs.enable_progress_bar()
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def command_line() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show the traceback of an error and what libraries print")
 
     def command(name: str, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
+        """Add a command."""
         added = commands.add_parser(
             name,
             help=summary,
@@ -192,6 +193,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the model and where and how it runs."""
     parser.add_argument(
         "model", metavar="MODEL", help="hub id (org/name), local directory, .gguf file, or `demo` for gemma-3-270m"
     )
@@ -211,15 +213,18 @@ ADDING = "allow a DIR that is not empty; files of the same name are replaced"
 def add_output(
     parser: argparse.ArgumentParser, text: str, replacing: str, *, default: str | None = None, required: bool = False
 ) -> None:
+    """Add a directory to write to. text, replacing: the help of the directory, and of replacing what it holds."""
     parser.add_argument("--out", type=path, default=default, required=required, metavar="DIR", help=text)
     parser.add_argument("--overwrite", action="store_true", help=replacing)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the file that results are written to."""
     parser.add_argument("--json", type=path, metavar="FILE", help="write the results there as JSON too")
 
 
 def add_choice(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add the operators to work on."""
     parser.add_argument(
         "--include", type=expression, required=required, metavar="REGEX",
         help="only operators whose full name, such as model.layers.3.mlp.down_proj, matches somewhere",
@@ -228,6 +233,7 @@ def add_choice(parser: argparse.ArgumentParser, *, required: bool = False) -> No
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Add the calibration text."""
     group = parser.add_argument_group("calibration text")
     group.add_argument(
         "--calibration", default="builtin", metavar="SOURCE",

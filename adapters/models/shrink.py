@@ -93,7 +93,7 @@ def selected(unit_group: UnitGroup, kept: Any) -> tuple[np.ndarray, np.ndarray]:
             )
         indices = np.flatnonzero(indices)
     if len(indices) == 0:
-        raise ValueError(f"{unit_group.name} would lose all of its {unit_group.units} units: keep at least one")
+        raise ValueError(f"{unit_group.name} would keep none of its {unit_group.units} units: keep at least one")
     if not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"keep[{unit_group.name!r}] holds {indices.dtype} numbers, expected indices of units")
     outside = indices[(indices < 0) | (indices >= unit_group.units)]

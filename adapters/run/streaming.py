@@ -158,6 +158,7 @@ class StreamedPlacement(Placement):
 
     @contextmanager
     def visit(self, block: nn.Module) -> Iterator[None]:
+        """Keep a block's weights in memory while the context is open, and write them at its end."""
         names = [name for name in self.expected if name.startswith(self.prefixes[block])]
         assert self.device is not None
         try:
@@ -201,13 +202,14 @@ class StreamedPlacement(Placement):
 
 
 class StoredTensors:
-    """The tensors of a safetensors checkpoint, which are read one at a time. files: the file that holds each, by name."""
+    """The tensors of a safetensors checkpoint, which are read one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @cached_property
     def files(self) -> dict[str, str]:
+        """The file that holds each tensor; ValueError where the checkpoint's own list cannot be read."""
         single, index = (self.folder / name for name in WEIGHTS)
         try:
             if not single.is_file():
@@ -246,7 +248,7 @@ def folder_of(source: str | Path) -> Path:
 
 
 def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
-    """Return the dtype that is asked for, or that the configuration declares; None where it declares none."""
+    """Return the requested dtype, or the one that the configuration declares; None where it declares none."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     return getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)

@@ -93,7 +93,7 @@ def test_unknown_family(tmp_path, capsys):
         (["--calibration", "strange.safetensors"], "holds token 9999, the model's vocabulary has 258"),
         (["--evaluate", "short.txt"], "short.txt: the text has 5 tokens"),
         (["--evaluate", "missing.txt"], "no text file 'missing.txt'"),
-        (["--heldout", "100000"], "fewer than the 100000 asked for"),
+        (["--heldout", "100000"], "fewer than the 100000 requested"),
         (["--length", "500"], "context has 128|128 positions"),
         (["--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["--json", "missing/report.json"], "missing/report.json cannot be written"),

@@ -175,7 +175,7 @@ def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_p
     assert ours[0].equal(theirs[0])
     torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=slack)
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
-    assert stated(model) == config and unit_groups_of(model) == widths  # the model itself stays narrow
+    assert stated(model) == config and unit_groups_of(model) == widths  # the model itself remains narrow
 
 
 def test_padding_is_no_wider_than_the_stock_class_needs():

@@ -100,7 +100,7 @@ def test_every_choice_of_heads_is_exact_or_refused(implementation):
         ("llama", {"num_key_value_heads": 4}),
         ("llama", {"num_key_value_heads": 1}),
         ("opt", {"enable_bias": False, "do_layer_norm_before": False}),
-        ("opt", {"activation_function": "sigmoid"}),  # not zero at zero: the consumer has to lose its columns
+        ("opt", {"activation_function": "sigmoid"}),  # not zero at zero: columns of the consumer have to be removed
         ("gpt2", {"n_inner": None, "scale_attn_by_inverse_layer_idx": True}),
         ("gemma3_text", {"attention_bias": True, "use_bidirectional_attention": True}),
     ],

@@ -15,9 +15,9 @@ from gramian.adapters.models.shrink import count_parameters, mask_model, shrink_
 @pytest.mark.parametrize(
     ("kind", "kept", "message"),
     [
-        ("channels", [], "would lose all of its 48 units: keep at least one"),
-        ("channels", [False] * 48, "would lose all"),
-        ("heads", np.array([], dtype=int), "would lose all of its 4 units"),
+        ("channels", [], "would keep none of its 48 units: keep at least one"),
+        ("channels", [False] * 48, "would keep none"),
+        ("heads", np.array([], dtype=int), "would keep none of its 4 units"),
         ("channels", [0, 48], r"holds 48, but units run from 0 to 47"),
         ("channels", [-1, 3], "holds -1"),
         ("heads", [0, 2, 4], "holds 4, but units run from 0 to 3"),

@@ -1,4 +1,4 @@
-"""T5 and BERT through the structured pipeline: what leaves, what the smaller model computes, how it is saved and loaded."""
+"""Units of T5 and BERT: what is removed, what the smaller model computes, how it is saved and loaded."""
 
 from __future__ import annotations
 
@@ -200,9 +200,11 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    plan = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), evaluated=1)
+    estimate = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
-        plan.peak > 0 and "moments of all modules, float64" in plan.memory and len(plan.operators) == len(unit_groups_of(model))
+        estimate.peak > 0
+        and "moments of all modules, float64" in estimate.memory
+        and len(estimate.operators) == len(unit_groups_of(model))
     )
 
 

@@ -1,4 +1,4 @@
-"""The plan names what would be pruned, and its figures follow the work."""
+"""The estimate names what would be pruned, and its figures follow the work."""
 
 import tracemalloc
 

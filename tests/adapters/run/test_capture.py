@@ -1,4 +1,4 @@
-"""Streaming inputs out of any torch model: what counts as a token, and what is left behind."""
+"""Streaming inputs out of any torch model: what counts as a token, and that no hook remains."""
 
 from __future__ import annotations
 

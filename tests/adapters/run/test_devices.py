@@ -24,7 +24,7 @@ SECOND = torch.device("cuda", 1)
 
 
 class OnGPU:
-    """A tensor as if it were on the second GPU; what is asked of it beside its values is noted."""
+    """A tensor as if it were on the second GPU; what is called of it beside its values is noted."""
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values, self.device, self.dtype = values, SECOND, values.dtype

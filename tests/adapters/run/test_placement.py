@@ -133,7 +133,7 @@ def test_what_the_device_keeps_is_released_after_every_visit(monkeypatch):
         placement.take(blocks[1])
         assert len(released) == 1
     assert released == [torch.device("cpu")] * 2
-    assert devices.release_cached(torch.device("cpu")) is None  # no GPU is asked for
+    assert devices.release_cached(torch.device("cpu")) is None  # no GPU is needed
 
 
 def test_options_of_the_method_are_untouched():
