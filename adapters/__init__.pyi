@@ -1,4 +1,3 @@
-from gramian.adapters.api import methods as methods
 from gramian.adapters.api import prune as prune
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem

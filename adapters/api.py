@@ -1,4 +1,4 @@
-"""The front door: one `prune` for single weights and for whole units, and the methods by name."""
+"""One `prune` for single weights and for whole units, and the methods by name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["methods", "prune"]
 
 
 def methods() -> dict[str, str]:
-    """What each method does, in a line, by the name that `prune` and the command line take.
+    """Describe each method in a line, by the name that `prune` and the command line take.
 
     Returns
     -------
-    dict
-        Methods that zero single weights first, then those that remove whole heads and channels.
+    dict of str
+        Methods that zero single weights come first, then those that remove whole heads and hidden channels.
 
     Examples
     --------
@@ -68,22 +68,23 @@ def prune(
 ) -> Report | StructuredReport:
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, or without some units, for every operator.
 
-    The model is pruned in place, block by block. Weights are zeroed by the methods of `METHODS` and those of your own
-    (`module:name`), as much as `sparsity` says; heads and hidden channels are removed by those of `STRUCTURED_METHODS`, as many
-    parameters as `ratio` says.
+    The model is pruned in place, block by block; `save` then writes it. `sparsity` is how many weights a method zeroes that
+    zeroes single weights, and `ratio` how many parameters a method removes that removes whole heads and hidden channels;
+    `methods` lists both kinds.
 
     Parameters
     ----------
     model : PreTrainedModel
-        A language model or a text encoder, as `load` returns it.
+        A language model or a text encoder, as `load` returns it. Weights are zeroed in causal models only.
     tokens : Tokens or tensor of integers (n, length)
         Calibration windows, as `calibration` returns them.
     method : str
         A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` of your own.
     sparsity : float, str or Pattern, optional
-        Of methods that zero weights: the part that becomes zero, 0.5 by default, or a pattern such as `"2:4"`.
+        Of methods that zero weights: the part of an operator's weights that becomes zero, 0.5 by default, or a pattern such
+        as `"2:4"`, which keeps 2 of every 4 consecutive weights of a row.
     ratio : float, optional
-        Of methods that remove units: the part of all parameters inside the blocks, 0.2 by default.
+        Of methods that remove units: the part of all parameters inside the blocks that is removed, 0.2 by default.
     heldout : Tokens or tensor of integers (n, length), optional
         Windows on which errors are reported beside those on the calibration windows.
     options : mapping, optional
@@ -91,43 +92,50 @@ def prune(
     calibrate_on : {"dense", "pruned"}, optional
         What enters a block: activations of the dense model, or of the model pruned so far. The method's own by default.
     target : {"own", "block", "model"}, optional
-        Of methods that zero weights: whose output an operator should match, that of its own input, of the dense block on
-        the same block input, or of the dense model. The method's own by default.
+        Of methods that zero weights: whose output an operator should match, that of its own input through the dense weights
+        (own), of the dense block on the same block input (block), or of the dense model (model). The method's own by default.
     target_blend : float, optional
         How far the target goes there from the operator's own output, above 0 to 1. The method's own by default.
     damping : float or "auto", optional
-        Ridge d G_jj on the change of channel j; "auto" chooses it layer by layer, for methods that zero weights.
+        Ridge d G_jj on the change of channel j; "auto" chooses it layer by layer, for methods that zero weights. The method's
+        own by default.
     refit : bool
-        Of methods that zero weights: solve for the best weights on the support at the end.
+        Of methods that zero weights: solve at the end for the best weights at the positions that the method kept.
     allocation : {"uniform", "per_type", "score", "loss"}, optional
-        Of methods that remove units: how many each module loses. The method's own by default.
+        Of methods that remove units: what decides how many units are removed from each module. The method's own by default.
     compensate : bool, optional
-        Of methods that remove units: make up for removed units in the consumer. The method's own by default.
-    refit_producers, swap_search : bool
-        Of methods that remove units: fit their producers too; exchange kept units for removed ones while the loss falls.
+        Of methods that remove units: make up for removed units in the weights or the bias of the operator that reads them.
+        The method's own by default.
+    refit_producers : bool
+        Of methods that remove units: fit the operators before removed units too, to the dense model's outputs.
+    swap_search : bool
+        Of methods that remove units: exchange kept units for removed ones while the loss falls.
     heads : {"groups", "per_kv_group"}, optional
-        Of methods that remove units, what is removed of grouped-query attention: whole groups, or one head of each.
-    include, exclude : str, optional
-        Regular expressions searched in operators' full names.
+        Of methods that remove units: what is removed of grouped-query attention, whole key/value groups (the default), or
+        equally many query heads of every group.
+    include : str, optional
+        A regular expression; only operators are pruned in whose full name it matches somewhere.
+    exclude : str, optional
+        A regular expression; operators are not pruned in whose full name it matches somewhere.
     blocks : slice, optional
-        Of methods that remove units: the blocks to prune, such as `slice(4, 30)`.
+        Of methods that remove units: the blocks to prune, such as `slice(4, 30)`. All by default.
     jobs : int
-        Of methods that zero weights: blocks pruned at once, with `calibrate_on="dense"`.
+        Of methods that zero weights: how many blocks are pruned at once, with `calibrate_on="dense"`.
     device : str or device, optional
         Where blocks are worked on, one at a time, if not where the model is.
     progress : bool
-        Show a bar.
+        Whether long work shows a bar.
 
     Returns
     -------
     Report or StructuredReport
-        A row for every operator or module: error on calibration and held-out windows, and the certificate of what is stored.
+        A row for every operator or module, with its errors on calibration and held-out windows, and the settings of the run.
 
     Raises
     ------
     ValueError
         Before any work: a setting out of range, one that belongs to the other kind of method, a model that the method does not
-        fit. Naming the layer: NaN or Inf in its weights or inputs.
+        fit, windows that the model cannot read. Naming the layer: NaN or Inf in its weights or inputs.
 
     Examples
     --------
@@ -138,6 +146,9 @@ def prune(
     >>> report = gramian.prune(model, torch.arange(48).reshape(2, 24), "wanda", sparsity="2:4", progress=False)
     >>> report.sparsity
     0.5
+    >>> report = gramian.prune(model, torch.arange(48).reshape(2, 24), "flap", ratio=0.25, progress=False)
+    >>> report.parameters[1] < report.parameters[0]
+    True
     """
     of_weights: dict[str, Any] = {
         "sparsity": sparsity, "target": target, "refit": refit or None, "jobs": None if jobs == 1 else jobs,
@@ -151,7 +162,7 @@ def prune(
         if value is not None:
             amount = "ratio" if structured else "sparsity"
             kind = "removes whole heads and channels" if structured else "zeroes single weights"
-            raise ValueError(f"{name}={value!r} does not go with {method!r}, which {kind}: how much is said by {amount}=")
+            raise ValueError(f"{name}={value!r} does not go with {method!r}, which {kind}: its amount is {amount}=")
     if structured:
         if damping == "auto":
             raise ValueError(
@@ -163,9 +174,9 @@ def prune(
             refit_producers=refit_producers, swap_search=swap_search, heads=heads or "groups", heldout=heldout,
             include=include, exclude=exclude, blocks=blocks, device=device, progress=progress,
         )  # fmt: skip
-    number = sparsity if isinstance(sparsity, int | float) else None
+    number, pattern = (sparsity, None) if sparsity is None or isinstance(sparsity, int | float) else (None, sparsity)
     return prune_weights(
-        model, tokens, method=method, sparsity=number, pattern=sparsity if number is None else None, options=options,  # type: ignore[arg-type]
-        calibrate_on=calibrate_on, target=target, target_blend=target_blend, damping=damping, refit=refit, heldout=heldout,
-        include=include, exclude=exclude, jobs=jobs, device=device, progress=progress,
+        model, tokens, method=method, sparsity=number, pattern=pattern, options=options, calibrate_on=calibrate_on,
+        target=target, target_blend=target_blend, damping=damping, refit=refit, heldout=heldout, include=include,
+        exclude=exclude, jobs=jobs, device=device, progress=progress,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""CUDA devices: which array library the solvers run on there, and tensors handed to it and back without a copy.
+"""CUDA devices: which array library the solvers run on there, and how tensors are handed to it and back without a copy.
 
-Streams: torch and cupy both work on the default stream unless told otherwise, and DLPack orders the two where they differ.
+torch and cupy both work on the default stream unless the program sets another, and DLPack orders the two where they differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NO_CUPY = (
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device, after a first number on it. ValueError, with what to do instead, where that fails."""
+    """Return the device, after a first number was computed on it. ValueError, with what to do instead, where that fails."""
     try:
         found = torch.device(device)
         torch.empty(1, device=found, dtype=torch.float64).sum().item()  # moments and certificates are float64
@@ -51,7 +51,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 @cache
 def cupy_module() -> Any:
-    """cupy where it is installed and sees a GPU, else None and one warning."""
+    """Return cupy where it is installed and sees a GPU; else warn once and return None."""
     try:
         import cupy
 
@@ -64,7 +64,7 @@ def cupy_module() -> Any:
 
 
 def solver_library(device: torch.device) -> str:
-    """The array library that solves the problems of a model on a device: numpy, cupy or torch."""
+    """Name the array library that solves the problems of a model on a device: numpy, cupy or torch."""
     if device.type == "cuda":
         return "torch" if cupy_module() is None else "cupy"
     return "numpy" if device.type == "cpu" else "torch"
@@ -72,8 +72,8 @@ def solver_library(device: torch.device) -> str:
 
 @contextmanager
 def current_device(device: torch.device) -> Iterator[None]:
-    """While open, a CUDA device is this thread's current one in torch and in cupy: cupy computes on no other, and torch
-    exports no tensor of another. Nothing changes for devices of other kinds."""
+    """Make a CUDA device this thread's current one in torch and in cupy while the context is open: cupy computes on no other,
+    and torch exports no tensor of another. Nothing changes for devices of other kinds."""
     with ExitStack() as stack:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
@@ -83,8 +83,10 @@ def current_device(device: torch.device) -> Iterator[None]:
 
 
 def solver_array(tensor: torch.Tensor) -> Any:
-    """The tensor as the array the solvers are fastest on: numpy on the CPU, cupy on a GPU where it can be used. It shares
-    memory, but for bfloat16, which neither knows: that becomes float32."""
+    """Return the tensor as the array that the solvers are fastest on: numpy on the CPU, cupy on a GPU where it can be used.
+
+    The array shares the tensor's memory, except that bfloat16, which neither library knows, becomes float32.
+    """
     tensor = tensor.detach()
     kind = tensor.device.type
     if kind == "cpu":
@@ -96,23 +98,23 @@ def solver_array(tensor: torch.Tensor) -> Any:
 
 
 def tensor_of(array: Any) -> torch.Tensor:
-    """An array of any library as a tensor: one on a GPU stays there and shares memory, others are copied, on the host."""
+    """Return an array of any library as a tensor: one on a GPU shares its memory, others are copied, on the host."""
     if isinstance(array, torch.Tensor):
         return array
     if is_cupy_array(array):
         with current_device(torch.device("cuda", array.device.id)):
-            return torch.from_dlpack(array)
+            return torch.from_dlpack(array)  # type: ignore[attr-defined]
     return torch.from_numpy(to_numpy(array).copy())
 
 
 def precision_of_products(device: torch.device, dtype: torch.dtype) -> Products:
-    """How second moments of activations are multiplied: in float32 on GPUs, where float64 takes 2 to 64 times as long, of
-    activations that are no float64 themselves; else in float64."""
+    """Name the precision in which products of activations are formed: float32 on a GPU, where float64 takes 2 to 64 times as
+    long, unless the activations are float64 themselves; else float64."""
     return "float32" if device.type == "cuda" and dtype != torch.float64 else "float64"
 
 
 def where(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
-    """What a report says of a run on a device with activations of a dtype."""
+    """Settings that a report records of a run on a device with activations of a dtype."""
     return {
         "device": str(device),
         "solvers": solver_library(device),
@@ -121,7 +123,7 @@ def where(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
 
 
 def release_cached(device: torch.device) -> None:
-    """Give the GPU back what torch and cupy keep for later: neither can use what the other holds on to."""
+    """Free the memory of the GPU that torch and cupy keep for later, since neither can use what the other keeps."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         if (cupy := cupy_module()) is not None:

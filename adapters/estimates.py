@@ -1,7 +1,7 @@
-"""What a pruning run would do: its operators, the memory at its peak and the time it takes, before any of it is done.
+"""What a pruning run would take: its operators, the memory at its peak and its time, before any of it is done.
 
-Both are estimates, to within a factor of two. Memory counts the arrays that pruning keeps, not what loading a file
-briefly needs. Time divides operations by the rate of one matrix product measured here and now, so a machine that is busy
+Memory and time are estimated to within a factor of two. Memory counts the arrays that pruning keeps, not those that loading a
+file briefly needs. Time divides operations by the rate of one matrix product measured here and now, so a machine that is busy
 later takes longer.
 """
 
@@ -26,34 +26,34 @@ from gramian.tables import table
 
 __all__ = ["Estimate", "EstimatedOperator", "Rates", "peak_memory", "estimate_pruning"]
 
-LIBRARIES = 600 * 2**20  # what Python, torch and transformers take before any model
+LIBRARIES = 600 * 2**20  # bytes that Python, torch and transformers take before any model
 PASSES = 2.0  # a block takes about twice as long as its matrix products alone
 SELECTION = 1.2e-7  # seconds to rank one weight among others
 COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
 EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
-SHORTENED = 0.5  # of FISTAPruner's inner steps are made: its budget halves at failures
+SHORTENED = 0.5  # the part of FISTAPruner's inner steps that is made, since its budget halves at failures
 
-# Working arrays of a method beside its problem, float64: how many of the Gram's size, how many of the weight's.
+# Working arrays of a method beside its problem, float64: how many are of the Gram's size, how many of the weight's.
 WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Operations per second of matrix products in float32 and float64; a multiply-add is two."""
+    """Operations per second of matrix products in float32 and float64; a multiply-add counts as two."""
 
     single: float
     double: float
 
     @classmethod
     def measured(cls, device: torch.device, size: int = 768, seconds: float = 0.1) -> Rates:
-        """From products on `device` that take about `seconds` for each of the two."""
+        """Measure products on `device` for about `seconds` in each precision."""
         found = []
         for dtype in (torch.float32, torch.float64):
             matrix = torch.ones(size, size, dtype=dtype, device=device)
             float((matrix @ matrix)[0, 0])  # the first product also starts threads
             products, started = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - started) < seconds or products == 0:
-                float((matrix @ matrix)[0, 0])  # reading one number waits for a GPU
+                float((matrix @ matrix)[0, 0])  # reading one number waits for the GPU
                 products += 1
             found.append(2 * size**3 * products / elapsed)
         return cls(*found)
@@ -70,7 +70,8 @@ class EstimatedOperator:
 
 @dataclass(frozen=True)
 class Estimate:
-    """memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers included."""
+    """What a run would take. memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers
+    included."""
 
     operators: tuple[EstimatedOperator, ...]
     memory: Mapping[str, int]
@@ -79,16 +80,19 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """Bytes."""
+        """Bytes at the peak."""
         return sum(self.memory.values())
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Seconds in all."""
         return sum(self.seconds.values())
 
+    def __repr__(self) -> str:
+        return f"Estimate({len(self.operators)} operators, {self.peak / 2**20:.0f} MiB at the peak, {self.duration:.0f} s)"
+
     def __str__(self) -> str:
-        """One row per operator, then where memory and time go."""
+        """Tables with a row per operator, and of where memory and time go."""
         operators = [[o.name, f"{o.shape[0]}x{o.shape[1]}", f"{o.seconds:.1f}"] for o in self.operators]
         memory = [[name, f"{size / 2**20:.0f}"] for name, size in {**self.memory, "peak": self.peak}.items()]
         seconds = [[name, f"{spent:.0f}"] for name, spent in {**self.seconds, "total": self.duration}.items()]
@@ -123,12 +127,12 @@ def estimate_pruning(
     jobs: int = 1,
     rates: Rates | None = None,
 ) -> Estimate:
-    """What `prune` with the same arguments would do to `model`, which stays as it is.
+    """Estimate what `prune_weights` with the same arguments would take; `model` is unchanged.
 
-    windows: how many calibration windows, and tokens in each. heldout, evaluated: how many more such windows errors and
-    perplexity (before and after) are measured on. rates: measured within a quarter of a second when not given.
-    Of a method that is not the toolkit's nothing is known: it is taken for another SparseGPT.
-    Raises ValueError for an unknown method, an unknown family and when no operator is chosen.
+    windows: how many calibration windows there are, and how many tokens in each. heldout, evaluated: how many more such
+    windows errors and perplexity (before and after) are measured on. rates: measured within a quarter of a second where they
+    are not given. Nothing is known of a method of the user's own, so it is counted as SparseGPT. ValueError: an unknown
+    method, an unknown family, no operator chosen.
     """
     recipe = resolve(method)
     calibrate_on, target = calibrate_on or recipe.calibrate_on, target or recipe.target
@@ -142,7 +146,7 @@ def estimate_pruning(
         for name, shape in shapes.items()
     ]
 
-    # Per block: widths of what flows into its stages, and what part of the block is computed before each.
+    # For each block: widths of what flows into its stages, and what part of the block is computed before each stage.
     family, blocks = family_of(model), blocks_of(model)
     length = windows[1]
     tokens = (windows[0] + heldout) * length
@@ -157,10 +161,10 @@ def estimate_pruning(
             done += sum(math.prod(layer_shape(model, name)) for name in stage_names)
         squares = [width**2 for width in widths]
         # A product A^T A takes half the operations of a general one.
-        if target == "own":  # all stages of a block stream at once
+        if target == "own":  # all stages of a block are streamed at once
             moment_entries = max(moment_entries, sum(squares))
             moment_operations += tokens * sum(squares)
-        elif squares:  # stages one after the other, with G, C and E; on dense inputs nothing has moved at the first
+        elif squares:  # stages follow one another, with G, C and E; on dense inputs nothing has changed before the first
             kept_widths = max(kept_widths, sum(widths))
             moment_entries = max(moment_entries, 3 * max(squares))
             moment_operations += tokens * (4 * sum(squares) - (3 * squares[0] if calibrate_on == "dense" else 0))
@@ -171,7 +175,7 @@ def estimate_pruning(
     bytes_each = next(model.parameters()).element_size()
     at_once, stacks = min(jobs, len(blocks)), device.type != "cpu"
     streams = 2 if calibrate_on == "dense" else (4 if target == "model" else 3)
-    if jobs > 1:  # every block at work has its own
+    if jobs > 1:  # every block that is worked on has its own
         streams = at_once + 2
     pruning = {
         "hidden states between blocks": streams * tokens * hidden_width * bytes_each,
@@ -199,7 +203,7 @@ def estimate_pruning(
 
 def peak_memory(model: Any, pruning: Mapping[str, int], evaluated_length: int) -> dict[str, int]:
     """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `evaluated_length` tokens (0 for
-    none) are there, as the two are not together."""
+    none) are in memory, since the two are never there together."""
     vocabulary = model.config.get_text_config().vocab_size
     logits = {"logits for perplexity": 3 * 4 * evaluated_length * min(VOCABULARY, vocabulary)}
     peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
@@ -211,13 +215,14 @@ def peak_memory(model: Any, pruning: Mapping[str, int], evaluated_length: int) -
 
 
 def layer_shape(model: Any, name: str) -> tuple[int, int]:
+    """The shape (q, p) of an operator's weight."""
     rows, columns = Layer(name, model.get_submodule(name)).weight.shape
     return rows, columns
 
 
 def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
-    """What a method holds beside the moments: its working arrays and the weight in float64. stacks: whether rows are
-    refitted many at a time, as off the CPU."""
+    """Bytes that a method holds beside the moments: its working arrays and the weight in float64. stacks: whether rows are
+    refitted many at a time, as they are off the CPU."""
     grams, weights = WORKING.get(method, WORKING["sparsegpt"])
     row = 2 * shape[1] ** 2  # bytes of a Gram of half of the channels
     factorised = (3 * min(BATCH_BYTES, shape[0] * row) if stacks else row) if method == "l0" else 0
@@ -233,25 +238,26 @@ def solver_seconds(
     damping: float | str = 0.0,
     refit: bool = False,
 ) -> float:
-    """Time to solve one operator and to judge the result, in matrix products, rankings, sweeps and factorisations."""
+    """Time to solve one operator and to evaluate the result, in matrix products, rankings, sweeps and factorisations."""
     q, p = shape
     product = 2 * q * p * p  # V G
-    judging = (4 + 2 * heldout) * product / rates.double
+    evaluation = (4 + 2 * heldout) * product / rates.double
     ranking = SELECTION * q * p
     direct = ranking + 2 * product / rates.double
     sweep = direct + 4 * p**3 / rates.double + COLUMN * p
     exact = (p / 2) ** 3 / 3 * 2 / rates.double  # weights of one row, half of them kept
-    judging += q * exact if refit else 0.0
+    evaluation += q * exact if refit else 0.0
     if damping == "auto":
-        judging += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
+        evaluation += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
+    chosen: dict[str, Any] = {**METHODS[method].defaults, **options} if method in ("l0", "fistapruner") else {}
     if method == "l0":
-        steps = {**METHODS[method].defaults, **options}["steps"]
-        stages = steps / {**METHODS[method].defaults, **options}["stage"]
+        steps: float = chosen["steps"]
+        stages: float = steps / chosen["stage"]
         step = product / rates.single + ranking
-        return judging + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
+        return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
     if method != "fistapruner":
-        return judging + (direct if method in ("wanda", "magnitude") else sweep)
-    chosen = {**METHODS[method].defaults, **options}
-    visit = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
+        return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
+    one_lambda: float = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
-    return judging + start + 6 * p**3 / rates.single + chosen["max_lambdas"] * visit
+    lambdas: float = chosen["max_lambdas"]
+    return evaluation + start + 6 * p**3 / rates.single + lambdas * one_lambda

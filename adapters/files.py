@@ -1,5 +1,5 @@
-"""Files and directories of models that appear complete or not at all: written beside their place under another name, then
-renamed."""
+"""Files and directories of models that appear complete or not at all: each is written under another name beside its place,
+and then renamed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["check_output", "check_result", "new_directory", "write_bytes", "writ
 
 
 def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
-    """Raise, before any work, if a model cannot be saved at `out`, or files not be added to it.
+    """Raise, before any work, if a model cannot be saved at `out`, or if files cannot be added to it (`adding`).
 
-    FileExistsError: it is a file or a directory that is not empty, and not to be overwritten; or something that is not a
-    saved model and would be replaced by one; or the directory that the process runs in, which is never replaced.
-    NotADirectoryError, PermissionError: its parent cannot be written.
+    FileExistsError: `out` is a file or a directory that is not empty, and `overwrite` is False; or it is something other than
+    a saved model, which a saved model would replace; or it is, or contains, the directory that the process runs in, which is
+    never replaced. NotADirectoryError, PermissionError: its parent cannot be written.
     """
     out = Path(out).expanduser().resolve()
     if Path.cwd().is_relative_to(out) or Path.home().is_relative_to(out):
@@ -47,14 +47,16 @@ def check_result(path: Path | None) -> None:
 
 @contextmanager
 def new_directory(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory to put a model into, beside `out`, which it replaces when the block is left without an error. After one,
-    `out` is what it was before, and the other is gone. FileExistsError, at the end, for an `out` that is not empty by then
-    and not to be overwritten: it stays, and the new directory too, under a name that the error says."""
+    """Make a directory to put a model into, beside `out`, which it replaces when the context ends without an error.
+
+    After an error `out` is what it was before, and the new directory is gone. The context ends with FileExistsError if `out`
+    is not empty by then and `overwrite` is False: `out` is kept, and so is the new directory, under a name that the error says.
+    """
     draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
     try:
         draft.mkdir(parents=True)
         yield draft
-        for file in draft.iterdir():  # safetensors makes its files private; give them the mode any new file gets
+        for file in draft.iterdir():  # safetensors makes its files private, so they are given the mode that any new file gets
             if file.is_file():
                 shutil.copymode(draft / "config.json", file)
         if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
@@ -66,7 +68,7 @@ def new_directory(out: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def replace(draft: Path, out: Path, aside: Path) -> None:
-    """Rename draft to out; what was there is moved aside first, and back should the rename fail."""
+    """Rename `draft` to `out`. What was at `out` is moved aside first, and moved back if the rename fails."""
     if not out.exists():
         draft.rename(out)
         return
@@ -83,7 +85,7 @@ def replace(draft: Path, out: Path, aside: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write or replace a file. OSError leaves what was there."""
+    """Write or replace a file. After an OSError the file is what it was before."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         draft.write_bytes(content)
@@ -93,13 +95,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """The same for a document of plain numbers, strings, lists and dicts. Numbers that JSON has not are `inf`, `-inf` and
-    `nan`, strings."""
+    """Write or replace a JSON file of plain numbers, strings, lists and dicts. Numbers that JSON does not have become the
+    strings `inf`, `-inf` and `nan`."""
     write_bytes(path, (json.dumps(spelt(document), indent=2, allow_nan=False) + "\n").encode())
 
 
 def spelt(document: Any) -> Any:
-    """The document with numbers that are not finite as strings."""
+    """Return the document with strings in place of numbers that are not finite."""
     if isinstance(document, dict):
         return {key: spelt(value) for key, value in document.items()}
     if isinstance(document, list | tuple):

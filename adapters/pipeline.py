@@ -1,4 +1,4 @@
-"""prune(model, tokens, method, pattern): walk the blocks, give every operator its problem, write the solution back."""
+"""Weights are zeroed block by block: every operator is given its problem, and the solution is written back and evaluated."""
 
 from __future__ import annotations
 
@@ -30,30 +30,32 @@ from gramian.solvers.support.damped import CalibrationSplit, DampedMethod, check
 
 __all__ = ["prune_weights"]
 
-CHOOSING = 4  # one batch in so many chooses the damping
+CHOOSING = 4  # one batch in this many chooses the damping
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all blocks of one run share."""
+    """Settings that all blocks of one run share."""
 
     stages: tuple[tuple[str, ...], ...]
     blocks_path: str
     chosen: frozenset[str]
-    estimate: DampedMethod
+    solve: DampedMethod
     pattern: Pattern
     calibrate_on: str
     target: str
     target_blend: float
-    parts: tuple[int, ...]  # batches that are fitted, then those that choose the damping, then those held out for the report
+    parts: tuple[int, ...]  # how many batches are fitted, and how many choose the damping; the rest are held out for the report
     dtype: torch.dtype
     advance: Callable[[], object]
     problems: Path | None
 
     def named(self, index: int, operator: str) -> str:
+        """The full name of an operator of block `index`."""
         return f"{self.blocks_path}.{index}.{operator}"
 
     def wanted(self, index: int, stage: tuple[str, ...]) -> list[str]:
+        """The operators of a stage that are to be pruned."""
         return [operator for operator in stage if self.named(index, operator) in self.chosen]
 
 
@@ -78,29 +80,30 @@ def prune_weights(
     problems: Path | None = None,
     progress: bool = True,
 ) -> Report:
-    """Prune every linear operator inside the blocks of a causal language model, in place, and report on each.
+    """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, for every linear operator inside the blocks of a causal model.
 
-    tokens: calibration windows (n, length), integer. pattern: `"2:4"`, a Pattern, or None for `sparsity` of every
-    operator, 0.5 by default (grouped as the method does: rows for Wanda, the whole matrix otherwise). options: keywords of
-    the method, such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which errors are reported too.
-    problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where X* != X.
+    The model is pruned in place. tokens: calibration windows (n, length), integers. pattern: `"2:4"`, a Pattern, or None for
+    `sparsity` of every operator, 0.5 by default (grouped as the method does: by row for Wanda, over the whole matrix
+    otherwise). options: keywords of the method, such as `{"warm_start": "wanda"}`. heldout: windows like `tokens` on which
+    errors are reported too. problems: an empty directory for problem files, one per operator as it was solved, with slope and
+    floor where X* != X.
 
-    damping: trust in the estimated Gram, see `DampedMethod`: a number, "auto" (then a quarter of the calibration batches, if
-    there are four or more, choose its strength and are then fitted too), or None for the method's own. refit: solve for
-    the best weights on the method's support.
+    damping: how far the estimated Gram is trusted, see `DampedMethod`: a number, "auto" (a quarter of the calibration batches,
+    if there are four or more, then chooses its strength and is fitted afterwards), or None for the method's own. refit:
+    whether to solve for the best weights on the method's support.
 
-    calibrate_on, what enters a block: `dense` (the unpruned model's activations; blocks are then independent, and `jobs` of
-    them run at once with the same result) or `pruned` (those of the blocks pruned so far).
-    target, where the X of an operator's target X W^T comes from: `own`, X is the operator's own input (one pass over the
-    unpruned block); `block`, X comes from the unpruned block on the same block inputs and X* from the partly pruned one
-    (FISTAPruner, Section 3.1); `model`, X comes from the unpruned model. target_blend: how far the target goes there, from 0,
-    X* W^T, to 1: X is replaced by (1 - target_blend) X* + target_blend X. Defaults are the method's.
+    calibrate_on: what enters a block, `dense` (activations of the dense model; blocks are then independent, and `jobs` of them
+    are pruned at once with the same result) or `pruned` (activations of the blocks pruned so far). target: where the X of an
+    operator's target X W^T comes from; with `own`, X is the operator's own input (one pass over the dense block); with
+    `block`, X comes from the dense block on the same block inputs and X* from the partly pruned one (FISTAPruner, Section
+    3.1); with `model`, X comes from the dense model. target_blend: how far the target goes there, from 0, X* W^T, to 1: X is
+    replaced by (1 - target_blend) X* + target_blend X. Each is the method's own by default.
 
     device: where blocks are worked on, one at a time, if not where the model is, which may then be larger than the device's
-    memory (`Placement`); what passes between blocks stays with the model.
+    memory (`Placement`); what passes between blocks remains with the model.
 
-    The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are judged. Raises
-    ValueError before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
+    The checkpoint's dtype is that of `model.config.dtype`; weights are rounded to it before they are evaluated. ValueError:
+    before any work for bad arguments, and, naming the layer, for NaN or Inf in weights or activations.
     """
     started = time.perf_counter()
     recipe = resolve(method)
@@ -179,8 +182,8 @@ def prune_weights(
 def target_of(
     recipe: Method, target: str, target_blend: float | None, damping: float | str | None, refit: bool
 ) -> tuple[float, float | str]:
-    """Share and damping, the method's own where they are not asked for. ValueError where they are out of range, and where they
-    would change nothing."""
+    """Return the target blend and the damping, the method's own where none is given. ValueError where one is out of range, and
+    where one would change nothing."""
     if target_blend is not None and not 0 < target_blend <= 1:
         raise ValueError(
             f"target_blend must be above 0 and at most 1 but is {target_blend}: for the operator's own "
@@ -200,10 +203,10 @@ def target_of(
 def prune_in_parallel(
     job: Job, blocks: list[nn.Module], calls: list[BlockCall], hidden: list[torch.Tensor], jobs: int
 ) -> list[list[OperatorReport]]:
-    """Independent blocks at once: with dense inputs a block's work depends on nothing but its weights and inputs."""
+    """Prune independent blocks at once: on dense inputs a block's work depends on nothing but its weights and inputs."""
 
     def rows_of(index: int, inputs: list[torch.Tensor]) -> list[OperatorReport]:
-        with current_device(inputs[0].device):  # every thread has one of its own
+        with current_device(inputs[0].device):  # every thread has a current device of its own
             return prune_block(job, index, blocks[index], calls[index], inputs, inputs)[0]
 
     threads = torch.get_num_threads()
@@ -211,9 +214,9 @@ def prune_in_parallel(
     with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         try:
             for index, block in enumerate(blocks):
-                following = run_block(block, calls[index], hidden)  # before the block is handed over and changes
+                following = run_block(block, calls[index], hidden)  # this runs before the block is handed over and changes
                 if index >= jobs:
-                    futures[index - jobs].result()  # hidden states of no more blocks than are at work
+                    futures[index - jobs].result()  # memory holds hidden states of no more blocks than are worked on
                 futures.append(pool.submit(rows_of, index, hidden))
                 hidden = following
             return [future.result() for future in futures]
@@ -226,8 +229,8 @@ def prune_in_parallel(
 def prune_block(
     job: Job, index: int, block: nn.Module, call: BlockCall, dense: list[torch.Tensor], entering: list[torch.Tensor]
 ) -> tuple[list[OperatorReport], list[torch.Tensor], list[torch.Tensor]]:
-    """Prune one block in place. Returns its reports, and what leaves it on the dense path and on the path that enters
-    the next block."""
+    """Prune one block in place. The result is its reports, and the hidden states that enter the next block on the dense path
+    and on the path that is calibrated on."""
     stages = [stage for stage in job.stages if job.wanted(index, stage)]
     source = dense if job.target == "model" else entering
     targets: dict[tuple[str, ...], MomentCollector] = {
@@ -242,7 +245,7 @@ def prune_block(
     }
     receivers = {block.get_submodule(stage[0]): targets[stage].receive for stage in stages}
     leaving = run_block(block, call, source, receivers)
-    del receivers  # they hold on to what `targets` lets go of
+    del receivers  # they refer to the collectors that `targets` gives up
     rows: list[OperatorReport] = []
     for stage in stages:
         collector = targets.pop(stage)
@@ -253,7 +256,7 @@ def prune_block(
             star = inputs_of(first, block, call, entering) if moved else None
             collector.settle(star)
         rows.extend(prune_layer(job, layer, collector) for layer in layers)
-        del collector, layers  # before the next stage's moments come to be
+        del collector, layers  # their memory is free before the next stage's moments are formed
     if job.calibrate_on == "dense":
         return rows, leaving, leaving
     following = run_block(block, call, entering)
@@ -261,7 +264,7 @@ def prune_block(
 
 
 def prune_layer(job: Job, layer: Layer, collector: MomentCollector) -> OperatorReport:
-    """Solve one operator's problem, write the rounded answer back, and judge what is stored."""
+    """Solve one operator's problem, write the rounded answer back, and evaluate what is stored."""
     started = time.perf_counter()
     moments, fitted = collector.calibration, collector.moments[0]
     choosing, apart = collector.moments.get(1), collector.moments.get(2)
@@ -273,7 +276,7 @@ def prune_layer(job: Job, layer: Layer, collector: MomentCollector) -> OperatorR
         file = job.problems / f"{layer.name}.safetensors"
         write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
     try:
-        solution = job.estimate(problem, job.pattern, CalibrationSplit(moments.tokens, split))
+        solution = job.solve(problem, job.pattern, CalibrationSplit(moments.tokens, split))
     except ValueError as error:
         raise ValueError(f"{layer.name}: {error}") from error
     layer.assign(solution.weights, job.dtype)
@@ -298,7 +301,7 @@ def prune_layer(job: Job, layer: Layer, collector: MomentCollector) -> OperatorR
 
 
 def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
-    """Raises ValueError, naming it, for a layer that the pattern does not divide or a parameter that is not finite."""
+    """Raise ValueError for a layer that the pattern does not divide, or a parameter that is not finite, naming it."""
     for name in names:
         weight = Layer(name, model.get_submodule(name)).weight
         if isinstance(pattern, NM):
@@ -307,5 +310,5 @@ def check_weights(model: nn.Module, names: list[str], pattern: Pattern) -> None:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):  # what is streamed is checked by who reads it
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):  # streamed parameters are checked when read
             raise ValueError(f"{name} holds NaN or Inf")

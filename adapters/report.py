@@ -1,23 +1,28 @@
-"""What a run did: one row per operator, the settings it can be repeated with, and the table a person reads."""
+"""What a run that zeroes weights did: a row per operator, the settings that repeat it, and the table that a person reads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gramian.adapters.extras import need
+from gramian.adapters.html import html_table
 from gramian.tables import figure, table
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["OperatorReport", "Report", "mean_error"]
 
 
 @dataclass(frozen=True)
 class OperatorReport:
-    """One operator as it is stored, judged in float64 after the cast to the checkpoint's dtype.
+    """One operator as it is stored, evaluated in float64 after the cast to the checkpoint's dtype.
 
-    relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens; heldout_error: the same on tokens that the
-    method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, zero when the kept
+    relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens. heldout_error: the same on tokens that the
+    method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, which is zero when the kept
     weights are the best for their positions. detail: figures of the method, such as the LASSO gap before rounding.
     """
 
@@ -32,10 +37,19 @@ class OperatorReport:
     seconds: float
     detail: dict[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: the name, the shape, the zeros and the error."""
+        size = f"{self.shape[0]}x{self.shape[1]}"
+        error = error_shown(self.relative_error, self.heldout_error)
+        return f"OperatorReport({self.name}, {size}, {100 * self.sparsity:.1f} % zeros, {error})"
+
 
 @dataclass(frozen=True)
 class Report:
-    """operators in the order pruned; settings: method, pattern, calibrate_on, target, calibration, versions, ..."""
+    """What a run did: `print` shows a table, a notebook shows it in HTML, `to_dict` and `to_dataframe` give the figures.
+
+    operators: in the order pruned. settings: method, pattern, calibrate_on, target, calibration, versions, ....
+    """
 
     operators: tuple[OperatorReport, ...]
     settings: dict[str, Any]
@@ -43,7 +57,7 @@ class Report:
 
     @property
     def sparsity(self) -> float:
-        """Zeros over weights, all pruned operators together."""
+        """Zeros over weights, of all pruned operators together."""
         sizes = [math.prod(operator.shape) for operator in self.operators]
         return sum(o.sparsity * size for o, size in zip(self.operators, sizes)) / sum(sizes)
 
@@ -54,7 +68,7 @@ class Report:
 
     @property
     def mean_heldout_error(self) -> float | None:
-        """Mean over operators of the held-out error."""
+        """Mean over operators of the held-out error; None without held-out tokens."""
         errors = [o.heldout_error for o in self.operators if o.heldout_error is not None]
         return mean_error(errors) if errors else None
 
@@ -69,8 +83,19 @@ class Report:
             "operators": [asdict(operator) for operator in self.operators],
         }
 
-    def __str__(self) -> str:
-        """One row per operator, then the totals."""
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A data frame with a row per operator, whose columns are its figures, those of the method included.
+
+        ImportError where pandas is not installed.
+        """
+        need("report", ("pandas",), "a data frame")
+        import pandas
+
+        rows = [{name: value for name, value in asdict(o).items() if name != "detail"} | o.detail for o in self.operators]
+        return pandas.DataFrame(rows)
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The head of the table, and a row of text per operator."""
         details = sorted({key for operator in self.operators for key in operator.detail})
         rows = [
             [
@@ -86,13 +111,36 @@ class Report:
             for o in self.operators
         ]
         head = ["operator", "shape", "zeros", "error", "held-out", "KKT", *(key.replace("_", " ") for key in details), "s"]
+        return head, rows
+
+    def totals(self) -> str:
+        """The line below the table."""
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
-        return f"{table(head, rows)}\n{len(rows)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+        return f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+
+    def __str__(self) -> str:
+        """The table, with the totals below it."""
+        return f"{table(*self.cells())}\n{self.totals()}"
+
+    def __repr__(self) -> str:
+        """One line: the method, the number of operators, the zeros and the mean error."""
+        method, count = self.settings.get("method", "no method"), len(self.operators)
+        error = error_shown(self.mean_error, self.mean_heldout_error)
+        return f"Report({method}, {count} operators, {100 * self.sparsity:.1f} % zeros, {error})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of `str` in HTML, with the totals below it."""
+        return html_table(*self.cells(), self.totals())
 
 
 def mean_error(errors: Sequence[float]) -> float:
-    """Mean of those that are finite: what has no output has no relative error. NaN where none is."""
+    """Mean of the finite errors, since a layer without an output has no relative error; NaN where none is finite."""
     finite = [error for error in errors if math.isfinite(error)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def error_shown(calibration: float, heldout: float | None) -> str:
+    """Write the held-out error where there is one, else the calibration error."""
+    return f"error {figure(calibration)}" if heldout is None else f"held-out error {figure(heldout)}"

@@ -1,7 +1,7 @@
-"""Safetensors files of numpy arrays: eight bytes with the length of a JSON header, the header, the numbers.
+"""Safetensors files of numpy arrays: eight bytes that hold the length of a JSON header, then the header, then the numbers.
 
-Written out here so that problem files need numpy alone; what loads models reads theirs with the package `safetensors`. A file
-is data and nothing else: a header that does not describe it exactly, to the last byte, is refused.
+The format is written out here so that problem files need numpy alone; the weights of models are read by the package
+`safetensors`. A file is data and nothing else: a header that does not describe it exactly, to the last byte, is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ METADATA = "__metadata__"
 
 
 class Entry:
-    """Where one tensor is in a file: kind, shape, first byte and the byte after its last, from the end of the header."""
+    """Where one tensor is in a file: its kind, its shape, its first byte and the byte after its last, counted from the end of
+    the header."""
 
     def __init__(self, path: Path, name: str, entry: object) -> None:
         try:
@@ -38,7 +39,8 @@ class Entry:
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str], int]:
-    """Tensors by name, metadata, and the place of the first number. ValueError unless header and file fit each other."""
+    """Read the tensors' entries by name, the metadata, and the place of the first number. ValueError unless header and file fit
+    each other."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -65,13 +67,14 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str], int]:
 
 
 def tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The kind of every tensor, such as `F32`, by name, and the metadata."""
+    """Read the kind of every tensor, such as `F32`, by name, and the metadata."""
     entries, metadata, _ = read_header(path)
     return {name: entry.kind for name, entry in entries.items()}, metadata
 
 
 def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Tensors of a file by name. ValueError for a damaged file, a name it does not hold, and a kind that numpy has not."""
+    """Read tensors of a file by name. ValueError: a damaged file, a name that it does not hold, a kind that numpy does not
+    have."""
     entries, _, start = read_header(path)
     tensors = {}
     with path.open("rb") as file:
@@ -90,7 +93,7 @@ def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a file that appears complete or not at all. Metadata are strings; OSError leaves what was there."""
+    """Write a file that appears complete or not at all; after an OSError the file is what it was before."""
     header: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
     blocks, end = [], 0
     for name, tensor in tensors.items():

@@ -1,14 +1,14 @@
 """Perplexity of pruned models on a fixed protocol, beside what the published codes reach on it.
 
-    python benchmarks/end_to_end.py --text FOLDER [--cells REGEX] [--out FILE.json]
+    python benchmarks/end_to_end.py --text FOLDER [--cells REGEX] [--out FILE]
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. All seven operators of all blocks are pruned.
 
-Three corrections at three sparsities (FISTAPruner, Appendix E) are compared with a short search from a Wanda start, on
-WikiText-2 alone: nine models are many minutes.
+Three targets (FISTAPruner, Appendix E) are compared at three sparsities with a short search from a Wanda start, on WikiText-2
+alone, because nine models take many minutes.
 
-A cell that is in the JSON already, with the same keywords, is not run again. Differences between two of our models are
-paired: the mean over tokens of the difference of negative log-likelihood, with its standard error.
+A cell that is in the JSON file already, with the same keywords, is not run again. Differences between two of our models are
+paired: the script prints the mean over tokens of the difference of negative log-likelihood, with its standard error.
 """
 
 from __future__ import annotations
@@ -30,30 +30,27 @@ from gramian.tables import table
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """Name -> keywords of `prune`; the dense model is the empty one."""
+    """Name -> keywords of `prune_weights`; the dense model has none."""
     fista = {"method": "fistapruner"}
     found: dict[str, dict[str, Any]] = {"dense": {}}
-    for name, target in (("50%", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
-        found[f"sparsegpt {name}"] = {"method": "sparsegpt", **target}
-        found[f"wanda {name}"] = {"method": "wanda", **target}
+    for name, amount in (("50%", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
+        found[f"sparsegpt {name}"] = {"method": "sparsegpt", **amount}
+        found[f"wanda {name}"] = {"method": "wanda", **amount}
         for warm in ("sparsegpt", "wanda"):
-            found[f"fistapruner from {warm} {name}"] = {**fista, **target, "options": {"warm_start": warm}}
-        found[f"fistapruner, refit {name}"] = {**fista, **target, "refit": True}
-        found[f"l0 {name}"] = {"method": "l0", **target}
-    corrections = {
-        "no correction": {"inputs": "dense", "correction": "none"},
-        "correction inside layers": {"inputs": "dense", "correction": "layer"},
-        "correction to the dense model": {"inputs": "pruned", "correction": "model"},
-    }
-    for sparsity, visits in ((0.5, 4), (0.2, 2), (0.1, 2)):
-        short = {"warm_start": "wanda", "visits": visits}  # enough to compare, not the best that can be had
-        for name, switches in corrections.items():
-            found[f"{100 * sparsity:g}% {name}"] = {**fista, "sparsity": sparsity, "options": short, **switches}
+            found[f"fistapruner from {warm} {name}"] = {**fista, **amount, "options": {"warm_start": warm}}
+        found[f"fistapruner, refit {name}"] = {**fista, **amount, "refit": True}
+        found[f"l0 {name}"] = {"method": "l0", **amount}
+    for sparsity, max_lambdas in ((0.5, 4), (0.2, 2), (0.1, 2)):
+        short = {"warm_start": "wanda", "max_lambdas": max_lambdas}  # enough to compare, not the best that can be had
+        for target, inputs in (("own", "dense"), ("block", "dense"), ("model", "pruned")):
+            found[f"{100 * sparsity:g}% target {target}"] = {
+                **fista, "sparsity": sparsity, "options": short, "calibrate_on": inputs, "target": target
+            }  # fmt: skip
     return found
 
 
 def show(results: dict[str, Any], losses: Path) -> None:
-    """The table: ours, then the published ones, then paired differences of ours."""
+    """The table of the published codes and of our models, then paired differences of ours."""
     rows = [
         [f"{row['code']}, published code", row["pattern"], "-", "-", f"{row['wikitext2']:.2f}", f"{row['ptb']:.1f}", "-"]
         for row in read("published")["perplexity"]["rows"]
@@ -89,9 +86,9 @@ def show(results: dict[str, Any], losses: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
-    parser.add_argument("--out", type=Path, default=RESULTS / "end_to_end.json")
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the protocol's texts are")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="run only cells whose name the expression finds")
+    parser.add_argument("--out", type=Path, default=RESULTS / "end_to_end.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     losses = arguments.out.with_suffix("")  # per-token losses, a file for each cell and text
     losses.mkdir(parents=True, exist_ok=True)
@@ -105,7 +102,7 @@ def main() -> None:
         protocol, original = loaded()
         protocol.model.load_state_dict(original)
         cell: dict[str, Any] = {}
-        short = "correction" in name
+        short = " target " in name
         if keywords:
             report = prune_weights(
                 protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords

@@ -1,19 +1,19 @@
-"""Fine-tuning after half of the hidden units have left: what it costs, and what it reaches (TASP, Tables 1 and 2); and what
-is recovered without fine-tuning (Greedy Output Approximation, Algorithms 2 to 4).
+"""Fine-tuning after half of the hidden units were removed: what it costs, and what it reaches (TASP, Tables 1 and 2); and what
+refits reach without fine-tuning (Greedy Output Approximation, Algorithms 2 to 4).
 
-    python benchmarks/finetune.py --text FOLDER [--cells REGEX] [--steps N] [--out FILE.json] [--speed]
+    python benchmarks/finetune.py --text FOLDER [--cells REGEX] [--steps N] [--out FILE] [--speed]
 
-Models of four architectures over bytes, of two narrow layers, so that every hidden unit counts, and without dropout, are
-trained on wikitext2.valid.txt in FOLDER, for seconds. Then half of the hidden units of their feed-forward modules leave, by one
-ranking over all modules, and the smaller model is fine-tuned, in half as many steps, on the first four fifths of ptb.test.txt;
-its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a
-window from the first. Three seeds draw weights and batches; the table shows mean and standard deviation over them.
-`greedy-output` is not fine-tuned: its other weights are refitted, the producers of every module before that, or nothing is.
-T5 is pruned on the dense model's activations, where producers have nothing to recover.
+Models of four architectures over bytes are trained for seconds on wikitext2.valid.txt in FOLDER. They have two narrow layers,
+so that every hidden unit counts, and no dropout. Then half of the hidden units of their feed-forward modules are removed, by
+one ranking over all modules, and the smaller model is fine-tuned, in half as many steps, on the first four fifths of
+ptb.test.txt; its loss is measured on the rest, in nats per byte, before and after. T5 predicts the second half of a window from
+the first. Three seeds draw weights and batches, and the table shows mean and standard deviation over them. `greedy-output` is
+not fine-tuned: nothing is refitted, or the kept weights are, or the producers of every module as well. T5 is pruned on the
+dense model's activations, for which a refit of producers changes nothing.
 
---speed measures seconds a step, parameters and memory of fine-tuning, of the dense model, of one with as many weights masked
-(kept at zero after every step, which is what unstructured pruning comes to), and of the smaller one, side by side, in turn,
-all of four layers, four times as wide.
+--speed measures seconds, parameters and memory of a step of fine-tuning. The dense model, one with as many weights masked (kept
+at zero after every step, as an unstructured method would have it) and the smaller one take turns; all have four layers and are
+four times as wide.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dense": {},
     **{name: {"method": name, "compensate": False} for name in ("tasp", "snip", "magnitude-l2", "random")},
     "greedy-output": {"method": "greedy-output", "compensate": False},
-    "greedy-output, refitted": {"method": "greedy-output", "compensate": True, "share": 1.0},
-    "greedy-output, recovered": {"method": "greedy-output", "compensate": True, "recover": True},
+    "greedy-output, refitted": {"method": "greedy-output", "compensate": True, "target_blend": 1.0},
+    "greedy-output, refit_producers": {"method": "greedy-output", "compensate": True, "refit_producers": True},
 }
 HALF = 0.5
 
@@ -90,41 +90,43 @@ def fresh(architecture: str, seed: int, width: int, layers: int) -> Any:
 
 def channels_of(model: Any) -> list[UnitGroup]:
     """The feed-forward modules."""
-    return [part for part in unit_groups_of(model).values() if part.structure.unit_size is None]
+    return [group for group in unit_groups_of(model).values() if group.structure.unit_size is None]
 
 
 def halved(model: Any, windows: torch.Tensor, how: Mapping[str, Any]) -> Any:
     """The model without half of its hidden units, which one ranking over all modules chose. how: keywords."""
     channels = channels_of(model)
-    inside = sum(part.units * unit_set_of(model, part).cost for part in channels)
-    include = "|".join(f"^{part.name}$" for part in channels)
+    inside = sum(group.units * unit_set_of(model, group).cost for group in channels)
+    include = "|".join(f"^{group.name}$" for group in channels)
     smaller, ratio = copy.deepcopy(model), HALF * inside / block_parameters(model)
-    prune_units(smaller, windows, ratio=ratio, allocation="numerical", include=include, progress=False, **how)
+    prune_units(smaller, windows, ratio=ratio, allocation="score", include=include, progress=False, **how)
     return smaller
 
 
 class Texts:
-    """Windows to train on, to fine-tune on, and to judge."""
+    """Windows to train on, to fine-tune on, and to evaluate on."""
 
     def __init__(self, folder: Path) -> None:
         self.first = windows_of((folder / "wikitext2.valid.txt").read_text(encoding="utf-8"), LENGTH)
         task = windows_of((folder / "ptb.test.txt").read_text(encoding="utf-8"), LENGTH)
         count = len(task) * 4 // 5
-        self.tuned, self.judged = task[:count], task[count:]
+        self.tuned, self.evaluated = task[:count], task[count:]
 
 
 def cells(steps: int) -> dict[str, dict[str, Any]]:
-    """Name -> what is run."""
+    """Name -> architecture, method, seed and steps."""
     return {
         f"{architecture} {method} {seed}": {"architecture": architecture, "method": method, "seed": seed, "steps": steps}
         for architecture in ARCHITECTURES
         for seed in SEEDS
         for method in METHODS
-        if not (architecture == "t5" and method.endswith("recovered"))
+        if not (architecture == "t5" and method.endswith("refit_producers"))
     }
 
 
 def runner(texts: Texts) -> Any:
+    """What runs a cell; models are trained once for all methods."""
+
     @cache
     def trained(architecture: str, seed: int, steps: int) -> Any:
         model = fresh(architecture, seed, *NARROW)
@@ -137,7 +139,7 @@ def runner(texts: Texts) -> Any:
         how = METHODS[cell["method"]]
         tuned = halved(model, calibration, how) if how else copy.deepcopy(model)
         parameters = sum(each.numel() for each in tuned.parameters())
-        before = held_loss(tuned, texts.judged)
+        before = held_loss(tuned, texts.evaluated)
         if cell["method"].startswith("greedy-output"):
             return {"parameters": parameters, "before": before}
         torch.manual_seed(1000 + cell["seed"])
@@ -145,7 +147,7 @@ def runner(texts: Texts) -> Any:
         steps = cell["steps"] // 2
         train(tuned, texts.tuned, steps, rate=TUNING_RATE, batch=BATCH)
         seconds = (time.perf_counter() - started) / steps
-        return {"parameters": parameters, "before": before, "after": held_loss(tuned, texts.judged), "step_seconds": seconds}
+        return {"parameters": parameters, "before": before, "after": held_loss(tuned, texts.evaluated), "step_seconds": seconds}
 
     return run
 
@@ -173,8 +175,9 @@ class Masked:
     """A model whose smallest feed-forward weights, half of them, are kept at zero."""
 
     def __init__(self, model: Any) -> None:
-        names = {f"{part.block}.{path}" for part in channels_of(model) for path, _ in part.structure.producers}
-        self.weights = [operator(model, name).weight for name in sorted(names | {part.name for part in channels_of(model)})]
+        groups = channels_of(model)
+        names = {f"{group.block}.{path}" for group in groups for path, _ in group.structure.producers}
+        self.weights = [operator(model, name).weight for name in sorted(names | {group.name for group in groups})]
         self.masks = [weight.detach().abs() > weight.detach().abs().median() for weight in self.weights]
 
     def apply(self) -> None:
@@ -184,7 +187,7 @@ class Masked:
 
 
 def speed(texts: Texts) -> list[dict[str, Any]]:
-    """Every architecture at its size, AdamW, batches of `BATCH` windows; medians over turns."""
+    """A row for each architecture and each of its three models: medians over turns, with AdamW and `BATCH` windows a step."""
     rows = []
     for architecture in ARCHITECTURES:
         dense = fresh(architecture, 0, *WIDE).eval()
@@ -222,12 +225,12 @@ def speed(texts: Texts) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches, such as 't5 tasp'")
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the two texts are")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="run only cells whose name it finds, such as 't5 tasp'")
     parser.add_argument(
-        "--steps", type=int, default=600, metavar="N", help="of training; half as many of fine-tuning (default %(default)s)"
+        "--steps", type=int, default=600, metavar="N", help="steps of training; half as many fine-tune (default %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json", metavar="FILE", help="the result file")
     parser.add_argument("--speed", action="store_true", help="measure time and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     texts = Texts(arguments.text)

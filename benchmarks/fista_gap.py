@@ -1,11 +1,10 @@
 """How many steps, and how long, FISTA takes to a certified relative gap on real problem files.
 
-    python benchmarks/fista_gap.py --problems FOLDER [--tol 1e-6] [--out FILE.json]
+    python benchmarks/fista_gap.py --problems FOLDER [--tol 1e-6] [--out FILE]
 
-For every problem file of the chosen width and for sparsity 50 % and 70 %: lambda is found by bisection (one lambda for
-the whole matrix, roughly), then the LASSO at that lambda is solved in float64 from where the search was, with steps per
-channel and, if --raw is given, with one step for all. The gap printed is computed again from the returned weights and
-the file's moments.
+For every problem file of the chosen width, and for sparsities of 50 % and 70 %, one lambda for the whole matrix is found by
+bisection, roughly. Then the LASSO at that lambda is solved in float64 from where the search ended, with steps per channel and,
+if --raw is given, also with one step for all. The gap is computed again from the returned weights and the file's moments.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ def duality_gap(problem: Quadratic, weights: np.ndarray, weight: float) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--raw", action="store_true")
-    parser.add_argument("--tol", type=float, default=1e-6)
-    parser.add_argument("--out", type=Path, default=RESULTS / "fista_gap.json")
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER", help="where problem files are")
+    parser.add_argument("--width", type=int, default=640, help="inputs of the operators (default %(default)s)")
+    parser.add_argument("--raw", action="store_true", help="solve with one step for all channels as well")
+    parser.add_argument("--tol", type=float, default=1e-6, help="relative duality gap to reach (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "fista_gap.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for file in sorted(arguments.problems.glob("*.safetensors")):

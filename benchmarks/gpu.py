@@ -1,17 +1,20 @@
-"""Times on a GPU: a step beside its product, whole operators, a whole model, one layer of a large one, and the same on the CPU.
+"""Times on a GPU: a step beside its product, whole operators, a model, a layer of a large one, and the CPU beside it.
 
-    python benchmarks/gpu.py [--device cuda|cpu] [--sections steps operators model layer processor] [--quick] [--out FILE.json]
+    python benchmarks/gpu.py [--device cuda|cpu] [--sections steps operators model layer processor] [--quick] [--out FILE]
 
-steps: a FISTA step beside the float32 matrix product in it, p = q = 1024 to 8192. operators: `lasso` to a relative gap of
-1e-6, `l0_admm` and `refit` at 50 % on the shapes of OPT-125M, LLaMA-7B and LLaMA-3-8B, the refit also by conjugate
-gradients whatever the size. model: a model of OPT-125M's shape with random weights, pruned by FISTAPruner with 128 windows of
-2048 random tokens. layer: one decoder layer of LLaMA-3-8B's shape likewise by FISTAPruner, `l0` and Wanda with refit, and 32
-times that. processor: operators on the GPU beside numpy on this machine's CPU, and the ratio. Where cupy is installed it
-computes; steps and the processor's operators are timed on torch as well.
+The sections measure:
 
-Weights and tokens are random, so what is timed is the shape; real layers take more or fewer steps of `lasso`. Times of steps
-are medians of 5, the others of one run after a small one; all are between two waits for the device. `--quick` shrinks all
-sizes, `--device cpu` tries the whole without a GPU. The file is written after every section.
+steps       a FISTA step beside the float32 matrix product in it, p = q = 1024 to 8192
+operators   `lasso` to a relative gap of 1e-6, `l0_admm` and `refit` at 50 % on the shapes of OPT-125M, LLaMA-7B and LLaMA-3-8B,
+            the refit also by conjugate gradients whatever the size
+model       a model of OPT-125M's shape with random weights, pruned by FISTAPruner with 128 windows of 2048 random tokens
+layer       one decoder layer of LLaMA-3-8B's shape, pruned by FISTAPruner, `l0` and Wanda with refit, and 32 times its time
+processor   operators on the GPU beside numpy on this machine's CPU, and the ratio
+
+Where cupy is installed it computes; steps and the processor's operators are timed on torch as well. Weights and tokens are
+random, so figures are those of a shape; real layers take more or fewer steps of `lasso`. Times of steps are medians of 5, the
+others are of one run after a small one; the clock starts and stops when the device has finished. `--quick` shrinks all sizes,
+and `--device cpu` tries the program without a GPU. The file is written after every section.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from unittest.mock import patch
 import torch
 from common.results import RESULTS, save
 
-from gramian.adapters import prune
+from gramian import prune
 from gramian.solvers import FISTA, L1, Quadratic, Solution, TopK, l0_admm, lambda_max, lasso, refit
 from gramian.solvers.direct import restricted
 from gramian.tables import table
@@ -72,10 +75,12 @@ class Place:
         return tensor
 
     def wait(self) -> None:
+        """Return when the device has finished."""
         if self.device == "cuda":
             torch.cuda.synchronize()  # of all streams, cupy's too
 
     def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
+        """Seconds of work, and what it returns."""
         self.wait()
         started = time.perf_counter()
         result = work()
@@ -84,7 +89,7 @@ class Place:
 
     @contextmanager
     def memory(self, record: dict[str, Any]) -> Iterator[None]:
-        """Most memory in use on the device, looked at 20 times a second: what torch, cupy and CUDA itself hold together."""
+        """The most memory in use on the device, sampled 20 times a second: what torch, cupy and CUDA itself hold together."""
         if self.device == "cpu":
             yield
             return
@@ -108,7 +113,7 @@ class Place:
 
 
 def release() -> None:
-    """Nothing of what ran before counts: both libraries give back what they keep for later."""
+    """Make both libraries give back the memory that they keep for later, so that only what follows counts."""
     torch.cuda.empty_cache()
     if "cupy" in sys.modules:
         sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
@@ -129,8 +134,8 @@ def places(device: str) -> list[Place]:
 
 
 def layer(place: Place, rows: int, width: int, dtype: torch.dtype = torch.float64) -> Quadratic:
-    """Gaussian weights, and inputs of twice as many tokens as channels: channels of size 1 to 1/10, and a few directions in
-    which all move together."""
+    """A layer of gaussian weights whose inputs have twice as many tokens as channels: channels have sizes from 1 to 1/10, and
+    there are a few directions in which all move together."""
     generator = torch.Generator(place.device).manual_seed(width)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -176,7 +181,7 @@ def step_and_product(place: Place, width: int, count: int = 20) -> tuple[float, 
 
 
 def solved(place: Place, problem: Quadratic, gradients: bool) -> dict[str, Any]:
-    """Seconds of the three solvers, and what shows that they did their work."""
+    """Seconds of the three solvers, and figures that show that they did their work."""
     mask = TopK(0.5).select(abs(problem.anchor) * problem.diagonal**0.5)
     term = L1(0.02 * float(lambda_max(problem)[0, 0]))
     record: dict[str, Any] = {}
@@ -201,6 +206,7 @@ def solved(place: Place, problem: Quadratic, gradients: bool) -> dict[str, Any]:
 
 
 def shrunk(shape: tuple[int, int], quick: bool) -> tuple[int, int]:
+    """The shape, or a tiny one like it."""
     return (max(8, shape[0] // 64), max(16, shape[1] // 64)) if quick else shape
 
 
@@ -297,10 +303,10 @@ def machine(device: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default %(default)s)")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="(default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the program")
-    parser.add_argument("--out", type=Path, help="default: results/gpu-DEVICE.json beside this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the result file (default: results/gpu-DEVICE.json)")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no GPU here; --device cpu --quick tries the program without one")

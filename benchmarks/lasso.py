@@ -1,21 +1,21 @@
 """Time to a relative duality gap: `lasso` beside scikit-learn, skglm and celer, on layers as problem files.
 
-    python benchmarks/lasso.py --problems FOLDER [--layers REGEX] [--cells REGEX] [--solvers NAME ...] [--out FILE.json]
+    python benchmarks/lasso.py --problems FOLDER [--layers REGEX] [--cells REGEX] [--solvers NAME ...] [--out FILE]
 
 Every layer is solved at one lambda for the whole matrix at which half, and 70 %, of the weights are zero (bisection on 64
 rows), to gaps of 1e-3, 1e-6 and 1e-9 of the objective. The gap that decides is not a solver's own: it is computed here, in
 float64, from the weights that came back, the Gram and the dense weights, and summed over rows.
 
-Ours solves many rows in one call, its inverse included, on as many BLAS threads as --threads says. The others solve a row
-at a time, and get for nothing what helps them: scikit-learn its coordinate descent on the Gram itself, skglm (AndersonCD)
-and celer a square root of the Gram as design, factorised beforehand, compiled code warm; the rows spread over --threads
-processes of one thread each; and for each row a tolerance set from its optimal objective, known here, loose at first and
-tightened until the sum meets the gap. (celer's own gap has better dual points than the weights alone give, so it is
-tightened most.) Ours is timed on at most --rows rows, the others on a random sample that keeps their processes busy for about
---seconds, drawn anew for each of the repeats; the figures are medians, in milliseconds of wall time per row. The solver
+Ours solves many rows in one call, its inverse included, on as many BLAS threads as --threads says. The others solve a row at a
+time, and what helps them is not timed: scikit-learn runs its coordinate descent on the Gram itself; skglm (AndersonCD) and
+celer get a square root of the Gram as design, factorised beforehand, and their code is compiled already; rows are spread over
+--threads processes of one thread each; and each row has a tolerance set from its optimal objective, which is known here, loose
+at first and tightened until the sum meets the gap. (celer's own gap has better dual points than the weights alone give, so it
+is tightened most.) Ours is timed on at most --rows rows, the others on a random sample that keeps their processes busy for
+about --seconds, drawn anew for each of the repeats. Figures are medians, in milliseconds of wall time per row. The solver
 `gramian-processes` is ours with its rows spread like theirs, for machines on which BLAS threads wait for each other.
 
-Cells resume from the JSON file. Needs scikit-learn, skglm and celer, or --solvers without them.
+Cells resume from the JSON file. The script needs scikit-learn, skglm and celer, or --solvers without them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from gramian.tables import table
 SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
 PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
 OURS, SPREAD = "gramian", "gramian-processes"
-LOOSEST = 3.0  # times the gap that is asked for: where tolerances begin
-SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below it is rounding; and after a run of so many seconds
+LOOSEST = 3.0  # times the requested gap: where tolerances begin
+SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below the former is rounding; the latter are seconds of a run
 MOST = 64  # rows that the others are timed on
 
 
@@ -65,7 +65,7 @@ class Row:
 
 @cache
 def layer(file: Path) -> Quadratic:
-    """The problem with the correlation inside layers left out: X* = X, the only case that every solver here takes."""
+    """The problem with X* = X, the only case that every solver here takes."""
     problem, _ = read_problem(file)
     return Quadratic(problem.gram, problem.anchor)
 
@@ -146,7 +146,7 @@ def solved(name: str, file: Path, penalty: float, rows: list[Row], gap: float) -
         problem = Quadratic(layer(file).gram, np.stack([row.weight for row in rows]))
         started = time.perf_counter()
         return np.asarray(lasso(problem, L1(penalty), tol=gap).weights), time.perf_counter() - started
-    warnings.simplefilter("ignore")  # that it has not converged is seen here
+    warnings.simplefilter("ignore")  # whether it has converged is checked below
     solve = warmed(name, file, penalty)
     started = time.perf_counter()
     found = [solve(row, gap) for row in rows]
@@ -206,18 +206,18 @@ class Case:
     team: list[ProcessPoolExecutor]
 
     def timed(self, seed: int, count: int, gap: float) -> tuple[float, float, float]:
-        """On so many random rows: wall seconds per row, the relative gap of all rows together, and the share of zeros."""
+        """On so many random rows: wall seconds per row, the relative gap of all rows together, and the part of zeros."""
         order, known = drawn(self.file, self.penalty, seed)
         problem = layer(self.file).rows(order[:count])
         rows = known[:count] if self.name in PEERS else [Row(weight, math.nan, math.nan) for weight in problem.anchor]
-        shares = [range(k, count, len(self.team)) for k in range(len(self.team))]
+        parts = [range(k, count, len(self.team)) for k in range(len(self.team))]
         jobs = [
-            one.submit(solved, self.name, self.file, self.penalty, [rows[k] for k in share], gap)
-            for one, share in zip(self.team, shares)
+            one.submit(solved, self.name, self.file, self.penalty, [rows[k] for k in part], gap)
+            for one, part in zip(self.team, parts)
         ]
         weights = np.empty_like(problem.anchor)
-        for share, job in zip(shares, jobs):
-            weights[list(share)] = job.result()[0]
+        for part, job in zip(parts, jobs):
+            weights[list(part)] = job.result()[0]
         objective, total = duality_gap(problem, weights, self.penalty)
         seconds = max(job.result()[1] for job in jobs)
         return seconds / count, total / objective, float((weights == 0).mean())
@@ -239,7 +239,7 @@ class Case:
                 factor *= float(np.clip(gap / reached, 0.03, 0.5))
             elif sized or reached > gap:
                 break
-            else:  # the few rows that found the tolerance tell how many fill the time
+            else:  # the few rows that found the tolerance show how many fill the time
                 sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
         figures = {"ms per row": 1e3 * statistics.median(times), "reached": max(gaps) <= gap, "gap": max(gaps)}
         figures |= {"tolerance": factor * gap, "rows": count, "zeros": zeros}
@@ -255,13 +255,13 @@ def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:
 
 
 def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
-    """Times side by side, and the best of the others over ours, with geometric means by width."""
+    """Times side by side, and the ratio of the fastest of the others to ours, with geometric means by width."""
     cases: dict[tuple[str, int, float, float], dict[str, Mapping[str, Any]]] = {}
     for result in results.values():
-        asked = result["keywords"]
-        if asked.get("solver") in solvers:
-            key = (asked["layer"], asked["width"], asked["sparsity"], asked["gap"])
-            cases.setdefault(key, {})[asked["solver"]] = result
+        cell = result["keywords"]
+        if cell.get("solver") in solvers:
+            key = (cell["layer"], cell["width"], cell["sparsity"], cell["gap"])
+            cases.setdefault(key, {})[cell["solver"]] = result
     lines: list[list[str]] = []
     ratios: dict[tuple[int, float], list[float]] = {}
     for (name, width, sparsity, gap), found in cases.items():
@@ -271,7 +271,7 @@ def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
             ratios.setdefault((width, gap), []).append(min(others) / found[OURS]["ms per row"])
             times.append(f"{ratios[width, gap][-1]:.1f}")
         lines.append([f"{name} ({width}) {sparsity:.0%} {gap:.0e}", *times, *["-"] * (len(solvers) + 1 - len(times))])
-    print("Milliseconds per row; the best of the others over ours.")
+    print("Milliseconds per row, and the ratio of the fastest of the others to ours.")
     print(table(["layer, sparsity, gap", *solvers, "ratio"], lines))
     for (width, gap), values in sorted(ratios.items()):
         print(f"{width} inputs, gap {gap:.0e}: {math.prod(values) ** (1 / len(values)):.1f} times as fast (geometric mean)")
@@ -279,29 +279,29 @@ def show(results: Mapping[str, Mapping[str, Any]], solvers: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--layers", default=".", metavar="REGEX", help="files that are used")
-    parser.add_argument("--cells", default=".", metavar="REGEX", help='of "FILE 50%% SOLVER 1e-06"')
-    parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, SPREAD, *PEERS])
-    parser.add_argument("--rows", type=int, default=2048, help="of a layer, at most (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a run of the others, about (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="with other rows each (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="and processes of the others (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "lasso.json")
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER", help="where problem files are")
+    parser.add_argument("--layers", default=".", metavar="REGEX", help="use only files whose name the expression finds")
+    parser.add_argument("--cells", default=".", metavar="REGEX", help="run only cells whose name it finds")
+    parser.add_argument("--solvers", nargs="+", default=[OURS, *PEERS], choices=[OURS, SPREAD, *PEERS], help="whom to time")
+    parser.add_argument("--rows", type=int, default=2048, help="of a layer that ours solves, at most (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that a run of the others takes (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, each on other rows (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of ours, and processes of the others (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lasso.json", metavar="FILE", help="the result file")
     options = parser.parse_args()
     for name in options.solvers:
         if name in PEERS and not importlib.util.find_spec(PEERS[name]):
-            parser.error(f"{name} is missing: pip install {' '.join(PEERS)}, or leave it out of --solvers")
-    from common.cells import resumed  # not above: it imports torch, which the workers do without
+            parser.error(f"{name} is missing: pip install {' '.join(PEERS)}, or name the others after --solvers")
+    from common.cells import resumed  # not above: it imports torch, which the workers do not need
 
     files = {file.stem: file for file in sorted(options.problems.glob("*.safetensors")) if re.search(options.layers, file.name)}
-    asked = {f"{stem} {sparsity:.0%}": {"layer": stem, "sparsity": sparsity} for stem in files for sparsity in SPARSITIES}
-    found = resumed(asked, ".", options.out, lambda _, cell: lambda_at(files[cell["layer"]], cell["sparsity"]))
+    lambdas = {f"{stem} {sparsity:.0%}": {"layer": stem, "sparsity": sparsity} for stem in files for sparsity in SPARSITIES}
+    found = resumed(lambdas, ".", options.out, lambda _, cell: lambda_at(files[cell["layer"]], cell["sparsity"]))
     budget = {name: getattr(options, name) for name in ("rows", "seconds", "repeats", "threads")}
     cells = {
         f"{name} {solver} {gap:.0e}": {**cell, "width": layer(files[cell["layer"]]).shape[1], "solver": solver, "gap": gap}
         | budget
-        for name, cell in asked.items()
+        for name, cell in lambdas.items()
         for gap in GAPS
         for solver in options.solvers
     }

@@ -1,17 +1,17 @@
 """Layer errors of our methods on problem files, beside those of published codes.
 
-    python benchmarks/layer_error.py --problems FOLDER [--runs REGEX] [--out FILE.json]
+    python benchmarks/layer_error.py --problems FOLDER [--runs REGEX] [--out FILE]
 
 FOLDER holds problem files (`gramian capture` writes them) and, in FOLDER/test, the Gram matrices of the same operators
 on other text. What the published codes reach on six operators stands in results/published.json.
 
-Printed per operator and pattern: |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments and on the test moments, judged
-in float64. Wanda and what starts from its mask prune per row as its code does, everything else over the whole matrix. For
-FISTAPruner also its error as a fraction of its warm start's. `l0` is damped by what the calibration moments alone say;
-`l0, undamped` is the optimiser. Times of the two that are compared, `l0, undamped` and SparseGPT, are medians of several
-runs, one after the other: set one thread (OMP_NUM_THREADS=1) to compare their ratio with that of the published codes. Rows of
-runs that --runs leaves out stay as the JSON file has them, so that `--runs '^$'` prints what is there. `tables.py` writes the
-geometric means of ratios into the README.
+An error is |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments or on the test moments, in float64. Wanda and what starts
+from its mask prune per row as its code does, everything else over the whole matrix. FISTAPruner's error is shown as a fraction
+of its warm start's too. `l0` is damped by what the calibration moments alone say; `l0, undamped` is the optimiser. Times of
+`l0, undamped` and SparseGPT, which are compared, are medians of several runs, one after the other: set one thread
+(OMP_NUM_THREADS=1) to compare their ratio with that of the published codes. Rows of runs that --runs does not match are kept as
+the JSON file has them, so that `--runs '^$'` prints what is there. `tables.py` writes the geometric means of ratios into the
+README.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2,
 
 
 def exchanged(problem: Quadratic, pattern: Pattern) -> Solution:
-    """Exchanges of kept for pruned weights, all others refitted, from Wanda's mask."""
+    """Wanda's mask after exchanges of kept for pruned weights, all others refitted."""
     return exchange_weights(problem, pattern, wanda(problem, pattern).weights)
 
 
 def grown_and_pruned(problem: Quadratic, pattern: Pattern) -> Solution:
-    """DSnoT from Wanda's mask: the same exchanges with the weights as they are."""
+    """Wanda's mask after the exchanges of DSnoT, which keep the weights as they are."""
     return dsnot(problem, pattern, wanda(problem, pattern).weights != 0)
 
 
@@ -67,7 +67,7 @@ TIMED = ("sparsegpt", "l0, undamped")
 
 
 def run(
-    asked: tuple[str, dict[str, Any], float | str, bool],
+    recipe: tuple[str, dict[str, Any], float | str, bool],
     pattern: Pattern,
     problem: Quadratic,
     tokens: int,
@@ -75,15 +75,15 @@ def run(
     repeats: int,
 ) -> dict[str, float]:
     """One method on one problem: both errors, the median time, and the certificate of what came out."""
-    method, options, damping, refit = asked
-    recipe = KNOWN[method]
+    name, options, damping, refit = recipe
+    method = KNOWN[name]
     if isinstance(pattern, TopK):
-        pattern = TopK(pattern.sparsity, per_row=recipe.per_row)
-    estimate = DampedMethod(recipe.bind(options), damping, refit)
+        pattern = TopK(pattern.sparsity, per_row=method.per_row)
+    damped = DampedMethod(method.bind(options), damping, refit)
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        solution = estimate(problem, pattern, CalibrationSplit(tokens))
+        solution = damped(problem, pattern, CalibrationSplit(tokens))
         seconds.append(time.perf_counter() - started)
     assert pattern.admits(solution.weights != 0)
     return {
@@ -96,7 +96,7 @@ def run(
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Every case, beside the published code of the same name."""
+    """A row for every case, beside the published code of the same name."""
     peers = read("published")["layers"]["operators"]
     cells = []
     for row in rows:
@@ -118,13 +118,13 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--runs", default="", metavar="REGEX", help="only runs whose name matches")
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER", help="where problem files are")
+    parser.add_argument("--runs", default="", metavar="REGEX", help="only runs whose name the expression finds")
     parser.add_argument("--repeats", type=int, default=3, help="timings are medians of so many runs (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULTS / "layer_error.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "layer_error.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     files = sorted(arguments.problems.glob("*.safetensors"))
-    chosen = {name: asked for name, asked in RUNS.items() if re.search(arguments.runs, name)}
+    chosen = {name: recipe for name, recipe in RUNS.items() if re.search(arguments.runs, name)}
     rows: list[dict[str, Any]] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
     rows = [row for row in rows if row["run"] not in chosen]
     with tqdm(total=len(files) * len(PATTERNS) * len(chosen), unit="case") as bar:
@@ -133,9 +133,9 @@ def main() -> None:
             test = Quadratic(read_gram(arguments.problems / "test" / file.name), problem.anchor)
             operator = f"{metadata['layer']}.{metadata['operator']}"
             for pattern in PATTERNS:
-                for name, asked in chosen.items():
+                for name, recipe in chosen.items():
                     repeats = arguments.repeats if name in TIMED else 1
-                    figures = run(asked, PATTERNS[pattern], problem, int(metadata["tokens"]), test, repeats)
+                    figures = run(recipe, PATTERNS[pattern], problem, int(metadata["tokens"]), test, repeats)
                     rows.append({"operator": operator, "pattern": pattern, "run": name, **figures})
                     bar.update()
     rows.sort(key=lambda row: (row["operator"], list(PATTERNS).index(row["pattern"]), list(RUNS).index(row["run"])))

@@ -1,10 +1,10 @@
-"""Second moments from float32 products beside float64 ones: what they are off by, and what they cost.
+"""Second moments from float32 products beside float64 ones: how far they are off, and what they cost.
 
-    python benchmarks/moments.py [--device cpu] [--width N] [--out FILE.json]
+    python benchmarks/moments.py [--device cpu] [--width N] [--out FILE]
 
-Batches of 2048 tokens, channels mixed with weights from 1 to 1e-3, with inputs of a pruned path 3 % off.
-Errors are the largest over the entries, relative to sqrt(G_ii G_jj), and with E_ii in the place of G_ii where the drift is;
-`smallest eigenvalue` is that of G relative to its largest. Times are medians of 5 for one batch.
+Batches have 2048 tokens and channels mixed with weights from 1 to 1e-3; inputs of the pruned path are 3 % off. Errors are the
+largest over the entries, relative to sqrt(G_ii G_jj), with E_ii in the place of G_ii where the drift is. The smallest
+eigenvalue of G is relative to its largest. Times are medians of 5 for one batch.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def gathered(pairs: list[tuple[torch.Tensor, torch.Tensor]], products: Products)
 
 
 def errors(exact: Moments, rounded: Moments) -> dict[str, float]:
+    """Largest difference of G, C and E, by the names of their fields."""
+
     def both(name: str) -> tuple[np.ndarray, np.ndarray]:
         return to_numpy(getattr(exact, name)), to_numpy(getattr(rounded, name))
 
@@ -72,9 +74,9 @@ def errors(exact: Moments, rounded: Moments) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--out", type=Path, default=RESULTS / "moments.json")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default %(default)s)")
+    parser.add_argument("--width", type=int, default=640, help="channels (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "moments.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     pairs = batches(arguments.width, usable_device(arguments.device))
     (exact, slow), (rounded, fast) = (gathered(pairs, kind) for kind in KINDS)

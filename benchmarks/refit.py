@@ -1,11 +1,11 @@
 """Exact weights on a support: our refit beside one factorisation after another.
 
-    python benchmarks/refit.py --problems FOLDER [--rows N] [--repeats 3] [--out FILE.json]
+    python benchmarks/refit.py --problems FOLDER [--rows N] [--repeats 3] [--out FILE]
 
-The problem file with the most weights, half of them kept by Wanda's score. `cho_factor` and `cho_solve` per row are what
-one would write with scipy. Printed: the ratio of times (medians, same threads, one run), the largest difference of the
-answers, what part of the rate of a matrix product our factorisations reach, the same where all rows share one support,
-and from which size of layer on conjugate gradients would be chosen instead.
+The largest problem file is taken, and half of its weights are kept by Wanda's score. `cho_factor` and `cho_solve` per row are
+what one would write with scipy. The script prints times (medians of alternating runs on the same threads), their ratio, the
+largest difference of the answers and what part of the rate of a matrix product our factorisations reach, first with a support
+for every row, then with one for all, and from which size of layer on conjugate gradients are chosen instead.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compared(problem: Quadratic, mask: np.ndarray, repeats: int) -> dict[str, float]:
-    """Medians of alternating runs, and how the answers agree."""
+    """Medians of alternating runs, and how far the answers differ."""
     ours, theirs = [], []
     for _ in range(repeats):
         seconds, solution = timed(lambda: refit(problem, mask))
@@ -68,10 +68,10 @@ def compared(problem: Quadratic, mask: np.ndarray, repeats: int) -> dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--rows", type=int, help="only the first N rows")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS / "refit.json")
+    parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER", help="where problem files are")
+    parser.add_argument("--rows", type=int, metavar="N", help="only the first N rows of the weights")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of which the median counts (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "refit.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     file = max(arguments.problems.glob("*.safetensors"), key=lambda path: path.stat().st_size)
     problem, metadata = read_problem(file)

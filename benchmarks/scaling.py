@@ -1,12 +1,12 @@
 """Time of a layer's mask score against its width: one Cholesky factorisation beside Newton's iteration as printed.
 
-    python benchmarks/scaling.py [--widths 512 1024 2048 4096] [--repeats 3] [--iterations 50] [--out FILE.json]
+    python benchmarks/scaling.py [--widths 512 1024 2048 4096] [--repeats 3] [--iterations 50] [--out FILE]
 
-Random layers, as many tokens as 2 widths and as many outputs as a quarter of it; the matrix A of the mask problem is given
-to both. `newton_score` is ours; the other is Algorithm 1 of Numerical Pruning, each of its iterations a sum that forms the
-Hessian and a solve, from z = 1. Printed: medians of alternating runs on the same threads, their ratio, the power of the
-width by which each grew from the width before, the largest difference of the two scores relative to the largest score, and
-how far the printed iteration still moved in its second step: the objective is quadratic, so the first one arrives.
+Layers are random, with twice as many tokens and a quarter as many outputs as inputs; the matrix A of the mask problem is given
+to both. `newton_score` is ours; the other is Algorithm 1 of Numerical Pruning from z = 1, in which every iteration forms the
+Hessian, by a sum, and solves with it. The script prints medians of alternating runs on the same threads, their ratio, the power
+of the width by which each grew from the width before, the largest difference of the two scores relative to the largest score,
+and how far the printed iteration still moved in its second step: the objective is quadratic, so the first one arrives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gramian.solvers import MaskProblem, Quadratic, newton_score
 from gramian.tables import table
 from gramian.versions import versions
 
-SHARE = 0.5  # of the units, the budget
+BUDGET = 0.5  # of the units
 PENALTY = 1.0
 
 
@@ -58,8 +58,9 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compared(width: int, repeats: int, iterations: int) -> dict[str, float]:
+    """Medians of alternating runs, and how far the scores differ."""
     problem, ours, theirs = layer(width, width), [], []
-    budget = SHARE * problem.total
+    budget = BUDGET * problem.total
     newton_score(problem, budget, penalty=PENALTY)  # what is imported or allocated once is not timed
     for _ in range(repeats):
         seconds, score = timed(lambda: newton_score(problem, budget, penalty=PENALTY).keep)
@@ -86,10 +87,10 @@ def powers(rows: list[dict[str, float]], name: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=50, help="T of Algorithm 1")
-    parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json")
+    parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="inputs of the layers")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of which the median counts (default %(default)s)")
+    parser.add_argument("--iterations", type=int, default=50, help="T of Algorithm 1 (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scaling.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     rows = []
     for width in sorted(arguments.widths):
@@ -98,10 +99,10 @@ def main() -> None:
     for name in ("seconds", "as printed"):
         for row, power in zip(rows, powers(rows, name)):
             row[f"power, {name}"] = power
-    print(f"budget {SHARE:.0%}, penalty {PENALTY:g}, T = {arguments.iterations}, medians of {arguments.repeats}")
+    print(f"budget {BUDGET:.0%}, penalty {PENALTY:g}, T = {arguments.iterations}, medians of {arguments.repeats}")
     print(table([*rows[0]], [[f"{value:.3g}" if math.isfinite(value) else "" for value in row.values()] for row in rows]))
     finite = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
-    settings = {"repeats": arguments.repeats, "iterations": arguments.iterations, "share": SHARE, "penalty": PENALTY}
+    settings = {"repeats": arguments.repeats, "iterations": arguments.iterations, "budget": BUDGET, "penalty": PENALTY}
     save(arguments.out, {"versions": dict(versions()), **settings, "rows": finite})
 
 

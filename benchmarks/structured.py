@@ -1,19 +1,20 @@
 """Perplexity of smaller models: heads and hidden channels removed from the blocks by every method and allocation.
 
-    python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE.json] [--speed]
+    python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE] [--speed]
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. A ratio is the part of all parameters in the blocks
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
-block, so of attention only query heads with their slices of o_proj can leave.
+block, so of attention only query heads with their slices of o_proj can be removed.
 
-Methods of hidden units (`tasp`, `snip`, `llm-pruner`) leave attention whole, so all of the ratio leaves the MLPs.
+Methods of hidden units (`tasp`, `snip`, `llm-pruner`) keep attention whole, so they remove all parameters from the MLPs.
 
-Ours: `numerical` with the compensated score. Its paper's score is `newton`, with the paper's own ranking (`numerical`) and
-the dense model's outputs as target (`share` 1). `self` is text sampled from the model, `identity` needs no text at all. The
-number and the length of calibration windows (Numerical Pruning, Figure 4 and Table 4) are varied at one ratio.
+Ours is `numerical` with the compensated score and allocation by `loss`. Its paper's score is `newton`, with the paper's own
+ranking (allocation by `score`) and the dense model's outputs as target (`target_blend` 1). `self` is text sampled from the
+model, and `identity` needs no text at all. The number and the length of calibration windows (Numerical Pruning, Figure 4 and
+Table 4) are varied at one ratio.
 
---speed measures tokens per second of prefill and decode, peak memory and the time of the MLPs, of the dense model and of
-pruned ones side by side, instead of the cells.
+--speed measures, instead of the cells, tokens per second of prefill and decode, peak memory and the time of the MLPs, of the
+dense model and of pruned ones side by side.
 """
 
 from __future__ import annotations
@@ -40,63 +41,64 @@ from gramian.tables import table
 from gramian.versions import versions
 
 RATIOS = (0.2, 0.5)
-OURS = {"method": "numerical", "allocation": "global", "options": {"score": "compensated"}}
-PAPER = {"method": "numerical", "allocation": "numerical", "options": {"score": "newton"}, "share": 1.0}
+OURS = {"method": "numerical", "allocation": "loss", "options": {"score": "compensated"}}
+PAPER = {"method": "numerical", "allocation": "score", "options": {"score": "newton"}, "target_blend": 1.0}
 BASELINES = {
     "random": ("uniform",),
-    "magnitude-l1": ("uniform", "numerical"),
+    "magnitude-l1": ("uniform", "score"),
     "magnitude-l2": ("uniform",),
-    "wanda-sp": ("uniform", "numerical"),
-    "flap": ("numerical", "uniform"),
-    "tasp": ("numerical", "uniform"),
-    "snip": ("numerical",),
-    "llm-pruner": ("numerical",),
+    "wanda-sp": ("uniform", "score"),
+    "flap": ("score", "uniform"),
+    "tasp": ("score", "uniform"),
+    "snip": ("score",),
+    "llm-pruner": ("score",),
 }
 RIVALS = ("flap", "wanda-sp")  # at every ratio
-OUTPUT = {"method": "greedy-output", "share": 1.0}
+OUTPUT = {"method": "greedy-output", "target_blend": 1.0}
 TIMES = 7  # repetitions of every timing, of which the median counts
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """Name -> keywords of `prune_structured`, and how calibration tokens are got where it is not the protocol's way.
+    """Name -> keywords of `prune_units`, and `windows` or `calibration` where the calibration tokens are not the protocol's.
 
-    What is not compensated does not depend on inputs: dense ones are one pass less."""
+    A method that does not compensate does not depend on its inputs, so it takes dense ones, which are one pass less."""
     found: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         percent = f"{ratio:.0%}"
-        for allocation in ("global", "numerical", "uniform"):
+        for allocation in ("loss", "score", "uniform"):
             found[f"{percent} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
-        for allocation in ("numerical", "global", "uniform"):
+        for allocation in ("score", "loss", "uniform"):
             found[f"{percent} newton, {allocation}"] = {**PAPER, "allocation": allocation, "ratio": ratio}
-        found[f"{percent} newton, numerical, not compensated"] = {
-            **PAPER, "compensate": False, "inputs": "dense", "ratio": ratio
+        found[f"{percent} newton, score, not compensated"] = {
+            **PAPER, "compensate": False, "calibrate_on": "dense", "ratio": ratio
         }  # fmt: skip
         for method, allocations in BASELINES.items():
             for allocation in allocations:
                 found[f"{percent} {method}, {allocation}"] = baseline(method, allocation, ratio)
         for source, calibration in (("calibrated", {}), ("self", {"calibration": "self"})):
-            for recover in (False, True):
-                name = f"{percent} greedy-output, {source}{', recovered' if recover else ''}"
-                found[name] = {**OUTPUT, **calibration, "recover": recover, "ratio": ratio}
+            for producers in (False, True):
+                name = f"{percent} greedy-output, {source}{', refit_producers' if producers else ''}"
+                found[name] = {**OUTPUT, **calibration, "refit_producers": producers, "ratio": ratio}
         found[f"{percent} greedy-output, identity, not compensated"] = {
-            **OUTPUT, "options": {"moment": "identity", "tau": 0}, "compensate": False, "inputs": "dense", "ratio": ratio
+            **OUTPUT, "options": {"moment": "identity", "tau": 0}, "compensate": False, "calibrate_on": "dense", "ratio": ratio
         }  # fmt: skip
-    found["25% tasp, numerical"] = baseline("tasp", "numerical", 0.25)
+    found["25% tasp, score"] = baseline("tasp", "score", 0.25)
     for ratio in (0.1, 0.3, 0.7):
-        found[f"{ratio:.0%} compensated, global"] = {**OURS, "ratio": ratio}
+        found[f"{ratio:.0%} compensated, loss"] = {**OURS, "ratio": ratio}
         for method in RIVALS:
             for allocation in BASELINES[method]:
                 found[f"{ratio:.0%} {method}, {allocation}"] = baseline(method, allocation, ratio)
     for ratio in RATIOS:
-        found[f"{ratio:.0%} compensated, global, share 1"] = {**OURS, "share": 1.0, "ratio": ratio}
-        found[f"{ratio:.0%} compensated, global, exchanges"] = {**OURS, "exchange": True, "ratio": ratio}
+        found[f"{ratio:.0%} compensated, loss, target_blend 1"] = {**OURS, "target_blend": 1.0, "ratio": ratio}
+        found[f"{ratio:.0%} compensated, loss, swap_search"] = {**OURS, "swap_search": True, "ratio": ratio}
     for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):
-        found[f"20% compensated, global, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
+        found[f"20% compensated, loss, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
     return found
 
 
 def baseline(method: str, allocation: str, ratio: float) -> dict[str, Any]:
-    return {"method": method, "allocation": allocation, "inputs": "dense", "ratio": ratio}
+    """A method that makes up for nothing in the consumer's weights."""
+    return {"method": method, "allocation": allocation, "calibrate_on": "dense", "ratio": ratio}
 
 
 def show(results: Mapping[str, Any]) -> None:
@@ -116,7 +118,7 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def speed(protocol: Protocol) -> list[dict[str, Any]]:
-    """Side by side, in turn and repeated: the dense model and models pruned uniformly, whose widths are all that counts."""
+    """A row for the dense model and each of three pruned uniformly, timed in turn: only their widths matter."""
     models = {"dense": protocol.model}
     few = protocol.calibration.windows[:1]
     for ratio in RATIOS:
@@ -124,7 +126,7 @@ def speed(protocol: Protocol) -> list[dict[str, Any]]:
         report = prune_units(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
         print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
     models["half of the MLP"] = copy.deepcopy(protocol.model)
-    prune_units(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_share(protocol.model) / 2, include="mlp")
+    prune_units(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_part(protocol.model) / 2, include="mlp")
     prompt = protocol.windows["wikitext2"][:1, :512]
     hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
     tasks: dict[str, Callable[[Any], object]] = {
@@ -158,7 +160,7 @@ def speed(protocol: Protocol) -> list[dict[str, Any]]:
     ]
 
 
-def mlp_share(model: nn.Module) -> float:
+def mlp_part(model: nn.Module) -> float:
     """Part of the parameters inside the blocks that belongs to the MLPs."""
     blocks = blocks_of(model)
     inside = sum(parameter.numel() for parameter in blocks.parameters())
@@ -166,16 +168,16 @@ def mlp_share(model: nn.Module) -> float:
 
 
 def activation_bytes(model: Any, prompt: torch.Tensor) -> int:
-    """Most memory that a prefill holds beside the weights."""
+    """The most memory that a prefill holds beside the weights."""
     with torch.no_grad():
         return bytes_held(lambda: model(prompt, logits_to_keep=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--cells", default="", metavar="REGEX", help="only cells whose name matches")
-    parser.add_argument("--out", type=Path, default=RESULTS / "structured.json")
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the protocol's texts are")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="run only cells whose name the expression finds")
+    parser.add_argument("--out", type=Path, default=RESULTS / "structured.json", metavar="FILE", help="the result file")
     parser.add_argument("--speed", action="store_true", help="measure speed and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     if arguments.speed:
@@ -207,8 +209,8 @@ def main() -> None:
         model = copy.deepcopy(protocol.model)
         windows = keywords.get("windows")
         tokens = protocol.drawn(*windows) if windows else own() if "calibration" in keywords else protocol.calibration
-        asked = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
-        report = prune_units(model, tokens, heldout=protocol.heldout, **asked)
+        args = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
+        report = prune_units(model, tokens, heldout=protocol.heldout, **args)
         print(report, flush=True)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
         return {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}

@@ -4,8 +4,9 @@
     python benchmarks/tables.py --check    # exits 1 if a README is not what it would write
     python benchmarks/tables.py --print summary
 
-What stands between `<!-- table: NAME -->` and `<!-- end -->` in `benchmarks/README.md` and in `README.md` is replaced; the rest
-is left alone. A table whose figures are not in `results/` is an error, and so is a name that is none.
+What stands between `<!-- table: NAME -->` and `<!-- end -->` is replaced, and nothing else. `benchmarks/README.md` has every
+table, and `README.md` has the summary. A table without its place in a README is an error, and so are a name that no table has
+and a figure that `results/` lacks.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from pathlib import Path
 from figures import layers, perplexity, smaller, trained
 
 HERE = Path(__file__).parent
-READMES = (HERE / "README.md", HERE.parent / "README.md")
-BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
 
 TABLES: dict[str, Callable[[], str]] = {
     "summary": perplexity.summary,
     "perplexity": perplexity.pruned,
-    "corrections": perplexity.corrections,
+    "targets": perplexity.targets,
     "structured": smaller.removed,
     "ratios": smaller.ratios,
     "calibration": smaller.calibration,
@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
 }
+READMES = {HERE / "README.md": tuple(TABLES), HERE.parent / "README.md": ("summary",)}  # and the tables that each has
 
 
 def made(name: str) -> str:
@@ -54,9 +55,19 @@ def made(name: str) -> str:
         raise SystemExit(f"table {name!r}: results/ has no {missing}") from None
 
 
-def written(text: str) -> str:
+def written(readme: Path) -> str:
     """A README with its tables as they have to be."""
+    text = readme.read_text(encoding="utf-8")
+    places = [found[2] for found in BLOCK.finditer(text)]
+    for name in READMES[readme]:
+        if name not in places:
+            raise SystemExit(f"{shown(readme)} has no place for table {name!r}: `<!-- table: {name} -->`, then `<!-- end -->`")
     return BLOCK.sub(lambda found: f"{found[1]}{made(found[2])}\n{found[3]}", text)
+
+
+def shown(readme: Path) -> str:
+    """Its path in the repository."""
+    return readme.relative_to(HERE.parent).as_posix()
 
 
 def main() -> None:
@@ -69,10 +80,9 @@ def main() -> None:
         return
     stale = []
     for readme in READMES:
-        before = readme.read_text(encoding="utf-8")
-        after = written(before)
-        if after != before:
-            stale.append(readme.relative_to(HERE.parent).as_posix())
+        after = written(readme)
+        if after != readme.read_text(encoding="utf-8"):
+            stale.append(shown(readme))
             if not arguments.check:
                 readme.write_text(after, encoding="utf-8")
     if stale:

@@ -9,24 +9,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gramian.proofs.crossings import quantities as crossings
-from gramian.proofs.fistapruner import correction as fistapruner
-from gramian.proofs.greedy_output import modules as greedy_output
+from gramian.proofs import crossings, fistapruner, greedy_output, numerical_pruning, tasp
 from gramian.proofs.kit.claims import Claim, Outcome, verify
-from gramian.proofs.numerical_pruning import bounds as numerical_pruning
-from gramian.proofs.tasp import kernels as tasp
 from gramian.tables import table
 
 __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
-    claim.id: claim for module in (numerical_pruning, fistapruner, greedy_output, tasp, crossings) for claim in module.CLAIMS
+    claim.id: claim for room in (numerical_pruning, fistapruner, greedy_output, tasp, crossings) for claim in room.CLAIMS
 }
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What running some claims gave. examples: asked for of every property."""
+    """What running some claims gave. examples: how many every property was to be tried on."""
 
     outcomes: tuple[Outcome, ...]
     examples: int
@@ -36,7 +32,7 @@ class Verification:
         return tuple(outcome for outcome in self.outcomes if outcome.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON."""
+        """Return plain numbers, strings and lists, for JSON."""
         return {
             "passed": not self.failed,
             "examples": self.examples,
@@ -60,7 +56,7 @@ class Verification:
         }
 
     def __str__(self) -> str:
-        """One row per claim, then what failed, then how many of each verdict."""
+        """Return one row per claim, then what failed, then how many there are of each verdict."""
         head = ["claim", "verdict", "examples", "mutants", "s", ""]
         rows = [
             [
@@ -84,7 +80,7 @@ class Verification:
 def verify_all(ids: Sequence[str] | None = None, examples: int = 100, progress: bool = True) -> Verification:
     """Check claims, all of them by default: `examples` instances of every property, every mutant, every counterexample.
 
-    Raises ValueError, naming the claims there are, for an id that is none, and for examples below 1.
+    Raises ValueError, which names the claims there are, for an id that is none, and for examples below 1.
     """
     if examples < 1:
         raise ValueError(f"examples must be at least 1 but is {examples}")

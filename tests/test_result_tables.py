@@ -1,14 +1,20 @@
-"""Tables of results are what `benchmarks/results` say, and no figure stands in `benchmarks/README.md` that no file holds."""
+"""Tables of results are what `benchmarks/results` say, no figure stands in `benchmarks/README.md` that no file holds, and the
+scripts start and resume."""
 
 import importlib
+import inspect
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from gramian.adapters import METHODS, STRUCTURED_METHODS, prune_units, prune_weights
+from gramian.adapters.methods.vocabulary import ALLOCATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -18,10 +24,13 @@ BY_HAND = re.sub(r"<!-- table: .+? -->\n.*?<!-- end -->", "", README, flags=re.D
 
 
 @pytest.fixture
-def results_module(monkeypatch):
-    """`benchmarks/common/results.py`, imported as the scripts do."""
+def scripts(monkeypatch):
+    """Imports a module of `benchmarks` by the name that the scripts import it by; none is imported when the test has ended."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("common.results")
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if FOLDER in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
 
 
 def command(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,14 +77,40 @@ def test_a_row_without_its_result_is_an_error(copied):
 
 
 def test_a_table_that_is_none_is_an_error(copied):
-    (copied / "README.md").write_text("<!-- table: nothing -->\n<!-- end -->\n", encoding="utf-8")
+    with (copied / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write("<!-- table: nothing -->\n<!-- end -->\n")
     done = command(copied / "tables.py", "--check")
     assert done.returncode == 1 and "'nothing'" in done.stderr
 
 
+@pytest.mark.parametrize("damage", [("<!-- table: summary -->", ""), (r"(<!-- table: summary -->.*?)<!-- end -->", r"\1")])
+def test_a_readme_without_the_place_of_a_table_is_an_error(copied, damage):
+    """Where either marker is missing, nothing is written, least of all over what follows."""
+    readme = copied.parent / "README.md"
+    damaged = re.sub(*damage, readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+    readme.write_text(damaged, encoding="utf-8")
+    for arguments in (["--check"], []):
+        done = command(copied / "tables.py", *arguments)
+        assert done.returncode == 1 and "README.md has no place for table 'summary'" in done.stderr
+    assert readme.read_text(encoding="utf-8") == damaged
+
+
+def test_the_summary_of_the_main_readme_follows_the_results(copied):
+    readme, other = copied.parent / "README.md", copied / "README.md"
+    before = readme.read_text(encoding="utf-8")
+
+    def worse(results):
+        results["20% compensated, loss"]["perplexity"]["ptb"] = 123.4
+
+    change(copied, "structured.json", worse)
+    done = command(copied / "tables.py", "--check")
+    assert done.returncode == 1 and "benchmarks/README.md, README.md" in done.stdout
+    assert command(copied / "tables.py").returncode == 0
+    assert "| 123.4 |" in readme.read_text(encoding="utf-8") and "| 123.4 |" not in before
+    assert "| 123.4 |" in other.read_text(encoding="utf-8")
+
+
 def test_every_table_is_written_somewhere():
-    done = command(FOLDER / "tables.py", "--help")
-    assert done.returncode == 0
     names = re.findall(r'^    "(.+)": \w+\.\w+,$', (FOLDER / "tables.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(BLOCKS) == set(names) and len(names) > 15
 
@@ -108,20 +143,20 @@ def test_result_files_are_summaries():
         assert len(text.splitlines()) < 3000, path.name
 
 
-def test_a_summary_counts_and_averages(results_module):
+def test_a_summary_counts_and_averages(scripts):
     rows = [
         {
             "name": "a",
             "relative_error": 1.0,
             "heldout_error": None,
             "status": "done",
-            "recovered": True,
+            "better": True,
             "detail": {"gap": 4.0},
         },
-        {"name": "b", "relative_error": 2.0, "heldout_error": 5.0, "status": "done", "recovered": False, "detail": {}},
-        {"name": "c", "relative_error": 6.0, "heldout_error": 7.0, "status": "cut", "recovered": True, "detail": {}},
+        {"name": "b", "relative_error": 2.0, "heldout_error": 5.0, "status": "done", "better": False, "detail": {}},
+        {"name": "c", "relative_error": 6.0, "heldout_error": 7.0, "status": "cut", "better": True, "detail": {}},
     ]
-    found = results_module.summary(
+    found = scripts("common.results").summary(
         {"settings": {"seed": 0, "versions": {"python": "3"}}, "mean_error": 3.0, "rows": rows}, "rows"
     )
     assert found["settings"] == {"seed": 0} and found["mean_error"] == 3.0
@@ -131,37 +166,47 @@ def test_a_summary_counts_and_averages(results_module):
         "relative_error": {"mean": 3.0, "median": 2.0, "max": 6.0},
         "heldout_error": {"mean": 6.0, "median": 6.0, "max": 7.0},
         "gap": {"mean": 4.0, "median": 4.0, "max": 4.0},
-        "recovered": 2,
+        "better": 2,
     }
 
 
-def test_a_result_file_holds_what_was_saved(results_module, tmp_path):
+def test_a_result_file_holds_what_was_saved(scripts, tmp_path):
     value = {"short": [1, 2.5, None], "long": [{"name": "é" * 40, "figure": 1e-9, "more": ["x" * 50] * 3}] * 2, "empty": {}}
-    results_module.save(tmp_path / "new" / "file.json", value)
+    scripts("common.results").save(tmp_path / "new" / "file.json", value)
     text = (tmp_path / "new" / "file.json").read_text(encoding="utf-8")
     assert json.loads(text) == value
     assert 5 < len(text.splitlines()) < 25 and all(len(line) < 140 for line in text.splitlines())
 
 
-RESUME = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import end_to_end, finetune, structured
-from common.cells import resumed
-for script, cells in ((end_to_end, end_to_end.cells()), (structured, structured.cells()), (finetune, finetune.cells(600))):
-    path = Path(sys.argv[1]) / "results" / f"{script.__name__}.json"
-    before = json.loads(path.read_text())
-    ran = []
-    after = resumed(cells, ".", path, lambda name, keywords: ran.append(name) or {})
-    assert set(ran) == set(cells) - set(before), set(ran) & set(before)
-    assert all(after[name] == before[name] for name in before)
-"""
+def test_cells_resume_from_the_result_files(scripts, copied):
+    for name in ("end_to_end", "structured", "finetune"):
+        script, path = scripts(name), copied / "results" / f"{name}.json"
+        cells = script.cells(600) if name == "finetune" else script.cells()
+        before, ran = json.loads(path.read_text(encoding="utf-8")), []
+        after = script.resumed(cells, ".", path, lambda cell, _, ran=ran: ran.append(cell) or {})
+        assert set(ran) == set(cells) - set(before), set(ran) & set(before)
+        assert all(after[cell] == before[cell] for cell in before)
+        assert json.loads(path.read_text(encoding="utf-8")) == after
 
 
-def test_cells_resume_from_the_result_files(copied):
-    done = subprocess.run([sys.executable, "-c", RESUME, str(copied)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    before, after = (json.loads((folder / "results" / "structured.json").read_text()) for folder in (FOLDER, copied))
-    assert len(after) > len(before)  # what had not been run was
-    assert after[next(iter(before))] == before[next(iter(before))]
+def test_keywords_of_cells_are_those_of_the_functions_that_they_are_for(scripts):
+    units = [
+        {key: value for key, value in cell.items() if key not in ("windows", "calibration")}
+        for cell in [*scripts("structured").cells().values(), *scripts("finetune").METHODS.values()]
+    ]
+    weights = scripts("end_to_end").cells().values()
+    for prune, methods, cells in ((prune_weights, METHODS, weights), (prune_units, STRUCTURED_METHODS, units)):
+        for keywords in filter(None, cells):
+            inspect.signature(prune).bind(None, None, **keywords)
+            methods[keywords["method"]].bind(keywords.get("options", {}))
+            assert keywords.get("allocation", "uniform") in ALLOCATIONS
+            assert keywords.get("target", "own") in ("own", "block", "model")
+            assert keywords.get("calibrate_on", "dense") in ("dense", "pruned")
+
+
+@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_explains_itself(scripts, monkeypatch, capsys, script):
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert f"usage: {script.name}" in capsys.readouterr().out

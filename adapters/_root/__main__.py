@@ -1,4 +1,4 @@
-"""`python -m gramian`: the `gramian` command."""
+"""`python -m gramian` is the `gramian` command."""
 
 import sys
 

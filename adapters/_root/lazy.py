@@ -1,6 +1,6 @@
-"""Names of a package imported when they are first used, so that `import gramian` waits neither for torch nor for scipy.
+"""Names of a package are imported when they are first used, so that `import gramian` waits neither for torch nor for scipy.
 
-Every name stands once, in the stub beside the package's `__init__.py`, where type checkers read it; this reads it there too.
+Every name stands once, in the stub beside the package's `__init__.py`: type checkers read it there, and so does `exports`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["exports"]
 
 
 def exports(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` of a package, from the `from module import name as name` lines of its stub.
+    """Read `__getattr__`, `__dir__` and `__all__` of a package off the `from module import name as name` lines of its stub.
 
-    package, file: its `__name__` and `__file__`. A name that the stub imports from elsewhere under another name is found by
-    the one it has there. AttributeError for a name that the stub does not hold, as for any module.
+    package, file: the package's `__name__` and `__file__`. A name that the stub imports under another name is looked up by the
+    one it has in its module. `__getattr__` raises AttributeError for a name that the stub does not hold, as any module does.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     homes = {

@@ -1,4 +1,4 @@
-"""A bar for long work that runs without the extra `models` too, which brings tqdm."""
+"""A bar for long work that also runs without the extra `models`, which brings tqdm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def progress(items: Sequence[Item], what: str, unit: str) -> Iterable[Item]:
-    """The items, with a bar where tqdm is installed. what, unit: what the bar says."""
+    """Return the items to iterate over, with a bar where tqdm is installed. what, unit: the bar's label and unit."""
     if find_spec("tqdm") is None:
         return items
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""Text tables: what a person reads at the end of a run."""
+"""Text tables, which a person reads at the end of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["figure", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned text table: the first column to the left, figures to the right."""
+    """Align rows of cells under a head: the first column is aligned to the left, the others, figures, to the right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths)))
@@ -18,5 +18,5 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three digits, `-` for what was not measured."""
+    """Write a number with three digits, and `-` for one that was not measured."""
     return "-" if value is None else f"{value:.3g}"

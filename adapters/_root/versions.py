@@ -10,7 +10,7 @@ __all__ = ["versions"]
 
 
 def versions() -> Mapping[str, str]:
-    """Versions that a result depends on."""
+    """Versions by package, `not installed` for one that is missing."""
     found = {"python": platform.python_version()}
     for package in ("gramian", "numpy", "torch", "transformers"):
         try:

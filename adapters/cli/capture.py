@@ -1,4 +1,4 @@
-"""`gramian capture`: layers out of a model into problem files."""
+"""`gramian capture` writes layers of a model as problem files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from gramian.adapters.cli.commands import check_family
 from gramian.adapters.data.problem_files import write_problem
-from gramian.adapters.data.sources import calibration, check_source
+from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import Tokens, check_windows
-from gramian.adapters.files import check_output
 from gramian.adapters.models.families import blocks_of, family_of, operator_names
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.loading import load
@@ -28,8 +27,7 @@ __all__ = ["capture_problems"]
 
 
 def capture_problems(args: argparse.Namespace) -> None:
-    check_output(args.out, args.overwrite, adding=True)
-    check_source(args.calibration)
+    """Load a model, run calibration text through it, and write a problem file for every operator that is chosen."""
     check_family(args.model)
     print(f"loading {args.model}", flush=True)
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
@@ -53,12 +51,12 @@ def capture_problems(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path, source: str) -> None:
-    """One file per operator, from the dense model's activations; the moments of one block exist at a time."""
+    """Write one file per operator, from the dense model's activations; the moments of one block exist at a time."""
     family, wanted = family_of(model), set(names)
     hidden, calls = enter(model, batches_of(tokens.windows))
     with tqdm(total=len(names), desc="capture", unit="operator") as bar:
         for index, block in enumerate(blocks_of(model)):
-            shared: list[tuple[list[Layer], Moments]] = []  # layers of one stage share their input
+            shared: list[tuple[list[Layer], Moments]] = []  # layers of one stage share their input, and so their moments
             for stage in family.stages:
                 paths = {operator: f"{family.blocks}.{index}.{operator}" for operator in stage}
                 layers = [Layer(full, block.get_submodule(path)) for path, full in paths.items() if full in wanted]
@@ -83,11 +81,12 @@ def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path,
 
 
 def receiver(name: str, moments: Moments) -> Callable[[int, torch.Tensor], None]:
+    """Make a function that adds a batch of inputs to the moments of a layer."""
     return lambda _, inputs: feed(name, moments, inputs)
 
 
 def publish(draft: Path, out: Path) -> None:
-    """Move finished files to where they belong."""
+    """Move finished files to the directory that they are for."""
     out.mkdir(exist_ok=True)
     for file in sorted(draft.iterdir()):
         os.replace(file, out / file.name)

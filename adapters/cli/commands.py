@@ -1,4 +1,4 @@
-"""`gramian prune` and `gramian perplexity`: a model in, a smaller or a measured one out."""
+"""`gramian prune` and `gramian perplexity`: a model is loaded, pruned or measured, and saved."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.method_parser import removal_of, removes_units
 from gramian.adapters.cli.parser import options_of, pattern_of
-from gramian.adapters.data.sources import check_source, file_windows, write_tokens
+from gramian.adapters.data.sources import file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates import estimate_pruning
-from gramian.adapters.files import check_output, check_result, write_json
+from gramian.adapters.files import write_json
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.methods.registry import resolve
@@ -41,17 +41,12 @@ from gramian.versions import versions
 
 __all__ = ["check_family", "measure_perplexity", "prune_and_save", "prune_model"]
 
-SAMPLED = "calibration.safetensors"  # beside a model that was calibrated on text of its own: calibration windows, then held-out
+# The file beside a model that was calibrated on text of its own: it holds the calibration windows, then those held out.
+SAMPLED = "calibration.safetensors"
 
 
 def prune_model(args: argparse.Namespace) -> None:
-    if args.out is not None:
-        check_output(args.out, args.overwrite)
-    if args.problems is not None:
-        check_output(args.problems, overwrite=False)
-    check_result(args.json)
-    check_source(args.calibration)
-    check_text(args.evaluate)
+    """Prune a model and save it, or say what that would take."""
     check_family(args.model, structured=removes_units(args))
     place = usable_device(args.device)
     if place.type == "cuda" and solver_library(place) == "torch":
@@ -61,7 +56,7 @@ def prune_model(args: argparse.Namespace) -> None:
         return
     print(f"loading {args.model}", flush=True)
     model, tokenizer = load(args.model, dtype=args.dtype, device="cpu" if args.offload else args.device)
-    # What can be known to be wrong is said before the first long computation, although `prune_weights` would say it too.
+    # Mistakes that can be known are reported before the first long computation, although `prune_weights` would report them too.
     how = units_how(args, model) if removes_units(args) else weights_how(args, model)
     heldout = held_out(args)
     read = read_texts(
@@ -87,12 +82,13 @@ def prune_model(args: argparse.Namespace) -> None:
 
 
 def held_out(args: argparse.Namespace) -> int:
-    """How many windows judge and do not calibrate."""
-    return max(1, args.samples // 8) if args.heldout is None else args.heldout
+    """How many windows are held out of calibration, for errors and perplexity."""
+    heldout: int | None = args.heldout
+    return max(1, args.samples // 8) if heldout is None else heldout
 
 
 def stream_pruned(args: argparse.Namespace) -> None:
-    """`prune_model` with one block in memory at a time."""
+    """Prune a model and save it, with one block in memory at a time."""
     print(f"opening {args.model}", flush=True)
     with stream_model(args.model, args.out, dtype=args.dtype, device=args.device, overwrite=args.overwrite) as stream:
         how = weights_how(args, stream.model)
@@ -109,7 +105,7 @@ def stream_pruned(args: argparse.Namespace) -> None:
 
 
 def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_weights` and `estimate_pruning` share, checked against the model."""
+    """Keywords that `prune_weights` and `estimate_pruning` share, which are checked against the model."""
     check_weights(model, operator_names(model, args.include, args.exclude), pattern_of(args))
     recipe = resolve(args.method)
     target_of(recipe, args.target or recipe.target, args.target_blend, args.damping, args.refit)
@@ -128,7 +124,7 @@ def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, A
 
 
 def units_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_units` and `estimate_removal` share, checked against the model."""
+    """Keywords that `prune_units` and `estimate_removal` share, which are checked against the model."""
     how = removal_of(args)
     check_placement(model, args.device if args.offload else None)
     bias_costs = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).bias_costs
@@ -151,21 +147,23 @@ def prune_and_save(
     overwrite: bool,
     pad: bool = False,
 ) -> dict[str, Any]:
-    """Measure, prune, measure again, save, print. `how`: keywords of `prune_weights`, or of `prune_units` where they name a
-    structured method. Measured is perplexity, or of a model without one how far its embeddings move. pad: see
-    `save`. Returns the report that was saved."""
+    """Measure a model, prune it, measure it again, save it and print what was done; the result is the report that was saved.
+
+    how: keywords of `prune_weights`, or of `prune_units` where they name a structured method. Perplexity is measured, or, of a
+    model that has none, how far its embeddings move. pad: see `save`.
+    """
     kind = kind_of(model.config)
-    judge: Any = perplexity if kind == "causal" else embed
-    dense = None if read.evaluated is None else judge(model, read.evaluated)
+    measure: Any = perplexity if kind == "causal" else embed
+    dense = None if read.evaluated is None else measure(model, read.evaluated)
     remove = prune_units if how["method"] in STRUCTURED_METHODS else prune_weights
     report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
     document: dict[str, Any] = {"model": str(source), **report.to_dict()}
     lines = [str(report)]
     if dense is not None and kind == "causal":
-        document["perplexity"], shown = compare(dense, judge(model, read.evaluated), read)
+        document["perplexity"], shown = compare(dense, measure(model, read.evaluated), read)
         lines.append(shown)
     elif dense is not None:
-        document["embeddings"], shown = compare_embeddings(dense, judge(model, read.evaluated), read)
+        document["embeddings"], shown = compare_embeddings(dense, measure(model, read.evaluated), read)
         lines.append(shown)
     saved = save(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
     loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
@@ -179,7 +177,7 @@ def prune_and_save(
 
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
-    """Perplexity before and after, for the report and for people."""
+    """Perplexity before and after, as figures for the report and as text for a person."""
     assert read.evaluated is not None
     count, length = read.evaluated.shape
     difference, error = paired_difference(pruned, dense)
@@ -198,7 +196,7 @@ def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[st
 
 
 def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
-    """Mean cosine of the embeddings of held-out windows before and after, for the report and for people."""
+    """Mean cosine of held-out windows' embeddings before and after, as figures for the report and as text for a person."""
     assert read.evaluated is not None
     cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
     figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
@@ -206,8 +204,7 @@ def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -
 
 
 def measure_perplexity(args: argparse.Namespace) -> None:
-    check_result(args.json)
-    check_text(args.text)
+    """Measure the perplexity of a model on a text, and print it."""
     print(f"loading {args.model}", flush=True)
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     length = args.length or longest_window(model, tokenizer)
@@ -228,27 +225,21 @@ def measure_perplexity(args: argparse.Namespace) -> None:
 
 
 def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:
-    """Tokens of text that fit in a window: `most`, or the model's context less the begin token."""
+    """How many tokens of text fit in a window: `most`, or the model's context without the begin token."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
     begins = tokenizer is not None and tokenizer.bos_token_id is not None
     return min(most, context - begins)
 
 
-def check_text(path: Path | None) -> None:
-    """Raise FileNotFoundError, before any work, if there is no such file."""
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(f"no text file {str(path)!r}")
-
-
 def check_family(source: str, structured: bool = False) -> None:
-    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row. structured: for
-    methods that remove units, which know more families."""
+    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row. structured: the method
+    removes units, which is possible in more families."""
     path = Path(source).expanduser()
     if source == "demo" or path.is_file():  # a GGUF file takes as long to look into as to load
         return
     try:
         model_type = AutoConfig.from_pretrained(source).model_type
-    except Exception:  # loading says what is wrong with it
+    except Exception:  # `load` reports what is wrong with it
         return
     if not (structured and model_type in STACKS):
         family_named(model_type)

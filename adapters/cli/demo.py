@@ -1,4 +1,4 @@
-"""`gramian demo`: the main job on a real language model, with everything it needs at hand."""
+"""`gramian demo` prunes a real language model; everything that it needs is installed with it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import argparse
 
 from gramian.adapters.cli.commands import prune_and_save
 from gramian.adapters.data.texts import read_texts
-from gramian.adapters.files import check_output
 from gramian.adapters.models.loading import load
 
 __all__ = ["run_demo"]
 
 # Sized for eight minutes and 6 GiB on two cores.
-MODEL = "demo"  # gemma-3-270m, of which loading takes 45 seconds
+MODEL = "demo"  # gemma-3-270m, which takes 45 seconds to load
 SPARSITY = 0.5
-SAMPLES = 16  # windows that calibrate
+SAMPLES = 16  # windows to calibrate on
 HELDOUT = 4  # windows for errors and perplexity, from other parts of the same text
 LENGTH = 512
 SEED = 0
-MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half of its default
+MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half as many as by default
 
 
 def run_demo(args: argparse.Namespace) -> None:
-    check_output(args.out, args.overwrite)
+    """Load, prune, measure and save the demonstration model."""
     print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
     model, tokenizer = load(MODEL)
     read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)

@@ -1,14 +1,17 @@
-"""The `gramian` command and how it ends: 0 done, 1 failed with one line that says why, 2 bad usage, 130 interrupted."""
+"""The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, and 130 when it
+was interrupted."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from gramian.adapters.cli.checks import check_places
 from gramian.adapters.cli.parser import check_usage, command_line
 from gramian.adapters.extras import MODELS, need
 
@@ -18,7 +21,7 @@ EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (that of the process when None) and return its exit code. Bad usage raises SystemExit(2)."""
+    """Run one command line (the process's own when None) and return its exit code. Bad usage raises SystemExit(2)."""
     parser = command_line()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         known = isinstance(error, EXPECTED) or type(error).__module__.startswith("safetensors")
         message = " ".join(str(error).split())
-        if not known or not message:  # a fault of ours: the line should at least say of which kind
+        if not known or not message:  # the fault is ours, and the line says at least of which kind it is
             message = f"{type(error).__name__}: {message} (--debug shows where)"
         print(f"gramian: error: {message}", file=sys.stderr)
         return 1
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the arguments say. Imports wait until here, because torch takes seconds, and `solve` and `verify` need none."""
+    """Do what the arguments say. Modules are imported here, because torch takes seconds, and `solve` and `verify` need none."""
     if args.command == "solve":
         from gramian.adapters.cli.solve import solve_problems
 
@@ -54,12 +57,13 @@ def run(args: argparse.Namespace) -> None:
         verify_claims(args)
     else:
         need("models", MODELS, f"gramian {args.command}")
-        with quiet_libraries(args.debug):
+        check_places(args)
+        with quiet_libraries(args.debug), shown_messages():
             run_on_model(args)
 
 
 def run_on_model(args: argparse.Namespace) -> None:
-    """The commands that load a model."""
+    """Run a command that loads a model."""
     if args.command == "demo":
         from gramian.adapters.cli.demo import run_demo
 
@@ -76,25 +80,39 @@ def run_on_model(args: argparse.Namespace) -> None:
 
 @contextmanager
 def quiet_libraries(debug: bool) -> Iterator[None]:
-    """Nothing but our own output, except when debugging: what libraries say that matters arrives as an error."""
+    """Silence other libraries, except when debugging: whatever they report that matters arrives as an error."""
     if debug:
         yield
         return
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils import logging
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging as theirs
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    enable_progress_bars()  # downloads are long work, and the line above silenced them too
+    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    enable_progress_bars()  # downloads are long work, and the line above silenced their bars too
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        theirs.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def shown_messages() -> Iterator[None]:
+    """Print what the library logs while the context is open, among the command's own lines."""
+    ours, shown = logging.getLogger("gramian"), logging.StreamHandler(sys.stdout)
+    before = ours.level
+    ours.addHandler(shown)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(shown)
+        ours.setLevel(before)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What can be asked of methods on the command line: which one, its options, and those of structured methods. Imports neither
-torch nor transformers."""
+"""Methods on the command line: which one, its options, and those of structured methods. Neither torch nor transformers is
+imported."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 OPTIONS = METHODS["fistapruner"].defaults
-RATIO = 0.2  # of the parameters inside the blocks that structured methods remove unless told otherwise
+RATIO = 0.2  # the part of the parameters inside the blocks that structured methods remove by default
 
 
 def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> None:
-    """structured: methods that remove units are among the choices."""
+    """Add a method and its options. structured: methods that remove units can be given too."""
     group = parser.add_argument_group("method")
     others = f"; structured: {', '.join(STRUCTURED_METHODS)}" if structured else ""
     group.add_argument(
@@ -53,8 +53,8 @@ def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> 
     group.add_argument(
         "--damping", type=damping, metavar="D",
         help="how little to trust the calibration text: 0, a ridge on the change of the weights relative to each "
-        "channel's energy such as 0.03, or auto, chosen layer by layer on text set aside (default: the method's own; no "
-        "structured method has auto)",
+        "channel's energy such as 0.03, or auto, which is chosen layer by layer on text set aside (default: the method's own; "
+        "structured methods take a number)",
     )  # fmt: skip
     group.add_argument(
         "--refit", action="store_true", help="at the end, solve for the best weights at the positions the method kept"
@@ -85,7 +85,7 @@ def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> 
         ("--patience", positive, "T", "end after T lambdas in a row without improvement"),
         ("--threshold", portion, "XI", "raise lambda when rounding makes more than this part of the error"),
         ("--tolerance", nonnegative, "EPSILON", "end when an improvement is relatively smaller than this"),
-        ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one that prunes everything"),
+        ("--first-lambda", strength, "LAMBDA0", "first lambda, as a part of the one at which all weights are zero"),
         ("--max-lambdas", positive, "N", "try at most N lambdas"),
     ):
         default = OPTIONS[flag[2:].replace("-", "_")]
@@ -93,24 +93,26 @@ def add_method(parser: argparse.ArgumentParser, *, structured: bool = False) -> 
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The method's options that were given, by the names that its function has for them."""
+    """Options of the method that are given, by the names that its function has for them."""
     return {name: value for name in OPTIONS if (value := getattr(args, name, None)) is not None}
 
 
 def damping_of(args: argparse.Namespace) -> float | str:
-    """What was asked for, else what the method does by default."""
+    """The damping that is given, else the method's own."""
     return resolve(args.method).damping if args.damping is None else args.damping
 
 
 def pattern_of(args: argparse.Namespace) -> Pattern:
-    """What was asked for, grouped as the method does by default."""
-    if args.pattern is not None:
-        return args.pattern
+    """The pattern that is given, else the sparsity that is given, met by row or over the whole matrix as the method does."""
+    pattern: Pattern | None = args.pattern
+    if pattern is not None:
+        return pattern
     per_row = resolve(args.method).per_row if args.per_row is None else args.per_row
     return TopK(0.5 if args.sparsity is None else args.sparsity, per_row)
 
 
 def any_method(text: str) -> str:
+    """The name of any method, structured ones included, or `MODULE:NAME`."""
     return text if text in STRUCTURED_METHODS else method(text)
 
 
@@ -118,15 +120,16 @@ def any_method(text: str) -> str:
 
 
 def add_removal(parser: argparse.ArgumentParser) -> None:
+    """Add the options of structured methods."""
     group = parser.add_argument_group("structured methods only")
     group.add_argument(
         "--ratio", type=ratio, metavar="R", help=f"part of the parameters inside the blocks to remove (default {RATIO})"
     )
     group.add_argument(
         "--allocation", choices=ALLOCATIONS,
-        help="who loses how much: all modules the same part (uniform), attention and feed-forward modules each as a whole, "
-        "by rankings of the method's scores (kinds), by one ranking of them (numerical), by what every module's output loses "
-        "(global) (default: the method's own)",
+        help="what decides how many units are removed from each module: the same part of all (uniform), the method's scores, "
+        "ranked among attention and among feed-forward modules (per_type) or among all (score), or the error that it causes in "
+        "every module's output (loss) (default: the method's own)",
     )  # fmt: skip
     group.add_argument(
         "--compensate", action=argparse.BooleanOptionalAction, default=None,
@@ -138,14 +141,15 @@ def add_removal(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--swap-search", action="store_true",
-        help="exchange the units that stay for others while that lowers what compensation leaves, a local search",
+        help="exchange kept units for removed ones while that lowers the loss after compensation, a local search",
     )  # fmt: skip
     group.add_argument(
-        "--blocks", type=blocks, metavar="A:B", help="only blocks A to B - 1, as 4:30; the others stay whole (default: all)"
+        "--blocks", type=blocks, metavar="A:B", help="only blocks A to B - 1, as 4:30; the others are unchanged (default: all)"
     )
     group.add_argument(
         "--heads", choices=HEADS,
-        help=f"of grouped-query attention, remove whole key/value groups, or query heads evenly of all (default {HEADS[0]})",
+        help="of grouped-query attention, remove whole key/value groups (groups), or equally many query heads of every group "
+        f"(per_kv_group) (default {HEADS[0]})",
     )  # fmt: skip
     group.add_argument(
         "--option", type=named_value, action="append", default=[], metavar="NAME=VALUE",
@@ -153,16 +157,18 @@ def add_removal(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--pad", action="store_true",
-        help="save with zeros in place of what left, in widths that any program loads (the file is larger for it)",
+        help="save with zeros in place of removed units where that is needed for widths that any program loads; the file is "
+        "larger for it",
     )  # fmt: skip
 
 
 def ratio(text: str) -> float:
+    """A ratio in (0, 1)."""
     return number(text, float, lambda value: 0 < value < 1, "a ratio above 0 and below 1, as 0.2")
 
 
 def named_value(text: str) -> tuple[str, Any]:
-    """`score=newton` as a pair; values that read as JSON (numbers) are that, and `inf` is infinity."""
+    """A name and a value, such as `score=newton`; numbers and other values are read as JSON, and `inf` is infinity."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -178,7 +184,7 @@ def removes_units(args: argparse.Namespace) -> bool:
 
 
 def removal_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, as keywords of `prune_units`."""
+    """The options of structured methods as keywords of `prune_units`."""
     return {
         "method": args.method,
         "ratio": RATIO if args.ratio is None else args.ratio,
@@ -198,7 +204,7 @@ def removal_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def removal_usage(args: argparse.Namespace) -> str | None:
-    """What is wrong where options of `prune` belong to the other kind of method, or to no method; None if nothing is."""
+    """The message that options of `prune` belong to the other kind of method, or to no method; None if they do not."""
     of_weights = {
         "--sparsity": args.sparsity is not None,
         "--pattern": args.pattern is not None,
@@ -230,7 +236,7 @@ def removal_usage(args: argparse.Namespace) -> str | None:
     if structured:
         recipe = STRUCTURED_METHODS[args.method]
         if args.refit_producers and (args.calibrate_on or recipe.calibrate_on) == "dense":
-            return "--refit-producers needs --calibrate-on pruned: with dense inputs nothing drifts that could be recovered"
+            return "--refit-producers needs --calibrate-on pruned: with dense inputs nothing drifts that could be fitted"
         compensates = recipe.compensate if args.compensate is None else args.compensate
         if args.swap_search and not (compensates and recipe.compensation == "weights"):
             return "--swap-search needs the other weights to be solved for: --compensate, and not flap"

@@ -1,5 +1,5 @@
-"""What can be asked of the `gramian` command: commands, options, and what they mean. Imports neither torch nor
-transformers, so that help comes at once."""
+"""The commands and options of `gramian`, and what they mean. Neither torch nor transformers is imported, so that help comes at
+once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ __all__ = ["check_usage", "command_line", "damping_of", "options_of", "pattern_o
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="gramian",
         description="Make language models sparse, one layer at a time, with a certificate on every answer.",
@@ -49,7 +50,7 @@ def command_line() -> argparse.ArgumentParser:
         "demo",
         "prune a small real language model and show what it cost",
         "Prune gemma-3-270m (from the extra `demo`) to 50 % zeros with FISTAPruner, calibrated on English text that\n"
-        "ships with Python; print perplexity before and after and what every layer lost; save the pruned model.\n"
+        "ships with Python; print perplexity before and after and the error of every layer; save the pruned model.\n"
         "Minutes on two cores.",
         "  gramian demo\n  gramian demo --out sparse-gemma",
     )
@@ -59,20 +60,20 @@ def command_line() -> argparse.ArgumentParser:
         "prune",
         "prune a language model and save it",
         "Set half of a model's weights (or another part) to zero, layer by layer, so that every layer's output on\n"
-        "calibration text changes as little as possible. Embeddings and the head stay as they are. The result loads\n"
-        "with `from_pretrained` like the original; gramian.json beside it records how it was made and what it lost.\n"
-        "Structured methods remove whole attention heads and hidden channels instead, and the model is smaller for it.",
+        "calibration text changes as little as possible. Embeddings and the head are unchanged. The result loads with\n"
+        "`from_pretrained` like the original; gramian.json beside it records how it was made and the layers' errors.\n"
+        "Structured methods remove whole attention heads and hidden channels instead, so that the model becomes smaller.",
         "  gramian prune org/model --out sparse                          half of the weights\n"
         "  gramian prune ./model --out sparse --pattern 2:4              2 of every 4 weights kept\n"
         "  gramian prune ./model --out sparse --method wanda --sparsity 0.6 --calibration text.txt\n"
-        "  gramian prune ./model --out small --method numerical --ratio 0.2   a fifth of the blocks' parameters gone\n"
-        "  gramian prune ./model --dry-run                               what it would take, nothing done",
+        "  gramian prune ./model --out small --method numerical --ratio 0.2   a fifth of the blocks' parameters removed\n"
+        "  gramian prune ./model --dry-run                               what it would take; nothing is done",
     )
     add_model(prune)
     prune.add_argument(
         "--offload", action="store_true",
-        help="keep the model in the host's memory and bring one block at a time to --device, for models larger than the "
-        "device's; the model then runs in float32, and perplexity is measured on the host (or --no-perplexity)",
+        help="keep the model in the host's memory, in float32, and bring one block at a time to --device, for models larger "
+        "than the device's memory; perplexity is measured on the host (or --no-perplexity)",
     )  # fmt: skip
     prune.add_argument(
         "--stream", action="store_true",
@@ -85,14 +86,14 @@ def command_line() -> argparse.ArgumentParser:
     prune.add_argument(
         "--calibrate-on",
         choices=("dense", "pruned"),
-        help="what enters a block: activations of the dense model (blocks are independent) or of the model pruned so "
-        "far (default: the method's own); structured methods then fit the outputs of the dense model",
+        help="what enters a block: activations of the dense model (blocks are then independent) or of the model pruned so "
+        "far (default: the method's own); structured methods with pruned inputs fit towards the dense model's outputs",
     )
     prune.add_argument(
         "--target",
         choices=("own", "block", "model"),
-        help="what an operator's output should match: what its own input gives (own), what the dense block gives "
-        "(block), what the dense model gives (model) (default: the method's own)",
+        help="what an operator's output should match: what its own input gives with the dense weights (own), what the dense "
+        "block gives (block), what the dense model gives (model) (default: the method's own)",
     )
     prune.add_argument(
         "--target-blend", type=target_blend, metavar="S",
@@ -104,8 +105,8 @@ def command_line() -> argparse.ArgumentParser:
         "--heldout",
         type=natural,
         metavar="N",
-        help="windows of the same source that errors and perplexity are measured on, apart from calibration; "
-        "perplexity on the first 8 (default: an eighth of --samples, at least 1; 0 for none)",
+        help="windows of the same source that are not calibrated on: errors are measured on them, and perplexity on the "
+        "first 8 (default: an eighth of --samples, at least 1; 0 for none)",
     )
     prune.add_argument(
         "--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on this text instead, its first 8 windows"
@@ -155,7 +156,7 @@ def command_line() -> argparse.ArgumentParser:
     solve = command(
         "solve",
         "solve problem files and compare methods",
-        "Solve layer-wise problems from files and print what every layer lost: |X* V^T - X W^T|^2 / |X W^T|^2, judged in\n"
+        "Solve layer-wise problems from files and print every layer's error, |X* V^T - X W^T|^2 / |X W^T|^2, evaluated in\n"
         "float64 from the answer alone. The format is described in gramian.adapters.data.problem_files.",
         "  gramian solve problems/*.safetensors --method sparsegpt --sparsity 0.5\n"
         "  gramian solve problems/*.safetensors --method fistapruner --pattern 2:4 --heldout heldout --json result.json",
@@ -168,7 +169,7 @@ def command_line() -> argparse.ArgumentParser:
         type=path,
         default=[],
         metavar="PATH",
-        help="files, or directories of files, named like the problems and holding `gram_upper` of other text",
+        help="files, or directories of files, that are named like the problems and hold `gram_upper` of other text",
     )
     add_output(solve, "directory for the solutions: files named like the problems, with the tensor `weight`", ADDING)
     add_json(solve)
@@ -176,9 +177,9 @@ def command_line() -> argparse.ArgumentParser:
     verify = command(
         "verify",
         "check what the papers claim",
-        "Check the ledger of published claims: what holds on drawn instances, what holds under further hypotheses, and\n"
-        "what a counterexample refutes, in exact arithmetic. Wrong versions of every formula (mutants) have to be caught.\n"
-        "A minute or two for all. Needs the extra `proofs`.",
+        "Check the ledger of published claims: which hold on drawn instances, which hold under further hypotheses, and\n"
+        "which a counterexample refutes, in exact arithmetic. Wrong versions of every formula (mutants) have to be caught.\n"
+        "All of them take a minute or two. The extra `proofs` is needed.",
         "  gramian verify\n  gramian verify --claims N15 F7 --examples 1000 --json claims.json",
     )
     verify.add_argument("--claims", nargs="+", metavar="ID", help="only these, such as N15 F7 (default: all)")
@@ -199,11 +200,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="in which weights are stored; on a CPU the model runs in float32 regardless (default: the checkpoint's)",
+        help="the dtype in which weights are stored; on a CPU the model runs in float32 regardless (default: the checkpoint's)",
     )
 
 
-REPLACING = "replace the model that is in DIR; everything there is deleted"
+REPLACING = "replace the model that is in DIR; everything in DIR is deleted"
 ADDING = "allow a DIR that is not empty; files of the same name are replaced"
 
 
@@ -223,7 +224,7 @@ def add_choice(parser: argparse.ArgumentParser, *, required: bool = False) -> No
         "--include", type=expression, required=required, metavar="REGEX",
         help="only operators whose full name, such as model.layers.3.mlp.down_proj, matches somewhere",
     )  # fmt: skip
-    parser.add_argument("--exclude", type=expression, metavar="REGEX", help="but not those whose name matches this")
+    parser.add_argument("--exclude", type=expression, metavar="REGEX", help="not operators whose name matches this somewhere")
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -239,7 +240,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def check_usage(args: argparse.Namespace) -> None:
-    """Options that contradict each other are bad usage, exit code 2."""
+    """End with exit code 2, bad usage, where options contradict each other."""
     if args.command in ("prune", "solve"):
         if args.method != "fistapruner" and not removes_units(args) and (given := options_of(args)):
             args.usage_error(f"--{next(iter(given)).replace('_', '-')} is an option of fistapruner, not of {args.method}")
@@ -264,7 +265,7 @@ def check_usage(args: argparse.Namespace) -> None:
                 (f"--method {args.method}", removes_units(args)),
             ):  # fmt: skip
                 if present:
-                    args.usage_error(f"{flag} does not go with --stream, where never more than a block is in memory")
+                    args.usage_error(f"{flag} does not go with --stream, where no more than one block is in memory")
         if args.dry_run and (args.json or args.problems):
             args.usage_error("--dry-run writes nothing: leave out --json and --problems")
         if args.problems and args.out and overlap(args.problems.absolute(), args.out.absolute()):
@@ -284,4 +285,5 @@ def check_usage(args: argparse.Namespace) -> None:
 
 
 def overlap(one: Path, other: Path) -> bool:
+    """Whether one directory is the other, or inside it."""
     return one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,4 +1,4 @@
-"""`gramian solve`: problem files to answers. Needs neither torch nor transformers."""
+"""`gramian solve` solves problem files. It needs neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ __all__ = ["solve_problems"]
 
 
 def solve_problems(args: argparse.Namespace) -> None:
+    """Solve every problem file, print a row for each, and write the solutions and the rows."""
     check_result(args.json)
     if args.out is not None:
         check_output(args.out, args.overwrite, adding=True)
         if len({file.name for file in args.files}) < len(args.files):
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
     pattern = pattern_of(args)
-    for file in args.files:  # all are read once before the first is solved, which may take long
+    for file in args.files:  # every file is read once before the first is solved, which may take long
         read(file, args.heldout, pattern)
-    estimate = DampedMethod(resolve(args.method).tried(options_of(args), pattern), damping_of(args), args.refit)
+    solve = DampedMethod(resolve(args.method).tried(options_of(args), pattern), damping_of(args), args.refit)
     rows: list[dict[str, Any]] = []
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     for file in progress(args.files, args.method, "problem"):
         problem, heldout, tokens = read(file, args.heldout, pattern)
         started = time.perf_counter()
-        solution = estimate(problem, pattern, CalibrationSplit(tokens))
+        solution = solve(problem, pattern, CalibrationSplit(tokens))
         seconds = time.perf_counter() - started
-        single = np.asarray(solution.weights, dtype=np.float32)  # judged as it is stored
+        single = np.asarray(solution.weights, dtype=np.float32)  # evaluated as it is stored
         row = {"file": str(file), "method": args.method, "pattern": str(pattern), **evaluated(problem, pattern, single)}
         if "lasso_gap" in solution.detail:
             row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
         if heldout is not None:
             row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-        how = {"options": options_of(args), "damping": estimate.damping, "refit": estimate.refit}
+        how = {"options": options_of(args), "damping": solve.damping, "refit": solve.refit}
         rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
         if args.out is not None:
             metadata = {"method": args.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
@@ -57,12 +58,12 @@ def solve_problems(args: argparse.Namespace) -> None:
 
 
 def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
-    """A problem, the same operator's problem on held-out text when there is any, and how many tokens the first is of."""
+    """Read a problem, the same operator's problem on held-out text where there is any, and the number of the first's tokens."""
     problem, metadata = read_problem(file)
-    said = str(metadata.get("tokens", problem.shape[1]))  # unsaid: as few as could be
-    if not said.isdecimal():
-        raise ValueError(f"{file}: its metadata says tokens={said!r}, expected a whole number")
-    tokens = int(said)
+    stated = str(metadata.get("tokens", problem.shape[1]))  # where it is not stated, as few tokens as there can be
+    if not stated.isdecimal():
+        raise ValueError(f"{file}: its metadata says tokens={stated!r}, expected a whole number")
+    tokens = int(stated)
     try:
         pattern.check(problem.shape)
     except ValueError as error:
@@ -73,7 +74,7 @@ def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadrat
     found = [path for path in candidates if path.name == file.name and path.is_file()]
     if not found:
         raise FileNotFoundError(f"no held-out moments for {file}: expected {file.name} in {', '.join(map(str, heldout))}")
-    if problem.slope is not None:  # X* != X: moments of X* alone do not say what the target was
+    if problem.slope is not None:  # where X* != X, moments of X* alone do not say what the target was
         other = read_problem(found[0])[0]
         if other.shape != problem.shape or not np.array_equal(other.anchor, problem.anchor):
             raise ValueError(f"{found[0]} does not fit {file}: their weights {other.shape} and {problem.shape} differ")
@@ -85,7 +86,7 @@ def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadrat
 
 
 def evaluated(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict[str, Any]:
-    """What can be said of the weights alone, in float64, with no word from the solver."""
+    """Evaluate weights in float64, without anything that the solver states of them."""
     weights = weights.astype(np.float64)
     mask = weights != 0
     if not pattern.admits(mask):
@@ -103,7 +104,7 @@ def evaluated(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> str:
-    """One line per file."""
+    """Write a table with a row per file."""
     head = ["file", "pattern", "zeros", "error", "held-out", "KKT", "LASSO gap", "s"]
     return table(
         head,

@@ -1,4 +1,4 @@
-"""`gramian verify`: the ledger of published claims, checked."""
+"""`gramian verify` checks the ledger of published claims."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NEEDED = ("hypothesis", "cvxpy", "tqdm")
 
 
 def verify_claims(args: argparse.Namespace) -> None:
-    """Print a row per claim. Raises ImportError without the extra `proofs`, RuntimeError if a claim is not as stated, and ends
-    with exit code 2 on an id that no claim has."""
+    """Print a row per claim. ImportError: the extra `proofs` is missing. RuntimeError: a claim is not as stated. An id that no
+    claim has is bad usage, exit code 2."""
     need("proofs", NEEDED, "gramian verify")
     from gramian.proofs.ledger import CLAIMS, verify_all
 

@@ -1,4 +1,4 @@
-"""Calibration text from the model itself, where there is no other."""
+"""Calibration text sampled from the model itself, where there is no other."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def sampled_tokens(
     seed: int,
     progress: bool = True,
 ) -> Tokens:
-    """Windows w with w_t ~ p(. | w_0, ..., w_(t-1)), the model's own distribution at temperature 1, w_0 its begin token.
+    """w_t ~ p(. | w_0, ..., w_(t-1)): draw windows from the model's own distribution at temperature 1; w_0 is its begin token.
 
     Shapes are those of text: (samples, length + 1) with a begin token; without one the first of `length` tokens is drawn from
-    the whole vocabulary. A window goes on after an end token. The same seed gives the same windows, on the same machine.
-    Greedy Output Approximation, Section 4.2 (self-generation). ValueError: that of `check_sampling`, and for
+    the whole vocabulary. A window goes on after an end token. The same seed gives the same windows on the same machine.
+    Source: Greedy Output Approximation, Section 4.2 (self-generation). ValueError: that of `check_sampling`, and for
     logits that are not finite.
     """
     width = check_sampling(model, tokenizer, length)
@@ -39,7 +39,7 @@ def sampled_tokens(
     begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
     batches = []
     with eval_mode(model), tqdm(total=samples * width, desc="sampling", unit="token", disable=not progress) as bar:
-        for count in [len(part) for part in torch.arange(samples).split(WINDOWS_PER_BATCH)]:
+        for count in [min(WINDOWS_PER_BATCH, samples - done) for done in range(0, samples, WINDOWS_PER_BATCH)]:
             first = torch.randint(config.vocab_size, (count, 1), generator=generator)
             windows, cache = [first if begin is None else torch.full((count, 1), begin)], None
             while len(windows) < width:
@@ -52,8 +52,8 @@ def sampled_tokens(
 
 
 def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> int:
-    """The length of windows, a begin token included. ValueError for a model that does not continue text, a begin token that it
-    does not know, and windows longer than its context."""
+    """Return the length of windows, a begin token included. ValueError: a model that does not continue text, a begin token that
+    it does not know, windows longer than its context."""
     if kind_of(model.config) != "causal":
         raise ValueError(
             f"{type(model).__name__} does not continue text, so none can be sampled from it: calibrate on a text or token file"
@@ -73,13 +73,14 @@ def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
 
 
 def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A token for every row of logits (n, vocabulary), (n, 1)."""
+    """Draw a token for every row of logits (n, vocabulary); the result is (n, 1)."""
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model's logits hold NaN or Inf, so no text can be sampled from it")
     return torch.multinomial(logits.double().softmax(dim=-1).cpu(), 1, generator=generator)
 
 
 def begin_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
-    """The tokeniser's begin token; where there is no tokeniser, that of the configuration."""
+    """Return the tokeniser's begin token; where there is no tokeniser, that of the configuration."""
     source = model.config.get_text_config() if tokenizer is None else tokenizer
-    return getattr(source, "bos_token_id", None)
+    token: int | None = getattr(source, "bos_token_id", None)
+    return token

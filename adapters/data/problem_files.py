@@ -1,12 +1,12 @@
-"""Problem files: one operator's layer-wise problem in one safetensors file, to be solved anywhere without its model.
+"""Problem files: one operator's layer-wise problem in one safetensors file, which can be solved anywhere without its model.
 
     weight      (q, p)        the dense weights W, outputs x inputs
     gram_upper  p (p + 1) / 2 upper triangle of X*^T X* / N, row-major as `numpy.triu_indices` lists it
     slope       (q, p)        gradient of the loss at W, over N; only where X* != X
     floor       (q,)          loss at W per row, over N; only where X* != X
 
-All float32 and per token: N is the number of tokens, and stands in the metadata beside the operator's name. Files that
-hold `gram_upper` alone are moments of other text, for held-out errors.
+All tensors are float32 and per token: N is the number of tokens, which the metadata record beside the operator's name. Files
+that hold `gram_upper` alone are moments of other text, for held-out errors.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ READABLE = ("F16", "F32", "F64")
 def write_problem(path: str | Path, problem: Quadratic, *, tokens: int, metadata: Mapping[str, str] | None = None) -> None:
     """Write `problem`, a sum over `tokens` tokens as layers give it, as means per token.
 
-    metadata: strings such as `model`, `operator` and `layer`. The file appears complete or not at all. Raises
-    ValueError for values beyond float32, OSError when it cannot be written.
+    metadata: strings such as `model`, `operator` and `layer`. The file appears complete or not at all. ValueError: values
+    beyond float32. OSError: the file cannot be written.
     """
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}: a problem is a mean over at least one token")
@@ -47,7 +47,7 @@ def write_problem(path: str | Path, problem: Quadratic, *, tokens: int, metadata
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write float32 tensors to a safetensors file that appears complete or not at all; ValueError for NaN or Inf."""
+    """Write tensors as float32 to a safetensors file that appears complete or not at all; ValueError for NaN or Inf."""
     path = Path(path)
     single = {}
     for name, tensor in tensors.items():
@@ -59,9 +59,9 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata:
 
 
 def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:
-    """The problem per token, in numpy float64, and the file's metadata.
+    """Read the problem per token, in numpy float64, and the file's metadata.
 
-    FileNotFoundError: no such file. ValueError, naming file and tensor: anything that is not a problem.
+    FileNotFoundError: there is no such file. ValueError, naming file and tensor: what it holds is not a problem.
     """
     tensors, metadata = read_tensors(path, ("weight", "gram_upper"), ("slope", "floor"))
     gram, weight = unpacked(path, tensors["gram_upper"]), tensors["weight"]
@@ -76,14 +76,14 @@ def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:
 
 
 def read_gram(path: str | Path) -> np.ndarray:
-    """The (p, p) mean of x x^T in a file that need hold nothing else, in float64. Errors as in `read_problem`."""
+    """Read the (p, p) mean of x x^T, in float64, from a file that need hold nothing else. Errors are as in `read_problem`."""
     return unpacked(path, read_tensors(path, ("gram_upper",))[0]["gram_upper"])
 
 
 def read_tensors(
     path: str | Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Finite float64 tensors by name, and metadata; ValueError for one that is missing or not floating."""
+    """Read finite float64 tensors by name, and the metadata; ValueError for a tensor that is missing or not floating."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no problem file {str(path)!r}")
@@ -103,7 +103,7 @@ def read_tensors(
 
 
 def unpacked(path: str | Path, upper: np.ndarray) -> np.ndarray:
-    """The symmetric matrix of a row-major upper triangle; filled row by row, as index arrays would outweigh it."""
+    """Unpack a row-major upper triangle into its symmetric matrix, row by row, since index arrays would outweigh it."""
     width = (math.isqrt(8 * upper.size + 1) - 1) // 2
     if upper.ndim != 1 or upper.size == 0 or width * (width + 1) // 2 != upper.size:
         raise ValueError(f"{path}: gram_upper is {upper.shape} but a triangle of width p has p (p + 1) / 2 entries")

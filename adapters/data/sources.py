@@ -1,12 +1,14 @@
-"""Token windows that calibrate or judge a model.
+"""Token windows that a model is calibrated or evaluated on.
 
-A text t becomes the token ids of the whole text, without special tokens, cut into consecutive windows
+The token ids t of a whole text, without special tokens, are cut into consecutive windows
 
-    w_i = (begin, t[i L], ..., t[(i + 1) L - 1]),   i = 0, 1, ...,
+    w_i = (begin, t[i L], ..., t[(i + 1) L - 1]),   i = 0, 1, ....
 
-the tail dropped and the tokeniser's begin token (if it has one) put before every window, so that each window looks to
-the model like the start of a document.
+The tail is dropped. The tokeniser's begin token, if it has one, stands before every window, so that each window looks to the
+model like the start of a document.
 """
+
+from __future__ import annotations
 
 import textwrap
 from pathlib import Path
@@ -19,17 +21,18 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.generation import sampled_tokens
+from gramian.adapters.data.source_names import check_source
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.files import write_bytes
 
-SOURCES = "builtin, FILE.txt, FILE.safetensors, self (sampled from the model) or hf:DATASET[:CONFIG][:SPLIT]"
+__all__ = ["builtin_text", "calibration", "file_windows", "text_windows", "write_tokens"]
 
 
 def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str:
-    """English text that ships with Python: the language reference in `pydoc_data.topics`, topics in sorted order.
+    """Read English text that ships with Python: the language reference in `pydoc_data.topics`, topics in sorted order.
 
     Every fourth topic is held out, the others are for calibration. Topics quote each other, so every paragraph is used
-    once, and held-out paragraphs never calibrate. The text differs between Python versions.
+    once, and no held-out paragraph is used for calibration. The text differs between Python versions.
     """
     if part not in ("calibration", "heldout"):
         raise ValueError(f"part is {part!r}, expected 'calibration' or 'heldout'")
@@ -45,15 +48,15 @@ def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str
 
 
 def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
-    """All consecutive windows of `length` tokens: int64 (n, length + 1), or (n, length) without a begin token.
+    """Cut a text into consecutive windows of `length` tokens: int64 (n, length + 1), or (n, length) without a begin token.
 
     ValueError if the text is empty or shorter than one window.
     """
-    return _windows(_ids(text, tokenizer), tokenizer, length)
+    return cut(ids_of(text, tokenizer), tokenizer, length)
 
 
 def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int) -> torch.Tensor:
-    """`text_windows` of a UTF-8 file; a ValueError names it."""
+    """Cut a UTF-8 file into windows as `text_windows` does; a ValueError names the file."""
     if tokenizer is None:
         raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
     try:
@@ -64,34 +67,74 @@ def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: 
         raise ValueError(f"{path}: {error}") from error
 
 
-def check_source(source: str) -> None:
-    """Raise FileNotFoundError if a calibration source is neither a name nor a file."""
-    if source not in ("builtin", "self") and not source.startswith("hf:") and not Path(source).expanduser().is_file():
-        raise FileNotFoundError(f"no calibration text {source!r}: expected {SOURCES}")
-
-
 def calibration(
     source: str,
     tokenizer: PreTrainedTokenizerBase | None,
     *,
     samples: int,
     length: int,
-    seed: int,
+    seed: int = 0,
     vocabulary: int | None = None,
     model: PreTrainedModel | None = None,
 ) -> Tokens:
-    """`samples` windows of `length` tokens from a named source.
+    """Draw `samples` windows of `length` tokens from a named source of text.
 
-    - `builtin`: `builtin_text()`.
-    - `self`: sampled from `model`, which no other source needs, with `seed` (`sampled_tokens`).
-    - `FILE.txt` (any file that is not safetensors): UTF-8 text.
-    - `FILE.safetensors`: one integer tensor `tokens` of shape (n, length), used as it is: neither `length` nor the
-      tokeniser matters, which may be None.
-    - `hf:DATASET[:CONFIG][:SPLIT]`: the `text` column of a hub dataset (split `train` unless named; leave CONFIG empty
-      to name only a split), read from its beginning until there are enough tokens.
+    A source that holds more windows than `samples` has `seed` pick them, without replacement; they are kept in text order.
 
-    Of more windows than `samples`, `seed` picks which, without replacement, kept in text order; of fewer, ValueError.
-    Token ids outside [0, vocabulary) raise ValueError.
+    Parameters
+    ----------
+    source : str
+        One of
+
+        - `builtin`: English text that ships with Python (`builtin_text`);
+        - `self`: text sampled from `model`, which no other source needs, with `seed`;
+        - `FILE.txt`, any file that is not safetensors: UTF-8 text;
+        - `FILE.safetensors`: one integer tensor `tokens` of shape (n, length), which is used as it is;
+        - `hf:DATASET[:CONFIG][:SPLIT]`: the `text` column of a hub dataset, read from its beginning until there are enough
+          tokens. The split is `train` unless another is named; an empty CONFIG names a split only.
+    tokenizer : PreTrainedTokenizerBase or None
+        The model's tokeniser, as `load` returns it; None will do for a safetensors file and for `self`.
+    samples : int
+        How many windows to draw.
+    length : int
+        Tokens in a window, without the begin token that a tokeniser may put before it. A safetensors file has its own.
+    seed : int
+        Seed of the choice of windows, or of the text sampled from the model.
+    vocabulary : int, optional
+        Number of tokens that the model knows; where it is given, token ids are checked against it.
+    model : PreTrainedModel, optional
+        The causal model that the source `self` samples text from.
+
+    Returns
+    -------
+    Tokens
+        The windows, int64 (samples, length), or (samples, length + 1) with a begin token, and where they came from.
+
+    Raises
+    ------
+    ValueError
+        A source with fewer windows than `samples`, a damaged or empty one, text without a tokeniser, a token id outside
+        [0, vocabulary), `self` without a model or with one that does not continue text.
+    FileNotFoundError
+        A source that is neither a name nor a file.
+    OSError
+        A dataset that cannot be read.
+    ImportError
+        A dataset, where the package `datasets` is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import gramian, torch
+    >>> from safetensors.torch import save_file
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> file = Path(folder.name) / "tokens.safetensors"
+    >>> save_file({"tokens": torch.arange(40).reshape(8, 5)}, file)
+    >>> tokens = gramian.calibration(str(file), None, samples=3, length=5, seed=1)
+    >>> tokens.windows.shape
+    torch.Size([3, 5])
+    >>> folder.cleanup()
     """
     if samples < 1 or length < 1:
         raise ValueError(f"samples is {samples} and length is {length}, both must be at least 1")
@@ -99,8 +142,8 @@ def calibration(
         if model is None:
             raise ValueError("the source 'self' needs the model that the text is sampled from: give model=")
         return sampled_tokens(model, tokenizer, samples=samples, length=length, seed=seed)
-    windows = _read(source, tokenizer, samples, length)
-    _check_ids(windows, vocabulary, source)
+    windows = read_windows(source, tokenizer, samples, length)
+    check_ids(windows, vocabulary, source)
     if len(windows) < samples:
         raise ValueError(
             f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} asked for: "
@@ -113,33 +156,36 @@ def calibration(
 
 
 def write_tokens(path: Path, windows: torch.Tensor) -> None:
-    """A file that `calibration` reads, complete or not at all."""
+    """Write a file that `calibration` reads; it appears complete or not at all."""
     write_bytes(path, save({"tokens": windows.contiguous()}))
 
 
-def _read(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, length: int) -> torch.Tensor:
+def read_windows(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, length: int) -> torch.Tensor:
+    """Read all windows of a source, of a dataset at least `samples` of them."""
     check_source(source)
     path = Path(source).expanduser()
     if path.suffix == ".safetensors":
-        return _token_file(path)
+        return read_token_file(path)
     if tokenizer is None:
         raise ValueError(
             f"the model has no tokenizer, so the text of {source} cannot be used: give the tokens themselves as "
             "FILE.safetensors, an integer tensor `tokens` of shape (n, length)"
         )
     if source.startswith("hf:"):
-        return _windows(_dataset_ids(source, tokenizer, samples * length), tokenizer, length)
+        return cut(read_dataset(source, tokenizer, samples * length), tokenizer, length)
     if source == "builtin":
         return text_windows(builtin_text(), tokenizer, length)
     return file_windows(path, tokenizer, length)
 
 
-def _ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    # verbose=False: the text is longer than the model's context on purpose, no need to warn about it
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # The text is longer than the model's context on purpose, so verbose=False leaves out the warning.
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
-def _windows(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
+def cut(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
+    """Cut token ids into windows, each after the begin token."""
     if length < 1:
         raise ValueError(f"length is {length}, must be at least 1")
     count = len(ids) // length
@@ -152,7 +198,8 @@ def _windows(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) ->
     return torch.cat([windows.new_full((count, 1), tokenizer.bos_token_id), windows], dim=1)
 
 
-def _token_file(path: Path) -> torch.Tensor:
+def read_token_file(path: Path) -> torch.Tensor:
+    """Read the integer tensor `tokens` of a safetensors file, int64 (n, length)."""
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -169,8 +216,8 @@ def _token_file(path: Path) -> torch.Tensor:
     return tokens.to(torch.int64)
 
 
-def _dataset_ids(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -> list[int]:
-    """Ids of a dataset's `text` column, rows a blank line apart, read as a stream until there are `enough`."""
+def read_dataset(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -> list[int]:
+    """Read token ids of a dataset's `text` column, its rows a blank line apart, as a stream until there are `enough`."""
     name, config, split = [*source.removeprefix("hf:").split(":"), "", ""][:3]
     if not name or source.count(":") > 3:
         raise ValueError(f"malformed calibration source {source!r}: expected hf:DATASET[:CONFIG][:SPLIT]")
@@ -185,18 +232,19 @@ def _dataset_ids(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -
             for row in rows:
                 if "text" not in row:
                     raise ValueError(f"its columns are {sorted(row)}, expected one named 'text'")
-                fresh = _ids(row["text"] + "\n\n", tokenizer)
+                fresh = ids_of(row["text"] + "\n\n", tokenizer)
                 ids += fresh
                 bar.update(len(fresh))
                 if len(ids) >= enough:
                     break
-    except Exception as error:  # whatever a dataset's reader or the network raises, the user sees one line
+    except Exception as error:  # a dataset's reader and the network raise anything, and the user gets one line
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f"dataset {source} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     return ids
 
 
-def _check_ids(windows: torch.Tensor, vocabulary: int | None, source: str) -> None:
+def check_ids(windows: torch.Tensor, vocabulary: int | None, source: str) -> None:
+    """Raise ValueError for a token id that the model does not know."""
     lowest, highest = int(windows.min()), int(windows.max())
     if lowest < 0:
         raise ValueError(f"{source} holds the negative token {lowest}")

@@ -1,7 +1,8 @@
-"""What a run reads: windows that calibrate, windows held out, and windows for perplexity."""
+"""The windows that a run reads: for calibration, held out for errors, and for perplexity."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from gramian.adapters.data.tokens import Tokens, check_windows
 
 __all__ = ["Texts", "read_texts"]
 
-MOST_EVALUATED = 8  # windows that perplexity before and after is measured on: seconds each, twice
+MOST_EVALUATED = 8  # windows that perplexity before and after is measured on, which takes seconds for each, twice
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What a run reads: tokens that calibrate, windows held out for layer errors, windows for perplexity and their source."""
+    """Calibration tokens, windows held out for layer errors, and windows for perplexity with their source."""
 
     calibration: Tokens
     heldout: torch.Tensor | None
@@ -38,20 +40,23 @@ def read_texts(
     evaluate: Path | None = None,
     planned: bool = False,
 ) -> Texts:
-    """Calibration and held-out windows. The built-in text has a part for each; of other sources, the last of the
-    windows drawn are held out. Perplexity is for the text `evaluate`, else for the held-out windows. planned: only shapes
-    matter, and nothing is sampled."""
+    """Read calibration windows and held-out windows, and log how many of each.
+
+    The built-in text has a part for each; of any other source the last of the windows drawn are held out. Perplexity is
+    measured on the text `evaluate` where it is given, else on the held-out windows. planned: only the windows' shapes matter,
+    so no text is sampled from the model.
+    """
     vocabulary = model.config.get_text_config().vocab_size
     evaluated = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_EVALUATED]
-    message = f"held out of {source}" if evaluate is None else str(evaluate)
-    print(f"{source}: {samples} windows to calibrate, {heldout} held out", flush=True)
+    evaluated_source = f"held out of {source}" if evaluate is None else str(evaluate)
+    LOG.info("%s: %d windows to calibrate, %d held out", source, samples, heldout)
     if planned and source == "self":
         width = check_sampling(model, tokenizer, length)
         shaped = Tokens(torch.zeros((samples, width), dtype=torch.int64), source, seed)
         check_windows(model, shaped.windows, "calibration windows")
         if evaluated is None and heldout:
             evaluated = shaped.windows.new_zeros((min(heldout, MOST_EVALUATED), width))
-        return Texts(shaped, None, evaluated, message)
+        return Texts(shaped, None, evaluated, evaluated_source)
     apart = source == "builtin" and heldout > 0
     drawn = calibration(
         source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
@@ -70,4 +75,6 @@ def read_texts(
         rest = drawn.windows[samples:]
         drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
     check_windows(model, drawn.windows, "calibration windows")
-    return Texts(drawn, rest, rest[:MOST_EVALUATED] if evaluated is None and rest is not None else evaluated, message)
+    if evaluated is None and rest is not None:
+        evaluated = rest[:MOST_EVALUATED]
+    return Texts(drawn, rest, evaluated, evaluated_source)

@@ -1,4 +1,4 @@
-"""Windows of token ids: where they came from, whether a model can read them, and what a report says of them."""
+"""Windows of token ids: where they came from, whether a model can read them, and what a report records of them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,15 @@ class Tokens:
         ids = self.windows.to("cpu", torch.int64).contiguous()
         return hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
+    def __repr__(self) -> str:
+        if self.windows.ndim != 2:  # what `check_windows` refuses can still be printed
+            return f"Tokens(a tensor of shape {tuple(self.windows.shape)}, {self.source})"
+        count, length = self.windows.shape
+        return f"Tokens({count} windows of {length} tokens, {self.source}, sha256 {self.digest})"
+
 
 def provenance(given: Tokens, heldout: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
-    """What a report says of any run: the windows it read, the checkpoint's dtype, threads and versions."""
+    """Settings that a report records of any run: the windows it read, the checkpoint's dtype, threads and versions."""
     return {
         "windows": list(given.windows.shape),
         "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
@@ -45,7 +51,7 @@ def provenance(given: Tokens, heldout: torch.Tensor | None, dtype: torch.dtype) 
 
 
 def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "windows") -> None:
-    """ValueError unless `windows` are integers (n, length >= 2) within the model's vocabulary and context."""
+    """Raise ValueError unless `windows` are integers (n, length >= 2) within the model's vocabulary and context."""
     if windows.ndim != 2 or windows.is_floating_point() or len(windows) < 1 or windows.shape[1] < 2:
         raise ValueError(
             f"{what} are {windows.dtype} of shape {tuple(windows.shape)}, expected integers of shape (n, length) "

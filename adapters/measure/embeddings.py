@@ -1,4 +1,4 @@
-"""What a model that predicts no next token makes of a text, and how much of it pruning left."""
+"""Embeddings of texts by models that predict no next token, and how near pruned models are to dense ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["embed", "mean_cosine"]
 
 @torch.no_grad()
 def embed(model: PreTrainedModel, windows: Tokens | torch.Tensor) -> torch.Tensor:
-    """Mean over tokens of the last hidden states, (n, width) in float32, one row per window (n, length).
+    """mean_t h_t over the tokens t of every window (n, length), with h the last hidden states: (n, width) in float32.
 
-    Of an encoder its own, which is how sentence encoders are used; of a sequence-to-sequence model those of the decoder, which
-    depend on both stacks. ValueError for windows that the model cannot read.
+    The hidden states of an encoder are its own, as sentence encoders are used; those of a sequence-to-sequence model are the
+    decoder's, which depend on both stacks. ValueError is raised for windows that the model cannot read.
     """
     windows = windows.windows if isinstance(windows, Tokens) else windows
     check_windows(model, windows)
@@ -31,7 +31,9 @@ def embed(model: PreTrainedModel, windows: Tokens | torch.Tensor) -> torch.Tenso
 
 
 def mean_cosine(before: torch.Tensor, after: torch.Tensor) -> float:
-    """Mean over rows of <a, b> / (|a| |b|): 1 where pruning changed nothing but lengths. ValueError for other shapes."""
+    """mean over rows of <a, b> / (|a| |b|), which is 1 where pruning changed nothing but lengths.
+
+    ValueError is raised where the shapes differ."""
     if before.shape != after.shape:
         raise ValueError(
             f"embeddings are {tuple(before.shape)} and {tuple(after.shape)}: embed the same windows by both models"

@@ -1,5 +1,7 @@
 """Perplexity on given tokens, and whether two models differ on them."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,30 +13,67 @@ from transformers import PreTrainedModel
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.models.modes import eval_mode
 
-VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be still in the cache when they are summed
+__all__ = ["Perplexity", "paired_difference", "perplexity"]
+
+VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be in the cache still when they are summed
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """`value` = exp(mean of `losses`); `losses` are negative log-likelihoods in nats, float32 of shape (tokens,)."""
+    """value = exp(mean of losses), where losses are negative log-likelihoods in nats, float32 of shape (tokens,)."""
 
     value: float
     losses: torch.Tensor
 
     @property
     def tokens(self) -> int:
-        """How many tokens were predicted."""
+        """The number of tokens predicted."""
         return self.losses.numel()
+
+    def __repr__(self) -> str:
+        """One line: the value and the number of tokens."""
+        return f"Perplexity({self.value:.4g}, {self.tokens} tokens)"
 
 
 def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
-    `windows` is int64 of shape (n, length), length at least 2; `batch` windows go through the model at a time. Logits
-    exist only for a slice of the vocabulary at a time, because with a large one they would be the memory peak.
+    Logits exist only for a slice of the vocabulary at a time, because with a large vocabulary they would be the memory peak.
 
-    ValueError: windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a
-    model that is no causal language model or that makes its logits in a way this function does not know.
+    Parameters
+    ----------
+    model : PreTrainedModel
+        A causal language model.
+    windows : Tokens or tensor of integers (n, length)
+        Windows of token ids, int64 of shape (n, length) with length at least 2, as a tensor or as what `calibration` returns.
+    batch : int
+        The number of windows that go through the model at a time.
+    progress : bool
+        Whether a bar shows how many windows are done.
+
+    Returns
+    -------
+    Perplexity
+        The value, and the loss of every predicted token, (n (length - 1),), window by window.
+
+    Raises
+    ------
+    ValueError
+        For windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a batch below 1,
+        and a model that is no causal language model or that makes its logits in a way that is not supported.
+
+    Examples
+    --------
+    A model whose logits are all equal finds every token of its vocabulary equally likely:
+
+    >>> import torch
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> import gramian
+    >>> sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 24}
+    >>> model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=2))
+    >>> _ = torch.nn.init.zeros_(model.lm_head.weight)
+    >>> gramian.perplexity(model, torch.arange(32).reshape(2, 16), progress=False)
+    Perplexity(32, 30 tokens)
     """
     windows = windows.windows if isinstance(windows, Tokens) else windows
     head = _Head.of(model)
@@ -53,9 +92,10 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
 
 
 def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
-    """Mean over tokens of loss_a - loss_b in nats, and its standard error; both on the same tokens.
+    """mean over tokens of loss_a - loss_b in nats, and its standard error, for losses on the same tokens.
 
-    Negative means that `a` predicts better; the difference is clear when it exceeds two standard errors.
+    A negative mean says that `a` predicts better, and it is clear when it exceeds two standard errors. ValueError is raised
+    where the numbers of tokens differ.
     """
     if a.tokens != b.tokens:
         raise ValueError(f"losses are of {a.tokens} and {b.tokens} tokens: evaluate both models on the same windows")
@@ -70,24 +110,27 @@ class _Head(NamedTuple):
     cap: float | None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> "_Head":
+    def of(cls, model: PreTrainedModel) -> _Head:
+        """The head of a model; ValueError is raised for a model without one."""
         embedding = model.get_output_embeddings()
         if not isinstance(embedding, torch.nn.Linear) or model.base_model is model:
             raise ValueError(
-                f"{type(model).__name__} has no language-model head that predicts the next token, perplexity needs a causal "
+                f"{type(model).__name__} has no language-model head that predicts the next token: perplexity needs a causal "
                 "language model (AutoModelForCausalLM)"
             )
         return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
 
     def logits(self, hidden: torch.Tensor, entries: slice = slice(None)) -> torch.Tensor:
-        """Of some entries of the vocabulary, float32."""
+        """The logits of some entries of the vocabulary, float32."""
         bias = self.embedding.bias
         logits = torch.nn.functional.linear(hidden, self.embedding.weight[entries], None if bias is None else bias[entries])
         logits = logits.float()
         return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
     def losses(self, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """log sum_v exp(logits_v) - logits_target by position (n,), slices summed relative to the largest logit so far."""
+        """log sum_v exp(logits_v) - logits_target at every position, (n,).
+
+        Slices of the vocabulary are summed relative to the largest logit so far."""
         most = torch.full(target.shape, -math.inf, device=hidden.device)
         total, wanted = torch.zeros_like(most), torch.zeros_like(most)
         for first in range(0, len(self.embedding.weight), VOCABULARY):
@@ -103,17 +146,20 @@ class _Head(NamedTuple):
 
 
 def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
-    return model.base_model(input_ids=chunk.to(model.device), use_cache=False).last_hidden_state
+    """The last hidden states, (windows, length, width)."""
+    states: torch.Tensor = model.base_model(input_ids=chunk.to(model.device), use_cache=False).last_hidden_state
+    return states
 
 
 def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
+    """The losses of all predicted tokens of some windows, (windows (length - 1),)."""
     hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
     target = chunk[:, 1:].flatten().to(hidden.device)
     return head.losses(hidden, target).cpu()
 
 
 def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:
-    """Logits made from slices must be the model's own; a few tokens tell."""
+    """Raise ValueError unless logits made from slices are the model's own on a few tokens."""
     expected = model(input_ids=few.to(model.device), use_cache=False).logits.float()
     sliced = head.logits(_hidden(model, few))
     tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()

@@ -1,4 +1,4 @@
-"""Who loses how much: one ranking of what may leave all modules, by shares, by the method's scores, or by what all lose."""
+"""How much is removed of each module: one ranking of the removables of all modules, cut where the budget is met."""
 
 from __future__ import annotations
 
@@ -12,41 +12,48 @@ from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import Allocation, MaskProblem, allocate
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
-__all__ = ["Choice", "choose", "reachable"]
+__all__ = ["Selection", "reachable", "select_units"]
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """keep: units that stay, by module. counts: how many choices do, by module. detail: where a joint relaxation was solved,
-    sums over modules of the relative errors of masks alone on dense inputs: of the masks chosen (`mask_error`), a lower
-    bound for any masks of their cost (`mask_bound`), and what cutting the relaxation to 0/1 added (`rounding`)."""
+class Selection:
+    """The units that a run keeps, and the figures that say how good that selection is.
+
+    keep: the units kept, ascending, by module. counts: the number of removables kept, by module. detail: where a joint
+    relaxation was solved, sums over modules of the relative errors of masks alone on dense inputs: that of the selected
+    masks (`mask_error`), a lower bound for any masks of their cost (`mask_bound`), and what cutting the relaxation to 0/1
+    added (`rounding`)."""
 
     keep: dict[str, np.ndarray]
     counts: dict[str, int]
     detail: dict[str, float] = field(default_factory=dict)
 
 
-def choose(
+def select_units(
     unit_sets: Sequence[UnitSet],
     scored: Sequence[UnitScores],
     problems: Sequence[MaskProblem],
     removal: float,
     allocation: str,
     bias_costs: Sequence[int],
-) -> Choice:
-    """Which units stay when choices of at least `removal` parameters leave, more by less than one choice: by less than the
-    cheapest wherever those last.
+) -> Selection:
+    """Select the units that are kept when the lowest-ranked removables R of all modules, sum_R cost >= removal, are removed.
 
-    Choices leave in the order of one ranking over all modules, each weighing its parameters, and every module keeps its
-    best. What is ranked: `uniform`, the place of a choice in its module, as a fraction, so that all modules lose the same
-    part to within half a choice; `kinds`, its place among all choices of modules of its kind, by the method's scores, as a
-    fraction, so that attention as a whole and feed-forward modules as a whole lose the same part, and layers of a kind as
-    much as their scores say; `numerical`, the method's scores as they are (Numerical Pruning, Eq. (8): its factor
-    alpha = 4 D_h / 3 is a ratio of parameters, and acts in the sum of them); `global`, the rise of the module's relative
-    error per parameter, where the method knows it. Where not, the joint relaxation of the modules' mask problems,
-    `problems` (`gramian.solvers.allocate`), says how many leave each, and also which if the method leaves that open.
+    A removable counts with its parameters, and every module keeps its best one. The sum exceeds `removal` by less than one
+    removable, and by less than the cheapest one wherever enough of those remain. `allocation` says what is ranked:
 
-    tolls: parameters that each module gains once something leaves it; those removed make up for them.
+    - `uniform`: the place of a removable in its module, as a fraction, so that every module has the same fraction removed,
+      to within half a removable.
+    - `per_type`: its place by the method's scores among all removables of modules of its type, as a fraction, so that
+      attention as a whole and feed-forward modules as a whole have the same fraction removed, and the scores divide it
+      among the layers of a type.
+    - `score`: the method's scores as they are (Numerical Pruning, Eq. (8): its factor alpha = 4 D_h / 3 is a ratio of
+      parameters, and it acts in their sum).
+    - `loss`: the rise of the module's relative error per parameter, where the method knows it. Where the method does not,
+      the joint relaxation of the modules' mask problems, `problems` (`gramian.solvers.allocate`), says how many are removed
+      from each module, and also which ones if the method does not order them.
+
+    bias_costs: the parameters that each module gains once something is removed from it; they have to be removed on top.
     """
     orders = [np.zeros(len(unit_set.scored)) if one.scores is None else one.scores for unit_set, one in zip(unit_sets, scored)]
     if problems:
@@ -61,7 +68,7 @@ def choose(
     counts = kept_counts(ranked, [unit_set.cost for unit_set in unit_sets], bias_costs, removal)
     keep = {unit_set.name: unit_set.kept(order, count) for unit_set, order, count in zip(unit_sets, orders, counts)}
     detail = figures(joint, relaxed, unit_sets, orders, counts) if problems else {}
-    return Choice(keep, {unit_set.name: count for unit_set, count in zip(unit_sets, counts)}, detail)
+    return Selection(keep, {unit_set.name: count for unit_set, count in zip(unit_sets, counts)}, detail)
 
 
 def figures(
@@ -71,7 +78,7 @@ def figures(
     orders: Sequence[np.ndarray],
     counts: Sequence[int],
 ) -> dict[str, float]:
-    """`Choice.detail`."""
+    """The figures of `Selection.detail`."""
     cost = error = 0.0
     for unit_set, problem, order, count in zip(unit_sets, relaxed, orders, counts):
         best = np.arange(unit_set.removable) if unit_set.mixed else np.argsort(-order, kind="stable")
@@ -88,7 +95,7 @@ def figures(
 
 
 def ranking(unit_set: UnitSet, one: UnitScores, order: np.ndarray, allocation: str) -> np.ndarray:
-    """What choices of one module are ranked by, (choices,)."""
+    """The numbers by which the removables of one module are ranked, (removable,)."""
     if allocation == "uniform":
         return -(np.arange(unit_set.removable) + 0.5) / unit_set.removable
     scores = one.relative if allocation == "loss" else one.scores
@@ -97,36 +104,37 @@ def ranking(unit_set: UnitSet, one: UnitScores, order: np.ndarray, allocation: s
 
 
 def ranking_by_type(unit_sets: Sequence[UnitSet], scores: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For every choice of every module -(k + 1/2) / n, its place k among the n of attention or of feed-forward modules, the
-    largest score first; among equals the first module's first, which is kept longer."""
+    """-(k + 1/2) / n for every removable of every module, k its place among the n of attention or of feed-forward modules.
+
+    The largest score has place 0; among equal scores those of the first module come first, and they are kept longer."""
     ranked = [np.empty(len(each)) for each in scores]
     channels = [unit_set.unit_group.structure.unit_size is None for unit_set in unit_sets]
-    for kind in set(channels):
-        places = [place for place, each in enumerate(channels) if each == kind]
+    for type_ in set(channels):
+        places = [place for place, each in enumerate(channels) if each == type_]
         pooled = np.concatenate([scores[place] for place in places])
         rank = np.empty(len(pooled))
         rank[np.argsort(-pooled, kind="stable")] = -(np.arange(len(pooled)) + 0.5) / len(pooled)
         ends = np.cumsum([len(scores[place]) for place in places])[:-1]
-        for place, part in zip(places, np.split(rank, ends)):
-            ranked[place] = part
+        for place, piece in zip(places, np.split(rank, ends)):
+            ranked[place] = piece
     return ranked
 
 
 def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], bias_costs: Sequence[int], removal: float) -> list[int]:
-    """How many choices stay in each module: its best, and of all others those that the ranking leaves.
+    """The number of removables kept in each module: its best one, and of all others those above the cut of the ranking.
 
-    Choices leave in ascending order, among equals those of the last module first, until `removal` parameters have. One that
-    overshoots by the cheapest choice or more is passed over, as a head may outweigh hundreds of channels, and leaves only
-    when nothing else is left.
+    Removables are removed in ascending order, among equals those of the last module first, until `removal` parameters are
+    removed. One that overshoots by the cheapest removable or more is passed over, as a head may outweigh hundreds of
+    channels, and it is removed only when nothing else is left.
     """
     rest = [np.sort(values)[:-1] for values in ranked]
     values = np.concatenate(rest)
-    module = np.repeat(np.arange(len(rest)), [len(part) for part in rest])
+    module = np.repeat(np.arange(len(rest)), [len(each) for each in rest])
     order = np.lexsort((-module, values))
     kept, due = [len(each) for each in ranked], list(bias_costs)
     removed, passed = 0, []
 
-    def leave(place: int) -> None:
+    def remove(place: int) -> None:
         nonlocal removed
         removed, due[place] = removed + costs[place] - due[place], 0
         kept[place] -= 1
@@ -137,15 +145,15 @@ def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], bias_costs: 
         if removed + costs[place] - due[place] >= removal + min(costs):
             passed.append(place)
         else:
-            leave(place)
+            remove(place)
     for place in passed:
         if removed < removal:
-            leave(place)
+            remove(place)
     return kept
 
 
 def reachable(unit_sets: Sequence[UnitSet], bias_costs: Sequence[int]) -> int:
-    """The most parameters that can leave when every module keeps one choice."""
+    """The largest number of parameters that can be removed when every module keeps one removable."""
     return sum(
         max(0, (unit_set.removable - 1) * unit_set.cost - bias_cost) for unit_set, bias_cost in zip(unit_sets, bias_costs)
     )

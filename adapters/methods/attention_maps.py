@@ -1,4 +1,4 @@
-"""How alike the heads of an attention module look at their tokens, from maps that are never kept."""
+"""Distances between the heads of an attention module, from attention maps that are never kept."""
 
 from __future__ import annotations
 
@@ -21,36 +21,38 @@ from gramian.adapters.run.blocks import batches_of
 __all__ = ["head_distances"]
 
 NAME = "gramian_rows"  # of the attention function, while it is registered
-ROW_BYTES = 2**25  # of the attention rows that are looked at together; a few arrays of that size exist at a time
+ROW_BYTES = 2**25  # of the attention rows that are compared together; a few arrays of that size exist at a time
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def head_distances(
     model: PreTrainedModel, tokens: Tokens | torch.Tensor, names: Iterable[str] | str | None = None
 ) -> dict[str, np.ndarray]:
-    """D_ij = mean over windows and query rows of sqrt(JSD(p_i, p_j)), JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, for the
-    attention rows p_i, p_j of query heads i and j: the Jensen-Shannon distance in nats, from 0 to sqrt(ln 2) = 0.83
-    (Greedy Output Approximation, Eq. (1), whose text calls it the divergence).
+    """D_ij = mean over windows and query rows of sqrt(JSD(p_i, p_j)), JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2.
 
-    tokens: windows (n, length). names: consumers of attention modules (all by default). Returns symmetric (heads, heads) by
-    name, in float64. Rows are in the model's dtype, at least float32, and their entropies are summed in float64. The
-    difference of entropies leaves errors of about 1e-4 in distances of nearly equal rows, and none where rows are equal.
+    p_i and p_j are the attention rows of query heads i and j, so D_ij is the Jensen-Shannon distance in nats, from 0 to
+    sqrt(ln 2) = 0.83 (Greedy Output Approximation, Eq. (1), whose text calls it the divergence).
 
-    The model runs once over the windows; memory beyond that is a few times `ROW_BYTES`, whatever the length. ValueError: a name
-    that is no attention module, and a model whose attention cannot be seen.
+    tokens: windows (n, length). names: consumers of attention modules (all by default). The answer holds a symmetric
+    (heads, heads) by name, in float64. Rows are in the model's dtype, at least float32, and their entropies are summed in
+    float64. The difference of entropies has errors of about 1e-4 in distances of nearly equal rows, and none where rows are
+    equal.
+
+    The model runs once over the windows; memory beyond that is a few times `ROW_BYTES`, whatever the length. ValueError is
+    raised for a name that is no attention module, and for a model whose attention cannot be seen.
     """
     windows = tokens.windows if isinstance(tokens, Tokens) else tokens
     check_windows(model, windows)
     unit_groups = {
         name: unit_group for name, unit_group in unit_groups_of(model).items() if unit_group.structure.unit_size is not None
     }
-    chosen = list(dict.fromkeys(unit_groups if names is None else [names] if isinstance(names, str) else names))
-    for name in chosen:
+    selected = list(dict.fromkeys(unit_groups if names is None else [names] if isinstance(names, str) else names))
+    for name in selected:
         if name not in unit_groups:
             raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(unit_groups)[:2])}")
-    sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in chosen}
+    sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in selected}
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
-        for batch in batches_of(windows) if chosen else []:
+        for batch in batches_of(windows) if selected else []:
             model.base_model(input_ids=batch.to(model.device), use_cache=False)
             if not all(each.rows for each in sums.values()):
                 raise ValueError(
@@ -58,18 +60,18 @@ def head_distances(
                     "transformers' AttentionInterface. Use a class whose attention does (`attn_implementation` is then free "
                     "to choose), or do without the distances of heads (tau=0)"
                 )
-    return {name: each.mean for name, each in zip(chosen, sums.values())}
+    return {name: each.mean for name, each in zip(selected, sums.values())}
 
 
 class DistanceSum:
-    """Sums over attention rows of the Jensen-Shannon distances between all pairs of heads."""
+    """sum over attention rows of sqrt(JSD(p_i, p_j)) for all pairs of heads i, j, and the number of rows."""
 
     def __init__(self) -> None:
         self.total: torch.Tensor | float = 0.0
         self.rows = 0
 
     def add(self, rows: torch.Tensor) -> None:
-        """rows: probabilities (batch, heads, queries, keys)."""
+        """Add the rows, which are probabilities (batch, heads, queries, keys)."""
         self.total = self.total + row_distances(rows).sum(dim=-1)
         self.rows += rows.shape[0] * rows.shape[2]
 
@@ -80,8 +82,8 @@ class DistanceSum:
 
 
 def row_distances(rows: torch.Tensor) -> torch.Tensor:
-    """sqrt(JSD) between the rows of every two heads, (heads, heads, batch queries), for rows (batch, heads, queries, keys)."""
-    seen = rows.amax(dim=(0, 1, 2)).nonzero()  # a key that no head looks at has 0 log 0 = 0 everywhere
+    """sqrt(JSD(p_i, p_j)) of every two heads, (heads, heads, batch queries), for rows (batch, heads, queries, keys)."""
+    seen = rows.amax(dim=(0, 1, 2)).nonzero()  # a key that no head attends to adds 0 log 0 = 0 everywhere
     rows = rows[..., int(seen[0]) : int(seen[-1]) + 1].transpose(0, 1).flatten(1, 2)
     own = entropy(rows)
     distances = own.new_zeros((len(rows), *own.shape))
@@ -99,8 +101,9 @@ def entropy(rows: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def attention_rows(model: PreTrainedModel, receivers: dict[nn.Module, Callable[[torch.Tensor], None]]) -> Iterator[None]:
-    """While open, `receivers[module](rows)` sees the attention rows (batch, heads, some queries, keys) of attention modules
-    of the model, which computes what it always does, in chunks of queries."""
+    """While open, `receivers[module](rows)` is called with the attention rows (batch, heads, some queries, keys) of its module.
+
+    The model computes what it always computes, in chunks of queries."""
 
     def attend(
         module: nn.Module,
@@ -132,7 +135,7 @@ def attention_rows(model: PreTrainedModel, receivers: dict[nn.Module, Callable[[
 
     configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if hasattr(each, "config")}
     before = {key: config._attn_implementation for key, config in configs.items()}
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # masks then come as tensors to add; it does nothing by itself
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)  # masks then come as tensors to add; this alone changes nothing
     ALL_ATTENTION_FUNCTIONS[NAME] = attend
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Making up for removed units where their module sums them: in the consumer's other weights, or in its bias."""
+"""Compensation for removed units where their module sums them: in the consumer's other weights, or in its bias."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Compensation = Literal["weights", "bias", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a consumer puts out, as a loss of its weights and of a change b of its bias:
+    """1/2 |X* V^T + 1 b^T - X W^T|^2 = f(V) + <b, r> + N / 2 |b|^2,   r = sum over tokens of V x* - W x (q,).
 
-    1/2 |X* V^T + 1 b^T - X W^T|^2 = f(V) + <b, r> + N / 2 |b|^2,   r = sum over tokens of V x* - W x (q,).
+    It is the loss of a consumer's weights V and of a change b of its bias. problem: f, whose anchor is W. moments: those of
+    X* and X, which hold their sums over tokens.
     """
 
     problem: Quadratic
@@ -35,11 +36,11 @@ class Output:
         return change if self.moments.shift is None else change + anchor @ self.moments.shift
 
     def best_bias(self, weights: Array) -> Array:
-        """b = -r / N: with X* = X and V = W on what is kept, W_P times the mean of what was removed."""
+        """b = -r / N, which for X* = X and V = W on the kept columns is W_P times the mean of the removed inputs P."""
         return -self.surplus(weights) / self.moments.tokens
 
     def relative_error(self, weights: Array, bias: Array | None) -> float:
-        """|X* V^T + 1 b^T - X W^T|^2 / |X W^T|^2; zero over zero is zero."""
+        """|X* V^T + 1 b^T - X W^T|^2 / |X W^T|^2, where zero over zero is zero."""
         if bias is None:
             return self.problem.relative_error(weights)
         xp = namespace(weights, bias)
@@ -49,7 +50,7 @@ class Output:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Weights (q, p), zero in removed columns, and the change of the bias (q,), None for none."""
+    """Weights (q, p) that are zero in removed columns, and the change of the bias (q,), None where there is none."""
 
     weights: Array
     bias: Array | None
@@ -57,11 +58,11 @@ class Answer:
 
 
 def compensate(output: Output, columns: np.ndarray, how: Compensation, damping: float) -> Answer:
-    """columns: boolean (p,), True for inputs that stay.
+    """argmin_V f(V) + 1/2 sum_j damping G_jj |V_j - W_j|^2 subject to V_P = 0 for `how` = `weights`.
 
-    weights: argmin_V f(V) + 1/2 sum_j damping G_jj |V_j - W_j|^2 subject to V_P = 0, one factorisation for all outputs
-    (Numerical Pruning, Eq. (10), for X* = X and no damping; its Remark 5 damps likewise). bias: V = W on what stays and
-    the best bias (FLAP). none: V = W on what stays.
+    P are the removed columns, and one factorisation serves all outputs (Numerical Pruning, Eq. (10), for X* = X and no
+    damping; its Remark 5 damps likewise). `bias`: V = W on the kept columns, with the best bias (FLAP). `none`: V = W on the
+    kept columns. columns: boolean (p,), True for the inputs that are kept.
     """
     problem = output.problem
     support = support_of(problem, columns)
@@ -73,21 +74,23 @@ def compensate(output: Output, columns: np.ndarray, how: Compensation, damping: 
 
 
 def support_of(problem: Quadratic, columns: np.ndarray) -> Array:
-    """The same columns in every row, on the problem's backend."""
+    """The same columns for every row, boolean (q, p), on the problem's backend."""
     xp = namespace(problem.gram)
     row = xp.asarray(columns, device=device(problem.gram))
     return xp.asarray(xp.broadcast_to(row[None, :], problem.shape), copy=True)
 
 
 def residual(problem: Quadratic, columns: np.ndarray, damping: float, weights: Array) -> float:
-    """|grad over the kept weights| / |grad at zero| of the damped problem."""
+    """|grad f over the kept weights| / |grad f(0)| of the damped problem, zero where the kept weights are optimal."""
     damped = problem.damped(damping * problem.diagonal)
     return certify(damped, Support(support_of(problem, columns)), weights).residual or 0.0
 
 
 def add_bias(layer: Layer, change: Array, dtype: torch.dtype) -> Array:
-    """Add to the bias of a module, which gets one if it has none, rounded to `dtype` and then to that of its weight; returns
-    the change that was stored, in float64, of the backend it came from."""
+    """Add `change` (q,) to the bias of a module, and return the change that was stored, in float64, on the backend of `change`.
+
+    A module without a bias gets one. The sum is rounded to `dtype` and then to the dtype of the weight. ValueError is raised
+    where the sum is not finite."""
     module, weight = layer.module, layer.weight
     before = torch.zeros(weight.shape[0], dtype=weight.dtype, device=weight.device)
     if isinstance(module.bias, torch.Tensor):

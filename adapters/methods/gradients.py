@@ -1,8 +1,8 @@
-"""Derivatives of a model's outputs by the weights that leave with units, and their sums over units.
+"""Derivatives of a model's outputs by the weights that are removed with units, and their sums over units.
 
-The model runs as a function of stand-ins for those weights, which share their storage, so its own parameters are never asked
-for gradients: no flag is switched, no `.grad` is left behind, and after an exception there is nothing to put back. A gradient
-exists only until it has been received, so beside the activations of one window a pass holds that of one operator.
+The model runs as a function of stand-ins for those weights, which share their storage, so its own parameters never require
+gradients: no flag is switched, no `.grad` remains, and after an exception there is nothing to restore. A gradient exists only
+until it has been received, so beside the activations of one window a pass holds the gradient of one operator.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ Receive = Callable[[str, torch.Tensor], None]
 
 
 def leaves_of(model: nn.Module, unit_sets: Sequence[UnitSet]) -> Leaves:
-    """Stand-ins for all that leaves with units: weights of producers and consumers, and biases of producers. The bias of a
-    consumer stays when units leave."""
+    """Stand-ins for all that is removed with units: the weights of producers and consumers, and the biases of producers.
+
+    The bias of a consumer is kept when units are removed."""
     named = dict(model.named_parameters())
     names = [f"{name}.weight" for name in sides_of(unit_sets)]
     names += [f"{name}.bias" for name, side in sides_of(unit_sets).items() if side == "outputs"]
@@ -38,17 +39,19 @@ def leaves_of(model: nn.Module, unit_sets: Sequence[UnitSet]) -> Leaves:
 
 
 def sides_of(unit_sets: Sequence[UnitSet]) -> dict[str, Side]:
-    """Operators of all modules, and the side of each on which its units are."""
+    """The operators of all modules by name, and the side of each on which its units are."""
     return {name: side for unit_set in unit_sets for name, side, _ in owners(unit_set)}
 
 
 def run(model: nn.Module, leaves: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> Any:
-    """What the model answers with the stand-ins for its weights."""
+    """The model's output with the stand-ins in place of its weights."""
     return functional_call(model, dict(leaves), (), dict(inputs))
 
 
 def descend(value: torch.Tensor, leaves: Leaves, receive: Receive) -> None:
-    """One backward pass from a scalar: `receive(name, gradient)` for every stand-in that it depends on, each then freed."""
+    """One backward pass from a scalar, which calls `receive(name, gradient)` for every stand-in that the scalar depends on.
+
+    Each gradient is freed once it has been received."""
 
     def hand_over(name: str, leaf: torch.Tensor) -> None:
         gradient, leaf.grad = leaf.grad, None
@@ -62,8 +65,9 @@ def descend(value: torch.Tensor, leaves: Leaves, receive: Receive) -> None:
 
 
 def averaged(values: Iterable[torch.Tensor], leaves: Leaves, powers: Sequence[int] = (1,)) -> list[dict[str, torch.Tensor]]:
-    """For every power the mean over scalars of (their gradient)^power, entry by entry: one tensor for each stand-in, summed in
-    float32 at least."""
+    """(1/n) sum_i (grad value_i)^power for every power, entry by entry: one tensor for each stand-in.
+
+    The sums are in float32 at least."""
     precise = {name: torch.promote_types(leaf.dtype, torch.float32) for name, leaf in leaves.items()}
     means = [{name: torch.zeros_like(leaf, dtype=precise[name]) for name, leaf in leaves.items()} for _ in powers]
     count = 0
@@ -83,8 +87,10 @@ def averaged(values: Iterable[torch.Tensor], leaves: Leaves, powers: Sequence[in
 
 
 def prediction_value(model: nn.Module, leaves: Leaves, window: torch.Tensor, output: str) -> torch.Tensor:
-    """Mean over the predicted tokens of a window (length,), a scalar: `logit`, the logit of the token that was observed;
-    `logprob`, its logarithmic probability; `loss`, the same with the other sign."""
+    """mean_t z_t over the predicted tokens t of a window (length,), a scalar.
+
+    z_t by `output`: `logit`, the logit of the token that was observed; `logprob`, its logarithmic probability; `loss`, the
+    same with the other sign."""
     rows = window[None]
     logits, targets = predictions(model, run(model, leaves, token_inputs(model, rows)), rows)
     observed = logits.gather(-1, targets[..., None]).squeeze(-1)
@@ -95,7 +101,7 @@ def prediction_value(model: nn.Module, leaves: Leaves, window: torch.Tensor, out
 
 
 class UnitSums:
-    """Sums over units of numbers that belong to single weights, which arrive parameter by parameter."""
+    """Sums over units of numbers that belong to single weights and arrive parameter by parameter."""
 
     def __init__(self, model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
         self.model, self.unit_sets, self.sides = model, unit_sets, sides_of(unit_sets)
@@ -103,7 +109,7 @@ class UnitSums:
         self.slices = {name: np.zeros(size) for name, size in widths.items()}  # a number for every output or input
 
     def add(self, name: str, numbers: torch.Tensor) -> None:
-        """`numbers` of the shape of the parameter called `name`. ValueError where they are not finite."""
+        """Add `numbers`, of the shape of the parameter called `name`. ValueError is raised where they are not finite."""
         path, _, kind = name.rpartition(".")
         if kind == "weight":
             numbers = numbers.sum(dim=1 - axis(operator(self.model, path), self.sides[path]), dtype=torch.float64)
@@ -113,5 +119,5 @@ class UnitSums:
         self.slices[path] += found
 
     def totals(self) -> list[np.ndarray]:
-        """For every module the sums over what is removed with each of its scored units."""
+        """The sums, for every module, over what is removed with each of its scored units, (s,)."""
         return [unit_sums(unit_set, lambda name, _: self.slices[name]) for unit_set in self.unit_sets]

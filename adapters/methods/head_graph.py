@@ -1,4 +1,4 @@
-"""A picture of which attention heads look alike (Greedy Output Approximation, Figure 3)."""
+"""A picture of which attention heads are similar (Greedy Output Approximation, Figure 3)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ RADIUS, MARGIN, DOT = 160, 40, 13  # pixels
 
 
 def draw_heads(distances: np.ndarray, path: str | Path, *, tau: float = 0.2) -> Path:
-    """Write an SVG: heads on a circle, groups of similar ones side by side and in one colour, a line wherever D_ij < tau, the
-    thicker the nearer. distances: one module's `head_distances`, (heads, heads). Returns the path."""
+    """Write an SVG with the heads of one module on a circle and a line wherever D_ij < tau, and return its path.
+
+    Groups of similar heads stand side by side in one colour, and a line is the thicker the nearer its heads are. distances:
+    one module's `head_distances`, D (heads, heads)."""
     groups = similarity_groups(distances, tau)
     order = [head for group in sorted(groups, key=len, reverse=True) for head in group]
     middle = RADIUS + MARGIN
     turns = {head: 2 * pi * place / len(order) for place, head in enumerate(order)}
     spots = {head: (middle + RADIUS * sin(turn), middle - RADIUS * cos(turn)) for head, turn in turns.items()}
-    alike = [group for group in groups if len(group) > 1]
-    colours = {head: f"hsl({360 * place // len(alike)} 60% 75%)" for place, group in enumerate(alike) for head in group}
+    several = [group for group in groups if len(group) > 1]
+    colours = {head: f"hsl({360 * place // len(several)} 60% 75%)" for place, group in enumerate(several) for head in group}
     size = 2 * middle
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" font-family="sans-serif" font-size="11">']
     lines.append(f"<title>{len(order)} heads, lines where the distance is below {tau:g}</title>")

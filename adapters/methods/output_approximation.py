@@ -1,4 +1,4 @@
-"""Greedy Output Approximation: heads that look alike leave first, then what adds least to its module's output."""
+"""Greedy Output Approximation: similar heads are removed first, then the units that add least to their module's output."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ MOMENTS = ("empirical", "gaussian", "product", "identity")
 
 @dataclass(frozen=True, eq=False)
 class HeadStatistics:
-    """What is known of one module besides the moments of its consumer's inputs. distances: of its heads, (heads, heads), None
-    where they are not asked for. units: the heads of each unit. moments: of the units, None where the inputs tell them."""
+    """What a run gathers of one module besides the moments of its consumer's inputs.
+
+    distances: D (heads, heads), None where no heads are compared. units: the heads of each unit, (units, k). moments: M_u
+    (units,), None where they follow from the moments of the inputs."""
 
     distances: np.ndarray | None = None
     units: np.ndarray | None = None
@@ -36,18 +38,23 @@ class HeadStatistics:
 def greedy_output(
     module: ScoreContext, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
 ) -> UnitScores:
-    """Greedy Output Approximation (Section 3.2): in attention, heads that are similar to one that stays, the nearest first;
-    then, and in feed-forward modules from the start, the least second moment M_u = E |C_u h(P_u x)|^2 per parameter.
+    """M_u / cost, M_u = E |C_u h(P_u x)|^2, orders the units of a module; attention heads similar to a kept one go first.
 
-    tau: heads are similar when their mean Jensen-Shannon distance is below it (`head_distances`); 0, none are, and attention
-    is not looked at; None, as many as have to leave choose it (`farthest_first`). Key/value groups are as far apart as their
-    heads are (`between_units`). similar: `independent`, each head that leaves is similar to one that stays, which are the
-    ones of largest moment; `scan`, the paper's Algorithm 1, whose pruned heads may all be without one.
+    This is Greedy Output Approximation (Section 3.2). In attention, the heads that are similar to a kept one are removed
+    first, the nearest before the others; after them, and in feed-forward modules from the start, the units with the least
+    second moment M_u per parameter are removed.
 
-    moment: `empirical`, exact for a unit removed alone, of the consumer's inputs: a head counts with the products of its
-    channels (Section 7.1 leaves them out), a gated channel with E u^2 a(g)^2 (Section 7.2 factors it); `gaussian`, of hidden
-    channels, from mean and covariance of what enters the module; `product`, the formulas of Eq. (3), 7.1 and 7.2 as printed;
-    `identity`, from the weights alone. See `unit_moments`. What moments cannot see is what several units lose together.
+    tau: heads are similar when their mean Jensen-Shannon distance is below it (`head_distances`). With 0 no heads are, and
+    their attention is not compared; with None the number of heads to remove determines it (`farthest_first`). Key/value
+    groups are as far apart as their heads are (`between_units`). similar: with `independent` each removed head is similar to
+    a kept one, and the kept ones are those of largest moment; `scan` is the paper's Algorithm 1, whose pruned heads may all
+    lack such a head.
+
+    moment: `empirical`, of the consumer's inputs, is exact for a unit removed alone: a head counts with the products of its
+    channels (Section 7.1 omits them), a gated channel with E u^2 a(g)^2 (Section 7.2 factors it). `gaussian`, for hidden
+    channels, follows from mean and covariance of what enters the module. `product` is the formulas of Eq. (3), 7.1 and 7.2
+    as printed. `identity` needs the weights alone. See `unit_moments`. Moments of single units do not say what the removal
+    of several units together costs.
     """
     statistics: HeadStatistics = module.statistics or HeadStatistics()
     moments = statistics.moments
@@ -59,15 +66,15 @@ def greedy_output(
         relative = 0.5 * module.tokens * scores / (module.inputs().energy or 1.0)
     if statistics.distances is None or statistics.units is None:
         return UnitScores(scores, relative)
-    apart = between_units(statistics.distances, statistics.units)
+    between = between_units(statistics.distances, statistics.units)
     groups = similarity_groups(statistics.distances, tau) if tau is not None else ()
-    return UnitScores(redundant_first(apart, scores, tau, similar), relative, similar=groups)
+    return UnitScores(redundant_first(between, scores, tau, similar), relative, similar=groups)
 
 
 def look_at_heads(
     context: ModelContext, *, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical"
 ) -> list[HeadStatistics]:
-    """Distances of heads, and moments that the inputs of the consumers do not tell; for `greedy_output`."""
+    """Gather for `greedy_output` the distances of heads, and the moments that do not follow from the consumers' inputs."""
     from gramian.adapters.methods.attention_maps import head_distances
     from gramian.adapters.methods.unit_moments import unit_moments
 
@@ -81,9 +88,11 @@ def look_at_heads(
 
 
 def check_options(*, tau: float | None = 0.2, similar: str = "independent", moment: str = "empirical") -> None:
-    """ValueError for options of `greedy_output` that are out of range."""
+    """Raise ValueError for options of `greedy_output` that are out of range."""
     if tau is not None and not (isinstance(tau, int | float) and tau >= 0):
-        raise ValueError(f"tau must be a distance of at least 0, or none (null) for as many as have to leave, but is {tau!r}")
+        raise ValueError(
+            f"tau must be a distance of at least 0, or none (null) for as many as have to be removed, but is {tau!r}"
+        )
     if similar not in RULES:
         raise ValueError(f"similar must be one of {', '.join(RULES)} but is {similar!r}")
     if moment not in MOMENTS:
@@ -91,7 +100,7 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
 
 
 def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str = "empirical") -> None:
-    """ValueError for a model in which what enters hidden channels is not gathered."""
+    """Raise ValueError for a model in which the inputs of hidden channels are not gathered, where `moment` needs them."""
     from gramian.adapters.models.stacks import walks_by_block
 
     hidden = any(unit_set.unit_group.structure.activation for unit_set in unit_sets)
@@ -103,12 +112,13 @@ def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str
 
 
 def consumer_moments(problem: Quadratic, units: int, whole: bool = True) -> np.ndarray:
-    """|X_u W_u^T|^2 = 1^T [(W_u^T W_u) o G_uu] 1 for the columns u of every unit, (units,); without the products of different
-    channels, the diagonal alone, unless `whole`."""
+    """|X_u W_u^T|^2 = 1^T [(W_u^T W_u) o G_uu] 1 for the columns u of every unit, (units,).
+
+    Unless `whole`, products of different channels are omitted, so that only the diagonal of G counts."""
     weight, gram = to_numpy(problem.anchor), to_numpy(problem.gram)
     size = len(gram) // units
     if not whole or size == 1:
-        return (np.sum(weight**2, axis=0) * gram.diagonal()).reshape(units, size).sum(axis=1)
+        return np.asarray((np.sum(weight**2, axis=0) * gram.diagonal()).reshape(units, size).sum(axis=1))
     columns = weight.reshape(len(weight), units, size)
     moments = np.empty(units)
     for unit in range(units):
@@ -118,7 +128,8 @@ def consumer_moments(problem: Quadratic, units: int, whole: bool = True) -> np.n
 
 
 def between_units(distances: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Hausdorff distances max(max_i min_j D_ij, max_j min_i D_ij) between the heads i, j of every two units, (units, units): a
-    metric, below t when every head of either has one in the other that is nearer than t."""
-    between = distances[units[:, None, :, None], units[None, :, None, :]]
-    return np.maximum(between.min(axis=3).max(axis=2), between.min(axis=2).max(axis=2))
+    """max(max_i min_j D_ij, max_j min_i D_ij) over the heads i, j of every two units, (units, units).
+
+    These Hausdorff distances are a metric, and below t when every head of either unit has one in the other nearer than t."""
+    pairs = distances[units[:, None, :, None], units[None, :, None, :]]
+    return np.asarray(np.maximum(pairs.min(axis=3).max(axis=2), pairs.min(axis=2).max(axis=2)))

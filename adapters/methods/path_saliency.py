@@ -1,8 +1,8 @@
 """Saliency of hidden units from paths through the network rather than from its values: SynFlow and PX.
 
 Both differentiate a network of the same architecture with other weights, made of the model's, so that no number on a path is
-negative. They run in float64, since products over all layers leave the range of float32. Norms and attention stay as the
-architecture has them, so "paths" are those of what lies between; their derivatives have both signs, and let gradients cancel.
+negative. They run in float64, since products over all layers exceed the range of float32. Norms and attention are kept as the
+architecture has them, so that "paths" are those between them; their derivatives have both signs, so gradients may cancel.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inp
 
 __all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
 
-ROUNDING = 1e-13  # scores below this part of the outputs are what float64 sums leave of zero
+ROUNDING = 1e-13  # scores below this fraction of the outputs are zero but for the rounding of float64 sums
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 Hook = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
 def synaptic_flow(context: ModelContext) -> list[np.ndarray]:
-    """s = |df(1; |W|)/d|W|| |W|, f the sum of all outputs for one window of ones in place of token embeddings."""
+    """s = |df(1; |W|)/d|W|| |W|, with f the sum of all outputs for one window of ones in place of token embeddings.
+
+    ValueError is raised where that sum does not depend on the weights."""
     weights = replaced(context.model, torch.abs)
     leaves = leaves_among(context, weights)
     with torch.enable_grad():
@@ -46,10 +48,10 @@ def synaptic_flow(context: ModelContext) -> list[np.ndarray]:
 def path_exclusion(context: ModelContext) -> list[np.ndarray]:
     """s = |dR/d(W^2)| W^2, R = <mean over windows of g(x^2, 1, a), h(1, W^2, 1)> over all outputs.
 
-    g: the network with all weights one, on the squared token embeddings x^2, every activation function replaced by the factor
-    a = output / input (0 where the input is) that it had when the model itself read the window; for ReLU that is whether the
-    unit was on. h: the network with all weights squared, on ones, every activation function replaced by the identity. As g
-    knows no weights, it weighs the outputs of h, and no more.
+    g is the network with all weights one, on the squared token embeddings x^2, where every activation function is replaced
+    by the factor a = output / input (0 where the input is 0) that it had when the model itself read the window; for ReLU the
+    factor says whether the unit was on. h is the network with all weights squared, on ones, where every activation function
+    is replaced by the identity. As g does not depend on the weights, it only weighs the outputs of h.
     """
     model, weights = context.model, replaced(context.model, torch.square)
     leaves, single = leaves_among(context, weights), replaced(context.model, torch.ones_like)
@@ -70,35 +72,35 @@ def path_exclusion(context: ModelContext) -> list[np.ndarray]:
 
 
 def replaced(model: nn.Module, change: Change) -> Leaves:
-    """All parameters in float64, changed."""
+    """`change` of every parameter in float64, by name."""
     return {name: change(parameter.detach().double()) for name, parameter in model.named_parameters()}
 
 
 def leaves_among(context: ModelContext, weights: Leaves) -> Leaves:
-    """The stand-ins whose units are scored, among those of all parameters."""
+    """The stand-ins whose units are scored, among those of all parameters, made to require gradients."""
     return {name: weights[name].requires_grad_() for name in leaves_of(context.model, context.unit_sets)}
 
 
 def ones(context: ModelContext) -> dict[str, Any]:
-    """One window of vectors of ones, as long as what the model reads of the context's."""
+    """One window of vectors of ones, as long as what the model reads of a window of the context."""
     read = token_inputs(context.model, context.windows[:1])
     return embedded_inputs(context.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
 
 
 def scored(context: ModelContext, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:
-    """Sums over units of |d value / d weight| |weight|."""
+    """sum |d value / d w| |w| over the weights w removed with each unit, for every module."""
     sums = UnitSums(context.model, context.unit_sets)
     descend(value, leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
     return sums.totals()
 
 
 def factor_of(given: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """output / input, in float64, 0 where the input is."""
+    """output / input in float64, and 0 where the input is 0."""
     return torch.where(given == 0, 0.0, found.double() / given.double())
 
 
 def activation_modules(model: nn.Module) -> list[nn.Module]:
-    """ValueError for a model without any."""
+    """The modules that are activation functions; ValueError is raised for a model without any."""
     modules = [each for each in model.modules() if type(each).__module__ in ("transformers.activations", nn.ReLU.__module__)]
     if not modules:
         raise ValueError(f"{type(model).__name__} has no activation modules for px to track: choose another method")
@@ -107,8 +109,9 @@ def activation_modules(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def activations(model: nn.Module, hook: Hook) -> Iterator[None]:
-    """While open, `hook(module, input, output)` sees every call of an activation function, and what it returns replaces the
-    output unless that is None."""
+    """While open, `hook(module, input, output)` is called after every activation function.
+
+    What the hook returns replaces the output, unless it returns None."""
     with ExitStack() as hooks:
         for module in activation_modules(model):
             handle = module.register_forward_hook(lambda each, given, found: hook(each, given[0], found))

@@ -1,4 +1,4 @@
-"""Producers refitted before their module is pruned, so that a pruned model hands on what the dense one would have."""
+"""Producers refitted before their module is pruned, so that the pruned model passes on what the dense one would have."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from gramian.adapters.run.moments import MomentCollector
 from gramian.solvers import refit
 from gramian.solvers.backend._xp import namespace
 
-__all__ = ["Recovery"]
+__all__ = ["ProducerRefit"]
 
 
-class Recovery:
-    """V = argmin |X* V^T - X W^T|^2 + damping sum_j G_jj |V_j - W_j|^2 for every producer of a module: X* is what the blocks
-    pruned so far deliver, X what the dense ones do (Greedy Output Approximation, the first level of Algorithms 2 to 4;
-    the second is the compensation of the consumer, with the inputs that follow). Biases are on both sides, and cancel.
+class ProducerRefit:
+    """V = argmin |X* V^T - X W^T|^2 + damping sum_j G_jj |V_j - W_j|^2 for every producer of a module.
 
-    Each level is optimal for its own target and the two together need not be, not even against weights left alone, as there
-    is a softmax or an activation between them: so it can be undone. producers: layers that share one input. inflow: theirs.
-    outcome: what reaches the consumer from them.
+    X* is what the blocks pruned so far deliver, X what the dense ones deliver (Greedy Output Approximation, the first level
+    of Algorithms 2 to 4; the second level is the compensation of the consumer, with the inputs that follow). Biases are on
+    both sides, and cancel.
+
+    Each level is optimal for its own target, but the two together need not be, not even compared with unchanged producers,
+    because a softmax or an activation lies between them. A refit can therefore be undone. producers: layers that share one
+    input. collector: the moments of that input. outcome: the moments of what reaches the consumer from the producers.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Recovery:
         self.before: list[torch.Tensor] = []
 
     def refit(self, star: Iterable[torch.Tensor]) -> None:
-        """Write the weights, rounded. star: X*, batch by batch, with what `inflow` has kept as X."""
+        """Write the weights, rounded. star: X*, batch by batch; X is what `collector` has kept."""
         self.collector.settle(star)
         moments = self.collector.moments[0]
         self.before = [layer.weight.clone() for layer in self.producers]
@@ -43,5 +45,6 @@ class Recovery:
             layer.assign(refit(problem.damped(self.damping * problem.diagonal), whole).weights, self.dtype)
 
     def undo(self) -> None:
+        """Write back the weights that the producers had before `refit`."""
         for layer, weight in zip(self.producers, self.before):
             layer.weight.copy_(weight)

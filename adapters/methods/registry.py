@@ -1,4 +1,4 @@
-"""The methods by name: which recipe each is, and how it walks a model unless told otherwise."""
+"""The methods by name: the recipe that each one is, and how it walks a model by default."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ __all__ = ["METHODS", "Method", "resolve"]
 
 @dataclass(frozen=True)
 class Method:
-    """solve(problem, pattern, **options) -> Solution, on float64 problems. calibrate_on, target, target_blend: defaults of
-    `prune`. per_row: whether an unstructured sparsity is met in every row or over the whole matrix. damping: of the Gram, see
-    `DampedMethod`; damps: whether it enters what the method does."""
+    """solve(problem, pattern, **options) -> Solution, on float64 problems, with the defaults of a run.
+
+    calibrate_on, target, target_blend: defaults of `prune_weights`. per_row: whether an unstructured sparsity is met in every
+    row or over the whole matrix. damping: the damping of the Gram, see `DampedMethod`. damps: whether damping enters what the
+    method does."""
 
     solve: Callable[..., Solution]
     calibrate_on: str = "pruned"
@@ -36,8 +38,9 @@ class Method:
     damps: bool = True
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[Quadratic, Pattern], Solution]:
-        """The recipe with its options fixed; ValueError for an option it does not have, and once called for an answer that
-        is no Solution."""
+        """The recipe with its options fixed.
+
+        ValueError is raised at once for an option that the recipe does not have, and by a call whose answer is no Solution."""
         known, called = self.defaults, getattr(self.solve, "__name__", type(self.solve).__name__)
         for name in options:
             if name not in known:
@@ -52,21 +55,22 @@ class Method:
         return solve
 
     def tried(self, options: Mapping[str, Any], pattern: Pattern) -> Callable[[Quadratic, Pattern], Solution]:
-        """`bind`, and called once with a small problem: an option out of range, and an answer that is none, are refused now
-        and not in an hour."""
+        """The bound recipe, after one call with a small problem.
+
+        An option out of range and an answer that is no Solution are thus refused before long work begins."""
         solve, width = self.bind(options), pattern.group if isinstance(pattern, NM) else 2
         solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)
         return solve
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its options and their defaults: the parameters after problem and pattern."""
+        """The options and their defaults: the parameters of `solve` after problem and pattern."""
         parameters = list(inspect.signature(self.solve).parameters.values())[2:]
         return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def plain(called: str, name: str, value: Any) -> float:
-    """A figure of a method's answer as a number that goes into a report."""
+    """A figure of a method's answer as a plain number for a report; ValueError is raised where it is no number."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -83,11 +87,12 @@ METHODS: dict[str, Method] = {
 
 
 def resolve(name: str) -> Method:
-    """One of METHODS, or from `module:name` a method of the user's own: a function `solve(problem, pattern) -> Solution`, any
-    other callable like it, a class that makes one without arguments, or a Method, which also says how a model is walked.
+    """Find the method of a name: one of METHODS, or from `module:name` a method of the user's own.
 
-    The module is imported, and so run; it is looked for where Python looks and then in the current directory.
-    Raises ValueError for a name that is neither, a module that cannot be imported, and what is no such callable.
+    The latter is a function `solve(problem, pattern) -> Solution`, any other callable like it, a class that makes one without
+    arguments, or a Method, which also says how a model is walked. The module is imported, and so run; Python searches its own
+    path for it and then the current directory. ValueError is raised for a name that is neither, for a module that cannot be
+    imported, and for an object that is no such callable.
     """
     if name in METHODS:
         return METHODS[name]

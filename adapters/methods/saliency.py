@@ -1,10 +1,10 @@
-"""Saliency of hidden units: derivatives times weights, summed over all weights that leave with a unit.
+"""Saliency of hidden units: derivatives times weights, summed over all weights that are removed with a unit.
 
     S(u) = sum over incoming and outgoing weights W_ij of u of s(W_ij)                     (TASP, Eq. (4))
 
-Gates and the biases of producers count as incoming weights: they leave with the unit, and where the activation is ReLU the
-signed sums of gradient times weight over incoming and outgoing weights are then equal. What differs between the methods is s,
-below; each function returns one array (count,) for every unit set of the context. A sample is a window.
+Gates and the biases of producers count as incoming weights: they are removed with the unit, and where the activation is ReLU
+the signed sums of gradient times weight over incoming and outgoing weights are then equal. The methods differ in s, which is
+given below; each function returns one array (count,) for every unit set of the context. A sample is a window.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ Value = Callable[[Leaves, torch.Tensor], torch.Tensor]  # of the stand-ins and o
 
 
 def value_of(context: ModelContext, output: str) -> Value:
+    """`prediction_value` of the context's model, as a function of stand-ins and a window."""
     return lambda leaves, window: prediction_value(context.model, leaves, window, output)
 
 
 def windows_of(context: ModelContext) -> Iterator[torch.Tensor]:
+    """The windows of the context one by one, with a bar where the context shows progress."""
     yield from tqdm(context.windows, desc="gradients", unit="window", disable=not context.progress)
 
 
 def summed(context: ModelContext, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """Scores of weights, by parameter, as scores of units."""
+    """sum of s(w) over the weights w removed with each unit, for every module. scores: s by parameter."""
     sums = UnitSums(context.model, context.unit_sets)
     for name, each in scores.items():
         sums.add(name, each)
@@ -42,7 +44,9 @@ def summed(context: ModelContext, scores: dict[str, torch.Tensor]) -> list[np.nd
 
 
 def first_order(context: ModelContext, value: Value, each: bool) -> list[np.ndarray]:
-    """s = mean over windows of |df/dW W| (each), or |d(mean f)/dW W|, which is never above it: gradients of samples cancel."""
+    """s = mean over windows of |df/dW W| with `each`, otherwise s = |d(mean f)/dW W|.
+
+    The latter is never above the former, because gradients of samples cancel."""
     leaves = leaves_of(context.model, context.unit_sets)
     if not each:
         (gradients,) = averaged((value(leaves, window) for window in windows_of(context)), leaves)
@@ -55,8 +59,9 @@ def first_order(context: ModelContext, value: Value, each: bool) -> list[np.ndar
 
 
 def taylor(context: ModelContext, value: Value, order: int) -> list[np.ndarray]:
-    """s = |g W - 1/2 F W^2|, what the loss L falls by to second order when W goes to zero: g the mean over windows of dL/dW,
-    F that of its square, which stands for the Hessian's diagonal; with order 1, |g W|."""
+    """s = |g W - 1/2 F W^2|, the fall of the loss L to second order when W goes to zero; with order 1, s = |g W|.
+
+    g is the mean over windows of dL/dW, and F that of its square, which stands for the diagonal of the Hessian."""
     leaves = leaves_of(context.model, context.unit_sets)
     values = (value(leaves, window) for window in windows_of(context))
     gradients, *squares = averaged(values, leaves, (1, 2)[:order])
@@ -67,9 +72,10 @@ def taylor(context: ModelContext, value: Value, order: int) -> list[np.ndarray]:
 
 
 def gradient_flow(context: ModelContext, value: Value) -> list[np.ndarray]:
-    """s = W (H g), with g the gradient and H the Hessian of the mean loss, by differentiating <dL/dW, g> at fixed g.
+    """s = W (H g), with g the gradient and H the Hessian of the mean loss.
 
-    Removing a weight changes |g|^2, how fast the loss falls, by - 2 W (H g) to first order.
+    H g is the derivative of <dL/dW, g> at fixed g. The removal of a weight changes |g|^2, the rate at which the loss falls,
+    by -2 W (H g) to first order.
     """
     leaves = leaves_of(context.model, context.unit_sets)
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
@@ -84,8 +90,10 @@ def gradient_flow(context: ModelContext, value: Value) -> list[np.ndarray]:
 
 
 def kernel_alignment(context: ModelContext, epsilon: float, draws: int, seed: int) -> list[np.ndarray]:
-    """s = |d/dW of the mean over draws of |f(z; W) - f(z; W + D)|^2|: z one window of standard normal vectors in place of
-    token embeddings, D ~ N(0, epsilon I) on the weights that are scored, f all outputs."""
+    """s = |d/dW mean over draws of |f(z; W) - f(z; W + D)|^2|, with f all outputs.
+
+    z is one window of standard normal vectors in place of token embeddings, and D ~ N(0, epsilon I) changes the weights that
+    are scored."""
     model = context.model
     leaves, read = leaves_of(model, context.unit_sets), token_inputs(model, context.windows[:1])
     some = next(iter(leaves.values()))

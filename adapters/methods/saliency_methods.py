@@ -1,7 +1,7 @@
-"""Saliency methods by what each measures of single weights; all sum it over the weights that leave with a unit.
+"""Saliency methods by the score s(W) that each gives to single weights; all sum it over the weights removed with a unit.
 
-`structured_methods` names them. The work is in `saliency` and `path_saliency`, imported when it begins, because the command
-line reads the options here and need not wait for torch.
+`unit_methods` names them. Their work is done in `saliency` and `path_saliency`, which are imported when it begins, because the
+command line reads the options here and need not wait for torch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SAMPLES = ("each", "batch")
 
 
 def tasp(context: ModelContext, *, output: str = "logit", samples: str = "each") -> Sequence[np.ndarray]:
-    """|df/dW W|, f a scalar output of the model (TASP, Eqs. (2) and (4)).
+    """s = |df/dW W|, with f a scalar output of the model (TASP, Eqs. (2) and (4)).
 
-    output: mean over a window of the `logit` of the token that was observed, its `logprob`, or the `loss`, which is the same
-    but for the sign. samples: mean of the absolute values of `each` window, or that of the whole `batch`, as Algorithm 1 prints
-    it, where gradients of opposite signs cancel.
+    output: f is the mean over a window of the `logit` of the token that was observed, of its `logprob`, or of the `loss`,
+    which is the logprob with the other sign. samples: s is the mean of the absolute values of `each` window, or the absolute
+    value for the whole `batch`, as Algorithm 1 prints it, where gradients of opposite signs cancel.
     """
     from gramian.adapters.methods.saliency import first_order, value_of
 
@@ -49,7 +49,7 @@ def tasp(context: ModelContext, *, output: str = "logit", samples: str = "each")
 
 
 def snip(context: ModelContext, *, samples: str = "batch") -> Sequence[np.ndarray]:
-    """|dL/dW W|, L the mean loss over all windows (Lee, Ajanthan, Torr 2019); samples: as for `tasp`."""
+    """s = |dL/dW W|, with L the mean loss over all windows (Lee, Ajanthan, Torr 2019). samples: as for `tasp`."""
     from gramian.adapters.methods.saliency import first_order, value_of
 
     check(samples=samples)
@@ -57,10 +57,10 @@ def snip(context: ModelContext, *, samples: str = "batch") -> Sequence[np.ndarra
 
 
 def grasp(context: ModelContext) -> Sequence[np.ndarray]:
-    """W (H dL/dW), H the Hessian: weights stay whose loss would lower |dL/dW|^2 most (Wang, Zhang, Grosse 2020).
+    """s = W (H dL/dW), with H the Hessian of the loss L (Wang, Zhang, Grosse 2020).
 
-    Larger stays, so this is minus the score of that paper, which removes the largest. TASP, Appendix A.4, prints theirs and
-    keeps the largest, which is the opposite ranking.
+    The weights are kept whose removal would lower |dL/dW|^2 most. The largest s is kept, so s is minus the score of that
+    paper, which removes the largest. TASP, Appendix A.4, prints their score and keeps the largest: the opposite ranking.
     """
     from gramian.adapters.methods.saliency import gradient_flow, value_of
 
@@ -68,8 +68,10 @@ def grasp(context: ModelContext) -> Sequence[np.ndarray]:
 
 
 def llm_pruner(context: ModelContext, *, order: int = 2) -> Sequence[np.ndarray]:
-    """|g W - 1/2 F W^2|, the fall of the loss to second order with the mean squared gradient F for the Hessian's diagonal, or
-    to first order |g W| (Ma, Fang, Wang 2023, element-wise importance, which TASP compares with at order 2)."""
+    """s = |g W - 1/2 F W^2| with order 2, s = |g W| with order 1: the fall of the loss when W goes to zero.
+
+    g is the mean gradient, and the mean squared gradient F stands for the Hessian's diagonal (Ma, Fang, Wang 2023,
+    element-wise importance, with which TASP compares at order 2)."""
     from gramian.adapters.methods.saliency import taylor, value_of
 
     check(order=order)
@@ -77,8 +79,9 @@ def llm_pruner(context: ModelContext, *, order: int = 2) -> Sequence[np.ndarray]
 
 
 def ntk_sap(context: ModelContext, *, epsilon: float = 1e-4, draws: int = 8, seed: int = 0) -> Sequence[np.ndarray]:
-    """|d/dW |f(z; W) - f(z; W + D)|^2|, z standard normal in place of token embeddings, D ~ N(0, epsilon I), mean over draws
-    (TASP, Appendix A.4, after Wang, Li, Sun 2023; it reads no text, and is not multiplied by W)."""
+    """s = |d/dW mean over draws of |f(z; W) - f(z; W + D)|^2|, z ~ N(0, I) in place of token embeddings, D ~ N(0, epsilon I).
+
+    The score reads no text, and is not multiplied by W (TASP, Appendix A.4, after Wang, Li, Sun 2023)."""
     from gramian.adapters.methods.saliency import kernel_alignment
 
     check(epsilon=epsilon, draws=draws, seed=seed)
@@ -86,30 +89,32 @@ def ntk_sap(context: ModelContext, *, epsilon: float = 1e-4, draws: int = 8, see
 
 
 def synflow(context: ModelContext) -> Sequence[np.ndarray]:
-    """|df(1; |W|)/d|W|| |W|: the sum of all outputs for ones as inputs and absolute weights, in float64, without data
-    (Tanaka et al. 2020; of their rounds, one)."""
+    """s = |df(1; |W|)/d|W|| |W|, with f the sum of all outputs for ones as inputs and absolute weights, in float64.
+
+    The score needs no data (Tanaka et al. 2020; one of their rounds is done)."""
     from gramian.adapters.methods.path_saliency import synaptic_flow
 
     return synaptic_flow(context)
 
 
 def px(context: ModelContext) -> Sequence[np.ndarray]:
-    """|dR/d(W^2)| W^2, R = g(x^2, 1, a) h(1, W^2, 1): paths, those of each window by its activations a, in float64 (Iurada,
-    Ciccone, Tommasi 2024; see `path_exclusion`)."""
+    """s = |dR/d(W^2)| W^2, R = g(x^2, 1, a) h(1, W^2, 1), in float64 (Iurada, Ciccone, Tommasi 2024).
+
+    R sums over paths, and the activations a say which paths each window takes; see `path_exclusion`."""
     from gramian.adapters.methods.path_saliency import path_exclusion
 
     return path_exclusion(context)
 
 
 def predicts(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
-    """ValueError for a model without an observed next token."""
+    """Raise ValueError for a model that predicts no next token."""
     from gramian.adapters.models.tasks import check_predicts
 
     check_predicts(model)
 
 
 def activates(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
-    """ValueError for a model whose activation functions are no modules."""
+    """Raise ValueError for a model whose activation functions are no modules."""
     from gramian.adapters.methods.path_saliency import activation_modules
 
     activation_modules(model)
@@ -118,7 +123,7 @@ def activates(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
 def check(
     *, output: str = "logit", samples: str = "each", order: int = 2, epsilon: float = 1e-4, draws: int = 8, seed: int = 0
 ) -> None:
-    """ValueError for an option out of range; those that a method does not have stay as they are."""
+    """Raise ValueError for an option out of range; a method passes those that it has."""
     for name, value, known in (("output", output, OUTPUTS), ("samples", samples, SAMPLES)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")

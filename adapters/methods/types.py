@@ -1,4 +1,4 @@
-"""What a method that removes units is told, and what it answers: the model, one module of it, and scores."""
+"""What a method that removes units receives, and what it returns: the model, one module of it, and scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
     from gramian.adapters.methods.unit_sets import UnitSet
 
-__all__ = ["UnitScores", "ScoreContext", "ModelContext"]
+__all__ = ["ModelContext", "ScoreContext", "UnitScores"]
 
 
 @dataclass(frozen=True, eq=False)
 class ModelContext:
-    """The dense model before anything is scored, for methods that have to look at more than a module's inputs. windows:
-    calibration tokens (n, length). unit_sets: what can be removed, in order. progress:
-    whether long work shows a bar."""
+    """The dense model before anything is scored, for methods that need more than the inputs of a module.
+
+    windows: calibration tokens (n, length). unit_sets: what can be removed of each module, in order. progress: whether long
+    work shows a bar."""
 
     model: nn.Module
     windows: torch.Tensor
@@ -33,13 +34,15 @@ class ModelContext:
 
 @dataclass(frozen=True, eq=False)
 class ScoreContext:
-    """One module as a score sees it. position: its place among all. count: units to score, each as many columns of W.
+    """One module as a method scores it.
 
-    problem: f(V) of its consumer on dense inputs, and mean: of these inputs (p,); None unless the method needs inputs.
-    magnitudes(power): sum |w|^power over all weights removed with a unit, (count,). cost: parameters of a unit. keep:
-    the part that stays if all modules lose equally. damping: d for the ridge d G_jj on changes of weights. jointly: the
-    mask problems of all modules are going to be solved as one, so a relaxation of this module alone is not needed. evidence:
-    what the method gathered for this module.
+    position: its place among all modules. count: the number of units to score, which have equally many columns of W. cost:
+    parameters of a unit. keep: the fraction that is kept if the same fraction is removed of every module.
+    magnitudes(power): sum |w|^power over all weights removed with a unit, (count,). problem: f(V) of the consumer on dense
+    inputs, and mean: of these inputs, (p,); both are None unless inputs are gathered. tokens: how many tokens these inputs
+    have. damping: d for the ridge d G_jj on changes of weights. jointly: whether the mask problems of all modules are going
+    to be solved as one, so that no relaxation of this module alone is needed. statistics: what the method gathered for this
+    module.
     """
 
     position: int
@@ -55,21 +58,23 @@ class ScoreContext:
     statistics: Any = None
 
     def inputs(self) -> Quadratic:
-        """The problem, where the method was promised one."""
+        """The problem, for a method whose needs include `inputs`."""
         assert self.problem is not None
         return self.problem
 
     def per_unit(self, columns: np.ndarray) -> np.ndarray:
-        """Sums of column values (p,) over the columns of every unit."""
-        return np.asarray(columns).reshape(self.count, -1).sum(axis=1)
+        """sum of column values (p,) over the columns of every unit, (count,)."""
+        return np.asarray(np.asarray(columns).reshape(self.count, -1).sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class UnitScores:
-    """scores (count,): the order within the module, and what the method compares modules by; None: those of the joint
-    relaxation. relative: rise of the module's relative error for each parameter removed, which is comparable between modules,
-    where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in units of `energy`.
-    similar: groups of its units that the method found alike."""
+    """The scores of one module's units, the largest kept longest.
+
+    scores (count,): they order the units within the module, and the method compares modules by them; with None, the scores of
+    the joint relaxation do. relative: the rise of the module's relative error for each parameter removed, which is comparable
+    between modules, where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in
+    units of `energy`. similar: groups of heads that the method found to be similar."""
 
     scores: np.ndarray | None
     relative: np.ndarray | None = None

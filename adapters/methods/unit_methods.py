@@ -1,7 +1,7 @@
-"""The structured methods by name: how each scores what may leave a module, and how it prunes a model unless told otherwise.
+"""The structured methods by name: how each scores the units of a module, and how it prunes a model by default.
 
-Scores are for units (hidden channels, heads or key/value groups), one array per module, larger = kept longer. How many
-leave each module is the allocation's business.
+Scores are for units (hidden channels, heads or key/value groups), one array per module, and the largest are kept longest. The
+allocation decides how many units are removed from each module.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["STRUCTURED_METHODS", "StructuredMethod", "structured_method"]
 
 
 def numerical(module: ScoreContext, *, score: str = "compensated", penalty: float | None = None) -> UnitScores:
-    """Numerical Pruning: what a mask of the consumer's inputs loses, 1/2 |X diag(1 - z) W^T|^2, decides.
+    """z = argmin 1/2 |X diag(1 - z) W^T|^2 over relaxed masks of a budget is the score of the units (Numerical Pruning).
 
-    score: `newton`, the paper's, z of the penalised problem for inputs of spectral norm 1 (`newton_score`, its `penalty`
-    1 by default), averaged over the channels of a head; `box`, z of the exact relaxation (`relaxed_mask`); `compensated`,
-    prices of greedy removal that counts on the other weights being solved for anew (`greedy_removal`), which is what the
-    pipeline does with them and what the paper's mask does not foresee.
+    score: `newton` is the paper's, z of the penalised problem for inputs of spectral norm 1 (`newton_score`, its `penalty`
+    1 by default), averaged over the channels of a head. `box` is z of the exact relaxation (`relaxed_mask`). `compensated`
+    is not z but the prices of greedy removal when the other weights are solved for anew (`greedy_removal`): the pipeline does
+    solve for them, and the paper's mask does not foresee it.
     """
     if score not in SCORES:
         raise ValueError(f"score must be one of {', '.join(SCORES)} but is {score!r}")
@@ -57,34 +57,35 @@ def numerical(module: ScoreContext, *, score: str = "compensated", penalty: floa
 
 
 def compensated(module: ScoreContext, problem: Quadratic) -> UnitScores:
-    """Prices of greedy removal from the damped problem, in loss per parameter, and the same per energy of the plain one."""
+    """Prices of greedy removal from the damped problem, in loss per parameter; `relative` divides by the plain energy."""
     path = greedy_removal(problem.damped(module.damping * problem.diagonal), groups=module.count, cost=module.cost)
     prices = to_numpy(path.prices) * path.energy  # they come relative to the energy of the damped problem
     alone = 0.5 * float(np.sum(to_numpy(problem.anchor) ** 2 @ to_numpy(problem.diagonal)))
-    silent = problem.energy <= SILENT * alone  # what channels add cancels, so it is nothing that is lost with them
+    silent = problem.energy <= SILENT * alone  # the outputs of its channels cancel, so their removal costs nothing
     return UnitScores(prices, relative=0.0 * prices if silent else prices / problem.energy)
 
 
 def random(module: ScoreContext, *, seed: int = 0) -> UnitScores:
-    """Uniform random numbers, a floor for everything else."""
+    """Uniform random numbers, a floor for every other score."""
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0 but is {seed!r}")
     return UnitScores(np.random.default_rng([seed, module.position]).random(module.count))
 
 
 def magnitude_l1(module: ScoreContext) -> UnitScores:
-    """sum |w| over all weights that leave with the unit, in every operator of the module."""
+    """sum |w| over all weights removed with the unit, in every operator of the module."""
     return UnitScores(module.magnitudes(1))
 
 
 def magnitude_l2(module: ScoreContext) -> UnitScores:
-    """sqrt(sum w^2) over all weights that leave with the unit, in every operator of the module."""
+    """sqrt(sum w^2) over all weights removed with the unit, in every operator of the module."""
     return UnitScores(np.sqrt(module.magnitudes(2)))
 
 
 def wanda_sp(module: ScoreContext) -> UnitScores:
-    """sum_ij |W_ij| |X_j|_2 over the unit's columns j of the consumer and all its outputs i: Wanda's score, summed (as in
-    An et al., Fluctuation-based Adaptive Structured Pruning, 2024)."""
+    """sum_ij |W_ij| |X_j|_2 over the unit's columns j of the consumer and all its outputs i.
+
+    It is the sum of Wanda's scores (as in An et al., Fluctuation-based Adaptive Structured Pruning, 2024)."""
     problem = module.inputs()
     weight, diagonal = to_numpy(problem.anchor), to_numpy(problem.diagonal)
     return UnitScores(module.per_unit(np.abs(weight).sum(axis=0) * np.sqrt(diagonal)))
@@ -93,7 +94,7 @@ def wanda_sp(module: ScoreContext) -> UnitScores:
 def flap(module: ScoreContext) -> UnitScores:
     """var(X_j) |W_j|^2 for column j of the consumer, standardised over the module, then averaged over the unit's columns.
 
-    What remains of a removed channel once its mean is in the bias is its variance. Standardised scores are ranked over all
+    The variance is what remains of a removed channel once its mean is in the bias. Standardised scores are ranked over all
     modules (An et al., Fluctuation-based Adaptive Structured Pruning, 2024: WIFV, AL-AM, with costs as parameters).
     """
     problem, mean = module.inputs(), module.mean
@@ -106,19 +107,20 @@ def flap(module: ScoreContext) -> UnitScores:
 
 
 def gathered(module: ScoreContext) -> UnitScores:
-    """The scores that the method gathered."""
+    """The scores that the method gathered for this module."""
     return UnitScores(module.statistics)
 
 
 @dataclass(frozen=True)
 class StructuredMethod:
-    """score(module, **options) -> Scored. needs: what has to be gathered for it: `inputs`, the moments of what enters the
-    consumers of the dense model. gather(context, **options) -> the statistics of every unit set: what else it needs, gathered
-    before any module is scored. check(**options): ValueError for options that gather would refuse; suits(model, menus,
-    **options) for models. damps: damping enters its scores. modules: `channels` where the method leaves attention whole
-    unless told which modules to prune. compensation: what makes up for removed units:
-    `weights`, the consumer's other weights are solved for anew; `bias`, the mean of what was removed goes into the consumer's
-    bias. The rest are defaults of `prune_units`."""
+    """score(module, **options) -> UnitScores, with what has to be gathered for it and the defaults of a run.
+
+    needs: `inputs`, where the score needs the moments of what enters the consumers of the dense model.
+    gather(context, **options) -> the statistics of every unit set, which are gathered before any module is scored.
+    check(**options) raises ValueError for options that gather would refuse, and suits(model, unit_sets, **options) for models.
+    damps: whether damping enters the scores. modules: `channels` where the method prunes no attention unless `include` names
+    it. compensation: how the method compensates for removed units; with `weights` the consumer's other weights are solved for
+    anew, with `bias` the mean of what was removed goes into the consumer's bias. The rest are defaults of `prune_units`."""
 
     score: Callable[..., UnitScores]
     needs: frozenset[str] = frozenset({"inputs"})
@@ -134,12 +136,14 @@ class StructuredMethod:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its options and their defaults: the keyword-only parameters of its two functions."""
+        """The options and their defaults: the keyword-only parameters of `gather` and `score`."""
         return {**keywords(self.gather), **keywords(self.score)}
 
     def bind(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
-        """The score with its options fixed; ValueError for one it does not have, and for values that a small problem shows
-        to be out of range."""
+        """The score with its options fixed.
+
+        ValueError is raised for an option that the method does not have, and for a value that a small problem shows to be out
+        of range."""
         for name in options:
             if name not in self.defaults:
                 known = ", ".join(self.defaults) or "none"
@@ -157,20 +161,21 @@ class StructuredMethod:
         return lambda module: self.score(module, **own)
 
     def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
-        """ValueError for a model that the method cannot look at, as far as can be told without running it."""
+        """Raise ValueError for a model that the method does not suit, as far as is known without running it."""
         if self.suits is not None:
             self.suits(model, unit_sets, **{name: value for name, value in options.items() if name in keywords(self.suits)})
 
     def look(self, context: ModelContext, options: Mapping[str, Any]) -> Sequence[Any]:
-        """What was gathered for every menu, None where the method gathers nothing. ValueError for bad options, and where the
-        model is not one that the method can look at, before long work."""
+        """The statistics gathered for every unit set, None for each where the method gathers nothing.
+
+        ValueError is raised before long work for bad options, and for a model that the method does not suit."""
         if self.gather is None:
             return [None] * len(context.unit_sets)
         return self.gather(context, **{name: value for name, value in options.items() if name in keywords(self.gather)})
 
 
 def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
-    """Keyword-only parameters and their defaults."""
+    """The keyword-only parameters of a function and their defaults, none for no function."""
     parameters = inspect.signature(function).parameters.values() if function else ()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
@@ -199,7 +204,7 @@ STRUCTURED_METHODS: dict[str, StructuredMethod] = {
 
 
 def structured_method(name: str) -> StructuredMethod:
-    """ValueError for a name that is none, with those that are."""
+    """The method called `name`; ValueError, which lists the names, is raised where there is none."""
     if name not in STRUCTURED_METHODS:
         raise ValueError(f"no structured method {name!r}; there are {', '.join(STRUCTURED_METHODS)}")
     return STRUCTURED_METHODS[name]

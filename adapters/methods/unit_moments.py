@@ -1,4 +1,4 @@
-"""The second moment of what every unit adds to its module's output, from the weights and from what enters the module."""
+"""M_u = E |C_u h(P_u x)|^2, the second moment of what a unit adds to its module's output, from what enters the module."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ __all__ = ["channel_moments", "head_moments", "unit_moments"]
 
 
 def unit_moments(model: nn.Module, windows: torch.Tensor, unit_sets: Sequence[UnitSet], moment: str) -> list[np.ndarray | None]:
-    """M_u = E |C_u h(P_u x)|^2 for every unit of every menu, (units,), where it comes from a model of what enters the module:
+    """M_u = E |C_u h(P_u x)|^2 for every unit of every unit set, (units,), where x follows a model of the module's inputs.
 
-    `gaussian`, x ~ N(mean, covariance) of the dense model's inputs, for feed-forward modules; `product`, their second moment
-    in the printed formula, for the same; `identity`, x ~ N(0, I), for all, without data. None for a module whose moments the
-    inputs of its consumer tell: given its attention a head is linear, so a Gaussian says no more than they do.
+    The model of the inputs by `moment`: `gaussian`, x ~ N(mean, covariance) of the dense model's inputs, for feed-forward
+    modules; `product`, the second moment of these inputs in the printed formula, for the same modules; `identity`,
+    x ~ N(0, I), for all modules and without data. The answer is None for a module whose moments follow from the inputs of its
+    consumer: given its attention a head is linear, so a Gaussian adds nothing to them.
     """
     if moment == "identity":
         return [
@@ -58,19 +59,19 @@ def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
 
 
 def producers(model: nn.Module, unit_group: UnitGroup) -> list[Layer]:
-    """The producers of a module, which share their input."""
+    """The producers of a module; they share one input."""
     names = [f"{unit_group.block}.{path}" for path, _ in unit_group.structure.producers]
     return [Layer(name, model.get_submodule(name)) for name in names]
 
 
 def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | None, moment: str) -> np.ndarray:
-    """M_i = |C_i|^2 E h_i^2 of hidden channels, (units,), h = a(g) or u a(g), with g = A x + b and u = B x + c.
+    """M_i = |C_i|^2 E h_i^2 of hidden channels i, (units,), h = a(g) or u a(g), with g = A x + b and u = B x + c.
 
-    For Gaussian x, (g, u) is Gaussian, and E h^2 follows by quadrature (`gaussian_means`), whatever the activation a and
-    the means are. Greedy Output Approximation, Eq. (3), has it for a linear a and, with a factor 1/2 that is exact for ReLU
-    and means of zero, for the others. `product` is that, with S = E x x^T: 1/2 |C_i|^2 A_i S A_i^T and, for gated modules,
+    For Gaussian x, (g, u) is Gaussian, and E h^2 follows by quadrature (`gaussian_means`), whatever the activation a and the
+    means are. Greedy Output Approximation, Eq. (3), gives it for a linear a and, with a factor 1/2 that is exact for ReLU and
+    means of zero, for the others. `product` is that formula with S = E x x^T: 1/2 |C_i|^2 A_i S A_i^T and, for gated modules,
     1/2 |C_i|^4 (A_i S A_i^T) (B_i S B_i^T), the product of two scores (its Section 7.2), which is no second moment.
-    inputs: of the producers; None for mean 0 and covariance I.
+    inputs: the moments of the producers' input, or None for mean 0 and covariance I.
     """
     consumer = double(Layer(unit_group.name, model.get_submodule(unit_group.name)).weight)
     norms = np.sum(consumer**2, axis=0)
@@ -82,7 +83,7 @@ def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | N
         mean, second = to_numpy(inputs.total) / inputs.tokens, to_numpy(inputs.require()) / inputs.tokens
     if moment == "product":
         scores = [norms * np.sum((each @ second) * each, axis=1) for each in rows]
-        return 0.5 * np.prod(scores, axis=0)
+        return np.asarray(0.5 * np.prod(scores, axis=0))
     covariance = second if inputs is None else second - np.outer(mean, mean)
     means = [each @ mean + bias(layer) for each, layer in zip(rows, layers)]
     mixed = rows[0] @ covariance
@@ -90,16 +91,19 @@ def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | N
     activation = model.get_submodule(f"{unit_group.block}.{unit_group.structure.activation}")
     plain, first, quadratic = gaussian_means(partial(squared, activation), means[0], variance)
     if len(rows) == 1:
-        return norms * plain
+        return np.asarray(norms * plain)
     deviation = np.sqrt(variance)
     slope = np.divide(np.sum(mixed * rows[1], axis=1), deviation, out=np.zeros_like(deviation), where=deviation > 0)
     rest = np.maximum(np.sum((rows[1] @ covariance) * rows[1], axis=1) - slope**2, 0.0)
-    return norms * ((means[1] ** 2 + rest) * plain + 2 * means[1] * slope * first + slope**2 * quadratic)
+    square = (means[1] ** 2 + rest) * plain + 2 * means[1] * slope * first + slope**2 * quadratic  # E u^2 a(g)^2
+    return np.asarray(norms * square)
 
 
 def head_moments(model: nn.Module, unit_set: UnitSet) -> np.ndarray:
-    """sum over the heads of a unit of |W_O [W_V b_V]|_F^2, (units,): E |W_O (W_V z + b_V)|^2 for z ~ N(0, I), the tokens as
-    a head mixes them, as if heads were independent. Rows of attention sum to one, so b_V passes through."""
+    """sum over the heads of a unit of |W_O [W_V b_V]|_F^2, (units,).
+
+    That is E |W_O (W_V z + b_V)|^2 for z ~ N(0, I), the tokens as a head mixes them, as if heads were independent. Rows of
+    attention sum to one, so b_V passes through."""
     unit_group = unit_set.unit_group
     consumer = double(Layer(unit_group.name, model.get_submodule(unit_group.name)).weight)
     last = producers(model, unit_group)[-1]
@@ -111,18 +115,20 @@ def head_moments(model: nn.Module, unit_set: UnitSet) -> np.ndarray:
         output = consumer[:, unit_group.columns(np.array([unit]))]
         inner = weight[values] @ weight[values].T + np.outer(offset[values], offset[values])
         moments[unit] = np.sum((output.T @ output) * inner)
-    return moments[unit_set.scored].sum(axis=1)
+    return np.asarray(moments[unit_set.scored].sum(axis=1))
 
 
 def squared(activation: nn.Module, values: np.ndarray) -> np.ndarray:
-    return activation(torch.from_numpy(values)).numpy() ** 2
+    """a(x)^2, entry by entry."""
+    return np.asarray(activation(torch.from_numpy(values)).numpy() ** 2)
 
 
 def double(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor in float64."""
     return to_numpy(tensor.double())
 
 
 def bias(layer: Layer) -> np.ndarray:
-    """(outputs,), zeros where there is none."""
+    """The bias of a layer, (outputs,) in float64, zeros where there is none."""
     given = getattr(layer.module, "bias", None)
     return np.zeros(layer.weight.shape[0]) if given is None else double(given)

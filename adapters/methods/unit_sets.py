@@ -1,4 +1,4 @@
-"""What can be removed of a unit group at once, and what that saves: channels, heads, key/value groups, a head of each."""
+"""What is removed of a unit group at once, and what that saves: channels, heads, key/value groups, or one head of each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from gramian.adapters.models.unit_groups import Side, UnitGroup, axis, operator
 from gramian.solvers import MaskProblem
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
-__all__ = ["UnitSet", "unit_sums", "magnitudes", "unit_set_of", "owners"]
+__all__ = ["UnitSet", "magnitudes", "owners", "unit_set_of", "unit_sums"]
 
 
 @dataclass(frozen=True, eq=False)
 class UnitSet:
-    """What can be removed of one unit group. scored: (s, k), the units that share each of s scores, larger = kept longer.
+    """What can be removed of one unit group.
 
-    A score is for a hidden channel, a head, or a whole key/value group with its query heads, and that is also what is removed
-    at once, one `removable`; but with per_kv_group, scores are for query heads, and a removable is one head of every key/value
-    group, because stock attention code needs groups of equal size. cost: the parameters that one removable takes with it.
+    scored: (s, k), the units that share each of s scores; the largest is kept longest. A score is for a hidden channel, a
+    head, or a whole key/value group with its query heads. That is also what is removed at once, a removable, unless the set
+    is per_kv_group: scores are then for query heads, and a removable is one head of every key/value group, because stock
+    attention code needs groups of equal size. cost: the parameters removed with a removable.
     """
 
     unit_group: UnitGroup
@@ -32,34 +33,39 @@ class UnitSet:
 
     @property
     def name(self) -> str:
+        """The name of the group's consumer."""
         return self.unit_group.name
 
     @property
     def removable(self) -> int:
+        """The number of removables."""
         return self.unit_group.members if self.per_kv_group else len(self.scored)
 
     @property
     def mixed(self) -> bool:
-        """Whether a removable has several scores, so that what it consists of follows from them."""
+        """Whether a removable has several scores, so that the scores determine which units it consists of."""
         return self.removable < len(self.scored)
 
     def grouped(self, preference: np.ndarray) -> np.ndarray:
-        """Places of the scores of every removable (removable, groups), the preferred one first; among equals the first is."""
+        """Places of the scores of every removable, (removable, groups), the preferred removable first.
+
+        Among equal preferences the first one in the module comes first."""
         rows = -np.asarray(preference).reshape(-1, self.removable)
         order = np.argsort(rows, axis=1, kind="stable")
-        return (order + self.removable * np.arange(len(rows))[:, None]).T
+        return np.asarray((order + self.removable * np.arange(len(rows))[:, None]).T)
 
     def of_removable(self, scores: np.ndarray, preference: np.ndarray) -> np.ndarray:
-        """A score for every removable, (removable,), the preferred first: the mean of its scores."""
-        return np.asarray(scores, dtype=np.float64)[self.grouped(preference)].mean(axis=1)
+        """The mean of the scores of every removable, (removable,), the preferred removable first."""
+        return np.asarray(np.asarray(scores, dtype=np.float64)[self.grouped(preference)].mean(axis=1))
 
     def kept(self, preference: np.ndarray, count: int) -> np.ndarray:
-        """Units that are kept, ascending, when the `count` preferred removables are."""
+        """The units, ascending, of the `count` preferred removables."""
         return np.sort(self.scored[self.grouped(preference)[:count]].reshape(-1))
 
     def problem(self, scored: MaskProblem, preference: np.ndarray) -> MaskProblem:
-        """The mask problem of removables from that of what is scored. Where a removable has several scores, one variable is for
-        those of each, and the preferred one comes first."""
+        """The mask problem of the removables, from the mask problem `scored` of what is scored.
+
+        Where a removable has several scores, one variable stands for all of them, and the preferred removable comes first."""
         xp = namespace(scored.matrix)
         cost = xp.full((self.removable,), float(self.cost), dtype=xp.float64, device=device(scored.matrix))
         if not self.mixed:
@@ -71,9 +77,11 @@ class UnitSet:
 
 
 def unit_set_of(model: nn.Module, unit_group: UnitGroup, heads: Heads = "groups") -> UnitSet:
-    """What can be removed of a unit group. heads, for attention with several query heads to a key/value group: `groups`, whole
-    groups; `per_kv_group`, one query head of each group at once, and keys and values are kept. Of a single group query heads
-    are removed either way, as a module keeps something."""
+    """The unit set of a unit group.
+
+    heads, for attention with several query heads to a key/value group: with `groups` whole groups are removed; with
+    `per_kv_group` one query head of each group is removed at once, and keys and values are kept. Of a single group query
+    heads are removed either way, because a module keeps at least one unit."""
     per_kv_group = unit_group.members > 1 and (heads == "per_kv_group" or unit_group.groups == 1)
     size = 1 if per_kv_group else unit_group.members
     scored = np.arange(unit_group.units).reshape(-1, size)
@@ -83,19 +91,19 @@ def unit_set_of(model: nn.Module, unit_group: UnitGroup, heads: Heads = "groups"
 
 
 def slabs_of(unit_group: UnitGroup, units: np.ndarray, per_kv_group: bool) -> list[tuple[str, Side, np.ndarray]]:
-    """What is removed with `units`: with per_kv_group no keys and values are."""
+    """The slabs that are removed with `units`; with per_kv_group these hold no keys and values."""
     groups = np.empty(0, dtype=np.int64) if per_kv_group else np.unique(units // unit_group.members)
     return list(unit_group.slabs(units, groups))
 
 
 def slice_size(model: nn.Module, name: str, side: Side) -> int:
-    """Parameters of one output (with its bias) or one input of an operator."""
+    """The number of parameters of one output (with its bias) or of one input of an operator."""
     module = operator(model, name)
     return module.weight.numel() // module.weight.shape[axis(module, side)] + (side == "outputs" and module.bias is not None)
 
 
 def magnitudes(model: nn.Module, unit_set: UnitSet, power: int) -> np.ndarray:
-    """sum |w|^power over all weights removed with each scored unit, producers' and consumer's, (s,)."""
+    """sum |w|^power over all weights of producers and consumer removed with each scored unit, (s,)."""
 
     def sums(name: str, side: Side) -> np.ndarray:
         module = operator(model, name)
@@ -106,8 +114,9 @@ def magnitudes(model: nn.Module, unit_set: UnitSet, power: int) -> np.ndarray:
 
 
 def unit_sums(unit_set: UnitSet, values: Callable[[str, Side], np.ndarray]) -> np.ndarray:
-    """Sums over what is removed with each scored unit, (s,), of values(name, side): one number for every output or input
-    of an operator."""
+    """sum of values(name, side) over what is removed with each scored unit, (s,).
+
+    values(name, side) holds one number for every output or input of an operator."""
     totals = np.zeros(len(unit_set.scored))
     for name, side, owned in owners(unit_set):
         removed = owned >= 0
@@ -116,8 +125,9 @@ def unit_sums(unit_set: UnitSet, values: Callable[[str, Side], np.ndarray]) -> n
 
 
 def owners(unit_set: UnitSet) -> Iterator[tuple[str, Side, np.ndarray]]:
-    """Full name and side of every operator of a module, and the scored unit that each of its outputs or inputs belongs to, -1
-    for none: with per_kv_group keys and values are kept."""
+    """The full name and side of every operator of a module, and the scored unit to which each of its outputs or inputs belongs.
+
+    The latter is -1 for outputs that belong to none: with per_kv_group keys and values are kept."""
     unit_group = unit_set.unit_group
     of_units = np.repeat(np.arange(len(unit_set.scored)), unit_set.scored.shape[1])
     of_groups = np.full(unit_group.groups, -1) if unit_set.per_kv_group else of_units[:: unit_group.members]

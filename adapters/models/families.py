@@ -1,5 +1,5 @@
-"""One row per model family: where its blocks are, its operators in the order in which activations meet them, and the
-depth-2 modules they form."""
+"""The table of model families that run block by block: where a family's blocks are, its operators in the order in which
+activations meet them, and the depth-2 modules that they form."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Structure:
-    """A depth-2 module of a block, f(x) = sum over units u of C_u h(P_u x): a unit (a hidden channel, a query head) is some
-    rows P_u of the producers, biases included, and some columns C_u of the consumer.
+    """A depth-2 module of a block, f(x) = sum over units u of C_u h(P_u x).
 
-    producers: dotted paths, each with the levels of its sections of rows, one section after another: rows of a `unit`
-    section belong to single units, rows of a `group` section to groups of units that share them (the keys and values of
-    grouped-query attention). consumer: dotted path. owner: the module whose attributes repeat the widths (the empty path
-    is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
+    A unit (a hidden channel, a query head) is some rows P_u of the producers, biases included, and some columns C_u of the
+    consumer. producers: dotted paths, each with the levels of its sections of rows, one section after another: rows of a
+    `unit` section belong to single units, rows of a `group` section to groups of units that share them (the keys and values
+    of grouped-query attention). consumer: its dotted path. owner: the module whose attributes repeat the widths (the empty
+    path is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
     configuration states the number of units, of groups, and the unit size; empty where it ties them to something else.
-    activation: dotted path of the activation a of a feed-forward module, h = a(first producer), times the second if there
-    is one; empty for attention.
+    activation: the dotted path of the activation a of a feed-forward module, h = a(first producer), times the second if
+    there is one; empty for attention.
     """
 
     owner: str
@@ -46,10 +46,12 @@ class Structure:
 
 @dataclass(frozen=True)
 class Family:
-    """blocks: dotted path from the causal language model to its list of blocks.
-    stages: operators of a block as dotted paths; those of one stage receive the very same input, and a stage comes
-    after every stage that its input depends on. structures: the depth-2 modules of a block; none means that units of
-    this family cannot be removed."""
+    """One row of the table.
+
+    blocks: the dotted path from the causal language model to its list of blocks. stages: operators of a block as dotted
+    paths; those of one stage receive the very same input, and a stage comes after every stage that its input depends on.
+    structures: the depth-2 modules of a block; without any, units of this family cannot be removed.
+    """
 
     blocks: str
     stages: tuple[tuple[str, ...], ...]
@@ -120,12 +122,12 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model: nn.Module) -> Family:
-    """The row for a Hugging Face model by its `config.model_type`; ValueError if there is none."""
+    """Find the row of a Hugging Face model by its `config.model_type`; ValueError if there is none."""
     return family_named(getattr(getattr(model, "config", None), "model_type", None))
 
 
 def family_named(model_type: str | None) -> Family:
-    """The row of a model type; a ValueError that says what is supported, and how to go on, if there is none."""
+    """Find the row of a model type; if there is none, a ValueError says which there are, and how to go on."""
     if model_type is None or model_type not in FAMILIES:
         raise ValueError(
             f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. Add a row to "
@@ -136,7 +138,7 @@ def family_named(model_type: str | None) -> Family:
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:
-    """The model's blocks; ValueError when the row's path does not lead to a list of modules."""
+    """Find the model's blocks; ValueError where the row's path does not lead to a list of modules."""
     path = family_of(model).blocks
     try:
         blocks = model.get_submodule(path)
@@ -148,8 +150,8 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
 
 
 def operator_names(model: nn.Module, include: str | None = None, exclude: str | None = None) -> list[str]:
-    """Full module names of the operators to prune, in order: those that `include` finds (a regular expression, searched
-    anywhere in the name; None is all) and `exclude` does not. ValueError on a bad expression or when nothing is left."""
+    """List the full names of the operators to prune, in order: those that `include` matches somewhere (a regular expression;
+    None matches all) and `exclude` does not. ValueError for a bad expression, and where no operator is chosen."""
     family = family_of(model)
     names = [
         f"{family.blocks}.{index}.{operator}"
@@ -161,7 +163,7 @@ def operator_names(model: nn.Module, include: str | None = None, exclude: str | 
 
 
 def chosen_names(names: list[str], include: str | None, exclude: str | None) -> list[str]:
-    """Those of the names that `include` finds and `exclude` does not; errors as above."""
+    """List those of the names that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
     try:
         wanted = re.compile(include or "")
         unwanted = None if exclude is None else re.compile(exclude)

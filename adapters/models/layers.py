@@ -16,7 +16,8 @@ __all__ = ["Layer"]
 class Layer:
     """A `Linear` (weight as it is) or a `Conv1D` of transformers (weight transposed), fused projections included.
 
-    module: the torch module. moments: what has flowed into it, shared between layers that share an input.
+    module: the torch module. moments: those of what has flowed into it, shared between layers that share an input.
+    ValueError for any other module.
     """
 
     def __init__(self, name: str, module: nn.Module, moments: Moments | None = None) -> None:
@@ -30,6 +31,10 @@ class Layer:
         self.module = module
         self.moments = moments if moments is not None else Moments(self.weight.shape[1])
 
+    def __repr__(self) -> str:
+        outputs, inputs = self.weight.shape
+        return f"Layer({self.name}, {outputs} outputs x {inputs} inputs, {self.moments.tokens} tokens)"
+
     @property
     def weight(self) -> torch.Tensor:
         """W (q, p), a view of the parameter, in the model's dtype."""
@@ -40,8 +45,9 @@ class Layer:
     def problem(self, moments: Moments | None = None) -> Quadratic:
         """f(V) = 1/2 |X* V^T - X W^T|_F^2 for the present weight W and the tokens seen, in float64.
 
-        On numpy arrays for a model on the CPU, cupy arrays (torch ones without cupy) for one on a GPU. `moments`:
-        others than the layer's own, for instance those of held-out text. A bias plays no part: it cancels.
+        The arrays are numpy for a model on the CPU, and cupy (torch without cupy) for one on a GPU. moments: others than the
+        layer's own, for instance those of held-out text. A bias plays no part, since it cancels. ValueError where the weight
+        holds NaN or Inf.
         """
         weight = self.weight
         if not bool(torch.isfinite(weight).all()):
@@ -52,8 +58,8 @@ class Layer:
             return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
 
     def assign(self, weights: Any, dtype: torch.dtype | None = None) -> None:
-        """Write V (q, p) of any array backend into the module in place, rounded to `dtype` (the checkpoint's) first and
-        then to the parameter's own. Raises ValueError on another shape or on NaN or Inf, and then changes nothing."""
+        """Write V (q, p) of any array library into the module in place, rounded to `dtype` (the checkpoint's) first and
+        then to the parameter's own. ValueError for another shape, NaN or Inf; the module is then unchanged."""
         target = self.weight
         if tuple(weights.shape) != tuple(target.shape):
             raise ValueError(f"weights are {tuple(weights.shape)} but {self.name} is {tuple(target.shape)}")

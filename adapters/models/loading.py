@@ -1,17 +1,16 @@
 """Load a language model or a text encoder, as it was published or as `gramian` saved it.
 
-A checkpoint's weights have a storage dtype (often bfloat16), a loaded model a running dtype. On a CPU the model runs in
-float32, because half precision is slow and inexact there, but its weights are always numbers the storage dtype can
-hold, so that what was measured is what gets saved. Weights come from safetensors or GGUF files only: nothing that is
-loaded can execute.
+A checkpoint's weights have a storage dtype (often bfloat16), and a loaded model has a running dtype. On a CPU the model runs in
+float32, because half precision is slow and inexact there, but its weights are always numbers that the storage dtype can
+hold, so that the model that is measured is the model that is saved. Weights come from safetensors or GGUF files only: nothing
+that is loaded can execute.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
@@ -19,33 +18,67 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
-from gramian.adapters.extras import need
-from gramian.adapters.models.demo_model import demo_model_path
 from gramian.adapters.models.libraries import one_line, quiet_libraries
+from gramian.adapters.models.places import Place, locate
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import narrow_class, read_widths
 
-__all__ = ["load", "load_tokenizer", "locate", "mend_generation", "refuse_loss", "storage_dtype"]
+__all__ = ["DTYPES", "load", "load_tokenizer", "mend_generation", "refuse_loss", "storage_dtype"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def load(
     source: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """A model in eval mode, of the class that `kind_of` its configuration is, and its tokeniser, if any.
+    """Load a model in eval mode, of the class that suits its configuration, and its tokeniser.
 
-    `source` is a directory, a `.gguf` file, a hub id `org/name`, or `demo` (see `demo_model_path`). `dtype` is the
-    storage dtype: `auto` is the checkpoint's own, for a GGUF file, which is dequantised, bfloat16. It is recorded in
-    `model.config.dtype`; the weights are rounded to it once. The model runs in float32 on a CPU, else in that dtype.
-    A directory with widths beside its configuration (see `save`) is built in those widths.
+    The storage dtype is recorded in `model.config.dtype`, and the weights are rounded to it once. The model runs in float32 on
+    a CPU, and in the storage dtype elsewhere. A directory that `save` wrote with widths beside its configuration is built in
+    those widths.
 
-    FileNotFoundError: no such model. ValueError: unreadable, incomplete, pickled or quantised weights, NaN or Inf
-    weights (names the parameter), a model that needs code of its own. OSError: the hub cannot be asked. ImportError:
-    GGUF support is not installed.
+    Parameters
+    ----------
+    source : str or Path
+        A directory, a `.gguf` file, a hub id `org/name`, or `demo`, which is gemma-3-270m from the extra `demo`.
+    dtype : {"auto", "float32", "bfloat16", "float16"}
+        The storage dtype. `auto` is the checkpoint's own; for a GGUF file, which is dequantised, it is bfloat16.
+    device : str
+        The device that the model is put on.
+    trust_remote_code : bool
+        Allow a model that brings code of its own to run it.
+
+    Returns
+    -------
+    model : PreTrainedModel
+        A causal language model, a sequence-to-sequence model, or a text encoder.
+    tokenizer : PreTrainedTokenizerBase or None
+        The model's tokeniser; None where it has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such model.
+    ValueError
+        Weights that are unreadable, incomplete, pickled or quantised; naming the parameter, weights that hold NaN or Inf; a
+        model that needs code of its own; a dtype or device that cannot be used.
+    OSError
+        The hub cannot be asked.
+    ImportError
+        Support of GGUF files, or the demonstration model, is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import gramian
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = gramian.save(LlamaForCausalLM(LlamaConfig(**shape)), None, f"{folder}/model")
+    ...     model, tokenizer = gramian.load(saved)
+    >>> model.config.hidden_size, tokenizer
+    (16, None)
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -59,61 +92,30 @@ def load(
         raise
     except SafetensorError as error:
         raise ValueError(f"{source}: damaged or truncated safetensors weights ({error})") from error
-    except Exception as error:  # readers of damaged files raise anything; the user gets one line that names the file
-        kind = OSError if isinstance(error, OSError) and not place.local else ValueError
-        # the library's own hint to trust_remote_code comes after too many words
+    except Exception as error:  # readers of damaged files raise anything, and the user gets one line that names the file
+        # The library's own hint to trust_remote_code comes after too many words.
         hint = "; trust_remote_code=True allows its code to run" if "trust_remote_code" in str(error) else ""
-        raise kind(f"{source} cannot be loaded as a language model: {one_line(error)}{hint}") from error
+        message = f"{source} cannot be loaded as a language model: {one_line(error)}{hint}"
+        if isinstance(error, OSError) and not place.local:
+            raise OSError(message) from error
+        raise ValueError(message) from error
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model, tokenizer
 
 
 def storage_dtype(model: PreTrainedModel) -> torch.dtype:
-    """The dtype weights are stored in: `config.dtype` where set, else that of the first floating parameter."""
+    """Return the dtype that weights are stored in: `config.dtype` where it is set, else that of the first floating weight."""
     dtype = model.config.dtype
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return dtype or next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
 
 
-class Place(NamedTuple):
-    """What `from_pretrained` is given: a directory or hub id, and the GGUF file in it if it is one."""
-
-    name: str
-    gguf: str | None
-    local: bool
-
-
-def locate(source: str | Path) -> Place:
-    path = demo_model_path() if source == "demo" else Path(source).expanduser()
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ValueError(f"{path} is not a model: expected a directory, a .gguf file or a hub id")
-        need("demo", ("gguf", "accelerate"), "a GGUF file")
-        return Place(str(path.parent), path.name, True)
-    if path.is_dir():
-        held = {file.name for file in path.iterdir()}
-        if "config.json" not in held:
-            raise FileNotFoundError(f"{path} holds no model: it has no config.json")
-        if not held.intersection(WEIGHTS):
-            pickled = sorted(name for name in held if name.endswith((".bin", ".pt", ".pth")))
-            if pickled:
-                raise ValueError(
-                    f"{path} holds only pickled weights ({pickled[0]}), which can execute code when loaded: "
-                    "convert them to safetensors"
-                )
-            raise FileNotFoundError(f"{path} has a config.json but no weights: expected {' or '.join(WEIGHTS)}")
-        return Place(str(path), None, True)
-    if path.suffix == ".gguf" or not HUB_ID.fullmatch(str(source)):
-        raise FileNotFoundError(f"no model {str(source)!r}: no such directory or .gguf file, no hub id like org/name")
-    return Place(str(source), None, False)
-
-
 def load_weights(
     place: Place, dtype: str, device: torch.device, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, torch.dtype]:
-    """The model in its running dtype, and its storage dtype."""
+    """Load the model in its running dtype, and return it with its storage dtype."""
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
     config = AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
     if getattr(config, "quantization_config", None):
@@ -121,7 +123,7 @@ def load_weights(
     declared = "bfloat16" if place.gguf else config.dtype
     storage = getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
     running = torch.float32 if device.type == "cpu" else storage
-    if place.gguf and hasattr(transformers, "GgufConfig"):  # else some architectures stay packed on a GPU
+    if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
     factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
@@ -151,8 +153,10 @@ def load_weights(
 
 
 def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], strict: bool) -> None:
-    """ValueError for weights that the model has no module for if it was saved as another class, with a head of its own, which
-    would be lost. Checkpoints of the same class may hold what no version needs now, unless strict."""
+    """Raise ValueError for weights that the model has no module for, and which would be lost, such as another class's head.
+
+    Checkpoints of the model's own class may hold weights that no version needs now, unless strict.
+    """
     saved = config.architectures or []
     if (names := sorted(unknown)) and (strict or (saved and type(model).__name__ not in saved)):
         raise ValueError(
@@ -162,6 +166,7 @@ def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], str
 
 
 def load_tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
+    """Load a model's tokeniser; None where the model has none."""
     if place.local and not place.gguf and not any((Path(place.name) / file).exists() for file in TOKENIZERS):
         return None
     file = {"gguf_file": place.gguf} if place.gguf else {}
@@ -176,7 +181,7 @@ def load_tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizer
 def settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) -> None:
     """Round the weights to the storage dtype, and refuse NaN and Inf."""
     model.config.dtype = storage
-    model.eval()
+    model.train(False)
     mend_generation(model)
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
@@ -187,9 +192,9 @@ def settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) -> 
 
 
 def mend_generation(model: PreTrainedModel) -> None:
-    """Let the model's settings for generating text be saved again, as some that load cannot be."""
+    """Change the model's settings for generating text so that they can be saved again, as some that load cannot be."""
     if (generation := getattr(model, "generation_config", None)) is not None:
         try:
             generation.validate(strict=True)
-        except ValueError:  # it could not be saved again; as a rule a temperature without the sampling it is for
+        except ValueError:  # as a rule there is a temperature without the sampling that it is for
             generation.do_sample = True

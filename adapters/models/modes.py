@@ -1,4 +1,4 @@
-"""The mode that modules run in, training or evaluation, set for a while and put back module by module."""
+"""The mode that modules run in, training or evaluation, which is set for a while and put back module by module."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["eval_mode"]
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """While open, no dropout and the like; then the mode every module was in."""
+    """Run a model without dropout and the like while the context is open; then every module is in the mode it was in."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    model.train(False)
     try:
         yield
     finally:

@@ -14,14 +14,14 @@ __all__ = ["padded"]
 
 
 def padded(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of one width per kind of module that computes the same: P_u = 0, C_u = 0 for every unit u it has more.
+    """P_u = 0, C_u = 0 for every unit u that is added: build a model of one width per kind of module that computes the same.
 
-    Exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block where
-    the stock class accepts them, else those that `model.config` states. The given model stays as it is; what is in no
-    depth-2 module is shared with it. ValueError: an unsupported family, a configuration that states less than the model
-    has, or a consumer with a bias where the stock class has none: zeros do not make up for that.
+    This is exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block
+    where the stock class accepts them, else those that `model.config` states. The given model is unchanged; tensors outside
+    its depth-2 modules are shared with it. ValueError: an unsupported family, a configuration that states less than the model
+    has, a consumer with a bias where the stock class has none, for which zeros do not make up.
     """
-    for name, each in unstated_widths(model).items():  # raises where there is nothing to pad to
+    for name, each in unstated_widths(model).items():  # this raises where there is nothing to pad to
         if each.bias:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
@@ -35,7 +35,7 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def common(model: PreTrainedModel, kind: dict[str, UnitGroup]) -> dict[str, UnitGroup]:
-    """Modules of one kind as they have to be padded: of the widths of the stock class where those must differ."""
+    """Describe modules of one kind as they are padded: to their largest width, or to a width that the stock class builds."""
     some = next(iter(kind.values()))
     groups = max(unit_group.groups for unit_group in kind.values())
     units = groups * max(unit_group.members for unit_group in kind.values())

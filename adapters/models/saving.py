@@ -1,8 +1,8 @@
 """Save a model so that it loads again, complete or not at all.
 
-Three forms. Widths that the configuration can state load with stock `from_pretrained`. Other widths are recorded beside the
-configuration, and load with `load`. Padded with zeros to widths that the configuration can state, any shrunk model loads
-with stock `from_pretrained`, at the price of the padding.
+A model is saved in one of three forms. Widths that the configuration can state load with stock `from_pretrained`. Other widths
+are recorded beside the configuration, and load with `load`. Padded with zeros to widths that the configuration can state, any
+shrunk model loads with stock `from_pretrained`, at the price of the padding.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["save"]
 class Saved(Protocol):
     """A report that is saved beside a model."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON."""
 
 
 def save(
@@ -39,13 +40,52 @@ def save(
     report: Mapping[str, Any] | Saved | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Save a model, its tokeniser and a report (`gramian.json`) as a directory that stock `from_pretrained` loads.
+    """Save a model, its tokeniser and a report as a directory that stock `from_pretrained` loads.
 
-    Widths of a shrunk model that its configuration cannot state are recorded beside it, and only `load` loads it
-    (`save` has a form for stock classes); a model wider than its configuration says is a ValueError. Weights
-    are stored as safetensors in `storage_dtype(model)`; the model itself stays as it is. Everything is written to a
-    sibling directory first and renamed at the end: `out` is the complete new model or, after any failure, what it was
-    before. Failures to write raise OSError; existing directories need `overwrite` (see `check_output`).
+    Weights are stored as safetensors in the storage dtype of the model, which is itself unchanged. Everything is written to a
+    directory beside `out` first, which is renamed at the end: `out` is the complete new model or, after any failure, what it
+    was before. Widths of a shrunk model that its configuration cannot state are recorded beside it; such a directory loads
+    with `load` only, unless it is padded.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model to save.
+    tokenizer : PreTrainedTokenizerBase or None
+        Its tokeniser; None where it has none.
+    out : str or Path
+        The directory to write.
+    pad : bool
+        Pad a shrunk model with zeros to widths that stock classes build, so that it loads anywhere.
+    report : mapping or report, optional
+        What `prune` returned, or plain numbers, strings, lists and dicts; it is written as `gramian.json`.
+    overwrite : bool
+        Replace a saved model that is at `out`.
+
+    Returns
+    -------
+    Path
+        The directory, as an absolute path.
+
+    Raises
+    ------
+    FileExistsError
+        `out` is not empty and `overwrite` is False, or it is something other than a saved model.
+    OSError
+        The directory cannot be written.
+    ValueError
+        The model is wider than its configuration says, or padding cannot hold a bias that it has.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import gramian
+    >>> from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    >>> shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = gramian.save(LlamaForCausalLM(LlamaConfig(**shape)), None, f"{folder}/model", report={"method": "none"})
+    ...     sorted(file.name for file in saved.iterdir())
+    ['config.json', 'generation_config.json', 'gramian.json', 'model.safetensors']
     """
     check_output(out, overwrite)
     whole, out = padded(model) if pad else model, Path(out).expanduser().resolve()
@@ -66,6 +106,7 @@ def save(
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write the weights, rounded to the storage dtype, and the configuration."""
     storage = storage_dtype(model)
     # Casting each storage once keeps tied weights one tensor; model.to() would round the live buffers as well.
     cast: dict[tuple[Any, ...], torch.Tensor] = {}
@@ -78,5 +119,5 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
     try:
         model.save_pretrained(folder, state_dict=weights)
     finally:
-        model.config.dtype = storage  # save_pretrained puts the running dtype there
+        model.config.dtype = storage  # where save_pretrained puts the running dtype
     model.config.save_pretrained(folder)

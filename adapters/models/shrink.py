@@ -1,9 +1,10 @@
-"""Remove whole units from a model, physically: hidden channels of feed-forward modules, heads of attention.
+"""Whole units are removed from a model, physically: hidden channels of feed-forward modules, heads of attention.
 
-`keep` says what stays: by the full name of a consumer (`model.layers.3.mlp.down_proj`, `model.layers.3.self_attn.o_proj`;
-`unit_groups_of(model)` lists them) the indices of its units, or a boolean mask over them. Units of attention are query heads.
-Query heads that share keys and values form a group: a group that keeps none is removed with its keys and values, and
-those that remain must keep equally many, which is what stock attention code can compute. Modules not named stay whole.
+`keep` gives, by the full name of a consumer (`model.layers.3.mlp.down_proj`, `model.layers.3.self_attn.o_proj`;
+`unit_groups_of(model)` lists them), the indices of the units that are kept, or a boolean mask over them. Units of attention are
+query heads. Query heads that share keys and values form a group: a group of which no head is kept is removed with its keys and
+values, and the others must keep equally many, since stock attention code computes nothing else. Modules that are not named
+are unchanged.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ Keep = Mapping[str, Sequence[int] | Any]  # indices or booleans of any array lib
 def shrink_model(model: PreTrainedModel, keep: Keep) -> None:
     """f(x) = sum over kept units u of C_u h(P_u x): drop rows of the producers with their biases, and columns of the consumer.
 
-    In place, and exact: the model computes what `mask_model(model, keep)` would, to rounding, with stock forward methods and
-    key/value caches. Only caches sized ahead by the configuration (continuous batching, static ones with chunked prefill)
-    need heads that it can state. `model.config` is brought up to date where stock classes can express the widths, so that
-    such a model loads anywhere once saved. Embeddings and all that is no producer or consumer stay as they are, tied or not.
+    The model changes in place, and exactly: it computes what `mask_model(model, keep)` would, to rounding, with stock forward
+    methods and key/value caches. Only caches that the configuration sizes ahead (continuous batching, static ones with chunked
+    prefill) need heads that it can state. `model.config` is brought up to date where stock classes can express the widths, so
+    that such a model loads anywhere once it is saved. Embeddings and whatever else is no producer or consumer are unchanged,
+    tied or not.
 
-    Raises ValueError, having changed nothing: an unsupported family (names the supported ones), a name that is no
-    consumer, indices out of range or twice, nothing kept in a module, groups that keep different numbers of heads.
+    ValueError, after which the model is unchanged: an unsupported family (the error names the supported ones), a name that is
+    no consumer, indices out of range or given twice, a module without a unit kept, groups that keep different numbers of heads.
     """
     for unit_group, units, groups in selections(model, keep):
         if len(units) < unit_group.units:
@@ -43,10 +45,9 @@ def shrink_model(model: PreTrainedModel, keep: Keep) -> None:
 
 
 def mask_model(model: PreTrainedModel, keep: Keep) -> None:
-    """C_u = 0 for every unit u that is not kept, in place: the model of `shrink` in the dense shapes.
+    """C_u = 0 for every unit u that is not kept, in place: the model that `shrink_model` gives, in the dense shapes.
 
-    Zero columns of the consumer suffice: nothing else reads a unit, so what its producers compute no longer matters.
-    Raises as `shrink` does.
+    Zero columns of the consumer suffice, since nothing else reads a unit. Errors are those of `shrink_model`.
     """
     for unit_group, units, _ in selections(model, keep):
         module = operator(model, unit_group.name)
@@ -56,7 +57,7 @@ def mask_model(model: PreTrainedModel, keep: Keep) -> None:
 
 
 def count_parameters(model: nn.Module, keep: Keep | None = None) -> int:
-    """Numbers in the parameters of a model, tied ones once; with `keep`, as many as `shrink_model(model, keep)` would leave."""
+    """Count the numbers in a model's parameters, tied ones once; with `keep`, those after `shrink_model(model, keep)`."""
     total = sum(parameter.numel() for parameter in model.parameters())
     for unit_group, units, groups in selections(model, keep or {}):
         for name, side, index in unit_group.slabs(units, groups):
@@ -68,7 +69,7 @@ def count_parameters(model: nn.Module, keep: Keep | None = None) -> int:
 
 
 def selections(model: nn.Module, keep: Keep) -> list[tuple[UnitGroup, np.ndarray, np.ndarray]]:
-    """Every module that `keep` names with its units and groups kept, in ascending order; checks them all first."""
+    """List every module that `keep` names with its kept units and groups in ascending order. All are checked first."""
     if not keep:
         return []
     unit_groups = unit_groups_of(model)
@@ -81,7 +82,7 @@ def selections(model: nn.Module, keep: Keep) -> list[tuple[UnitGroup, np.ndarray
 
 
 def selected(unit_group: UnitGroup, kept: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Units and groups that stay in one module."""
+    """Read the units and groups of one module that are kept; ValueError for a selection that no stock class computes."""
     indices = to_numpy(kept)
     if indices.ndim != 1:
         raise ValueError(f"keep[{unit_group.name!r}] is an array of shape {indices.shape}, expected a list of units")

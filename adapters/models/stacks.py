@@ -1,11 +1,11 @@
-"""Where units can be removed: the lists of blocks of a model, and the depth-2 modules of each.
+"""Where units can be removed: the lists of blocks of a model, and the depth-2 modules of each block.
 
-A family of `families` has one list, which `walk` runs block by block. The models here have several, or predict no tokens; the
-walk does not know how to run them one block at a time, so they are pruned on activations of the dense model (`whole`).
+A family of `families` has one list, which runs block by block. The models in the table here have several lists, or predict no
+tokens, and cannot be run one block at a time; they are pruned on activations of the dense model.
 
-    t5    encoder and decoder. Hidden channels only: heads share a table of relative positions that the first block of a stack
-          makes for all its blocks, one column a head, so that no block can lose a head of its own.
-    bert  an encoder. Heads, and hidden channels.
+    t5    An encoder and a decoder, of which hidden channels can be removed. Heads cannot: they share a table of relative
+          positions, one column a head, that the first block of a stack makes for all its blocks.
+    bert  An encoder, of which heads and hidden channels can be removed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["STACKS", "Stack", "blocks_in", "stacks_of", "walks_by_block"]
 
 @dataclass(frozen=True)
 class Stack:
-    """blocks: dotted path from the model to a list of blocks. structures: the depth-2 modules of each of them."""
+    """One list of blocks. blocks: the dotted path from the model to the list. structures: the depth-2 modules of each block."""
 
     blocks: str
     structures: tuple[Structure, ...]
 
 
 def t5(config: Any) -> tuple[Stack, ...]:
-    """DenseActDense, or DenseGatedActDense where the configuration says so: the last layer of a block, which in the decoder
-    comes after one more."""
+    """Describe DenseActDense, or DenseGatedActDense where the configuration says so: the last layer of a block, which in the
+    decoder comes after one more."""
     inner = ("wi_0", "wi_1") if config.is_gated_act else ("wi",)
 
     def stack(path: str, layer: int) -> Stack:
@@ -43,6 +43,7 @@ def t5(config: Any) -> tuple[Stack, ...]:
 
 
 def bert(config: Any) -> tuple[Stack, ...]:
+    """Describe attention and the feed-forward module of an encoder's block."""
     heads = Structure(
         "attention.self",
         tuple((f"attention.self.{name}", UNIT) for name in ("query", "key", "value")),
@@ -59,11 +60,14 @@ def bert(config: Any) -> tuple[Stack, ...]:
     return (Stack("encoder.layer", (heads, channels)),)
 
 
-STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {"t5": t5, "bert": bert}  # by model type, of the configuration
+STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {
+    "t5": t5,
+    "bert": bert,
+}  # of the configuration, by model type
 
 
 def walks_by_block(model: nn.Module) -> bool:
-    """Whether `walk` can run the model block by block; ValueError for a model type that is in neither table."""
+    """Return whether the model can be run block by block; ValueError for a model type that is in neither table."""
     if getattr(getattr(model, "config", None), "model_type", None) in STACKS:
         return False
     family_of(model)
@@ -71,8 +75,8 @@ def walks_by_block(model: nn.Module) -> bool:
 
 
 def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
-    """The lists of blocks of a model that has some. ValueError: a model type that is in neither table, or a row that names no
-    depth-2 modules."""
+    """Find the lists of blocks of a model. ValueError: a model type that is in neither table, a row that names no depth-2
+    modules."""
     if not walks_by_block(model):
         return STACKS[model.config.model_type](model.config)  # type: ignore[union-attr, index]
     family = family_of(model)
@@ -83,7 +87,7 @@ def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
-    """All blocks of all lists by their full names, in order."""
+    """Find all blocks of all lists by their full names, in order."""
     if walks_by_block(model):
         return {f"{family_of(model).blocks}.{index}": block for index, block in enumerate(blocks_of(model))}
     blocks: dict[str, nn.Module] = {}

@@ -1,11 +1,11 @@
-"""Kinds of models by what they read of a window of tokens and what they say of it.
+"""Kinds of models, by what they read of a window of tokens w and what they predict.
 
     causal    reads w_0 ... w_(t-1) and predicts w_t, t = 1, 2, ...
-    seq2seq   its encoder reads the first half of the window, its decoder a start token and what of the second half comes before
-              w_t, and predicts w_t
+    seq2seq   its encoder reads the first half of the window; its decoder reads a start token and the tokens of the second half
+              before w_t, and predicts w_t
     encoder   reads the whole window and predicts nothing: its output is the last hidden state
 
-So for sequence-to-sequence models a window is a pair of texts, one after the other; of odd lengths the second is the longer.
+For sequence-to-sequence models a window is a pair of texts, one after the other; if its length is odd, the second is longer.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ ENCODERS = ("bert",)
 
 
 def kind_of(config: PretrainedConfig) -> Kind:
-    """By the configuration alone; what is neither of the other two is a causal language model."""
+    """Read the kind off the configuration; a model that is neither of the other two is a causal language model."""
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
     return "encoder" if config.model_type in ENCODERS and not getattr(config, "is_decoder", False) else "causal"
 
 
 def stock_class(config: PretrainedConfig) -> Any:
-    """The library's class for models of this kind and configuration."""
+    """Find the library's class for models of this kind and configuration."""
     return MAPPINGS[kind_of(config)][type(config)]
 
 
 def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
-    """Keywords with which a model reads windows (n, length)."""
+    """Build the keywords with which a model reads windows (n, length)."""
     rows = rows.to(next(model.parameters()).device)
     kind = kind_of(model.config)  # type: ignore[arg-type]
     if kind == "encoder":
@@ -71,13 +71,13 @@ def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
 
 
 def halves(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the encoder reads of windows, and what the decoder predicts, at least a token each."""
+    """Split windows into what the encoder reads and what the decoder predicts, at least a token each."""
     middle = rows.shape[1] // 2
     return rows[:, :middle], rows[:, middle:]
 
 
 def start_token(config: PretrainedConfig) -> int:
-    """What a decoder reads first: by the configuration, else the padding token, as T5 has it."""
+    """Return the token that a decoder reads first: the configuration's, else the padding token, as T5 has it."""
     for token in (getattr(config, "decoder_start_token_id", None), config.pad_token_id):
         if token is not None:
             return int(token)
@@ -87,8 +87,8 @@ def start_token(config: PretrainedConfig) -> int:
 def embedded_inputs(
     model: nn.Module, inputs: Mapping[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, Any]:
-    """`token_inputs` with vectors in place of tokens, for the encoder and for the decoder: change of their embeddings
-    (n, length, width)."""
+    """Build the keywords of `token_inputs` with vectors in place of tokens, for the encoder and for the decoder: `change` of
+    their embeddings (n, length, width)."""
     embed: Any = model.get_input_embeddings()  # type: ignore[operator]
     return {
         name.replace("input_ids", "inputs_embeds"): change(embed(value)) if name.endswith("input_ids") else value
@@ -97,14 +97,17 @@ def embedded_inputs(
 
 
 def outputs_of(answer: Any) -> torch.Tensor:
-    """Logits (n, length, vocabulary), or the last hidden states (n, length, width) of a model without a head."""
-    logits = getattr(answer, "logits", None)
-    return answer.last_hidden_state if logits is None else logits
+    """Return the logits (n, length, vocabulary), or the last hidden states (n, length, width) of a model without a head."""
+    logits: torch.Tensor | None = getattr(answer, "logits", None)
+    if logits is not None:
+        return logits
+    states: torch.Tensor = answer.last_hidden_state
+    return states
 
 
 def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (n, t, vocabulary) and the tokens (n, t) of the windows that they are for. ValueError for a model that predicts
-    no tokens."""
+    """Pair logits (n, t, vocabulary) with the tokens (n, t) of the windows that they predict. ValueError for a model that
+    predicts no tokens."""
     check_predicts(model, hasattr(answer, "logits"))
     rows = rows.to(answer.logits.device)
     paired = kind_of(model.config) == "seq2seq"  # type: ignore[arg-type]
@@ -112,7 +115,7 @@ def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torc
 
 
 def check_predicts(model: nn.Module, has_logits: bool = True) -> None:
-    """ValueError for a model that predicts no tokens."""
+    """Raise ValueError for a model that predicts no tokens."""
     if kind_of(model.config) == "encoder" or not has_logits:  # type: ignore[arg-type]
         raise ValueError(
             f"{type(model).__name__} predicts no tokens, so there is neither an observed token's logit nor a loss: choose a "

@@ -1,4 +1,4 @@
-"""The depth-2 modules of a model, read from its tensors: which rows and columns a unit is, and how to rearrange them."""
+"""The depth-2 modules of a model, read from its tensors: which rows and columns a unit is, and how they are rearranged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from gramian.adapters.models.families import Structure, chosen_names, operator_names
 from gramian.adapters.models.stacks import blocks_in, stacks_of, walks_by_block
 
-__all__ = ["UnitGroup", "Side", "axis", "consumer_names", "kinds_of", "operator", "unit_groups_of", "rearrange", "width"]
+__all__ = ["Side", "UnitGroup", "axis", "consumer_names", "kinds_of", "operator", "rearrange", "unit_groups_of", "width"]
 
 Side = Literal["inputs", "outputs"]
 
@@ -25,7 +25,7 @@ class UnitGroup:
 
     name: the full name of its consumer. block: the full name of its block. size: columns C_u of the consumer per unit, 1
     for a hidden channel and head_dim for a query head. A group is `members` consecutive units: the query heads that share
-    keys and values; elsewhere every unit is a group of its own.
+    keys and values. In modules of other kinds every unit is a group of its own.
     """
 
     name: str
@@ -41,15 +41,15 @@ class UnitGroup:
         return self.units // self.groups
 
     def columns(self, units: np.ndarray) -> np.ndarray:
-        """Input columns of the consumer that belong to `units`, in their order."""
+        """List the input columns of the consumer that belong to `units`, in their order."""
         return places(units, self.size, 0)
 
     def of_groups(self, groups: np.ndarray) -> np.ndarray:
-        """The units of whole groups."""
+        """List the units of whole groups."""
         return places(groups, self.members, 0)
 
     def resized(self, units: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every unit and every group of a module of other widths, the one here that takes its place, -1 for none:
+        """Find, for every unit and every group of a module of other widths, the one here that takes its place, -1 for none:
         group for group and, inside a group, member for member."""
         if not 1 <= groups <= units or units % groups:
             raise ValueError(f"{self.name} cannot have {units} units in {groups} groups")
@@ -59,7 +59,7 @@ class UnitGroup:
         return np.where(here, group * self.members + member, -1), np.where(chosen < self.groups, chosen, -1)
 
     def slabs(self, units: np.ndarray, groups: np.ndarray) -> Iterator[tuple[str, Side, np.ndarray]]:
-        """Full name, side and places of what each operator holds of `units` and `groups` (-1 stays -1)."""
+        """Yield the full name, side and places of what each operator holds of `units` and `groups`; -1 remains -1."""
         for path, levels in self.structure.producers:
             sections, start = [], 0
             for level in levels:
@@ -71,16 +71,16 @@ class UnitGroup:
 
 
 def places(chosen: np.ndarray, size: int, start: int) -> np.ndarray:
-    """Places of chosen runs of `size` entries that lie one after another from `start` on; -1 for every entry of run -1."""
+    """List the places of chosen runs of `size` entries, which lie one after another from `start` on; -1 for those of run -1."""
     runs = np.asarray(chosen, dtype=np.int64)[:, None]
     return np.where(runs < 0, -1, start + runs * size + np.arange(size)).reshape(-1)
 
 
 def unit_groups_of(model: nn.Module) -> dict[str, UnitGroup]:
-    """The depth-2 modules of a model by the full names of their consumers, in order.
+    """Find the depth-2 modules of a model by the full names of their consumers, in order.
 
     Widths are those of the tensors, so a model that has been shrunk is read as it is now. ValueError: a family whose row
-    does not say where its units are (names those whose row does), or operators whose shapes do not fit together.
+    does not say where its units are (the error names those whose row does), operators whose shapes do not fit together.
     """
     unit_groups: dict[str, UnitGroup] = {}
     structures = {stack.blocks: stack.structures for stack in stacks_of(model)}
@@ -94,14 +94,14 @@ def unit_groups_of(model: nn.Module) -> dict[str, UnitGroup]:
 def consumer_names(
     model: nn.Module, unit_groups: Mapping[str, UnitGroup], include: str | None, exclude: str | None
 ) -> list[str]:
-    """Consumers that `include` finds and `exclude` does not; errors as those of `operator_names`."""
+    """List the consumers that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
     if walks_by_block(model):
         return [name for name in operator_names(model, include, exclude) if name in unit_groups]
     return chosen_names(list(unit_groups), include, exclude)
 
 
 def kinds_of(unit_groups: Iterable[UnitGroup]) -> list[dict[str, UnitGroup]]:
-    """Modules by their names, in groups whose widths the configuration states by the same keys."""
+    """Sort modules into kinds: the configuration states the widths of a kind by the same keys."""
     kinds: dict[Hashable, dict[str, UnitGroup]] = {}
     for unit_group in unit_groups:
         kinds.setdefault(unit_group.structure.keys or unit_group.structure, {})[unit_group.name] = unit_group
@@ -109,7 +109,7 @@ def kinds_of(unit_groups: Iterable[UnitGroup]) -> list[dict[str, UnitGroup]]:
 
 
 def read_unit_group(model: nn.Module, block: str, structure: Structure) -> UnitGroup:
-    """The depth-2 module of one block."""
+    """Read a depth-2 module of one block; ValueError where its operators do not fit together."""
     size = getattr(owner_of(model, block, structure), structure.unit_size) if structure.unit_size else 1
     outputs = {path: width(operator(model, f"{block}.{path}"), "outputs") for path, _ in structure.producers}
     name = f"{block}.{structure.consumer}"
@@ -127,12 +127,12 @@ def read_unit_group(model: nn.Module, block: str, structure: Structure) -> UnitG
 
 
 def owner_of(model: nn.Module, block: str, structure: Structure) -> nn.Module:
-    """The module whose attributes repeat the widths."""
+    """Find the module whose attributes repeat the widths."""
     return model.get_submodule(block).get_submodule(structure.owner)
 
 
 def operator(model: nn.Module, name: str) -> nn.Linear | Conv1D:
-    """A producer or consumer; ValueError unless its weight is a plain matrix of the size that the module states."""
+    """Find a producer or consumer; ValueError unless its weight is a plain matrix of the size that the module states."""
     module = model.get_submodule(name)
     if isinstance(module, nn.Linear):
         stated = (module.out_features, module.in_features)
@@ -146,19 +146,19 @@ def operator(model: nn.Module, name: str) -> nn.Linear | Conv1D:
 
 
 def axis(module: nn.Linear | Conv1D, side: Side) -> int:
-    """Dimension of a module's weight that runs over its inputs or outputs: Conv1D stores the transpose."""
+    """Return the dimension of a module's weight that runs over its inputs or outputs: Conv1D stores the transpose."""
     return int((side == "inputs") != isinstance(module, Conv1D))
 
 
 def width(module: nn.Linear | Conv1D, side: Side) -> int:
-    """Number of inputs or outputs."""
+    """Count a module's inputs or outputs."""
     return module.weight.shape[axis(module, side)]
 
 
 def rearrange(model: nn.Module, unit_group: UnitGroup, units: np.ndarray, groups: np.ndarray) -> None:
-    """Make a depth-2 module consist of these of its units and groups, zeros where -1 stands, in place.
+    """Make a depth-2 module consist of these of its units and groups, in place, with zeros where -1 stands.
 
-    Removing and zero-padding are both this. The module is then of the class it was, with other widths.
+    This is how units are removed and how they are padded. The module keeps its class and has other widths.
     """
     for name, side, index in unit_group.slabs(units, groups):
         module = operator(model, name)
@@ -185,7 +185,7 @@ def rearrange(model: nn.Module, unit_group: UnitGroup, units: np.ndarray, groups
 
 
 def take(tensor: torch.Tensor, dimension: int, index: np.ndarray) -> torch.Tensor:
-    """Chosen slices in a tensor of its own, zeros where the index is -1."""
+    """Copy chosen slices into a tensor of their own, with zeros where the index is -1."""
     chosen = torch.from_numpy(index).to(tensor.device)
     taken = tensor.detach().index_select(dimension, chosen.clamp(min=0))
     missing = np.flatnonzero(index < 0)

@@ -1,8 +1,8 @@
 """Widths of depth-2 modules outside the tensors: in the configuration where stock classes read them, else in a file beside it.
 
-Stock classes give every block the same widths, and some tie one width to another. `state_widths` puts into the
-configuration what they can build; `unstated_widths` is the rest, which `narrow_class` builds when the model is loaded. So
-are biases of consumers that the stock class builds without, which compensation may have added.
+Stock classes give every block the same widths, and some tie one width to another. `state_widths` puts the widths that they can
+build into the configuration; `unstated_widths` lists the others, which `narrow_class` builds when the model is loaded. Biases
+that compensation may have added to consumers, and that the stock class does not build, are recorded with them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Width(NamedTuple):
 
 
 def stock_model(model: PreTrainedModel, edits: Mapping[str, int]) -> PreTrainedModel | None:
-    """What the class of a model builds by its configuration with `edits`, without memory; None where it refuses to."""
+    """Build a model of the class and configuration of `model` with `edits`, without memory; None where the class refuses to."""
     config = model.config
     try:
         with torch.device("meta"):
@@ -57,7 +57,7 @@ def stock_model(model: PreTrainedModel, edits: Mapping[str, int]) -> PreTrainedM
 
 
 def stock_unit_groups(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[str, UnitGroup]:
-    """The depth-2 modules of `stock_model`; none where there is no such model."""
+    """Find the depth-2 modules of `stock_model`; there are none where there is no such model."""
     built = stock_model(model, edits)
     return {} if built is None else unit_groups_of(built)
 
@@ -65,9 +65,10 @@ def stock_unit_groups(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[
 def state_widths(model: PreTrainedModel) -> None:
     """Make `model.config` state the widths of the model, for each kind of module whose widths stock classes can express.
 
-    What they cannot stays as it was: the configuration then states widths at least as large. The stock class itself is
-    asked, by building it without memory: some refuse a number of heads that does not divide the hidden size. Nor are widths
-    stated of modules with a bias that the stock class does not build: it would load them without, which is another model.
+    Other widths are not stated: the configuration then keeps widths at least as large. Whether a stock class can express
+    widths is found out by building it without memory, since some refuse a number of heads that does not divide the hidden size.
+    Nor are widths stated of modules with a bias that the stock class does not build: it would load them without the bias,
+    which is another model.
     """
     for wanted in kinds_of(unit_groups_of(model).values()):
         if unstated_biases(model, set(wanted)):
@@ -81,15 +82,15 @@ def state_widths(model: PreTrainedModel) -> None:
 
 
 def unstated_biases(model: PreTrainedModel, names: Set[str]) -> set[str]:
-    """Those of some consumers that have a bias where the stock class builds none."""
+    """Find those of some consumers that have a bias where the stock class builds none."""
     stock, biased = stock_model(model, {}), {name for name in names if operator(model, name).bias is not None}
     return set() if stock is None else {name for name in biased if operator(stock, name).bias is None}
 
 
 def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
-    """Widths of the modules that are narrower than `model.config` states, or have a bias that it does not state, by name.
+    """Find the widths of modules that are narrower than `model.config` states, or have a bias that it does not state, by name.
 
-    ValueError when the configuration describes no model that this one is a narrower form of.
+    ValueError where the configuration describes no model that this one is a narrower form of.
     """
     row = FAMILIES.get(model.config.model_type)
     if model.config.model_type not in STACKS and (row is None or not row.structures):
@@ -109,7 +110,7 @@ def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
 
 
 def narrowed(unit_group: UnitGroup, units: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first units and groups of a module, so many; ValueError where it has fewer."""
+    """List the first `units` units and `groups` groups of a module; ValueError where it has fewer."""
     chosen = unit_group.resized(units, groups)
     if any((places < 0).any() for places in chosen):
         raise ValueError(
@@ -120,7 +121,7 @@ def narrowed(unit_group: UnitGroup, units: int, groups: int) -> tuple[np.ndarray
 
 
 def write_widths(folder: Path, widths: Mapping[str, Width]) -> None:
-    """Record widths beside a configuration; where there are none, no file."""
+    """Record widths beside a configuration; where there are none, no file is written."""
     if widths:
         entries = {
             name: {"units": each.units, "groups": each.groups} | ({"bias": True} if each.bias else {})
@@ -130,7 +131,7 @@ def write_widths(folder: Path, widths: Mapping[str, Width]) -> None:
 
 
 def read_widths(folder: Path) -> dict[str, Width]:
-    """What `write_widths` recorded, none without its file. ValueError for a damaged one."""
+    """Read what `write_widths` recorded; without its file there are no widths. ValueError for a damaged file."""
     file = folder / WIDTHS
     if not file.exists():
         return {}
@@ -149,10 +150,10 @@ def read_widths(folder: Path) -> dict[str, Width]:
 
 
 def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width]) -> type[PreTrainedModel]:
-    """The stock class of a configuration, building models of these widths where they are given.
+    """Derive from the stock class of a configuration one that builds modules of these widths.
 
-    `from_pretrained` of it builds without memory and reads the tensors as recorded, so nothing wide is ever allocated. The
-    models it builds are instances of the stock class.
+    Its `from_pretrained` builds without memory and reads the tensors as they are stored, so nothing wide is ever allocated. The
+    models that it builds are instances of the stock class.
     """
     stock: Any = stock_class(config)
 

@@ -1,4 +1,4 @@
-"""What removing units would do: modules, memory at the peak and time, before any of it is done. See `estimated`."""
+"""What a removal of units would do: its modules, its peak memory and its time, before any of it is done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["estimate_removal"]
 
 STEP = 1.2e-3  # seconds in which the compensated score removes one unit, besides its products
 PRODUCTS = {"compensated": 25, "box": 25, "newton": 8}  # of two matrices of the Gram's size that a score takes
-# Passes through the model, forward ones as the unit, that a method's scores take for every window (a backward pass is two), and
+# Passes through the model that a method's scores take for every window, counted in forward passes (a backward pass is two), and
 # arrays of all its weights beside them, in float32.
 GRADIENTS = {
     "tasp": (3, 0), "snip": (3, 1), "llm-pruner": (3, 2), "grasp": (9, 2), "ntk-sap": (6, 2), "synflow": (0, 4), "px": (2, 6),
@@ -53,16 +53,18 @@ def estimate_removal(
     blocks: slice | None = None,
     rates: Rates | None = None,
 ) -> Estimate:
-    """What `prune_units` with the same arguments would do to `model`, which stays as it is; its operators are the
-    consumers. Arguments and errors otherwise as in `estimate_pruning`; `target_blend` and `damping` change nothing here."""
+    """Estimate what `prune_units` with the same arguments would do to `model`, which is not changed.
+
+    The operators of the estimate are the consumers. windows, heldout, evaluated, rates and the errors raised are as in
+    `estimate_pruning`; `target_blend` and `damping` are checked, and change no estimate."""
     recipe = structured_method(method)
     removal = plan_removal(
         model, method, ratio, options=options, compensate=compensate, calibrate_on=calibrate_on, target_blend=target_blend,
         damping=damping, refit_producers=refit_producers, swap_search=swap_search, heads=heads, include=include,
         exclude=exclude, blocks=blocks,
     )  # fmt: skip
-    chosen = {**recipe.defaults, **(options or {})}
-    score = str(chosen["score"]) if "score" in chosen else method
+    settings = {**recipe.defaults, **(options or {})}
+    score = str(settings["score"]) if "score" in settings else method
     allocation = allocation or recipe.allocation
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
@@ -71,12 +73,12 @@ def estimate_removal(
     for unit_set in removal.unit_sets:
         spent = module_seconds(unit_set, shapes[unit_set.name], score, removal.compensation, rates)
         if refit_producers:
-            spent += recovery_seconds(model, unit_set, shapes[unit_set.name], rates)
+            spent += producer_seconds(model, unit_set, shapes[unit_set.name], rates)
         if swap_search:
-            spent += exchange_seconds(shapes[unit_set.name], rates)
+            spent += swap_seconds(shapes[unit_set.name], rates)
         operators.append(EstimatedOperator(unit_set.name, shapes[unit_set.name], spent))
 
-    corrected = removal.calibrate_on == "pruned"  # the second walk then follows two paths, and keeps what the dense one gave
+    drifting = removal.calibrate_on == "pruned"  # the second walk then follows two paths, and keeps the inputs of the dense one
     gathers = "inputs" in recipe.needs or allocation == "loss"
     relaxing = allocation == "loss" and score != "compensated"
     layers, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
@@ -95,9 +97,9 @@ def estimate_removal(
     )
     parts = 1 + bool(heldout)
     pruning = {
-        "hidden states between blocks": (5 if corrected else 3) * tokens * hidden_width * bytes_each if by_block else 0,
-        "operator inputs kept for the target": int(tokens * kept_width * bytes_each) if corrected else 0,
-        f"moments of {together}, float64": parts * 8 * (3 * widest**2 if corrected else int(squares_together)),
+        "hidden states between blocks": (5 if drifting else 3) * tokens * hidden_width * bytes_each if by_block else 0,
+        "operator inputs kept for the target": int(tokens * kept_width * bytes_each) if drifting else 0,
+        f"moments of {together}, float64": parts * 8 * (3 * widest**2 if drifting else int(squares_together)),
         "mask problems of all modules": sum(8 * unit_set.removable**2 for unit_set in removal.unit_sets) if relaxing else 0,
         f"working arrays of {method}": working,
         "one batch inside a block": 16 * max(TOKENS_PER_BATCH, length) * max(map(max, shapes.values())),
@@ -111,15 +113,15 @@ def estimate_removal(
     memory = peak_memory(model, pruning, length if evaluated and kind_of(model.config) == "causal" else 0)
 
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
-    looks = 2 * (recipe.gather is not None and not passes)  # evidence that is no gradient takes the model's run once or twice
+    looks = 2 * (recipe.gather is not None and not passes)  # statistics that are no gradients take one or two runs of the model
     walked = fitted * (gathers + looks) + tokens * (
-        1 + (1 + (1 + 2 * refit_producers) * len(shapes) / (2 * len(layers))) * corrected
+        1 + (1 + (1 + 2 * refit_producers) * len(shapes) / (2 * len(layers))) * drifting
     )
     seconds = {
         "forward passes": forward * walked / rates.single,
         **({"gradients": (forward + 2 * hidden_width * vocabulary) * fitted * passes / rates.single} if passes else {}),
         # a product A^T A takes half the operations of a general one
-        "moments": squares * (fitted * gathers + tokens * (4 if corrected else 1)) / rates.double,
+        "moments": squares * (fitted * gathers + tokens * (4 if drifting else 1)) / rates.double,
         "solvers": sum(each.seconds for each in operators),
     }
     if relaxing:  # one factorisation of every module a step
@@ -134,19 +136,20 @@ def estimate_removal(
 
 
 def consumer_shape(model: nn.Module, name: str) -> tuple[int, int]:
+    """(q, p): outputs and inputs of a consumer."""
     module = operator(model, name)
     return width(module, "outputs"), width(module, "inputs")
 
 
-def recovery_seconds(model: nn.Module, unit_set: UnitSet, shape: tuple[int, int], rates: Rates) -> float:
-    """Time to fit one module's producers and, once more, its consumer."""
+def producer_seconds(model: nn.Module, unit_set: UnitSet, shape: tuple[int, int], rates: Rates) -> float:
+    """The time to fit one module's producers and, once more, its consumer."""
     names = [f"{unit_set.unit_group.block}.{path}" for path, _ in unit_set.unit_group.structure.producers]
     fits = [(width(operator(model, name), "outputs"), width(operator(model, name), "inputs")) for name in names]
     return sum(5 * 2 * p**3 + 4 * 2 * q * p * p for q, p in [*fits, shape]) / rates.double
 
 
 def module_seconds(unit_set: UnitSet, shape: tuple[int, int], score: str, compensation: str, rates: Rates) -> float:
-    """Time to score one module's units, to make up for those that leave, and to judge the result."""
+    """The time to score one module's units, to compensate for the removed ones, and to evaluate the result."""
     q, p = shape
     product = 2 * q * p * p  # V G
     scoring = PRODUCTS.get(score, 0) * 2 * p**3 / rates.double + (
@@ -156,7 +159,7 @@ def module_seconds(unit_set: UnitSet, shape: tuple[int, int], score: str, compen
     return scoring + refitting + 4 * product / rates.double
 
 
-def exchange_seconds(shape: tuple[int, int], rates: Rates) -> float:
-    """Time of one round of exchanges: half of the units kept are weighed against the other half, and the tableau changes."""
+def swap_seconds(shape: tuple[int, int], rates: Rates) -> float:
+    """The time of one round of swaps, which compares half of the kept units with the other half and updates the tableau."""
     q, p = shape
     return BETWEEN * (q * p**2 / 2 + 4 * p**2) / rates.double

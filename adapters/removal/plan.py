@@ -1,5 +1,4 @@
-"""plan_removal(model, method, ratio): what can leave which modules, and whether all that is asked for can be done, before any
-of it is."""
+"""plan_removal(model, method, ratio): what can be removed of which modules, and whether a run can do what its arguments say."""
 
 from __future__ import annotations
 
@@ -24,19 +23,20 @@ from gramian.solvers import TopK
 
 __all__ = ["DAMPING", "Removal", "block_parameters", "check_placement", "plan_removal"]
 
-# On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads leave and at 0.1 to 0.3 where channels do:
-# this is between them.
+# On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads are removed and at 0.1 to 0.3 where channels
+# are: this lies between them.
 DAMPING = 0.05
 INPUTS = ("dense", "pruned")
-TARGET_BLEND = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m perplexities are lower for it than for the whole way
+TARGET_BLEND = 0.5  # of the way from X* W^T to X W^T; on gemma-3-270m it gives lower perplexities than the whole way
 
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """What is to leave. menus: what can leave each module, where that is more than one choice. amount: parameters. tolls: those
-    that each module gains with the bias that makes up for a loss, and which are removed on top. calibrate_on, target_blend and
-    damping: as
-    for `prune_units`."""
+    """What is to be removed, and how the run compensates for it.
+
+    unit_sets: what can be removed of each module that has more than one removable. amount: parameters to remove. bias_costs:
+    the parameters that each module gains with the bias that compensates for removed units; they are removed on top.
+    calibrate_on, target_blend and damping: as for `prune_units`."""
 
     unit_sets: tuple[UnitSet, ...]
     amount: float
@@ -64,9 +64,11 @@ def plan_removal(
     exclude: str | None = None,
     blocks: slice | None = None,
 ) -> Removal:
-    """What `prune_units` with the same arguments is to do. ValueError for a ratio outside (0, 1), or of more than can
-    leave when every module keeps one unit; when no module is chosen; for a model that the method, or what is asked for beside
-    it, does not fit; for options that would change nothing; and for weights that are not finite."""
+    """Plan what `prune_units` with the same arguments removes.
+
+    ValueError is raised for a ratio outside (0, 1), and for one of more than can be removed when every module keeps one unit;
+    where no module is selected; for a model that the method or another setting does not suit; for settings that would change
+    nothing; and for weights that are not finite."""
     if not 0 < ratio < 1:
         raise ValueError(f"the ratio of parameters to remove must be above 0 and below 1 but is {ratio}")
     recipe, unit_groups = structured_method(method), unit_groups_of(model)
@@ -91,8 +93,8 @@ def plan_removal(
     unit_sets = [unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], heads)).removable > 1]
     if not unit_sets:
         raise ValueError(
-            f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units leave through operators "
-            f"such as {', '.join(list(unit_groups)[:2])} of blocks 0 to {count - 1}, if there is more than one"
+            f"no module is left by include={include!r}, exclude={exclude!r}, blocks={blocks}: units are removed through "
+            f"operators such as {', '.join(list(unit_groups)[:2])} of blocks 0 to {count - 1}, if there is more than one"
             + (f"; without include {method} removes hidden channels only" if recipe.modules == "channels" else "")
         )
     if swap_search and all(unit_set.mixed for unit_set in unit_sets):
@@ -104,30 +106,30 @@ def plan_removal(
     bias_costs = [bias_cost_of(model, unit_set, compensation) for unit_set in unit_sets]
     inside, most = block_parameters(model), reachable(unit_sets, bias_costs)
     amount = ratio * inside
-    if abs(amount - round(amount)) <= 1e-9 * inside:  # a count of parameters over the whole, which rounding left beside it
+    if abs(amount - round(amount)) <= 1e-9 * inside:  # a count of parameters over the whole, but for rounding
         amount = round(amount)
     if amount > most:
         largest = math.floor(1e4 * most / inside) / 1e4
         raise ValueError(
             f"a ratio of {ratio:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} parameters "
-            "inside the blocks belong to units that can leave (every module keeps one)"
+            "inside the blocks belong to units that can be removed (every module keeps one)"
         )
     return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping)
 
 
 def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation) -> int:
-    """Parameters of the bias that compensation gives a consumer without one."""
+    """The parameters of the bias that compensation adds to a consumer without one."""
     module = operator(model, unit_set.name)
     return width(module, "outputs") if compensation == "bias" and module.bias is None else 0
 
 
 def block_parameters(model: nn.Module) -> int:
-    """Numbers in the parameters inside the blocks, whatever they hold."""
+    """The number of parameters inside the blocks, norms and biases included."""
     return sum(parameter.numel() for block in blocks_in(model).values() for parameter in block.parameters())
 
 
 def calibrate_on_of(model: nn.Module, requested: str | None, usual: str, refit_producers: bool) -> str:
-    """What consumers are fitted to: as asked for, else as the method does where the model allows it."""
+    """What consumers are fitted to: as requested, otherwise the method's default where the model allows it."""
     if requested not in (None, *INPUTS):
         raise ValueError(f"calibrate_on must be one of {', '.join(INPUTS)} but is {requested!r}")
     if not walks_by_block(model) and (requested == "pruned" or refit_producers):
@@ -138,13 +140,13 @@ def calibrate_on_of(model: nn.Module, requested: str | None, usual: str, refit_p
     calibrate_on = (requested or usual) if walks_by_block(model) else "dense"
     if refit_producers and calibrate_on == "dense":
         raise ValueError(
-            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that could be recovered"
+            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that a refit could correct"
         )
     return calibrate_on
 
 
 def target_blend_of(requested: float | None, compensation: Compensation, calibrate_on: str, refit_producers: bool) -> float:
-    """How far the consumers' target goes to the dense model's outputs."""
+    """b in the target X* W^T + b (X - X*) W^T of consumers: how far it goes to the dense model's outputs."""
     if refit_producers and requested not in (None, 1):
         raise ValueError(
             f"refit_producers=True needs target_blend=1 but it is {requested}: two producers compare on one target only"
@@ -164,20 +166,19 @@ def target_blend_of(requested: float | None, compensation: Compensation, calibra
 
 
 def damping_of(requested: float | None, compensation: Compensation, recipe: StructuredMethod) -> float:
-    """The ridge on the change of weights."""
+    """d of the ridge d G_jj |V_j - W_j|^2 on the change of weights."""
     if requested is None:
         return DAMPING
     if not (isinstance(requested, int | float) and 0 <= requested < float("inf")):
         raise ValueError(f"damping must be a number of at least 0 but is {requested!r}")
     if compensation != "weights" and not recipe.damps:
         raise ValueError(
-            f"damping is {requested}, but nothing is solved for that it could damp: leave it out, or ask for compensation in "
-            "the weights"
+            f"damping is {requested}, but nothing is solved for that it could damp: leave it out, or compensate in the weights"
         )
     return float(requested)
 
 
 def check_placement(model: nn.Module, device: str | torch.device | None) -> None:
-    """ValueError where blocks cannot be worked on one at a time."""
+    """Raise ValueError where a device is given for blocks but the model does not run block by block."""
     if device is not None and not walks_by_block(model):
         raise ValueError(f"{type(model).__name__} does not run block by block: no single block can visit {device}")

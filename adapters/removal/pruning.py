@@ -1,4 +1,4 @@
-"""prune_structured(model, tokens, method, ratio): whole heads and hidden channels leave, and the model is smaller for it."""
+"""prune_units(model, tokens, method, ratio): whole heads and hidden channels are removed, so the model becomes smaller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, where
-from gramian.adapters.methods.allocation import choose
+from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.methods.unit_methods import structured_method
 from gramian.adapters.methods.vocabulary import ALLOCATIONS, Heads
@@ -52,36 +52,44 @@ def prune_units(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> StructuredReport:
-    """Remove attention heads and hidden channels from the blocks of a language model or encoder, in place, and report on each
-    module f(x) = sum over units u of C_u h(P_u x).
+    """Replace every module f(x) = sum_u C_u h(P_u x), in place, by the sum over the units u that are kept, and report on it.
 
-    tokens: calibration windows (n, length), integer. ratio: of all parameters inside the blocks (norms included), this part
-    leaves, more by less than one unit; every module keeps at least one. method: see `STRUCTURED_METHODS`. allocation:
-    `uniform`, `kinds`, `numerical` or `global`, who loses how much, see `choose`. heads: what leaves grouped-query attention,
-    whole key/value `groups` or `even`, one query head of each, see `unit_set_of`. options: keywords of the method, such as
-    `{"score": "newton"}`. heldout: windows like `tokens` on which errors are reported too.
+    The units are attention heads and hidden channels in the blocks of a language model or encoder.
 
-    Two walks over the blocks. The first, on the dense model, scores the units, with the moments of one block at a time
-    (`global` with a relaxed mask keeps one matrix, units by units, of each module). The second removes them and, with
-    compensate, makes up for it in the consumer, the method's way: in its other weights, by least squares on one support
-    (Numerical Pruning, Section 3.4), or in its bias, by the mean of what is gone (FLAP). calibrate_on, what the consumer is
-    fitted to: `pruned`, X* of the blocks pruned so far with the dense model's X W^T as target; or `dense`, X* = X, which is
-    all that models of several stacks and encoders have (`gramian.adapters.models.stacks`). target_blend: how far the target
-    goes from X* W^T (0, excluded) to X W^T (1): X is replaced by (1 - b) X* + b X for a target_blend b, in reports too; by
-    default half of the way where weights are solved for, unless producers are recovered, which needs 1. damping: d for the
-    ridge d G_jj on the change of the weights, there and in scores that count on it. Then the tensors are cut. Defaults of
-    allocation, compensate and calibrate_on are the method's. refit_producers: before units of a module are removed its
-    producers are fitted to the dense model's outputs as well, given what the blocks pruned so far deliver, wherever that
-    brings the module's output on the calibration tokens nearer (`Recovery`); it needs pruned inputs. Scores are of the dense
-    model. swap_search: before a module loses units, kept ones are exchanged for others while that lowers the loss left by
-    compensation in its weights, a local search (`exchange_units`).
+    tokens: calibration windows (n, length), integer. ratio: this fraction of all parameters inside the blocks (norms included)
+    is removed, and less than one unit more; every module keeps at least one unit. method: see `STRUCTURED_METHODS`.
+    allocation: `uniform`, `per_type`, `score` or `loss`, which divides the removal among modules, see `select_units`. heads:
+    what is removed of grouped-query attention, whole key/value `groups` or `per_kv_group`, one query head of each group, see
+    `unit_set_of`. options: keywords of the method, such as `{"score": "newton"}`. heldout: windows like `tokens` on which
+    errors are reported too.
 
-    include and exclude: expressions for names of consumers, such as `mlp.down_proj`; blocks: `slice(4, 30)`, those blocks
-    alone. Other modules stay whole. Without include, methods of hidden units (`tasp` and those it is compared with) leave
-    attention whole. device: where blocks are worked on, one at a time, if not where the model is (`Placement`); what a method
-    gathers from the whole model beforehand is gathered there. Raises ValueError before any work for bad arguments, an
-    unsupported family, and a ratio out of reach; and, naming the layer, for NaN or Inf in weights or activations. What is
-    raised after the work has begun leaves a model with units zeroed that is of no use."""
+    The run walks over the blocks twice. The first walk, on the dense model, scores the units, with the moments of one block
+    at a time (`loss` with a relaxed mask keeps one matrix, units by units, of each module). The second walk removes units
+    and, with compensate, compensates for them in the consumer as the method does: in its other weights, by least squares on
+    one support (Numerical Pruning, Section 3.4), or in its bias, by the mean of what was removed (FLAP). Then the tensors are
+    cut. allocation, compensate and calibrate_on default to those of the method.
+
+    calibrate_on: what the consumer is fitted to. With `pruned` these are X* of the blocks pruned so far, with the dense
+    model's X W^T as target; with `dense` X* = X, which is all that models of several stacks and encoders offer
+    (`gramian.adapters.models.stacks`). target_blend: b in (0, 1], how far the target goes from X* W^T (0) to X W^T (1): X is
+    replaced by (1 - b) X* + b X, in reports too. The default is 1/2 where weights are solved for and no producers are
+    refitted, and 1 otherwise; refitted producers need 1. damping: d for the ridge d G_jj on the change of the weights, there
+    and in scores that count on compensation.
+
+    refit_producers: before units of a module are removed, its producers are fitted to the dense model's outputs as well, given
+    what the blocks pruned so far deliver; the fit is kept where it brings the module's output on the calibration tokens nearer
+    to the target (`ProducerRefit`), and it needs calibrate_on=`pruned`. Scores are of the dense model. swap_search: before
+    units of a module are removed, kept ones are swapped for others while that lowers the loss after compensation in the
+    weights (`exchange_units`).
+
+    include and exclude: expressions for names of consumers, such as `mlp.down_proj`. blocks: a slice such as `slice(4, 30)`
+    selects those blocks alone. Other modules are not pruned. Without include, methods of hidden units (`tasp` and those
+    compared with it) prune no attention. device: where blocks are worked on, one at a time, if not where the model is
+    (`Placement`); what a method gathers from the whole model beforehand is gathered where the model is.
+
+    ValueError is raised before any work for bad arguments, an unsupported family, and a ratio out of reach; and, naming the
+    layer, for NaN or Inf in weights or activations. After an error that is raised once work has begun the model has zeroed
+    units, and is of no use."""
     started = time.perf_counter()
     recipe = structured_method(method)
     score = recipe.bind(options or {})
@@ -120,13 +128,13 @@ def prune_units(
         else:
             score_units_at_once(scoring, batches[:fitted])
         scored = scoring.scored
-        choice = choose(unit_sets, scored, scoring.problems, removal.amount, allocation, removal.bias_costs)
-        scoring.problems.clear()  # their memory, before moments of the second walk
+        selection = select_units(unit_sets, scored, scoring.problems, removal.amount, allocation, removal.bias_costs)
+        scoring.problems.clear()  # frees their memory before the moments of the second walk come
         if by_block:
-            rows = remove_units(job, unit_sets, scored, choice, calls, hidden)
+            rows = remove_units(job, unit_sets, scored, selection, calls, hidden)
         else:
-            rows = remove_units_at_once(job, unit_sets, scored, choice, batches)
-        shrink_model(model, choice.keep)
+            rows = remove_units_at_once(job, unit_sets, scored, selection, batches)
+        shrink_model(model, selection.keep)
     settings: dict[str, Any] = {
         "method": method,
         "ratio": ratio,
@@ -149,7 +157,7 @@ def prune_units(
         modules=tuple(rows),
         parameters=(before, count_parameters(model)),
         block_parameters=(inside, block_parameters(model)),
-        allocation={key: value for key, value in choice.detail.items() if key == "mask_bound" or not swap_search},
+        allocation={key: value for key, value in selection.detail.items() if key == "mask_bound" or not swap_search},
         settings=settings,
         seconds=time.perf_counter() - started,
     )

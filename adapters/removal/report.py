@@ -1,27 +1,33 @@
-"""What removing units did: one row per module, parameters before and after, and the table a person reads."""
+"""What a removal of units did: one row per module, parameters before and after, and the table that a person reads."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gramian.adapters.extras import need
+from gramian.adapters.html import html_table
 from gramian.adapters.report import mean_error
 from gramian.tables import figure, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["ModuleReport", "StructuredReport"]
 
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """One depth-2 module as it is stored, judged in float64 after the cast to the checkpoint's dtype.
+    """One module f(x) = sum_u C_u h(P_u x) as it is stored, evaluated in float64 after the cast to the checkpoint's dtype.
 
-    name: of its consumer. units, groups: before and after; units are hidden channels or query heads. masked_error:
-    |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens for the dense weights without the removed columns;
-    relative_error: the same for what is stored, bias included; heldout_error: on tokens that the method never saw, None
-    without any. residual: |grad| over the kept weights / |grad at zero| of the damped problem that was solved, None where
-    none was. detail: where the method has a relaxed mask, on dense inputs: `mask_error`, the relative error of the mask
-    alone, and `mask_bound`, below which no mask of this cost gets. groups_of_heads: where the method compares heads, those that
-    are connected by similarity, heads that stand alone included.
+    name: that of its consumer. units, groups: their numbers before and after; units are hidden channels or query heads.
+    masked_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens for the dense weights without the removed columns.
+    relative_error: the same for what is stored, bias included. heldout_error: the same on tokens that the method never saw,
+    None without any. residual: |grad| over the kept weights / |grad at zero| of the damped problem that was solved, None
+    where none was. detail: where the method has a relaxed mask, on dense inputs, `mask_error`, the relative error of the mask
+    alone, and `mask_bound`, a lower bound for it that holds for every mask of this cost. groups_of_heads: where the method
+    compares heads, those that are connected by similarity, single heads included. recovered: whether the refit of the
+    producers was kept, None where there was none; unrecovered_error: the relative error without it.
     """
 
     name: str
@@ -38,12 +44,18 @@ class ModuleReport:
     recovered: bool | None = None
     unrecovered_error: float | None = None
 
+    def __repr__(self) -> str:
+        """One line: the name, the units before and after, and the error."""
+        return f"ModuleReport({self.name}, {self.units[0]} -> {self.units[1]} units, error {figure(self.relative_error)})"
+
 
 @dataclass(frozen=True)
 class StructuredReport:
-    """modules in the order pruned. parameters: of the whole model before and after; block_parameters: of its blocks, which
-    the ratio counts. Both are counted from the tensors. allocation: figures of the joint relaxation, see `Choice`.
-    settings: method, ratio asked for, allocation, calibration, versions, ..."""
+    """One run of `prune_units`: its modules in the order pruned, its totals, and its settings.
+
+    parameters: those of the whole model before and after; block_parameters: those of its blocks, which the ratio counts. Both
+    are counted from the tensors. allocation: figures of the joint relaxation, see `Selection`. settings: method, requested
+    ratio, allocation, calibration, versions, and everything else that the run can be repeated with."""
 
     modules: tuple[ModuleReport, ...]
     parameters: tuple[int, int]
@@ -54,22 +66,22 @@ class StructuredReport:
 
     @property
     def ratio(self) -> float:
-        """Parameters removed over parameters inside the blocks before."""
+        """Removed parameters / parameters inside the blocks before."""
         return 1 - self.block_parameters[1] / self.block_parameters[0]
 
     @property
     def mean_error(self) -> float:
-        """Mean over modules of the calibration error."""
+        """Mean over modules of the relative error on the calibration tokens."""
         return mean_error([module.relative_error for module in self.modules])
 
     @property
     def mean_heldout_error(self) -> float | None:
-        """Mean over modules of the held-out error."""
+        """Mean over modules of the relative error on held-out tokens, None without any."""
         errors = [module.heldout_error for module in self.modules if module.heldout_error is not None]
         return mean_error(errors) if errors else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON."""
+        """The report as plain numbers, strings and lists, for JSON."""
         return {
             "settings": self.settings,
             "seconds": self.seconds,
@@ -82,8 +94,40 @@ class StructuredReport:
             "modules": [asdict(module) for module in self.modules],
         }
 
+    def to_dataframe(self) -> DataFrame:
+        """The report as a pandas `DataFrame` with one row per module.
+
+        Numbers before and after have a column each, such as `units_before` and `units_after`, and so have the figures of
+        `detail`. ImportError is raised where pandas is not installed.
+        """
+        need("report", ("pandas",), "a report as a data frame")
+        import pandas
+
+        rows = []
+        for module in self.modules:
+            row = asdict(module)
+            for name in ("units", "groups"):
+                row[f"{name}_before"], row[f"{name}_after"] = row.pop(name)
+            rows.append(row | row.pop("detail"))
+        return pandas.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """One line: the number of modules, the fraction removed, and the mean error."""
+        heldout = self.mean_heldout_error
+        error = f"error {figure(self.mean_error)}" if heldout is None else f"held-out error {figure(heldout)}"
+        removed = f"{100 * self.ratio:.1f} % of the blocks' parameters removed"
+        return f"StructuredReport({len(self.modules)} modules, {removed}, {error})"
+
     def __str__(self) -> str:
         """One row per module, then the totals."""
+        return "\n".join([table(*self.cells()), *self.totals()])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of `str` in HTML, with the totals below it."""
+        return html_table(*self.cells(), "\n".join(self.totals()))
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The head of the table, and one row of text per module."""
         details = sorted({key for module in self.modules for key in module.detail})
         rows = [
             [
@@ -99,23 +143,27 @@ class StructuredReport:
             for m in self.modules
         ]
         head = ["module", "units", "masked", "error", "held-out", "KKT", *(key.replace("_", " ") for key in details), "s"]
+        return head, rows
+
+    def totals(self) -> list[str]:
+        """The lines below the table: totals of all modules, and what the method found."""
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
         before, after = self.parameters
         lines = [
-            table(head, rows),
-            f"{len(rows)} modules, {before:,} -> {after:,} parameters, {100 * self.ratio:.2f}% of those in blocks removed, "
-            f"{means}, {self.seconds:.0f} s",
+            f"{len(self.modules)} modules, {before:,} -> {after:,} parameters, {100 * self.ratio:.2f}% of those in blocks "
+            f"removed, {means}, {self.seconds:.0f} s",
         ]
         for module in self.modules:
-            alike = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
-            if alike:
-                lines.append(f"{module.name}: similar heads {'; '.join(alike)}")
+            similar = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
+            if similar:
+                lines.append(f"{module.name}: similar heads {'; '.join(similar)}")
         tried = [module.recovered for module in self.modules if module.recovered is not None]
         if tried:
-            lines.append(f"recovery brought {sum(tried)} of {len(tried)} modules nearer to the dense ones; others go without")
+            kept = f"{sum(tried)} of {len(tried)} modules"
+            lines.append(f"refitted producers brought {kept} nearer to the dense ones; the others keep the dense producers")
         if self.allocation:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")
-        return "\n".join(lines)
+        return lines

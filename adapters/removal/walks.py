@@ -1,6 +1,6 @@
 """The two walks of structured pruning: scores of units on the dense model, then their removal, block by block.
 
-Models that cannot be run block by block have one pass through the whole model for each walk instead, on its dense activations.
+Models that do not run block by block have one pass through the whole model for each walk instead: see `whole`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from gramian.adapters.devices import solver_array
-from gramian.adapters.methods.allocation import Choice
+from gramian.adapters.methods.allocation import Selection
 from gramian.adapters.methods.compensation import Answer, Compensation, Output, add_bias, compensate, residual, support_of
-from gramian.adapters.methods.producers import Recovery
+from gramian.adapters.methods.producers import ProducerRefit
 from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet, magnitudes
 from gramian.adapters.models.families import blocks_of, family_of
@@ -37,10 +37,12 @@ __all__ = ["Job", "Scoring", "remove_from", "remove_units", "score_units"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all modules of one run have in common. score: of the method, and needs: what is gathered for it. parts: how many
-    batches calibrate; the others are held out for the report. advance: called once for every module of each walk.
-    refit_producers: refit producers before their module is pruned, see `Recovery`. swap_search: improve every module's choice,
-    see `exchanged`. placement: brings blocks to where they are worked on."""
+    """What all modules of one run have in common.
+
+    score: of the method, and needs: what is gathered for it. parts: the number of batches that calibrate; the others are held
+    out for the report. advance: called once for every module of each walk. refit_producers: whether producers are refitted
+    before their module is pruned, see `ProducerRefit`. swap_search: whether kept units are swapped for better ones, see
+    `swapped`. placement: brings blocks to where they are worked on."""
 
     model: PreTrainedModel
     score: Callable[[ScoreContext], UnitScores]
@@ -63,15 +65,17 @@ class Job:
         return "inputs" in self.needs or self.allocation == "loss"
 
     def layer(self, unit_set: UnitSet) -> Layer:
+        """The consumer of a unit set."""
         return Layer(unit_set.name, self.model.get_submodule(unit_set.name))
 
-    def recovery(self, unit_set: UnitSet) -> Recovery:
+    def producer_refit(self, unit_set: UnitSet) -> ProducerRefit:
+        """The refit of a unit set's producers, to be done once their inputs have come."""
         paths = [f"{unit_set.unit_group.block}.{path}" for path, _ in unit_set.unit_group.structure.producers]
         layers = [Layer(path, self.model.get_submodule(path)) for path in paths]
-        return Recovery(layers, unit_set.name, self.parts, self.damping, self.dtype)
+        return ProducerRefit(layers, unit_set.name, self.parts, self.damping, self.dtype)
 
     def by_block(self, unit_sets: Sequence[UnitSet]) -> list[tuple[nn.Module, list[int]]]:
-        """Blocks up to the last with a menu, and the places of their menus."""
+        """The blocks up to the last one with a unit set, and the places of their unit sets."""
         path, blocks = family_of(self.model).blocks, blocks_of(self.model)
         found = [
             [k for k, unit_set in enumerate(unit_sets) if unit_set.unit_group.block == f"{path}.{index}"]
@@ -86,9 +90,10 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Scoring:
-    """The first walk as far as it has come. evidence: what the method gathered, by module. removal: parameters to remove.
-    scored: of every module so far. problems: the modules' mask problems, where only their joint relaxation can say how much
-    leaves each."""
+    """The first walk as far as it has come.
+
+    statistics: what the method gathered, by module. removal: parameters to remove. scored: the scores of every module so far.
+    problems: the modules' mask problems, where only their joint relaxation can say how much is removed from each."""
 
     job: Job
     unit_sets: Sequence[UnitSet]
@@ -101,7 +106,7 @@ class Scoring:
         """Score the units of the next module, whose consumer's dense moments are those of `layer` if any are gathered."""
         job, unit_set = self.job, self.unit_sets[place]
         problem = layer.problem() if job.gathers else None
-        subject = ScoreContext(
+        context = ScoreContext(
             position=place,
             count=len(unit_set.scored),
             cost=unit_set.cost * unit_set.removable / len(unit_set.scored),
@@ -115,14 +120,14 @@ class Scoring:
             statistics=self.statistics[place],
         )
         try:
-            self.scored.append(job.score(subject))
+            self.scored.append(job.score(context))
         except ValueError as error:
             raise ValueError(f"{unit_set.name}: {error}") from error
         if problem is not None and job.allocation == "loss" and self.scored[-1].relative is None:
             mask = MaskProblem.from_problem(problem, groups=len(unit_set.scored))
             if mask.silent:
                 raise ValueError(
-                    f"{unit_set.name}: its output is zero, so no part of it can be lost: leave it out with exclude, or choose "
+                    f"{unit_set.name}: its output is zero, so it has no relative error: leave it out with exclude, or choose "
                     "an allocation that compares no outputs"
                 )
             self.problems.append(mask)
@@ -131,7 +136,7 @@ class Scoring:
 
 @torch.no_grad()
 def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch.Tensor]) -> None:
-    """Score every module's units on the dense model. Without moments to gather no block is run."""
+    """Score every module's units on the dense model. Where no moments are needed no block is run."""
     job, unit_sets = scoring.job, scoring.unit_sets
     for (block, places), call in zip(job.by_block(unit_sets), calls):
         layers = {place: job.layer(unit_sets[place]) for place in places}
@@ -144,6 +149,7 @@ def score_units(scoring: Scoring, calls: Sequence[BlockCall], hidden: list[torch
 
 
 def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
+    """Add inputs to the moments of their layer, whichever batch they are."""
     feed(layer.name, layer.moments, inputs)
 
 
@@ -155,12 +161,14 @@ def remove_units(
     job: Job,
     unit_sets: Sequence[UnitSet],
     scored: Sequence[UnitScores],
-    choice: Choice,
+    selection: Selection,
     calls: Sequence[BlockCall],
     hidden: list[torch.Tensor],
 ) -> list[ModuleReport]:
-    """Silence in every module, in place, the units that `choice` does not keep: zero columns of its consumer, whose other
-    weights or bias make up for them. `shrink` then changes nothing that the model computes."""
+    """Set to zero, in place and in every module, the consumer's columns of units that `selection` does not keep.
+
+    The consumer's other weights or its bias compensate for them. `shrink_model` then changes nothing that the model computes.
+    """
     rows: list[ModuleReport] = []
     dense = entering = hidden
     for (block, places), call in zip(job.by_block(unit_sets), calls):
@@ -172,24 +180,24 @@ def remove_units(
         receivers: dict[nn.Module, Callable[[int, torch.Tensor], None]] = {
             job.layer(unit_sets[place]).module: collectors[place].receive for place in places
         }
-        recoveries = {place: job.recovery(unit_sets[place]) for place in places if job.refit_producers}
-        for place, each in recoveries.items():
+        refits = {place: job.producer_refit(unit_sets[place]) for place in places if job.refit_producers}
+        for place, each in refits.items():
             receivers[job.layer(unit_sets[place]).module] = both(collectors[place], each.outcome)
             receivers[each.producers[0].module] = each.collector.receive
         leaving = run_block(block, call, dense, receivers)
-        del receivers  # they hold on to what `inflows` lets go of
+        del receivers  # they refer to what `collectors` release
         moved = entering is not dense
         for place in places:
-            unit_set, collector, recovery = unit_sets[place], collectors.pop(place), recoveries.pop(place, None)
+            unit_set, collector, refitted = unit_sets[place], collectors.pop(place), refits.pop(place, None)
             consumer = job.layer(unit_set).module
             if job.calibrate_on == "pruned":
                 collector.settle(inputs_of(consumer, block, call, entering) if moved else None)
-            if not moved:  # where nothing has drifted there is nothing to recover
-                recovery = None
-            if recovery is not None:
-                recovery.refit(inputs_of(recovery.producers[0].module, block, call, entering))
-                recovery.outcome.settle(inputs_of(consumer, block, call, entering))
-            rows.append(remove_from(job, unit_set, scored[place], choice, collector, recovery))
+            if not moved:  # where nothing has drifted the producers are optimal as they are
+                refitted = None
+            if refitted is not None:
+                refitted.refit(inputs_of(refitted.producers[0].module, block, call, entering))
+                refitted.outcome.settle(inputs_of(consumer, block, call, entering))
+            rows.append(remove_from(job, unit_set, scored[place], selection, collector, refitted))
             moved = True
             job.advance()
         entering = run_block(block, call, entering) if job.calibrate_on == "pruned" and moved else leaving
@@ -198,6 +206,8 @@ def remove_units(
 
 
 def both(one: MomentCollector, other: MomentCollector) -> Callable[[int, torch.Tensor], None]:
+    """A receiver that hands its inputs to both collectors."""
+
     def receive(batch: int, inputs: torch.Tensor) -> None:
         one.receive(batch, inputs)
         other.receive(batch, inputs)
@@ -207,7 +217,10 @@ def both(one: MomentCollector, other: MomentCollector) -> Callable[[int, torch.T
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """What a module could become: its output and, on held-out tokens, that; the answer for its consumer, before rounding."""
+    """A module as it could be stored.
+
+    output: the loss of its consumer, on calibration tokens; heldout: the same on held-out tokens, None without any. answer:
+    weights and bias of the consumer, before rounding."""
 
     output: Output
     heldout: Output | None
@@ -215,11 +228,12 @@ class Candidate:
 
     @property
     def error(self) -> float:
+        """The relative error on the calibration tokens."""
         return self.output.relative_error(self.answer.weights, self.answer.bias)
 
 
 def candidate(job: Job, layer: Layer, collector: MomentCollector, columns: np.ndarray, untouched: bool) -> Candidate:
-    """untouched: the consumer stays as it is."""
+    """The candidate for what has been collected. columns: (p,), True where kept. untouched: the consumer is not changed."""
     moments, apart = collector.moments[0], collector.moments.get(1)
     output = Output(layer.problem(moments), moments)
     heldout = None if apart is None else Output(layer.problem(apart), apart)
@@ -228,9 +242,10 @@ def candidate(job: Job, layer: Layer, collector: MomentCollector, columns: np.nd
     return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
 
 
-def exchanged(job: Job, unit_set: UnitSet, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
-    """As many units, exchanged while that lowers the loss that compensation leaves (`exchange_units`), unit by unit; where a
-    choice is several units, as they are."""
+def swapped(job: Job, unit_set: UnitSet, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
+    """As many units as `kept`, swapped one by one for others while that lowers the loss after compensation (`exchange_units`).
+
+    Where a removable consists of several units, `kept` is returned as it is."""
     if unit_set.mixed:
         return kept
     xp = namespace(problem.gram)
@@ -240,28 +255,34 @@ def exchanged(job: Job, unit_set: UnitSet, problem: Quadratic, kept: np.ndarray)
 
 
 def remove_from(
-    job: Job, unit_set: UnitSet, one: UnitScores, choice: Choice, collector: MomentCollector, recovery: Recovery | None
+    job: Job,
+    unit_set: UnitSet,
+    one: UnitScores,
+    selection: Selection,
+    collector: MomentCollector,
+    refitted: ProducerRefit | None,
 ) -> ModuleReport:
-    """Silence units of one module, write what makes up for them, rounded, and judge what is stored. Units that `choice` keeps
-    are exchanged there first where that is asked for. recovery: of its producers, which stay as refitted if the module's
-    output is nearer for it."""
+    """Remove units of one module, write what compensates for them, rounded, and evaluate what is stored.
+
+    With swap_search the units that `selection` keeps are swapped first, there too. refitted: the refit of its producers, which
+    is kept if the module's output is nearer to the target with it, and undone otherwise."""
     started = time.perf_counter()
-    part, layer = unit_set.unit_group, job.layer(unit_set)
-    kept = choice.keep[unit_set.name]
-    if job.swap_search and len(kept) < part.units:
-        kept = choice.keep[unit_set.name] = exchanged(job, unit_set, layer.problem(collector.moments[0]), kept)
-    columns = np.isin(np.arange(part.units * part.size), part.columns(kept))
-    whole = len(kept) == part.units
+    group, layer = unit_set.unit_group, job.layer(unit_set)
+    kept = selection.keep[unit_set.name]
+    if job.swap_search and len(kept) < group.units:
+        kept = selection.keep[unit_set.name] = swapped(job, unit_set, layer.problem(collector.moments[0]), kept)
+    columns = np.isin(np.arange(group.units * group.size), group.columns(kept))
+    whole = len(kept) == group.units
     best = plain = candidate(job, layer, collector, columns, untouched=whole)
     better: bool | None = None
-    if recovery is not None:
-        # Where nothing leaves, no bias makes up for it: one more would be parameters that nobody counted.
-        rival = candidate(job, layer, recovery.outcome, columns, untouched=whole and job.compensation == "bias")
+    if refitted is not None:
+        # Where nothing is removed no bias is added: it would be parameters that the plan did not count.
+        rival = candidate(job, layer, refitted.outcome, columns, untouched=whole and job.compensation == "bias")
         better = rival.error < plain.error
         if better:
             best = rival
         else:
-            recovery.undo()
+            refitted.undo()
     output, answer, problem = best.output, best.answer, best.output.problem
     masked = Support(support_of(problem, columns)).prox(problem.anchor, 1.0)
     stored, bias, status, remaining = problem.anchor, None, "nothing was removed", None
@@ -273,8 +294,8 @@ def remove_from(
         remaining = residual(problem, columns, job.damping, stored) if job.compensation == "weights" else None
     return ModuleReport(
         name=unit_set.name,
-        units=(part.units, len(kept)),
-        groups=(part.groups, len(np.unique(kept // part.members))),
+        units=(group.units, len(kept)),
+        groups=(group.groups, len(np.unique(kept // group.members))),
         masked_error=problem.relative_error(masked),
         relative_error=output.relative_error(stored, bias),
         heldout_error=None if best.heldout is None else best.heldout.relative_error(stored, bias),
@@ -291,7 +312,7 @@ def remove_from(
 def mask_figures(
     one: UnitScores, problem: Quadratic, moments: Moments, target_blend: float, columns: np.ndarray
 ) -> dict[str, float]:
-    """What the relaxed mask of a module proves of its mask, see `ModuleReport`."""
+    """`mask_error` and `mask_bound` of a module with a relaxed mask, see `ModuleReport`; nothing without one."""
     if one.relaxed is None or one.energy <= 0:
         return {}
     xp = namespace(problem.gram)
@@ -304,7 +325,7 @@ def mask_figures(
 
 
 def dense_gram(moments: Moments, target_blend: float) -> Array:
-    """X^T X = G - (C + C^T) / b + E / b^2, with C and E of the drift X* - ((1 - b) X* + b X) and b the target_blend."""
+    """X^T X = G - (C + C^T) / b + E / b^2, with b the target_blend, and C and E of the drift X* - ((1 - b) X* + b X)."""
     gram = moments.require()
     if moments.cross is None or moments.drift is None:
         return gram

@@ -1,4 +1,4 @@
-"""Block-by-block traversal: hidden states between blocks, and what each block is called with besides them."""
+"""A model block by block: the hidden states between blocks, and the other arguments that each block is called with."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ TOKENS_PER_BATCH = 2048
 
 
 def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
-    """Windows (n, length) in batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
-    return list(windows.split(max(1, TOKENS_PER_BATCH // windows.shape[1])))
+    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
+    return list(torch.split(windows, max(1, TOKENS_PER_BATCH // windows.shape[1])))
 
 
 @dataclass(frozen=True)
 class BlockCall:
-    """Arguments of one block after the hidden states: masks, rotary tables, positions. By batch size and length,
-    because windows without padding differ in nothing else. They follow the block to its device."""
+    """Arguments of one block after the hidden states: masks, rotary tables, positions.
+
+    They are kept by batch size and length, because windows without padding differ in nothing else, and follow the block to
+    its device.
+    """
 
     by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
 
     def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
         device = next(block.parameters()).device
-        return block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
+        following: torch.Tensor = block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
+        return following
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors, also inside tuples, lists and dicts, on a device; anything else as it is."""
+    """Move tensors, also those inside tuples, lists and dicts, to a device; anything else is returned as it is."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):
@@ -47,11 +51,11 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 @torch.no_grad()
-def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[BlockCall]]:
-    """Hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
+def enter(model: Any, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[BlockCall]]:
+    """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
 
-    The model itself runs (embedding, positions, masks as it makes them today) with its blocks replaced by identities,
-    and without a cache, which would grow with every replay.
+    The model itself runs, with its embedding, positions and masks as it makes them, but with its blocks replaced by
+    identities, and without a cache, which would grow with every replay.
     """
     blocks = blocks_of(model)
     seen: list[dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
@@ -61,17 +65,17 @@ def enter(model: nn.Module, batches: Iterable[torch.Tensor]) -> tuple[list[torch
         for index, block in enumerate(blocks):
             stack.enter_context(bypass(block, seen[index], hidden if index == 0 else None))
         for rows in batches:
-            model.base_model(input_ids=rows.to(device), use_cache=False)  # type: ignore[union-attr, operator]
+            model.base_model(input_ids=rows.to(device), use_cache=False)
     return hidden, [BlockCall(calls) for calls in seen]
 
 
 @contextmanager
 def bypass(
-    block: nn.Module,
+    block: Any,
     calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]],
     hidden: list[torch.Tensor] | None,
 ) -> Iterator[None]:
-    """While open, `block` returns its input and its other arguments are noted."""
+    """Let `block` return its input while the context is open, and note its other arguments in `calls`."""
 
     def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         calls.setdefault((states.shape[0], states.shape[1]), (args, kwargs))
@@ -79,18 +83,18 @@ def bypass(
             hidden.append(states)
         return states
 
-    own = vars(block).get("forward")  # set on the instance by whoever dispatches modules to devices
-    block.forward = identity  # type: ignore[method-assign]
+    own = vars(block).get("forward")  # libraries that dispatch modules to devices set it on the instance
+    block.forward = identity
     try:
         yield
     finally:
         del block.forward  # the class's own method is visible again
         if own is not None:
-            block.forward = own  # type: ignore[method-assign]
+            block.forward = own
 
 
 class Reached(Exception):
-    """Raised out of a block when the module waited for has been called: the rest of the block is not needed."""
+    """Raised out of a block once the module of interest has been called: the rest of the block is not needed."""
 
 
 @torch.no_grad()
@@ -100,8 +104,10 @@ def run_block(
     hidden: list[torch.Tensor],
     receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
 ) -> list[torch.Tensor]:
-    """Outputs of `block` for every batch, on the device from which it came, whatever the block's; `receivers[module](batch
-    index, inputs)` see what flows into modules inside."""
+    """Compute the outputs of `block` for every batch, each on the device that the batch came from.
+
+    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module.
+    """
     outputs: list[torch.Tensor] = []
 
     def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
@@ -118,7 +124,7 @@ def run_block(
 
 @torch.no_grad()
 def inputs_of(module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """What flows into one module inside `block`, batch by batch; nothing past that module is computed."""
+    """Yield what flows into one module inside `block`, batch by batch; nothing past that module is computed."""
     found: list[torch.Tensor] = []
 
     def receive(inputs: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Stream what flows into chosen modules of any torch model into moments, one layer at a time or many at once."""
+"""Hooks that stream what flows into chosen modules of any torch model into moments, for one layer or many at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|k
 
 @contextmanager
 def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """While open, `receive(inputs)` sees the input tensor of every call of `module`."""
+    """Call `receive(inputs)` with the input tensor of every call of `module` while the context is open."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         receive((args[0] if args else next(iter(kwargs.values()))).detach())
@@ -38,13 +38,43 @@ def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterato
 
 @contextmanager
 def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]]:
-    """`with capture(model, names) as layers: model(...)`: then `layers[name].problem()`, any solver, `.assign(weights)`.
+    """Stream G = X^T X of what flows into layers of any torch model, X (tokens x inputs), while the context is open.
 
-    names: full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`. Works on any torch model. Every token
-    that reaches a module counts, but for padding: where the model is called with a two-dimensional `attention_mask`, tokens
-    it marks 0 are left out, and in the decoder of an encoder-decoder model those of `decoder_attention_mask`. Leaving the
-    block removes every hook; the layers stay usable. Every layer has moments of its own, also where several receive the same
-    input. Raises ValueError for a name that is no such module, and, naming the layer, for NaN or Inf in its inputs.
+    Afterwards `layers[name].problem()` is the layer's problem for any solver, and `layers[name].assign(weights)` writes the
+    answer back. Every token that reaches a module counts, except padding: where the model is called with a two-dimensional
+    `attention_mask`, tokens that it marks 0 are left out, and in the decoder of an encoder-decoder model those of
+    `decoder_attention_mask`. When the context ends every hook is removed; the layers can still be used. Every layer has
+    moments of its own, also where several receive the same input.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any torch model; its family needs no row in the tables of `gramian.adapters`.
+    names : str or iterable of str
+        Full names of `Linear` or `Conv1D` modules, as in `model.named_modules()`.
+
+    Returns
+    -------
+    context manager of dict of Layer
+        The layers by name; their moments grow while the model runs.
+
+    Raises
+    ------
+    ValueError
+        A name that is no such module; naming the layer, NaN or Inf in its inputs.
+
+    Examples
+    --------
+    >>> import gramian, torch
+    >>> from gramian.solvers import NM, sparsegpt
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> with gramian.capture(model, ["2"]) as layers:
+    ...     _ = model(torch.randn(100, 8, generator=torch.Generator().manual_seed(0)))
+    >>> layers["2"]
+    Layer(2, 4 outputs x 16 inputs, 100 tokens)
+    >>> layers["2"].assign(sparsegpt(layers["2"].problem(), NM(2, 4)).weights)
+    >>> int((model[2].weight == 0).sum())
+    32
     """
     modules = dict(model.named_modules())
     layers: dict[str, Layer] = {}
@@ -83,12 +113,12 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
 
 
 def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
-    """Add tokens to the moments of the layer called `name`, on their device; an error says which layer it was."""
+    """Add tokens to the moments of the layer called `name`, on the tokens' device; an error names the layer."""
     products = precision_of_products(inputs.device, inputs.dtype)
     exact = torch.float64 if products == "float64" else torch.float32
     try:
         with current_device(inputs.device), full_precision() if products == "float32" else nullcontext():
-            # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway
+            # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway.
             star = solver_array(inputs.to(exact))
             moments.update(star, None if dense is None else solver_array(dense.to(exact)), products=products)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What reaches a stage of a block, on its way into moments: batches fitted and held out, two paths side by side."""
+"""Moments of what reaches a stage of a block: of the batches that are fitted and held out, along one path or two."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ __all__ = ["MomentCollector"]
 
 
 class MomentCollector:
-    """What reaches one stage of a block: moments of the batches that are fitted, that choose the damping, and of the rest.
+    """Moments of one stage of a block: of the batches that are fitted, of those that choose the damping, and of the rest.
 
-    Where the target is their own output the inputs go straight into the moments. Else they are kept until the pruned path has
-    reached the stage too, and both enter together. home: the device on which they are kept, None for that on which they come.
+    Where the target is the operators' own output the inputs go straight into the moments. Else they are kept until the pruned
+    path has reached the stage too, and both enter together. name: the layer that errors name. parts: how many batches are
+    fitted, and how many choose the damping. keep: whether inputs wait for the pruned path. target_blend: see `settle`. home:
+    the device on which inputs are kept, None for the one on which they come.
     """
 
     def __init__(
@@ -26,10 +28,11 @@ class MomentCollector:
     ) -> None:
         self.name, self.target_blend, self.home, self.ends = name, target_blend, home, list(accumulate(parts))
         self.kept: list[torch.Tensor] | None = [] if keep else None
-        self.source: torch.device | None = None  # of what came
-        self.moments: dict[int, Moments] = {}  # by part: 0 fitted, 1 choosing, 2 held out
+        self.source: torch.device | None = None  # the device on which inputs came
+        self.moments: dict[int, Moments] = {}  # by part: 0 is fitted, 1 chooses the damping, 2 is held out
 
     def receive(self, batch: int, inputs: torch.Tensor) -> None:
+        """Take what reaches the stage in one batch."""
         if self.kept is not None:
             self.source = inputs.device
             self.kept.append(inputs if self.home is None else inputs.to(self.home))
@@ -37,7 +40,8 @@ class MomentCollector:
             self.add(batch, inputs, None)
 
     def settle(self, star: Any) -> None:
-        """Pair the kept inputs X with the pruned path's X*, or with themselves when that is None."""
+        """Pair the kept inputs, target_blend X + (1 - target_blend) X*, with the pruned path's X* = `star`, or with themselves
+        where that is None."""
         kept, self.kept = self.kept or [], None
         if star is None:
             for batch, inputs in enumerate(kept):
@@ -45,17 +49,18 @@ class MomentCollector:
         else:
             for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
                 dense = inputs.to(pruned.device)
-                if self.target_blend != 1:  # at least float32, or rounding is a drift of its own
+                if self.target_blend != 1:  # in float32 at least, since rounding would be a drift of its own
                     precise = torch.promote_types(dense.dtype, torch.float32)
                     dense = self.target_blend * dense.to(precise) + (1 - self.target_blend) * pruned
                 self.add(batch, pruned, dense)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
+        """Add one batch to the moments of its part."""
         part = bisect_right(self.ends, batch)
         feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
 
     @property
     def calibration(self) -> Moments:
-        """Of all batches that calibrate."""
+        """Moments of all batches that calibrate: those that are fitted and those that choose the damping."""
         fitted, choosing = self.moments[0], self.moments.get(1)
         return fitted if choosing is None else fitted.merged(choosing)

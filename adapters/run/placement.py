@@ -15,10 +15,10 @@ __all__ = ["Placement"]
 
 
 class Placement:
-    """Blocks of a model on `device`, one at a time: `take(block)` brings one there, and takes the one before it home with
-    what was written to it, as leaving the context does. With None for a device they stay where they are.
+    """Where blocks of a model are worked on, one at a time: on `device`, or in their place where that is None.
 
-    ValueError for a device that cannot be used, and for a block whose weights are not in memory.
+    `take(block)` brings a block to the device, and takes the one before it home with what was written to it; so does the end
+    of the context. ValueError: a device that cannot be used, a block whose weights are not in memory.
     """
 
     def __init__(self, device: str | torch.device | None = None) -> None:
@@ -34,11 +34,13 @@ class Placement:
         return self.present.__exit__(kind, error, trace)
 
     def take(self, block: nn.Module) -> None:
+        """Bring a block to the device, and the one before it home."""
         self.present.close()
         self.present.enter_context(self.visit(block))
 
     @contextmanager
     def visit(self, block: nn.Module) -> Iterator[None]:
+        """Keep a block on the device while the context is open."""
         if self.device is None:
             yield
             return

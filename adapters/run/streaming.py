@@ -1,9 +1,9 @@
-"""Checkpoints larger than memory: a block is read from its safetensors files for its turn, and written out when it leaves.
+"""Checkpoints larger than memory: a block is read from safetensors files for its turn, and written out after it.
 
     with stream_model("checkpoint", "sparse") as stream:
-        stream.report = prune(stream.model, tokens, device=stream.placement).to_dict()
+        stream.report = prune_weights(stream.model, tokens, device=stream.placement).to_dict()
 
-In memory are embeddings, what else is outside the blocks and needed to enter them, and one block.
+Memory holds the embeddings, whatever else outside the blocks is needed to enter them, and one block.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.files import check_output, new_directory, write_json
 from gramian.adapters.models.families import blocks_of, family_named, family_of
-from gramian.adapters.models.loading import DTYPES, WEIGHTS, load_tokenizer, locate, mend_generation, refuse_loss
+from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
+from gramian.adapters.models.places import WEIGHTS, locate
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS
 from gramian.adapters.run.placement import Placement
 
-__all__ = ["Stream", "StreamedVisits", "stream_model"]
+__all__ = ["Stream", "StreamedPlacement", "stream_model"]
 
 SHARD_BYTES = 2**31  # of a file of tensors that are only copied
 
 
 @dataclass
 class Stream:
-    """A model without its blocks' weights, its tokeniser, the placement that brings those, and the report that is saved."""
+    """A model without its blocks' weights, its tokeniser, the placement that brings the weights, and the report to be saved."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
-    placement: StreamedVisits
+    placement: StreamedPlacement
     report: dict[str, Any] | None = None
 
 
@@ -50,12 +51,12 @@ class Stream:
 def stream_model(
     source: str | Path, out: str | Path, *, dtype: str = "auto", device: str | torch.device = "cpu", overwrite: bool = False
 ) -> Iterator[Stream]:
-    """A checkpoint to be pruned block by block, and saved as `out` when the context is left without an error: the same
-    tensors as `load`, `prune_weights` and `save` give. After an error `out` is what it was before.
+    """Open a checkpoint that is pruned block by block, and saved as `out` when the context ends without an error.
 
+    The tensors are the same as `load`, `prune_weights` and `save` give. After an error `out` is what it was before.
     source: a directory or hub id with stock safetensors weights, whose names are those of the model. dtype: as in
     `load`. device: where blocks are worked on, in float32 on a CPU and in the storage dtype elsewhere; the rest of the
-    model is on the CPU. Every tensor is read once beforehand, so that what is missing or not finite is known at once.
+    model is on the CPU. Every tensor is read once beforehand, so that one that is missing or not finite is known at once.
 
     ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
     """
@@ -74,7 +75,7 @@ def stream_model(
     mend_generation(model)
     tokenizer = load_tokenizer(locate(folder), trust_remote_code=False)
     with new_directory(Path(out).expanduser().resolve(), overwrite) as draft:
-        placement = StreamedVisits(model, stored, draft, storage, where)
+        placement = StreamedPlacement(model, stored, draft, storage, where)
         placement.check()
         placement.load_rest()
         stream = Stream(model, tokenizer, placement)
@@ -89,8 +90,9 @@ def stream_model(
             write_json(draft / "gramian.json", stream.report)
 
 
-class StreamedVisits(Placement):
-    """Visits of blocks that have no other home than a checkpoint: read when taken, written to `draft` when let go."""
+class StreamedPlacement(Placement):
+    """Where blocks are worked on that have no other home than a checkpoint: each is read when it is taken, and written to
+    `draft` when its turn ends."""
 
     def __init__(
         self, model: PreTrainedModel, stored: StoredTensors, draft: Path, storage: torch.dtype, device: torch.device
@@ -111,13 +113,13 @@ class StreamedVisits(Placement):
         self.files: list[dict[str, int]] = []  # bytes of every tensor, by name, of the files written so far
 
     def key(self, name: str) -> str | None:
-        """The checkpoint's name of a tensor: with or without the model's prefix, or any that is tied to it."""
+        """Find the checkpoint's name of a tensor: with or without the model's prefix, or of any tensor that is tied to it."""
         names = [name, *(second for second, one in self.second if one == name)]
         prefix = f"{self.model.base_model_prefix}."
         return next((key for each in names for key in (each, each.removeprefix(prefix)) if key in self.stored.files), None)
 
     def check(self) -> None:
-        """ValueError for the first tensor that is missing, of another shape or not finite, or differs from one tied to it."""
+        """Raise ValueError for the first tensor that is missing, of another shape, not finite, or unlike one tied to it."""
         for name, tensor in self.expected.items():
             if (key := self.key(name)) is None:
                 raise ValueError(f"weights are missing under the model's names, such as {name}: prune without streaming")
@@ -134,19 +136,21 @@ class StreamedVisits(Placement):
                 raise ValueError(f"{second} and {name} are one by the configuration but differ in the weights")
 
     def value(self, name: str) -> torch.Tensor:
-        """As it is stored in the result unless it is pruned."""
+        """Read a tensor as it is stored in the result unless it is pruned."""
         return self.rounded(self.stored.read(self.key(name) or name))
 
     def rounded(self, value: torch.Tensor) -> torch.Tensor:
+        """Round a tensor to the storage dtype, unless it holds whole numbers."""
         return value.to(self.storage) if value.is_floating_point() else value
 
     def load(self, names: Iterable[str], device: torch.device) -> None:
+        """Put tensors into the model, in the dtype that it runs in."""
         for name in names:
             value = self.value(name).to(device)
             put(self.model, name, value.to(self.running) if value.is_floating_point() else value)
 
     def load_rest(self) -> None:
-        """What is outside the blocks, but for the head, which no block needs."""
+        """Load the tensors outside the blocks, except the head, which no block needs."""
         inside = tuple(self.prefixes.values())
         outside = [name for name in self.expected if not name.startswith(inside)]
         base = f"{self.model.base_model_prefix}."
@@ -167,7 +171,7 @@ class StreamedVisits(Placement):
             release_cached(self.device)
 
     def write(self, tensors: dict[str, torch.Tensor]) -> None:
-        """One more file of the result."""
+        """Write one more file of the result."""
         path = self.draft / f"{len(self.files) + 1:05}.safetensors"
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -176,7 +180,7 @@ class StreamedVisits(Placement):
         self.files.append({name: tensor.nbytes for name, tensor in tensors.items()})
 
     def finish(self) -> None:
-        """Copy what no block that was taken holds, name the files as sharded checkpoints do, and write their index."""
+        """Copy the tensors that are in no file yet, name the files as sharded checkpoints do, and write their index."""
         done = {name for file in self.files for name in file}
         some: dict[str, torch.Tensor] = {}
         for name in self.expected:
@@ -197,7 +201,7 @@ class StreamedVisits(Placement):
 
 
 class StoredTensors:
-    """The tensors of a safetensors checkpoint, read one at a time. files: where each is, by name."""
+    """The tensors of a safetensors checkpoint, which are read one at a time. files: the file that holds each, by name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -215,19 +219,21 @@ class StoredTensors:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the first floating-point tensor."""
+        """The dtype of the first floating-point tensor."""
         return next((value.dtype for name in self.files if (value := self.read(name)).is_floating_point()), torch.float32)
 
     def read(self, name: str) -> torch.Tensor:
+        """Read one tensor; ValueError where it cannot be read."""
         try:
             with safe_open(self.folder / self.files[name], framework="pt") as file:
-                return file.get_tensor(name)
+                tensor: torch.Tensor = file.get_tensor(name)
+                return tensor
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{self.folder}: {name} cannot be read: {error}") from error
 
 
 def folder_of(source: str | Path) -> Path:
-    """The directory of a stock safetensors checkpoint, in the hub's cache for a hub id. Errors as those of `load`."""
+    """Find the directory of a stock safetensors checkpoint, in the hub's cache for a hub id. Errors are those of `load`."""
     found = locate(source)
     if found.gguf:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")
@@ -240,13 +246,14 @@ def folder_of(source: str | Path) -> Path:
 
 
 def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
+    """Return the dtype that is asked for, or that the configuration declares; None where it declares none."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     return getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
 
 
 def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in eval mode, its buffers as they are computed, its parameters without memory."""
+    """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
     register = nn.Module.register_parameter
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -256,10 +263,12 @@ def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
 
     nn.Module.register_parameter = without_memory  # type: ignore[method-assign, assignment]
     try:
-        model: Any = AUTO_CLASSES[kind_of(config)].from_config(config, dtype=dtype)
+        model: PreTrainedModel = AUTO_CLASSES[kind_of(config)].from_config(config, dtype=dtype)
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.train(False)
+    return model
 
 
 def put(model: nn.Module, name: str, value: torch.Tensor) -> None:

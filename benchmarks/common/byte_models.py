@@ -21,10 +21,10 @@ def windows_of(text: str, length: int) -> torch.Tensor:
 
 
 def loss_of(model: Any, rows: torch.Tensor) -> torch.Tensor:
-    """Nats per predicted byte: of all bytes but the first, or of the second half of a window given the first."""
+    """Nats per predicted byte: all bytes but the first, or the second half of a window given the first."""
     if kind_of(model.config) == "seq2seq":
         first, second = halves(rows)
-        return model(input_ids=first, labels=second.contiguous()).loss  # it reshapes them by a view
+        return model(input_ids=first, labels=second.contiguous()).loss  # the model views labels in another shape
     return model(input_ids=rows, labels=rows, use_cache=False).loss
 
 
@@ -37,7 +37,7 @@ def train(
     batch: int = BATCH,
     after_step: Callable[[], object] = lambda: None,
 ) -> None:
-    """AdamW with one cycle of learning rates on random batches, drawn by torch's generator as it is seeded."""
+    """Train in place by AdamW with one cycle of learning rates, on random batches that torch's own generator draws."""
     model.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
@@ -49,7 +49,7 @@ def train(
 
 
 def step(model: Any, batch: torch.Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """One step of training, gradients of norm at most 1."""
+    """Make one step of training, with gradients of norm at most 1."""
     loss_of(model, batch).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()

@@ -16,8 +16,8 @@ from gramian.versions import versions
 def resumed(
     cells: Mapping[str, Mapping[str, Any]], chosen: str, out: Path, run: Callable[[str, Mapping[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Results by cell, of those that the expression `chosen` finds: what is in the file `out` with the same keywords stays,
-    the rest is run, and the file written after each."""
+    """Results by cell: those that the file `out` holds, and of the cells that the expression `chosen` finds those that it holds
+    with other keywords or not at all. These are run, and the file is written after each."""
     results: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     for name, keywords in cells.items():
         if not re.search(chosen, name) or results.get(name, {}).get("keywords") == keywords:

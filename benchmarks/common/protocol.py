@@ -1,9 +1,9 @@
 """The fixed protocol on which pruned models are compared: model, texts, windows.
 
-FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt. The model is gemma-3-270m from
+FOLDER holds wikitext2.valid.txt (calibration), wikitext2.test.raw.txt and ptb.test.txt (test). The model is gemma-3-270m from
 the `demo` extra, rounded once to bfloat16 and run in float32. Every text is tokenised whole and cut into consecutive
-windows, each after a begin token. Calibration: the first 32 windows of 512 tokens; held-out error: the next 8. Test: the
-first 16 windows of 1024 tokens of WikiText-2 and the first 12 of PTB.
+windows, each after a begin token. The first 32 windows of 512 tokens calibrate, and the next 8 measure held-out errors.
+Perplexity is measured on the first 16 windows of 1024 tokens of WikiText-2 and on the first 12 of PTB.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Protocol:
         return Tokens(windows[:count], source="wikitext2.valid.txt", seed=None)
 
     def evaluate(self, model: Any, texts: tuple[str, ...], losses: Path, name: str) -> dict[str, float]:
-        """Perplexity by text; per-token losses go to files in `losses`, for paired comparisons."""
+        """Perplexity by text. Per-token losses are saved in the folder `losses`, for paired comparisons."""
         values = {}
         for text in texts:
             result = perplexity(model, self.windows[text], batch=2)
@@ -60,7 +60,7 @@ class Protocol:
 
 
 def bytes_held(work: Callable[[], object]) -> int:
-    """Most memory that work holds at a time beside what is there when it begins, by torch's profiler."""
+    """The most memory that work holds at a time beside what is there when it begins, by torch's profiler."""
     with torch.profiler.profile(profile_memory=True) as profile:
         work()
     held = most = 0

@@ -1,4 +1,4 @@
-"""Result files: JSON summaries that a person can read, lines filled."""
+"""Result files: JSON summaries in filled lines, which a person can read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WIDTH = 128
 
 
 def text(value: Any) -> str:
-    """JSON whose lines are filled up to WIDTH: a list has an item a line where it needs several, and an object's fields share
-    lines as far as they fit."""
+    """JSON whose lines are filled up to WIDTH: a list has an item a line where it needs several, and fields of an object stand
+    on one line as far as they fit."""
     line = json.dumps(value, ensure_ascii=False)
     if len(line) <= WIDTH or not isinstance(value, dict | list):
         return line
@@ -41,7 +41,7 @@ def read(name: str) -> Any:
 
 
 def save(path: Path, value: Any) -> None:
-    """The file appears complete or not at all."""
+    """Write the file, which appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".partial")
     draft.write_text(text(value) + "\n", encoding="utf-8")
@@ -49,20 +49,22 @@ def save(path: Path, value: Any) -> None:
 
 
 def summary(report: Mapping[str, Any], parts: str) -> dict[str, Any]:
-    """A report whose rows, one for every part of the model, are replaced by how many there are, how many ended in which
-    status, and the mean, the median and the largest of every figure that they have; versions stand in the cell. parts: the
-    key of the rows."""
+    """A report without its rows, one for every part of the model: in their place it has how many there are, how many ended in
+    which status, the mean, the median and the largest of every figure that they have, and of every flag how many have it set.
+    Versions are left out of the settings, because the cell holds them. parts: the key of the rows."""
     rows: Sequence[Mapping[str, Any]] = report[parts]
     flat = [{**row, **row["detail"]} for row in rows]
     figures: dict[str, list[float]] = {}
+    flags: Counter[str] = Counter()
     for row in flat:
         for name, value in row.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, bool):
+                flags[name] += value
+            elif isinstance(value, int | float):
                 figures.setdefault(name, []).append(value)
     about: dict[str, Any] = {"count": len(rows), "status": dict(Counter(row["status"] for row in rows))}
     for name, values in figures.items():
         about[name] = {"mean": statistics.mean(values), "median": statistics.median(values), "max": max(values)}
-    if any(row.get("recovered") is not None for row in rows):
-        about["recovered"] = sum(row["recovered"] is True for row in rows)
+    about |= flags
     settings = {name: value for name, value in report["settings"].items() if name != "versions"}
     return {**report, "settings": settings, parts: about}

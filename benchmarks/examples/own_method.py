@@ -1,16 +1,16 @@
-"""A pruning method of one's own, held to the laws of a method: what it may not do shows as the smallest layer that shows it."""
+"""A pruning method of one's own is held to the laws of a method: the smallest layer that breaks one is shown."""
 
 from gramian.proofs import laws
 from gramian.solvers import Pattern, Quadratic, Solution, refit
 
 
 def costly(problem: Quadratic, pattern: Pattern) -> Solution:
-    """Keep the weights that cost most to lose alone, w_ij^2 G_jj, and solve for them exactly."""
+    """Keep the weights that cost most to remove alone, w_ij^2 G_jj, and solve for them exactly."""
     return refit(problem, pattern.select(problem.anchor**2 * problem.diagonal))
 
 
 def careless(problem: Quadratic, pattern: Pattern) -> Solution:
-    """The same, but what is dropped comes back: the answer is not in the pattern."""
+    """Claim the same and return the dense weights, which are not in the pattern."""
     solution = costly(problem, pattern)
     return Solution(problem.anchor, solution.status, solution.certificate)
 

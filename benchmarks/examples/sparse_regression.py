@@ -1,4 +1,4 @@
-"""A LASSO solved for a whole layer: to a certificate at one lambda, and to the lambda at which 70 % of the weights are zero."""
+"""A LASSO for a whole layer is solved to a duality gap at one lambda, and then to the lambda that sets 70 % of it to zero."""
 
 import numpy as np
 

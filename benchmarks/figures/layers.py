@@ -12,13 +12,13 @@ from figures.markdown import apart, geometric_mean, listed, noted, significant, 
 Row = Mapping[str, Any]
 MASKS = {
     "wanda, refit": "refit",
-    "wanda, dsnot": "DSnoT: exchanges, weights as they are",
+    "wanda, dsnot": "DSnoT: exchanges, the weights as they are",
     "wanda, dsnot, refit": "DSnoT, refit",
     "wanda, exchanged": "exchanges with all other weights refitted (`exchange_weights`)",
     "l0, undamped": "`l0`, undamped, from nothing",
 }
 OTHERS = ("scikit-learn", "skglm", "celer")
-AGAINST = (  # run, whom it is compared with
+AGAINST = (  # run, and the published code that it is compared with; None is its warm start
     ("wanda", "wanda"),
     ("sparsegpt", "sparsegpt"),
     ("fistapruner from wanda", None),
@@ -50,7 +50,7 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 def layer_errors() -> str:
-    """Ratios of errors to those of the published codes, or to those of the warm start."""
+    """Ratios of errors to those of the published codes, or of the warm start."""
     rows = []
     for run, code in AGAINST:
         cases = by_case(run)
@@ -71,8 +71,8 @@ def layer_errors() -> str:
     theirs = geometric_mean([peer("alps", case)["seconds"] / peer("sparsegpt", case)["seconds"] for case in undamped])
     return noted(
         table(["run", "against", "calibration error", "test error"], rows),
-        f"Damping leaves the error of `l0` on the "
-        f"calibration text {apart(fit, 1)} that of `l0, undamped`, and lowers the error on the test text in {lower} of "
+        f"On the calibration text damping takes the error of `l0` to {apart(fit, 1)} that of `l0, undamped`, and it lowers the "
+        f"error on the test text in {lower} of "
         f"{len(damped)} cases; there it is below the published ALPS in {below} of {len(damped)}. "
         f"Undamped, `l0` takes {slower:.1f} times as long as our SparseGPT on one thread, and the published ALPS "
         f"{theirs:.1f} times as long as the published SparseGPT.",
@@ -80,7 +80,7 @@ def layer_errors() -> str:
 
 
 def masks() -> str:
-    """What can be made of Wanda's mask: errors as fractions of Wanda's on the cases that all runs have."""
+    """What refits and exchanges make of Wanda's mask: errors as fractions of Wanda's, on the cases that all runs have."""
     first, runs = by_case("wanda"), {name: by_case(name) for name in MASKS}
     common = [case for case in first if all(case in cases for cases in runs.values())]
     rows = []
@@ -117,10 +117,10 @@ def lasso_times() -> str:
     gaps, ours = (1e-3, 1e-6, 1e-9), "gramian"
     cases: dict[tuple[str, int, float], dict[float, dict[str, Row]]] = {}
     for cell in read("lasso").values():
-        asked = cell["keywords"]
-        if "solver" in asked:
-            case = cases.setdefault((asked["layer"], asked["width"], asked["sparsity"]), {})
-            case.setdefault(asked["gap"], {})[asked["solver"]] = cell
+        args = cell["keywords"]
+        if "solver" in args:
+            case = cases.setdefault((args["layer"], args["width"], args["sparsity"]), {})
+            case.setdefault(args["gap"], {})[args["solver"]] = cell
     rows, by_width = [], {}
     for (name, width, sparsity), case in sorted(cases.items(), key=lambda item: (item[0][1], item[0])):
         fastest, ratios = {}, {}

@@ -13,7 +13,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def noted(rows: str, note: str) -> str:
-    """A table and what is to be said of it, in lines that leave a number with its per cent sign."""
+    """A table and a note on it, in lines that never part a number from its per cent sign."""
     joined = note.replace(" %", "\u00a0%")
     return f"{rows}\n\n{textwrap.fill(joined, 128, break_long_words=False, break_on_hyphens=False)}".replace("\u00a0", " ")
 
@@ -23,7 +23,7 @@ def threads(count: int) -> str:
 
 
 def perplexity(value: float | None) -> str:
-    """Two decimals of what is a model, and the size of what is none; a dash for what was not measured."""
+    """Two decimals where a model still works, and the order of magnitude where none does; a dash if it was not measured."""
     if value is None:
         return "-"
     if value < 1000:
@@ -32,7 +32,7 @@ def perplexity(value: float | None) -> str:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A number with so many decimals; a dash for what was not measured."""
+    """A number with that many decimals; a dash if it was not measured."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 

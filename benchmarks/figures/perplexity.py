@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.results import read
-from figures.markdown import apart, figure, noted, perplexity, table
+from figures.markdown import apart, figure, listed, noted, perplexity, table
 
 PATTERNS = {"50%": "50 %", "2:4": "2:4"}
 OURS = {
@@ -16,11 +16,21 @@ OURS = {
     "fistapruner from sparsegpt": "fistapruner from sparsegpt",
     "fistapruner, refit": "fistapruner from sparsegpt, `--refit`",
 }
+TARGETS = {
+    "own": "what the operator itself gives (`own`)",
+    "block": "what the dense block gives (`block`)",
+    "model": "what the dense model gives (`model`)",
+}
+STRUCTURED = {  # cells of `structured.json`, of which the better one counts
+    "Wanda-sp": ("wanda-sp, score", "wanda-sp, uniform"),
+    "FLAP": ("flap, score", "flap, uniform"),
+    "`numerical`": ("compensated, loss",),
+}
 TEXTS = ("wikitext2", "ptb")
 
 
 def published() -> dict[str, dict[str, dict[str, Any]]]:
-    """By pattern and name of the code: its figures on the protocol."""
+    """The figures of published codes on the protocol, by pattern and name of the code."""
     file = read("published")
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in file["perplexity"]["rows"]:
@@ -34,7 +44,7 @@ def both(cell: dict[str, Any]) -> list[str]:
 
 
 def pruned() -> str:
-    """The main table."""
+    """Every method at two patterns, beside the published codes."""
     results, theirs = read("end_to_end"), published()
     rows = [["dense", "-", "-", *both(results["dense"])]]
     notes = []
@@ -60,34 +70,33 @@ def pruned() -> str:
     return noted(table(["model", "error", "held-out", "WikiText-2", "PTB"], rows), " ".join(notes))
 
 
-def corrections() -> str:
-    """Where the target comes from, at three sparsities."""
+def targets() -> str:
+    """What an operator should match, at three sparsities."""
     results, sparsities = read("end_to_end"), ("50%", "20%", "10%")
-    names = ("no correction", "correction inside layers", "correction to the dense model")
-    found = {name: [results[f"{sparsity} {name}"]["perplexity"]["wikitext2"] for sparsity in sparsities] for name in names}
-    rows = [[name, *(perplexity(value) for value in values)] for name, values in found.items()]
+    found = {
+        name: [results[f"{sparsity} target {name}"]["perplexity"]["wikitext2"] for sparsity in sparsities] for name in TARGETS
+    }
+    rows = [[TARGETS[name], *(perplexity(value) for value in values)] for name, values in found.items()]
     spread = [max(values) / min(values) - 1 for values in zip(*found.values())]
-    note = "The highest of the three is above the lowest by " + ", ".join(
-        f"{part:.1%} at {sparsity}".replace("%", " %") for part, sparsity in zip(spread, sparsities)
+    note = "The highest of the three is above the lowest by " + listed(
+        [f"{part:.1%} at {sparsity}".replace("%", " %") for part, sparsity in zip(spread, sparsities)]
     )
-    return noted(table(["correction", *(sparsity.replace("%", " %") for sparsity in sparsities)], rows), f"{note}.")
+    return noted(table(["target", *(sparsity.replace("%", " %") for sparsity in sparsities)], rows), f"{note}.")
 
 
 def summary() -> str:
-    """What one has to know: ours beside the best that is published, at three ways of making a model sparse or small."""
+    """Our methods beside published ones that keep as much of the model."""
     sparse, small, theirs = read("end_to_end"), read("structured"), published()
-    rows = [["nothing (the dense model)", "-", *both(sparse["dense"])]]
-    for pattern, what in (("50%", "50 % of the weights"), ("2:4", "2 of every 4 weights")):
+    rows = [["nothing", "dense model", *both(sparse["dense"])]]
+    for pattern, removed in (("50%", "50 % of the weights"), ("2:4", "2 of every 4 weights")):
         for name, row in theirs[pattern].items():
-            rows.append([what, f"{name}, published code", perplexity(row["wikitext2"]), figure(row["ptb"], 1)])
-        for name, title in (("fistapruner from sparsegpt", "`fistapruner`, ours"), ("l0", "`l0`, ours")):
-            rows.append([what, title, *both(sparse[f"{name} {pattern}"])])
-    for title, names in (
-        ("FLAP, as in `gramian`, the better of two allocations", ("flap, numerical", "flap, uniform")),
-        ("Wanda-sp, as in `gramian`, the better of two allocations", ("wanda-sp, numerical", "wanda-sp, uniform")),
-        ("Numerical Pruning, the paper's scores and allocation", ("newton, numerical",)),
-        ("`numerical`, ours", ("compensated, global",)),
-    ):
-        best = min((small[f"20% {name}"] for name in names), key=lambda cell: cell["perplexity"]["wikitext2"])
-        rows.append(["20 % of the blocks' parameters, as whole heads and channels", title, *both(best)])
-    return table(["removed", "by", "WikiText-2", "PTB"], rows)
+            rows.append([removed, f"{name}, published code", *both({"perplexity": row})])
+        for name, title in (("fistapruner from sparsegpt", "`fistapruner`"), ("l0", "`l0`")):
+            rows.append([removed, title, *both(sparse[f"{name} {pattern}"])])
+    for ratio in ("20%", "50%"):
+        for title, names in STRUCTURED.items():
+            cells = [small[f"{ratio} {name}"] for name in names]
+            best = min(cells, key=lambda cell: cell["perplexity"]["wikitext2"])
+            rows.append([f"{ratio.replace('%', ' %')} of the blocks' parameters", title, *both(best)])
+    note = "Wanda-sp and FLAP are those of `gramian`, each with the better of two allocations."
+    return noted(table(["removed", "by", "WikiText-2", "PTB"], rows), note)

@@ -10,56 +10,56 @@ from figures.markdown import figure, noted, perplexity, table, threads
 
 RATIOS = ("20%", "50%")
 METHODS = {
-    "compensated, global": "`numerical`, as by default: compensated scores, `global`",
-    "compensated, global, share 1": "… the whole way to the dense model's outputs, `share` 1",
+    "compensated, loss": "`numerical`, the default: `compensated` scores, allocation by `loss`",
+    "compensated, loss, target_blend 1": "… the whole way to the dense model's outputs, `target_blend` 1",
     "compensated, uniform": "… `uniform`",
-    "compensated, numerical": "… `numerical`: losses as they are",
-    "newton, global": "`newton` scores, `global`, `share` 1",
+    "compensated, score": "… `score`: prices as they are",
+    "newton, loss": "`newton` scores, `loss`, `target_blend` 1",
     "newton, uniform": "… `uniform`",
-    "newton, numerical": "… `numerical`: the paper's rule",
-    "newton, numerical, not compensated": "the paper's rule without compensation",
-    "wanda-sp, numerical": "`wanda-sp`, `numerical`",
+    "newton, score": "… `score`: the paper's rule",
+    "newton, score, not compensated": "the paper's rule without compensation",
+    "wanda-sp, score": "`wanda-sp`, `score`",
     "wanda-sp, uniform": "`wanda-sp`, `uniform`",
     "flap, uniform": "`flap`, `uniform`",
-    "flap, numerical": "`flap`, `numerical`",
-    "magnitude-l1, numerical": "`magnitude-l1`, `numerical`",
+    "flap, score": "`flap`, `score`",
+    "magnitude-l1, score": "`magnitude-l1`, `score`",
     "magnitude-l1, uniform": "`magnitude-l1`, `uniform`",
     "magnitude-l2, uniform": "`magnitude-l2`, `uniform`",
     "random, uniform": "`random`, `uniform`",
 }
 OUTPUTS = {
     "greedy-output, calibrated": "`greedy-output`",
-    "greedy-output, calibrated, recovered": "… `--recover`",
+    "greedy-output, calibrated, refit_producers": "… `--refit-producers`",
     "greedy-output, self": "`greedy-output --calibration self`",
-    "greedy-output, self, recovered": "… `--recover`",
+    "greedy-output, self, refit_producers": "… `--refit-producers`",
     "greedy-output, identity, not compensated": "`greedy-output`, `moment=identity`, no compensation: without text",
-    "tasp, numerical": "`tasp`",
-    "snip, numerical": "`snip`",
-    "llm-pruner, numerical": "`llm-pruner`",
+    "tasp, score": "`tasp`",
+    "snip, score": "`snip`",
+    "llm-pruner, score": "`llm-pruner`",
 }
-RIVALS = ("compensated, global", "wanda-sp, numerical", "wanda-sp, uniform", "flap, uniform", "flap, numerical")
-NOT_MEASURED = {"20% compensated, global, share 1"}
+RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, uniform", "flap, uniform", "flap, score")
+NOT_MEASURED = {"20% compensated, loss, target_blend 1"}
 
 
 def removed() -> str:
-    """Every method and allocation of the four papers and of weights."""
+    """Numerical Pruning and baselines, with every allocation."""
     results = read("structured")
-    sizes = [results[f"{ratio} compensated, global"]["report"]["parameters"] for ratio in RATIOS]
+    sizes = [results[f"{ratio} compensated, loss"]["report"]["parameters"] for ratio in RATIOS]
     off = max(abs(cell["report"]["ratio"] - cell["keywords"]["ratio"]) for cell in results.values())
     dense = read("end_to_end")["dense"]["perplexity"]
     return noted(
         sides(results, METHODS),
         f"The dense model has {sizes[0][0] / 1e6:.1f} million parameters and is at "
-        f"{dense['wikitext2']:.2f} and {dense['ptb']:.2f}; {sizes[0][1] / 1e6:.1f} million are left at 20 % and "
-        f"{sizes[1][1] / 1e6:.1f} million at 50 %, counted from the tensors. Of all runs, the one farthest from the ratio that "
-        f"was asked for is {100 * off:.4f} % off.",
+        f"{dense['wikitext2']:.2f} and {dense['ptb']:.2f}; {sizes[0][1] / 1e6:.1f} million remain at 20 % and "
+        f"{sizes[1][1] / 1e6:.1f} million at 50 %, counted from the tensors. Of all runs, the one farthest from its requested "
+        f"ratio is {100 * off:.4f} % off.",
     )
 
 
 def outputs() -> str:
     """Greedy Output Approximation, TASP and its relatives."""
     results = read("structured")
-    tasp = results["25% tasp, numerical"]["perplexity"]
+    tasp = results["25% tasp, score"]["perplexity"]
     return noted(
         sides(results, OUTPUTS),
         f"At 25 %, the ratio of its paper's Table 3, TASP is at {perplexity(tasp['wikitext2'])} and {perplexity(tasp['ptb'])}.",
@@ -82,7 +82,7 @@ def sides(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def ratios() -> str:
-    """Ours and its rivals at every ratio at which they were run."""
+    """Our default and its rivals at every ratio at which they were run."""
     results, rows = read("structured"), []
     wanted = ("10%", "20%", "30%", "50%", "70%")
     for name in RIVALS:
@@ -91,15 +91,15 @@ def ratios() -> str:
             " / ".join(perplexity(cell["perplexity"][text]) for text in ("wikitext2", "ptb")) if cell else "-" for cell in cells
         ]
         rows.append([METHODS[name], *shown])
-    left = [results[f"{ratio} compensated, global"]["report"]["parameters"][1] / 1e6 for ratio in wanted]
-    rows.append(["million parameters left", *(f"{count:.1f}" for count in left)])
+    remaining = [results[f"{ratio} compensated, loss"]["report"]["parameters"][1] / 1e6 for ratio in wanted]
+    rows.append(["million parameters that remain", *(f"{count:.1f}" for count in remaining)])
     return table(["WikiText-2 / PTB", *(ratio.replace("%", " %") for ratio in wanted)], rows)
 
 
 def calibration() -> str:
-    """How much text it takes, at 20 %."""
+    """How much calibration text the default needs, at 20 %."""
     results = read("structured")
-    name = "20% compensated, global"
+    name = "20% compensated, loss"
     found = {(32, 512): results[name]}
     found |= {tuple(cell["keywords"]["windows"]): cell for cell in results.values() if "windows" in cell["keywords"]}
     rows = [
@@ -115,7 +115,7 @@ def calibration() -> str:
 
 
 def speed() -> str:
-    """What a smaller model is worth."""
+    """Time and memory of smaller models."""
     results = read("structured_speed")
     rows = [
         [

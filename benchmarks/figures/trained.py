@@ -13,7 +13,7 @@ TUNED = {"dense": "dense", "tasp": "`tasp`", "snip": "`snip`", "magnitude-l2": "
 UNTUNED = TUNED | {
     "greedy-output": "`greedy-output`",
     "greedy-output, refitted": "refitted",
-    "greedy-output, recovered": "`--recover`",
+    "greedy-output, refit_producers": "`--refit-producers`",
 }
 SCORES = {
     "random": "random",
@@ -25,7 +25,7 @@ SCORES = {
 
 
 def heads() -> str:
-    """Perplexity of the language model, and likeness of the encoder's embeddings, without and with a refit."""
+    """Perplexity of the language model, and similarity of the encoder's embeddings, without and with a refit."""
     results, parts = read("heads"), (0.25, 0.5)
     language = {(row["score"], row["removed"], row["compensated"]): row["perplexity"] for row in results["language"]}
     encoder = {(row["score"], row["removed"], row["refitted"]): row["similarity"] for row in results["encoder"]}
@@ -54,16 +54,16 @@ def tuned() -> str:
 
 
 def untuned() -> str:
-    """Losses before fine-tuning, and how many pairs of runs refits and recovery win."""
-    plain, refitted, recovered = "greedy-output", "greedy-output, refitted", "greedy-output, recovered"
+    """Losses before fine-tuning, and in how many pairs of runs refits end lower."""
+    plain, refitted, producers = "greedy-output", "greedy-output, refitted", "greedy-output, refit_producers"
     lines = [
         "{} of {}".format(*pairs("before", first, second))
-        for first, second in ((refitted, plain), (recovered, plain), (recovered, refitted))
+        for first, second in ((refitted, plain), (producers, plain), (producers, refitted))
     ]
     return noted(
         losses("before", UNTUNED),
         f"Of pairs of runs of `greedy-output` with the same model and seed, refitting lowers the "
-        f"loss in {lines[0]}, `--recover` lowers it in {lines[1]}, and in {lines[2]} `--recover` ends below refitting alone.",
+        f"loss in {lines[0]}, `--refit-producers` lowers it in {lines[1]}, and in {lines[2]} the latter ends below the former.",
     )
 
 
@@ -80,8 +80,8 @@ def losses(key: str, methods: dict[str, str]) -> str:
 
 
 def runs(architecture: str, method: str, key: str) -> Iterator[float]:
-    """A figure by seed. Producers of T5 are not refitted: it is pruned on the dense model's activations."""
-    if (architecture, method) != ("t5", "greedy-output, recovered"):
+    """A figure of every seed. None are of T5 with producers refitted: it is pruned on the dense model's activations."""
+    if (architecture, method) != ("t5", "greedy-output, refit_producers"):
         results = read("finetune")
         for seed in SEEDS:
             yield results[f"{architecture} {method} {seed}"][key]
@@ -94,7 +94,7 @@ def pairs(key: str, first: str, second: str) -> tuple[int, int]:
 
 
 def tuning_speed() -> str:
-    """A step of fine-tuning."""
+    """Time and memory of a step of fine-tuning."""
     results = read("finetune_speed")
     rows = [
         [row["model"], f"{row['parameters']:,}", f"{1000 * row['step_seconds']:.0f}", f"{row['bytes'] / 1e6:.0f}"]

@@ -1,23 +1,23 @@
-"""Where the papers meet: one quantity under several names (claims X1, X2, X6; X3 to X5 are about refits).
+"""Where the papers meet: one quantity that stands under several names (claims X1, X2 and X6).
 
-X (N, p) inputs, W (p, q) weights, G = X^T X, A = (W W^T) o G as in Numerical Pruning; P pruned inputs.
+The inputs are X (N, p), the weights W (p, q); G = X^T X, and A = (W W^T) o G as in Numerical Pruning. P are the pruned inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
-from gramian.proofs.crossings.refits import X3, X4, X5, close
+from gramian.proofs.crossings.refits import close
 from gramian.proofs.greedy_output.second_moments import Channels, channels, joint_error, scores, squared_norm
 from gramian.proofs.kit.claims import Claim, Property, Verdict
 from gramian.proofs.kit.grids import grids
 
-__all__ = ["CLAIMS", "X1", "X2", "X6"]
+__all__ = ["X1", "X2", "X6"]
 
 GREEDY, NUMERICAL, FISTA = "Greedy Output Approximation", "Numerical Pruning", "FISTAPruner"
 
@@ -26,9 +26,10 @@ GREEDY, NUMERICAL, FISTA = "Greedy Output Approximation", "Numerical Pruning", "
 
 
 def hadamard(case: Channels) -> np.ndarray:
-    """Numerical Pruning's A = (W W^T) o (Z^T Z), (h, h), of the second level: inputs Z = X A^T, weight W = B^T."""
+    """A = (W W^T) o (Z^T Z), (h, h), of Numerical Pruning for the second level: its inputs are Z = X A^T, its weight W =
+    B^T."""
     hidden = case.inputs @ case.first.T
-    return (case.second.T @ case.second) * (hidden.T @ hidden)
+    return np.asarray((case.second.T @ case.second) * (hidden.T @ hidden))
 
 
 def is_the_diagonal_of_the_mask_problem(case: Channels, formula: Callable[[Channels], np.ndarray]) -> None:
@@ -57,20 +58,21 @@ X1 = Claim(
 
 
 class Masked(NamedTuple):
-    """mask: z (h,), 0 for channels that go."""
+    """mask: z (h,), which is 0 for channels that are removed."""
 
     case: Channels
     mask: np.ndarray
 
 
 @st.composite
-def masked_channels(draw: Any) -> Masked:
+def masked_channels(draw: st.DrawFn) -> Masked:
     case = draw(channels())
     return Masked(case, draw(grids((len(case.first),), values=(0.0, 1.0)))[0])
 
 
 def is_the_loss_of_a_mask(masked: Masked, formula: Callable[[np.ndarray, np.ndarray], float]) -> None:
-    """formula: of A and the 0/1 vector of P. Eq. (3) of Numerical Pruning at z, and the joint error of the other paper."""
+    """The formula, of A and the 0/1 vector of P, is Eq. (3) of Numerical Pruning at z and half of the other paper's joint
+    error."""
     case, gone = masked.case, masked.mask == 0
     hidden, weight = case.inputs @ case.first.T, case.second.T
     loss = formula(hadamard(case), 1 - masked.mask)
@@ -111,7 +113,7 @@ class Layer(NamedTuple):
 
 
 @st.composite
-def layers(draw: Any, orthogonal: bool = False) -> Layer:
+def layers(draw: st.DrawFn, orthogonal: bool = False) -> Layer:
     tokens, width, outputs = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     inputs, weight, sizes = draw(grids((tokens, width), (width, outputs), (width,)))
     return Layer(np.diag(sizes) if orthogonal else inputs, weight)
@@ -119,11 +121,11 @@ def layers(draw: Any, orthogonal: bool = False) -> Layer:
 
 def wanda(layer: Layer) -> np.ndarray:
     """|W_jl| |X_j|_2, (p, q)."""
-    return np.abs(layer.weight) * np.linalg.norm(layer.inputs, axis=0)[:, None]
+    return np.asarray(np.abs(layer.weight) * np.linalg.norm(layer.inputs, axis=0)[:, None])
 
 
 def squares_to_the_loss_of_one_weight(layer: Layer, formula: Callable[[Layer], np.ndarray]) -> None:
-    """The loss without one weight is its score squared; over the outputs they add up to the diagonal of A."""
+    """The loss without one weight is its score squared, and over the outputs these losses add up to the diagonal of A."""
     squared = formula(layer) ** 2
     for index in np.ndindex(*layer.weight.shape):
         weight = layer.weight.copy()
@@ -133,7 +135,7 @@ def squares_to_the_loss_of_one_weight(layer: Layer, formula: Callable[[Layer], n
 
 
 def picks_the_best_weights(layer: Layer, formula: Callable[[Layer], np.ndarray]) -> None:
-    """Per output and count, pruning the lowest scores loses as little as any choice does. For a diagonal Gram."""
+    """Where the Gram is diagonal, no weights of an output can be pruned at a smaller loss than as many of the lowest scores."""
     order = np.argsort(formula(layer), axis=0, kind="stable")
     for column in range(layer.weight.shape[1]):
         terms = layer.inputs * layer.weight[:, column]
@@ -172,5 +174,3 @@ X6 = Claim(
         ),
     ),
 )
-
-CLAIMS = (X1, X2, X3, X4, X5, X6)

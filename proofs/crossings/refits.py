@@ -1,6 +1,7 @@
 """Refits across the papers: compensation, the LASSO without its penalty, and least-squares recovery (claims X3 to X5).
 
-X (N, p) inputs, W (p, q) weights, Y = X W, G = X^T X; P pruned inputs, K kept ones. FISTAPruner's arrays are the transposes.
+The inputs are X (N, p), the weights W (p, q), the outputs Y = X W, and G = X^T X; P are the pruned inputs, K the kept ones.
+FISTAPruner's arrays are the transposes of these.
 """
 
 from __future__ import annotations
@@ -33,22 +34,23 @@ class Split(NamedTuple):
 
     @property
     def gram(self) -> np.ndarray:
-        return self.inputs.T @ self.inputs
+        return np.asarray(self.inputs.T @ self.inputs)
 
     @property
     def outputs(self) -> np.ndarray:
-        return self.inputs @ self.weight
+        return np.asarray(self.inputs @ self.weight)
 
     def embedded(self, kept: np.ndarray) -> np.ndarray:
-        """Weights (p, q) that are zero on P, from those on K."""
+        """Return weights (p, q) that are zero on P, from those on K."""
         weight = np.zeros_like(self.weight)
         weight[~self.pruned] = kept
         return weight
 
 
 @st.composite
-def splits(draw: Any, drift: bool = False) -> Split:
-    """Dead, duplicate and more channels than tokens included; anything from no channel to all of them goes."""
+def splits(draw: st.DrawFn, drift: bool = False) -> Split:
+    """Draw layers with dead channels, with duplicate ones, and with more channels than tokens; any number of channels is
+    removed."""
     tokens, width, outputs = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     inputs, drifted, weight = draw(grids((tokens, width), (tokens, width), (width, outputs)))
     return Split(inputs, drifted if drift else inputs, weight, draw(grids((width,), values=(0.0, 1.0)))[0] > 0)
@@ -67,7 +69,7 @@ def schur_loss(split: Split, sign: float = -1.0) -> float:
 
 
 def is_the_compensated_loss(split: Split, formula: Callable[[Split], float]) -> None:
-    """Least squares on the kept columns, from the data."""
+    """The formula is the loss of least squares on the kept columns, computed from the data."""
     best = least_squares(split.inputs[:, ~split.pruned], split.outputs)
     loss = formula(split)
     close(loss, squared_norm(split.inputs[:, ~split.pruned] @ best - split.outputs))
@@ -97,10 +99,10 @@ X3 = Claim(
 
 
 def compensated(split: Split, inputs: np.ndarray, sign: float = 1.0) -> np.ndarray:
-    """Numerical Pruning, Theorem 3, as a refit: W_K + G_KK^+ G_KP W_P, with the Gram of these inputs."""
+    """W_K + G_KK^+ G_KP W_P: Theorem 3 of Numerical Pruning as a refit, with the Gram of these inputs."""
     kept, gram = ~split.pruned, inputs.T @ inputs
     inverse = np.linalg.pinv(gram[np.ix_(kept, kept)], rcond=1e-10)
-    return split.weight[kept] + sign * inverse @ gram[np.ix_(kept, split.pruned)] @ split.weight[split.pruned]
+    return np.asarray(split.weight[kept] + sign * inverse @ gram[np.ix_(kept, split.pruned)] @ split.weight[split.pruned])
 
 
 def is_stationary_on_the_support(split: Split, formula: Callable[[Split], np.ndarray]) -> None:
@@ -114,7 +116,7 @@ def is_stationary_on_the_support(split: Split, formula: Callable[[Split], np.nda
 
 
 def drift_is_not_compensated() -> None:
-    """X = (1, 1)^T, X* = (2, 2)^T, W = 1, nothing pruned: Theorem 3 leaves 1, the optimum on X* is 1/2."""
+    """With X = (1, 1)^T, X* = (2, 2)^T, W = 1 and nothing pruned, Theorem 3 keeps 1, but the optimum on X* is 1/2."""
     inputs, drifted = exact([[1], [1]]), exact([[2], [2]])
     optimum = solve(matmul(transpose(drifted), drifted), matmul(transpose(drifted), inputs))
     assert optimum == exact([["1/2"]]) and optimum != [[1]]
@@ -125,8 +127,8 @@ X4 = Claim(
     f"{NUMERICAL}, Theorem 3; {FISTA}, Eq. (3) with lambda = 0; {GREEDY}, Algorithm 2",
     "compensation after pruning, the LASSO problem without penalty on the support K, and a least-squares level on X_K agree",
     Verdict.CONDITIONAL,
-    "All three where X* = X: W_K + G_KK^+ G_KP W_P (the same fit, and the same weights where X_K has full column rank). With "
-    "X* != X the last two are X*_K^+ X W; Theorem 3 does not know of the drift.",
+    "All three agree where X* = X: W_K + G_KK^+ G_KP W_P has the same fit, and the same weights where X_K has full column "
+    "rank. With X* != X the last two are X*_K^+ X W, and Theorem 3 does not know of the drift.",
     (
         Property(
             "X* = X: W_K + G_KK^+ G_KP W_P is stationary on K and fits like X_K^+ Y",
@@ -169,14 +171,14 @@ class Lasso(NamedTuple):
 
 
 @st.composite
-def lassos(draw: Any) -> Lasso:
+def lassos(draw: st.DrawFn) -> Lasso:
     tokens, width, outputs = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     inputs, targets = draw(grids((tokens, width), (tokens, outputs)))
     return Lasso(inputs, targets, draw(st.sampled_from([0.1, 0.5, 2.0, 5.0])))
 
 
 def refit(lasso: Lasso, row: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least squares on the support of one row of the LASSO solution."""
+    """Return the least-squares weights on the support of one row of the LASSO solution."""
     support = np.abs(row) > 1e-9
     weight = np.zeros_like(row)
     weight[support] = least_squares(lasso.inputs[:, support], target)
@@ -184,7 +186,8 @@ def refit(lasso: Lasso, row: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def never_fits_worse(lasso: Lasso, formula: Callable[[Lasso, np.ndarray, np.ndarray], np.ndarray]) -> None:
-    """And lambda |v|_1 = <X v, y - X v> at the LASSO point v, which is why v fits worse whenever it is shrunk."""
+    """A refit fits no worse than the LASSO point v; there lambda |v|_1 = <X v, y - X v>, so v fits worse wherever it is
+    shrunk."""
     point, _ = exact_lasso(lasso.inputs, lasso.outputs, lasso.penalty)
     for row, target in zip(point, lasso.outputs.T):
         residual = target - lasso.inputs @ row

@@ -1,4 +1,4 @@
-"""FISTAPruner (2024): what the paper states, in order, and its error correction (claims F3, F17b, F18)."""
+"""FISTAPruner, Eq. (4a), Eq. (18) and Section 3.1: error correction and the gradient it needs (claims F3, F17b, F18)."""
 
 from __future__ import annotations
 
@@ -10,33 +10,27 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from gramian.proofs.fistapruner.fista_iteration import F4, F5
-from gramian.proofs.fistapruner.lasso_model import F1, F2, F17
-from gramian.proofs.fistapruner.lasso_path import F6, F7, F16
-from gramian.proofs.fistapruner.lasso_search import F8, F9, F10
 from gramian.proofs.fistapruner.printed import fractional
-from gramian.proofs.fistapruner.rounding import F11, F12, F13
-from gramian.proofs.fistapruner.sparsity_patterns import F14, F15
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.references import exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, layers, points
 from gramian.solvers import FISTA, L1
 
-__all__ = ["CLAIMS", "F3", "F17B", "F18"]
+__all__ = ["F3", "F17B", "F18"]
 
 
 # -- F3: the gradient --------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def moves(draw: Any) -> tuple[Layer, np.ndarray, np.ndarray]:
-    """A layer whose inputs drifted, a point, a move."""
+def moves(draw: st.DrawFn) -> tuple[Layer, np.ndarray, np.ndarray]:
+    """Draw a layer whose inputs drifted, a point, and a move from it."""
     layer = draw(layers(inputs=4, shifted=True))
     return layer, draw(points(layer)), draw(points(layer))
 
 
 def is_the_derivative(instance: tuple[Layer, np.ndarray, np.ndarray], gradient: Callable[..., np.ndarray]) -> None:
-    """f(V + D) = f(V) + <grad f(V), D> + 1/2 |D X*|^2, f from its definition."""
+    """f(V + D) = f(V) + <grad f(V), D> + 1/2 |D X*|^2, where f is computed by its definition."""
     layer, point, move = instance
     rise = layer.loss(point + move) - layer.loss(point) - 0.5 * float(np.sum((layer.inputs @ move.T) ** 2))
     slack = 1e-10 * (layer.magnitude(point) + layer.magnitude(point + move) + layer.magnitude(move))
@@ -46,27 +40,27 @@ def is_the_derivative(instance: tuple[Layer, np.ndarray, np.ndarray], gradient: 
 def printed_gradient(layer: Layer, point: np.ndarray) -> np.ndarray:
     """Eq. (4a): W_k X X*^T - W X X*^T."""
     dense = layer.inputs if layer.dense is None else layer.dense
-    return (point - layer.weight) @ (dense.T @ layer.inputs)
+    return np.asarray((point - layer.weight) @ (dense.T @ layer.inputs))
 
 
 def toolkit_step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
     problem, solver = layer.problem(np), FISTA()
-    return solver.weights(solver.step(problem, L1(weight), solver.init(problem, L1(weight), point)))
+    return np.asarray(solver.weights(solver.step(problem, L1(weight), solver.init(problem, L1(weight), point))))
 
 
 def step_with(gradient: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """One proximal step along another gradient."""
+    """Return one proximal step along another gradient."""
 
     def step(layer: Layer, weight: float, point: np.ndarray) -> np.ndarray:
         length = 1 / (layer.problem(np).lipschitz or 1.0)
-        return L1(weight).prox(point - length * gradient(layer, point), length)
+        return np.asarray(L1(weight).prox(point - length * gradient(layer, point), length))
 
     return step
 
 
 @st.composite
-def stops(draw: Any) -> tuple[Layer, float, np.ndarray]:
-    """A layer whose inputs drifted, a lambda >= 0, a point."""
+def stops(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
+    """Draw a layer whose inputs drifted, a lambda >= 0, and a point."""
     layer = draw(layers(inputs=3, outputs=2, shifted=True, scales=(1.0,)))
     return layer, draw(st.sampled_from([0.0, 0.01, 0.3, 0.9])) * layer.largest, draw(points(layer))
 
@@ -107,8 +101,8 @@ F3 = Claim(
     "W_k+1/3 = W_k - (W_k X X*^T - W X X*^T) / L is a gradient step on 1/2 |W_k X* - W X|_F^2, W_k and W (m, n), X and X* "
     "(n, p).",
     Verdict.REFUTED,
-    "The gradient is W_k X* X*^T - W X X*^T, as Appendix B derives before it prints the step. As printed the dense weights are "
-    "a fixed point at lambda = 0 for every X*, so correction does nothing, and the iteration may diverge.",
+    "The gradient is W_k X* X*^T - W X X*^T, as Appendix B derives before it prints the step. As printed the dense weights "
+    "are a fixed point at lambda = 0 for every X*, so correction does nothing, and the iteration may diverge.",
     (
         Property(
             "the gradient is the derivative of the loss",
@@ -145,14 +139,14 @@ F3 = Claim(
 
 
 @st.composite
-def evaluated(draw: Any) -> tuple[Layer, np.ndarray]:
-    """A layer whose inputs drifted, X* != X, and a point."""
+def evaluated(draw: st.DrawFn) -> tuple[Layer, np.ndarray]:
+    """Draw a layer whose inputs drifted, X* != X, and a point."""
     layer = draw(layers(inputs=4, outputs=2, shifted=True))
     return layer, draw(points(layer))
 
 
 def drops_what_is_kept(instance: tuple[Layer, np.ndarray], bound: Callable[..., float]) -> None:
-    """||W* (X + D) - W X| - |W* D - W X|| <= |W* X|, norms of Frobenius, D = X* - X."""
+    """||W* (X + D) - W X| - |W* D - W X|| <= |W* X| in Frobenius norms, where D = X* - X."""
     layer, point = instance
     dense = layer.inputs if layer.dense is None else layer.dense
     drift = layer.inputs - dense
@@ -162,7 +156,7 @@ def drops_what_is_kept(instance: tuple[Layer, np.ndarray], bound: Callable[..., 
 
 
 def equal_weights_no_drift() -> None:
-    """W* = W, X* = X = 1: the left side is 0, the right side |W X|^2."""
+    """With W* = W and X* = X = 1 the left side is 0, and the right side is |W X|^2."""
     weight, inputs, drift = Fraction(3), Fraction(1), Fraction(0)
     assert (weight * (inputs + drift) - weight * inputs) ** 2 == 0
     assert (weight * drift - weight * inputs) ** 2 == 9
@@ -195,10 +189,10 @@ F17B = Claim(
 
 
 def toolkit_minimiser(layer: Layer) -> np.ndarray:
-    """W less slope G^+: where the gradient of the toolkit's loss vanishes."""
+    """W - slope G^+, where the gradient of the toolkit's loss vanishes."""
     problem = layer.problem(np)
     slope = problem.gradient(problem.anchor)
-    return problem.anchor - slope @ np.linalg.pinv(problem.gram, rcond=1e-10, hermitian=True)
+    return np.asarray(problem.anchor - slope @ np.linalg.pinv(problem.gram, rcond=1e-10, hermitian=True))
 
 
 def fits_best(instance: tuple[Layer, np.ndarray], minimiser: Callable[[Layer], np.ndarray]) -> None:
@@ -212,24 +206,26 @@ def fits_best(instance: tuple[Layer, np.ndarray], minimiser: Callable[[Layer], n
 
 
 def target_of_its_own(layer: Layer) -> np.ndarray:
-    """Least squares on W X*: the correction left out."""
-    return np.linalg.lstsq(layer.inputs, layer.inputs @ layer.weight.T, rcond=1e-10)[0].T
+    """Return the least-squares weights for W X*, which leave the correction out."""
+    return np.asarray(np.linalg.lstsq(layer.inputs, layer.inputs @ layer.weight.T, rcond=1e-10)[0].T)
 
 
 def gram_of_the_dense(layer: Layer) -> np.ndarray:
-    """W X X*^T (X X^T)^+: the right cross moment with the wrong Gram."""
+    """W X X*^T (X X^T)^+: the cross moment is right, and the Gram is wrong."""
     dense = layer.inputs if layer.dense is None else layer.dense
-    return layer.outputs.T @ layer.inputs @ np.linalg.pinv(dense.T @ dense, rcond=1e-10, hermitian=True)
+    return np.asarray(layer.outputs.T @ layer.inputs @ np.linalg.pinv(dense.T @ dense, rcond=1e-10, hermitian=True))
 
 
 def worse_after_relu() -> None:
-    """X = (-3, 2), X* = (1, 1), w = 1: correction takes w to -1/2, the error from 17 to 25/2, and after a ReLU from 2 to 4."""
+    """With X = (-3, 2), X* = (1, 1) and w = 1 correction takes w to -1/2. It takes the error from 17 to 25/2, but the error
+    after a ReLU from 2 to 4."""
     dense, star, weight = fractional([-3, 2]), fractional([1, 1]), Fraction(1)
     corrected = (star @ dense) * weight / (star @ star)
     assert corrected == Fraction(-1, 2)
 
     def error(value: Fraction, activation: Callable[[Any], Any]) -> Fraction:
-        return ((activation(value * star) - activation(weight * dense)) ** 2).sum()
+        total: Fraction = ((activation(value * star) - activation(weight * dense)) ** 2).sum()
+        return total
 
     assert error(weight, lambda z: z) == 17 and error(corrected, lambda z: z) == Fraction(25, 2)
     assert error(weight, lambda z: np.maximum(z, 0)) == 2 and error(corrected, lambda z: np.maximum(z, 0)) == 4
@@ -241,8 +237,8 @@ F18 = Claim(
     "Comparing W X with W* X*, X* what the pruned predecessors deliver, accounts for cumulative error and minimises output "
     "discrepancies; W, W* (m, n), X, X* (n, p).",
     Verdict.CONDITIONAL,
-    "For the operator's own output: min_V |V X* - W X|_F <= |W X* - W X|_F, attained by W X X*^T (X* X*^T)^+. Of what comes "
-    "after the next activation nothing follows.",
+    "It does for the operator's own output: min_V |V X* - W X|_F <= |W X* - W X|_F, attained by W X X*^T (X* X*^T)^+. Nothing "
+    "follows for what comes after the next activation.",
     (
         Property(
             "the corrected weights fit no worse than any others",
@@ -258,5 +254,3 @@ F18 = Claim(
     ),
     (Counterexample("better before a ReLU, worse after it", worse_after_relu),),
 )
-
-CLAIMS = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F17B, F18)

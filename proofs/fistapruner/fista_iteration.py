@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from hypothesis import assume
@@ -27,8 +26,9 @@ STEPS = 150
 
 
 @st.composite
-def slow_starts(draw: Any) -> tuple[Layer, float, np.ndarray]:
-    """A layer, a lambda, W_0: half of them flat in one direction, where a method that does not accelerate shows."""
+def slow_starts(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
+    """Draw a layer, a lambda and W_0. Half of the layers are flat in one direction, where a method that does not accelerate
+    shows."""
     if draw(st.booleans()):
         flat = 1 / (4 * draw(st.integers(20, STEPS)))
         return from_gram(np.diag([1.0, flat]), [[0.0, 1.0]]), 0.0, np.zeros((1, 2))
@@ -48,7 +48,7 @@ def toolkit_points(layer: Layer, weight: float, start: np.ndarray) -> list[np.nd
 
 
 def points_with(momentum: Momentum) -> Callable[..., list[np.ndarray]]:
-    """The prox points of Eq. (4) with another momentum."""
+    """Return the prox points of Eq. (4) with another momentum."""
 
     def visit(layer: Layer, weight: float, start: np.ndarray) -> list[np.ndarray]:
         gram, cross = layer.inputs.T @ layer.inputs, layer.outputs.T @ layer.inputs
@@ -88,15 +88,15 @@ def recursion(following: Callable[[float], float]) -> Callable[[int], list[float
 
 
 def grows_as_it_should(steps: int, momenta: Callable[[int], list[float]]) -> None:
-    """t_0 = 1, t_k+1^2 - t_k+1 = t_k^2, hence t_k >= (k + 2) / 2: all that the rate needs of t."""
+    """t_0 = 1, t_k+1^2 - t_k+1 = t_k^2, hence t_k >= (k + 2) / 2, which is all that the rate needs of t."""
     found = momenta(steps)
     assert found[0] == 1 and all(t >= (k + 2) / 2 for k, t in enumerate(found))
     assert all(abs(after * (after - 1) - before**2) <= 1e-12 * after**2 for before, after in pairwise(found))
 
 
 def no_better_than_one_over_k() -> None:
-    """G = diag(1, a), W = (0, 1), W_0 = 0, lambda = 0, L = 1. A step of Eq. (4) takes the error of the second weight to
-    1 - (1 + b) a of what it was, b < 1. So F - F* >= a/2 (1 - 2a)^2k after k steps, at least 1 / (32 k) at a = 1 / (4 k)."""
+    """G = diag(1, a), W = (0, 1), W_0 = 0, lambda = 0, L = 1. A step of Eq. (4) multiplies the error of the second weight by 1
+    - (1 + b) a for some b < 1. So F - F* >= a/2 (1 - 2a)^2k after k steps, which is at least 1 / (32 k) at a = 1 / (4 k)."""
     for k in (1, 10, 100):
         flat = Fraction(1, 4 * k)
         gram, dense = fractional([[1, 0], [0, flat]]), fractional([[0, 1]])
@@ -114,13 +114,14 @@ def bound_broken_at_two_hundred() -> None:
 
 
 def bound_broken_within_twenty() -> None:
-    """G = diag(0, 1), W = W_0 = (1, 1), lambda = 1/60, the paper's K = 20; optimum (0, 59/60)."""
+    """G = diag(0, 1), W = W_0 = (1, 1), lambda = 1/60, and the paper's K = 20; the optimum is (0, 59/60)."""
     gram, dense, weight = fractional([[0, 0], [0, 1]]), fractional([[1, 1]]), Fraction(1, 60)
     optimum = fractional([[0, Fraction(59, 60)]])
     distance = ((dense - optimum) ** 2).sum()
 
     def objective(point: np.ndarray) -> Fraction:
-        return ((point - dense) @ gram @ (point - dense).T)[0, 0] / 2 + weight * abs(point).sum()
+        value: Fraction = ((point - dense) @ gram @ (point - dense).T)[0, 0] / 2 + weight * abs(point).sum()
+        return value
 
     for point in iterate(gram, dense @ gram, weight, Fraction(1), dense, 20)[-1]:
         assert objective(point) - objective(optimum) > Fraction(3, 2) * 2 * distance / 21**2
@@ -132,8 +133,8 @@ F4 = Claim(
     "W_k+1 = W_k+2/3 + (t_k - 1) / t_k+1 (W_k+2/3 - W_k), where W_k (m, n) is the point that the step began from, converges "
     "as O(1 / k^2).",
     Verdict.REFUTED,
-    "Momentum has to run between prox points x_k+1 = W_k+2/3: y_k+1 = x_k+1 + (t_k - 1) / t_k+1 (x_k+1 - x_k); then "
-    "F(x_k) - F* <= 2 L |W_0 - W*|^2 / (k + 1)^2 (Beck and Teboulle 2009). As printed it is gradient descent with a step of at "
+    "Momentum has to run between prox points x_k+1 = W_k+2/3: y_k+1 = x_k+1 + (t_k - 1) / t_k+1 (x_k+1 - x_k); then F(x_k) - "
+    "F* <= 2 L |W_0 - W*|^2 / (k + 1)^2 (Beck and Teboulle 2009). The printed iteration is gradient descent with a step of at "
     "most 2 / L, and no bound better than L |W_0 - W*|^2 / (32 k) can hold for all problems.",
     (
         Property(
@@ -176,11 +177,11 @@ F4 = Claim(
 
 
 def toolkit_weights(layer: Layer, weight: float) -> np.ndarray:
-    return solve(layer.problem(np), L1(weight), FISTA(), tol=1e-13, max_steps=2000).weights
+    return np.asarray(solve(layer.problem(np), L1(weight), FISTA(), tol=1e-13, max_steps=2000).weights)
 
 
 def last_point(position: int, steps: int) -> Callable[[Layer, float], np.ndarray]:
-    """Eq. (4) as printed, from W: its prox point (0) or its W_K (1)."""
+    """Return the last point of Eq. (4) as printed, from W: its prox point (position 0) or its W_K (position 1)."""
 
     def run(layer: Layer, weight: float) -> np.ndarray:
         gram, cross = layer.inputs.T @ layer.inputs, layer.outputs.T @ layer.inputs
@@ -190,7 +191,7 @@ def last_point(position: int, steps: int) -> Callable[[Layer, float], np.ndarray
 
 
 def has_the_zeros_of_the_optimum(instance: tuple[int, float], solver: Callable[[Layer, float], np.ndarray]) -> None:
-    """The optimum is planted, its zeros by a margin of lambda / 10."""
+    """The optimum is planted, and its zeros hold by a margin of lambda / 10."""
     seed, weight = instance
     layer, optimum = planted_lasso(seed, 5, 2, weight)
     np.testing.assert_array_equal(solver(layer, weight) == 0, optimum == 0)
@@ -205,7 +206,8 @@ def never_zero() -> None:
 
 
 def not_yet_zero() -> None:
-    """G = diag(1, 1/100), W = (1, 0), W_0 = (1, 1), lambda = 1/1000: the solution has one zero, W_20 and its prox none."""
+    """G = diag(1, 1/100), W = (1, 0), W_0 = (1, 1), lambda = 1/1000: the solution has a zero, but W_20 and its prox point have
+    none."""
     gram, dense = fractional([[1, 0], [0, Fraction(1, 100)]]), fractional([[1, 0]])
     run = iterate(gram, dense @ gram, Fraction(1, 1000), Fraction(1), fractional([[1, 1]]), 20)
     assert all(point[0, 1] > Fraction(1, 2) for point in run[-1])

@@ -25,19 +25,19 @@ __all__ = ["F1", "F2", "F17"]
 
 
 @st.composite
-def models(draw: Any) -> tuple[Layer, float, np.ndarray, np.ndarray]:
-    """A layer, a lambda, two points."""
+def models(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray, np.ndarray]:
+    """Draw a layer, a lambda and two points."""
     layer = draw(layers(inputs=4, scales=(1.0,)))
     return layer, draw(fractions) * (layer.largest or 1.0), draw(points(layer)), draw(points(layer))
 
 
 def block_form(layer: Layer, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A = diag(X*^T, ..., X*^T), x and b the rows of W* and of W X one after another."""
+    """A = diag(X*^T, ..., X*^T); x holds the rows of W* one after another, and b those of W X."""
     return np.kron(np.eye(len(weights)), layer.inputs), weights.reshape(-1), layer.outputs.T.reshape(-1)
 
 
 def is_one_lasso(instance: tuple[Layer, float, np.ndarray, np.ndarray], form: Callable[..., Any]) -> None:
-    """1/2 |A x - b|^2 + lambda |x|_1 is Eq. (3), straight from X* and from the Gram."""
+    """1/2 |A x - b|^2 + lambda |x|_1 is Eq. (3), whether that is computed from X* or from the Gram."""
     layer, weight, point, _ = instance
     matrix, vector, target = form(layer, point)
     assert matrix.shape == (target.size, vector.size) == (layer.outputs.size, point.size)
@@ -57,7 +57,7 @@ def curves_up(instance: tuple[Layer, float, np.ndarray, np.ndarray], objective: 
 
 
 def toolkit_solution(layer: Layer, weight: float) -> np.ndarray:
-    return solve(layer.problem(np), L1(weight), FISTA(), tol=1e-8, max_steps=3000).weights
+    return np.asarray(solve(layer.problem(np), L1(weight), FISTA(), tol=1e-8, max_steps=3000).weights)
 
 
 def solves_row_by_row(instance: tuple[Layer, float], solver: Callable[[Layer, float], np.ndarray]) -> None:
@@ -74,7 +74,8 @@ def solves_row_by_row(instance: tuple[Layer, float], solver: Callable[[Layer, fl
 
 
 def shared_by_solutions(instance: tuple[Layer, float], invariant: Callable[[Layer, np.ndarray], Any]) -> None:
-    """With the last channel twice, its weight may stand on either copy or on both; all of these are optimal."""
+    """Where the last channel occurs twice, its weight may stand on either copy or on both, and all of these points are
+    optimal."""
     layer, share = instance
     assume(layer.largest > 0)
     weight = share * layer.largest
@@ -167,11 +168,12 @@ proximal = st.tuples(
 
 
 def toolkit_prox(values: np.ndarray, weight: float, lipschitz: float) -> np.ndarray:
-    return L1(weight).prox(values[None, :], 1 / lipschitz)[0]
+    return np.asarray(L1(weight).prox(values[None, :], 1 / lipschitz)[0])
 
 
 def is_stationary(instance: tuple[list[float], float, float], prox: Callable[..., np.ndarray]) -> None:
-    """0 in L (y - z) + lambda d|y|, without rounding: eighths and powers of two; |z| = lambda / L included."""
+    """0 in L (y - z) + lambda d|y|, without rounding, because all numbers are eighths and powers of two; |z| = lambda / L
+    occurs."""
     entries, weight, lipschitz = instance
     for value, found in zip(entries, prox(np.array(entries), weight, lipschitz)):
         if found == 0:
@@ -181,7 +183,7 @@ def is_stationary(instance: tuple[list[float], float, float], prox: Callable[...
 
 
 def contracts(instance: tuple[list[float], float, float], prox: Callable[..., np.ndarray]) -> None:
-    """Odd, no entry grows, and no two move apart."""
+    """The map is odd, no entry grows, and no two entries move apart."""
     entries, weight, lipschitz = instance
     values = np.sort(np.array(entries))
     found = prox(values, weight, lipschitz)
@@ -237,7 +239,8 @@ boxed = st.tuples(
 
 
 def staircase(point: list[Fraction], radius: Fraction) -> list[tuple[Fraction, list[Fraction]]]:
-    """Shares and corners c sign(x) 1[|x| > t] of the box whose mean is x, with mean count of nonzeros |x|_1 / c."""
+    """Return corners c sign(x) 1[|x| > t] of the box with shares such that their mean is x, and |x|_1 / c their mean count of
+    nonzeros."""
     heights = sorted({Fraction(0), *(abs(entry) / radius for entry in point), Fraction(1)})
     return [
         (high - low, [radius * (1 if entry > 0 else -1) if abs(entry) / radius > low else Fraction(0) for entry in point])
@@ -246,7 +249,8 @@ def staircase(point: list[Fraction], radius: Fraction) -> list[tuple[Fraction, l
 
 
 def is_the_envelope(instance: Any, envelope: Callable[[list[Fraction], Fraction], Fraction]) -> None:
-    """A convex minorant of the count on |x|_inf <= c, and no convex minorant is larger: a mean of counts equals it."""
+    """The envelope is a convex minorant of the count on |x|_inf <= c. No convex minorant is larger, as a mean of counts equals
+    it."""
     shape, others, radius = instance
     point, other = [radius * entry for entry in shape], [radius * entry for entry in others[: len(shape)]]
     value = envelope(point, radius)
@@ -259,7 +263,7 @@ def is_the_envelope(instance: Any, envelope: Callable[[list[Fraction], Fraction]
 
 
 def nothing_on_the_whole_line() -> None:
-    """x = 1 is the mean of 0 and of n with shares 1 - 1/n and 1/n, whose mean count is 1/n: the envelope at 1 is 0."""
+    """x = 1 is the mean of 0 and n with shares 1 - 1/n and 1/n, whose mean count is 1/n, so the envelope at 1 is 0."""
     for far in (2, 1000, 10**9):
         share = Fraction(1, far)
         assert (1 - share) * 0 + share * far == 1 and (1 - share) * 0 + share * 1 < 1

@@ -1,6 +1,6 @@
-"""FISTAPruner, Theorem 1 and Appendix C: the LASSO along lambda.
+"""FISTAPruner, Theorem 1 and Appendix C: the LASSO along lambda (claims F6, F7, F16).
 
-s(lambda) is the fraction of zeros of W*(lambda), N(lambda) their number. The paths are exact, in rational arithmetic.
+s(lambda) is the fraction of zeros of W*(lambda), and N(lambda) is their number. The paths are exact, in rational arithmetic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["F6", "F7", "F16"]
 
 
 def steps_between_knots(instance: tuple[Row, Fraction], zeros: Callable[[LassoPath, Row, Fraction], Any]) -> None:
-    """The count equals that of sign enumeration, so it is an integer, the same wherever between two knots one looks."""
+    """The count equals that of sign enumeration. It is an integer, and the same at every lambda between two knots."""
     row, share = instance
     layer = row.layer
     for weight, count in zip(interior(row.path, share), row.path.counts[1:]):
@@ -37,13 +37,14 @@ def steps_between_knots(instance: tuple[Row, Fraction], zeros: Callable[[LassoPa
 
 
 def interpolated_zeros(path: LassoPath, row: Row, weight: Fraction) -> Fraction:
-    """s as Theorem 1 imagines it: counts at the knots, joined continuously."""
+    """Return s as Theorem 1 imagines it: the counts at the knots, joined continuously."""
     ends = [(Fraction(0), path.counts[-1]), *((knot, path.zeros(knot)) for knot in reversed(path.knots))]
-    return next(
+    between: Fraction = next(
         low + (high - low) * (weight - left) / (right - left)
         for (left, low), (right, high) in pairwise(ends)
         if left <= weight < right
     )
+    return between
 
 
 def moves_continuously(row: Row, weights: Callable[[LassoPath, Fraction], Any]) -> None:
@@ -56,7 +57,7 @@ def moves_continuously(row: Row, weights: Callable[[LassoPath, Fraction], Any]) 
 
 
 def refitted(path: LassoPath, weight: Fraction) -> tuple[Fraction, ...]:
-    """Least squares on the support of v(lambda), while its signs last: the path without its shrinkage."""
+    """Return the least-squares weights on the support of v(lambda): the path without its shrinkage."""
     return next((s.level for s in path.segments if s.lower <= weight < s.upper), (Fraction(0),) * path.width)
 
 
@@ -85,17 +86,18 @@ def falls_on_unit_channels() -> None:
 
 
 def monotone(path: LassoPath) -> bool:
-    """Whether N never falls as lambda grows: from below a knot to the knot to above it."""
+    """Return whether N never falls as lambda grows, from below a knot to the knot and from there to above it."""
     return all(
         below <= path.zeros(knot) <= above for knot, (above, below) in zip(path.knots, pairwise(path.counts), strict=True)
     )
 
 
 def returning(gram: list[list[Fraction]]) -> list[Fraction]:
-    """q of a row whose path has all weights nonzero at lambda = 1 and one of them zero at 1/2, where G^-1 is not dominant.
+    """Return the q of a row whose path has no zero at lambda = 1 and one zero at 1/2, for a G^-1 that is not diagonally
+    dominant.
 
-    With s_j = 1 and s_k = -sign (G^-1)_jk the weight j moves by (G^-1 s)_j < 0 as lambda falls; it starts half of that
-    from zero, the others far away, and q = v G + s makes this v optimal at lambda = 1.
+    With s_j = 1 and s_k = -sign (G^-1)_jk the weight j moves by (G^-1 s)_j < 0 as lambda falls. It starts half of that from
+    zero, while the others start far away, and q = v G + s makes this v optimal at lambda = 1.
     """
     width = len(gram)
     inverse = solve(gram, identity(width))
@@ -107,12 +109,12 @@ def returning(gram: list[list[Fraction]]) -> list[Fraction]:
 
 
 def returning_row(row: Row) -> Row:
-    """The same inputs with weights whose path wanders, if any does."""
+    """Return the same inputs with weights whose path wanders, if any path of these inputs does."""
     return Row(row.star, row.star, solve(row.gram, returning(row.gram)))
 
 
 def monotone_for_every_weight(row: Row, condition: Callable[[list[list[Fraction]]], bool]) -> None:
-    """If the condition holds no path falls; if not, the path made to fall does."""
+    """If the condition holds, no path falls; if it does not, the path that was made to fall does."""
     worst = lasso_homotopy(row.gram, returning(row.gram))
     if condition(row.gram):
         assert monotone(row.path) and monotone(worst)
@@ -128,7 +130,7 @@ def soft(value: Fraction, threshold: Fraction) -> Fraction:
 
 
 def closed_form(instance: tuple[list[tuple[Fraction, Fraction]], Fraction], shrink: Callable[..., Fraction]) -> None:
-    """G diagonal: every weight alone, v_j = soft(w_j, lambda / G_jj)."""
+    """Where G is diagonal every weight is on its own, v_j = soft(w_j, lambda / G_jj)."""
     channels, share = instance
     width = len(channels)
     gram = [[channels[i][0] * (i == j) for j in range(width)] for i in range(width)]
@@ -143,7 +145,7 @@ def closed_form(instance: tuple[list[tuple[Fraction, Fraction]], Fraction], shri
 
 @dataclass(frozen=True)
 class Figures:
-    """At one lambda: 1/2 |v X* - y|^2, |v|_1, and the optimum F*."""
+    """The fit 1/2 |v X* - y|^2, the norm |v|_1 and the optimum F*, at one lambda."""
 
     fit: Fraction
     norm: Fraction
@@ -157,7 +159,7 @@ def figures(row: Row, weight: Fraction) -> Figures:
 
 
 def zeros_for_fit(row: Row, weight: Fraction) -> Figures:
-    """The reading of Theorem 1: that it is the number of zeros that grows with lambda."""
+    """Return what Theorem 1 has in mind, that it is the number of zeros which grows with lambda."""
     return Figures(Fraction(row.path.zeros(weight)), figures(row, weight).norm, figures(row, weight).optimum)
 
 
@@ -167,7 +169,7 @@ def whole_square(row: Row, weight: Fraction) -> Figures:
 
 
 def monotone_and_concave(instance: tuple[Row, Fraction], measure: Callable[[Row, Fraction], Figures]) -> None:
-    """As lambda grows fit grows, |v|_1 falls, and F* grows along a concave curve of slope |v|_1."""
+    """As lambda grows the fit grows, |v|_1 falls, and F* grows along a concave curve of slope |v|_1."""
     row, share = instance
     if not row.path.knots:
         return
@@ -178,7 +180,7 @@ def monotone_and_concave(instance: tuple[Row, Fraction], measure: Callable[[Row,
 
 
 def scales_with_the_layer(instance: tuple[Row, Fraction], lambdas: Callable[[Fraction], tuple[Fraction, Fraction]]) -> None:
-    """v(c^2 G, c^2 q; b lambda) = v(G, q; lambda) and v(G, c q; a lambda) = c v(G, q; lambda), (a, b) = lambdas(c)."""
+    """v(c^2 G, c^2 q; b lambda) = v(G, q; lambda) and v(G, c q; a lambda) = c v(G, q; lambda), where (a, b) = lambdas(c)."""
     row, unit = instance
     with_weight, with_inputs = lambdas(unit)
     louder = lasso_homotopy(row.gram, [unit * entry for entry in row.cross])
@@ -208,7 +210,7 @@ F6 = Claim(
     "function of lambda on [0, M], because the solution is.",
     Verdict.REFUTED,
     "n m s(lambda) is an integer, constant between finitely many knots. Where X* X*^T is positive definite W*(lambda) is "
-    "continuous and piecewise linear, but its number of zeros is not; nothing is met in between.",
+    "continuous and piecewise linear, but its number of zeros is not continuous, and takes no value in between.",
     (
         Property(
             "the count is constant between knots",
@@ -277,9 +279,9 @@ F16 = Claim(
     "FISTAPruner, Section 3.4",
     "A larger lambda gives more sparsity and potentially more output error, a smaller lambda less of both.",
     Verdict.CONDITIONAL,
-    "Along lambda the output error never falls, |W*|_1 never grows, and the optimum of Eq. (3) grows and is concave with "
-    "derivative |W*|_1. Sparsity may fall. W*(lambda) scales: (W, lambda) -> (c W, c lambda) multiplies it by c, "
-    "(X, X*, lambda) -> (c X, c X*, c^2 lambda) leaves it.",
+    "As lambda grows the output error never falls, |W*|_1 never grows, and the optimum of Eq. (3) grows and is concave with "
+    "derivative |W*|_1. Sparsity may fall. W*(lambda) scales: (W, lambda) -> (c W, c lambda) multiplies it by c, and (X, X*, "
+    "lambda) -> (c X, c X*, c^2 lambda) does not change it.",
     (
         Property(
             "what is monotone, and the slope of the optimum",

@@ -1,4 +1,5 @@
-"""FISTAPruner, Theorem 1 and Eq. (6): the ends of the LASSO path, where to stop a solve, and what bisection finds."""
+"""FISTAPruner, Theorem 1 and Eq. (6): the ends of the LASSO path, where to stop a solve, and what bisection finds (claims F8
+to F10)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ __all__ = ["F8", "F9", "F10"]
 
 
 def zero_exactly_from_there(row: Row, largest: Callable[[Row], Any]) -> None:
-    """0 is optimal at lambda if and only if lambda >= largest(row), to one part in 10^9."""
+    """0 is optimal at lambda if and only if lambda >= largest(row), which is checked to one part in 10^9."""
     end = Fraction(largest(row))
     assert not any(row.path.weights(end))
     assert end == 0 or any(row.path.weights(end * (1 - Fraction(1, 10**9))))
@@ -57,8 +58,8 @@ def a_million_is_too_little() -> None:
 
 
 @st.composite
-def lassos(draw: Any) -> tuple[Layer, float, np.ndarray]:
-    """A layer, a lambda, a point to judge."""
+def lassos(draw: st.DrawFn) -> tuple[Layer, float, np.ndarray]:
+    """Draw a layer, a lambda and a point to evaluate."""
     layer = draw(layers(inputs=4, outputs=2))
     assume(layer.largest > 0)
     return layer, draw(fractions) * layer.largest, draw(points(layer))
@@ -69,7 +70,7 @@ def toolkit_gap(layer: Layer, weight: float, point: np.ndarray) -> float:
 
 
 def dual_gap(layer: Layer, weight: float, point: np.ndarray, scale: Callable[..., Any]) -> float:
-    """F(V) - 1/2 |Y|^2 + 1/2 |Y - theta|^2 with theta the residual of each row times `scale(lambda / max |c|)`."""
+    """F(V) - 1/2 |Y|^2 + 1/2 |Y - theta|^2, where theta is the residual of each row times `scale(lambda / max |c|)`."""
     residual = layer.outputs - layer.inputs @ point.T
     steepest = np.max(np.abs(residual.T @ layer.inputs), axis=1)
     theta = residual * scale(weight / np.maximum(steepest, 1e-100))
@@ -82,7 +83,8 @@ def gap_with(scale: Callable[..., Any]) -> Callable[..., float]:
 
 
 def bounds_the_excess(instance: tuple[Layer, float, np.ndarray], gap: Callable[..., float]) -> None:
-    """F(V) - F* <= gap(V), no looser than the rescaled residual as dual point, and zero at the optimum."""
+    """F(V) - F* <= gap(V). The gap is no looser than with the rescaled residual as dual point, and it is zero at the
+    optimum."""
     layer, weight, point = instance
     optimum, least = exact_lasso(layer.inputs, layer.outputs, weight)
     reached = lasso_objective(layer.inputs, layer.outputs, weight, point)
@@ -94,7 +96,7 @@ def bounds_the_excess(instance: tuple[Layer, float, np.ndarray], gap: Callable[.
 
 
 def same_in_any_units(instance: tuple[Layer, float, np.ndarray], measure: Callable[..., float]) -> None:
-    """(W, V, lambda) -> (c W, c V, c lambda) and (X, lambda) -> (c X, c^2 lambda) leave the measure as it is."""
+    """(W, V, lambda) -> (c W, c V, c lambda) and (X, lambda) -> (c X, c^2 lambda) do not change the measure."""
     layer, weight, point = instance
     found, unit = measure(layer, weight, point), 2.0**-20
     assert measure(layer.scaled(weight=unit), unit * weight, unit * point) == found
@@ -102,14 +104,14 @@ def same_in_any_units(instance: tuple[Layer, float, np.ndarray], measure: Callab
 
 
 def one_step(layer: Layer, weight: float, point: np.ndarray) -> float:
-    """|W_1 - W_0| for one proximal step from the point: what Eq. (6) looks at."""
+    """|W_1 - W_0| of one proximal step from the point, which is what Eq. (6) looks at."""
     problem = layer.problem(np)
     step = 1 / problem.lipschitz
     return float(np.linalg.norm(L1(weight).prox(point - step * problem.gradient(point), step) - point))
 
 
 def stops(gram: Any, dense: Any, unit: Any) -> tuple[Fraction, Fraction]:
-    """|W_1 - W_0|^2 from W_0 = 0 at lambda = 0, and the error |(W_1 - W) X|^2 relative to that of W_0; L = 1."""
+    """Return |W_1 - W_0|^2 from W_0 = 0 at lambda = 0, and the error |(W_1 - W) X|^2 relative to that of W_0, for L = 1."""
     gram, dense = fractional(gram), fractional([dense]) * unit
     _, first = iterate(gram, dense @ gram, Fraction(0), Fraction(1), 0 * dense, 1)[0]
     errors = [((point - dense) @ gram @ (point - dense).T)[0, 0] for point in (first, 0 * dense)]
@@ -131,13 +133,13 @@ def stops_in_small_units() -> None:
 
 
 def bisect(zeros: Callable[[Any], int], lower: Any, upper: Any, target: int) -> tuple[Any, Any]:
-    """One step: the half of [lower, upper] that keeps N(lower) < target <= N(upper)."""
+    """Return the half of [lower, upper] that keeps N(lower) < target <= N(upper)."""
     middle = (lower + upper) / 2
     return (lower, middle) if zeros(middle) >= target else (middle, upper)
 
 
 def ends_on_the_target(instance: tuple[Row, int], step: Callable[..., tuple[Fraction, Fraction]]) -> None:
-    """Invariant and halving at every step, however N wanders; then N(upper) - K <= largest jump - 1."""
+    """Every step keeps the invariant and halves the bracket, however N wanders; then N(upper) - K <= largest jump - 1."""
     row, wanted = instance
     path = row.path
     assume(path.knots)
@@ -162,19 +164,19 @@ def fixed_lambda(layer: Layer, sparsity: float, weight: float) -> tuple[float, f
 
 
 def orthonormal_guess(layer: Layer, sparsity: float) -> tuple[float, float, np.ndarray]:
-    """The lambda that would do if channels were orthonormal: soft thresholding of the dense weights."""
+    """Take the lambda that would do if channels were orthonormal, by soft thresholding of the dense weights."""
     return fixed_lambda(layer, sparsity, max(float(np.quantile(np.abs(layer.weight), sparsity)), 1e-3))
 
 
 def taken(path: LassoPath, lower: Fraction, upper: Fraction) -> list[int]:
-    """Every value that N takes on [lower, upper]."""
+    """Return every value that N takes on [lower, upper]."""
     inside = [segment for segment in path.segments if lower <= segment.upper <= upper]
     values = [path.zeros(lower), path.zeros(upper)]
     return values + [count for segment in inside for count in (path.zeros(segment.upper), segment.signs.count(0))]
 
 
 def search_brackets_the_target(instance: tuple[Row, int], search: Callable[..., Any]) -> None:
-    """Inside the bracket the exact path crosses from fewer than K zeros to K, and only ties there leave more than K."""
+    """Inside the bracket the exact path crosses from fewer than K zeros to K, and only ties there make more than K."""
     row, wanted = instance
     path = row.path
     target = path.counts[-1] + 1 + wanted % max(1, path.width - path.counts[-1])
@@ -200,9 +202,9 @@ F8 = Claim(
     "FISTAPruner, Appendix C and Section 4.1",
     "s(0) = 0 % and s(M) = 100 % for a sufficiently large M, for which 10^6 is taken.",
     Verdict.REFUTED,
-    "W* = 0 is optimal if and only if lambda >= lambda_max = max |W X X*^T|, which grows with the square of the inputs, so "
-    "no fixed M is large enough or needed. As lambda -> 0 there is a solution with at most rank X* nonzeros per row, and "
-    "zeros of W may stay zeros: s(0+) may be anything.",
+    "W* = 0 is optimal if and only if lambda >= lambda_max = max |W X X*^T|, which grows with the square of the inputs, so no "
+    "fixed M is large enough or needed. As lambda -> 0 there is a solution with at most rank X* nonzeros per row, and zeros "
+    "of W may remain zeros, so that s(0+) may be anything.",
     (
         Property(
             "zero is optimal exactly from lambda_max on",
@@ -275,10 +277,10 @@ F10 = Claim(
     "Bisection converges to a lambda* with |s(lambda*) - s| <= epsilon for a predefined tolerance epsilon, to within delta "
     "after k >= log2((lambda_max - lambda_min) / delta) steps.",
     Verdict.CONDITIONAL,
-    "Let N count zeros, K be an integer target, N(lower) < K <= N(upper), which takes K > N(0+). With exact solves every "
-    "step keeps this, without any monotonicity, and halves the bracket; once it holds one knot, N(upper) - K <= jump - 1, "
-    "the jump being the number of weights that leave zero there. In general position that is one, and N(upper) = K "
-    "exactly; ties overshoot and rounding has to follow.",
+    "Let N count zeros, K be an integer target, and N(lower) < K <= N(upper), which takes K > N(0+). With exact solves every "
+    "step keeps this, without any monotonicity, and halves the bracket; once the bracket holds one knot, N(upper) - K <= jump "
+    "- 1, where the jump is the number of weights that become nonzero there. In general position that is one, and N(upper) = "
+    "K exactly; where weights tie N(upper) is more, and rounding has to follow.",
     (
         Property(
             "bisection keeps its bracket and ends on the target",
@@ -289,7 +291,7 @@ F10 = Claim(
                 "the other half": lambda zeros, lower, upper, target: bisect(
                     lambda weight: 2 * target - 1 - zeros(weight), lower, upper, target
                 ),
-                "more than the target asked of the upper end": lambda zeros, lower, upper, target: bisect(
+                "more than the target at the upper end": lambda zeros, lower, upper, target: bisect(
                     zeros, lower, upper, target + 1
                 ),
                 "always the lower half": lambda zeros, lower, upper, target: (lower, (lower + upper) / 2),

@@ -1,6 +1,8 @@
-"""FISTAPruner as its paper prints it, Eq. (4) and Algorithm 1, and FISTA with other momenta: what true statements stand beside.
+"""FISTAPruner as its paper prints it, Eq. (4) and Algorithm 1, and FISTA with other momenta, beside which true statements
+stand.
 
-Plain numpy from the formulas, nothing of the package. Arrays hold floats, or Fractions (dtype object) for exact runs.
+This is plain numpy from the formulas and uses nothing of the package. Arrays hold floats, or Fractions (dtype object) for
+exact runs.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ Momentum = Callable[[Any, Any, Any, Any, Any], Any]
 
 
 def fractional(values: Any) -> np.ndarray:
-    """Nested lists of numbers as an array of Fractions."""
+    """Return nested lists of numbers as an array of Fractions."""
     table = np.array(values, dtype=object)
-    return np.vectorize(Fraction, otypes=[object])(table)
+    return np.asarray(np.vectorize(Fraction, otypes=[object])(table))
 
 
 def soft_threshold(values: np.ndarray, threshold: Any) -> np.ndarray:
-    """Eq. (5): x - rho where x > rho, x + rho where x < -rho, 0 elsewhere."""
+    """Eq. (5): x - rho where x > rho, x + rho where x < -rho, and 0 elsewhere."""
     return np.where(values > threshold, values - threshold, np.where(values < -threshold, values + threshold, 0 * values))
 
 
@@ -44,9 +46,9 @@ def iterate(
     steps: int,
     momentum: Momentum = printed,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(W_k+2/3, W_k+1) for k = 0, 1, ...: Eq. (4) with gradient W G - Q, soft threshold lambda / L, t_0 = 1.
+    """Return (W_k+2/3, W_k+1) for k = 0, 1, ... of Eq. (4), with gradient W G - Q, soft threshold lambda / L and t_0 = 1.
 
-    gram (p, p), cross (q, p), start (q, p). With Fractions every t_k is rounded to 24 binary digits, its only rounding.
+    gram: (p, p). cross: (q, p). start: (q, p). With Fractions every t_k is rounded to 24 binary digits, and nothing else is.
     """
     ahead, previous, current, visited = start, start, 1.0, []
     for _ in range(steps):
@@ -59,7 +61,7 @@ def iterate(
 
 
 def hard_threshold(weights: np.ndarray, kept: int, group: int | None = None) -> np.ndarray:
-    """Eq. (7): the `kept` largest magnitudes of the whole matrix, or of every `group` consecutive entries of a row."""
+    """Eq. (7): keep the `kept` largest magnitudes of the whole matrix, or of every `group` consecutive entries of a row."""
     flat = weights.reshape(1, -1) if group is None else weights.reshape(-1, group)
     order = np.argsort(-np.abs(flat), axis=1, kind="stable")
     mask = np.zeros(flat.shape, dtype=bool)
@@ -69,7 +71,7 @@ def hard_threshold(weights: np.ndarray, kept: int, group: int | None = None) -> 
 
 @dataclass(frozen=True)
 class Visit:
-    """One pass of Algorithm 1: the lambda, the rounded weights, and |W X* - W_dense X|_F of them."""
+    """One pass of Algorithm 1: its lambda, its rounded weights, and their error |W X* - W_dense X|_F."""
 
     weight: float
     candidate: np.ndarray
@@ -89,11 +91,11 @@ def algorithm_one(
     share: float = 0.3,
     tolerance: float = 1e-3,
 ) -> tuple[np.ndarray, list[Visit]]:
-    """(W_best, every pass) of Algorithm 1 with the settings of Section 4.1.
+    """Return W_best and every pass of Algorithm 1, with the settings of Section 4.1.
 
-    star: X* (N, p), target: X W^T (N, q), start: W_0 (q, p), threshold: H. The rule for lambda, of which Section 3.4 gives
-    the direction, is bisection of [0, upper]: up if E_round / E_total > `share`, else down. E_stop counts as infinite until
-    there is one.
+    star: X* (N, p). target: X W^T (N, q). start: W_0 (q, p). threshold: H. The rule for lambda, of which Section 3.4 gives the
+    direction, is bisection of [0, upper]: lambda goes up if E_round / E_total > `share`, and down otherwise. E_stop counts as
+    infinite until there is one.
     """
 
     def error_of(weights: np.ndarray) -> float:

@@ -25,17 +25,18 @@ __all__ = ["F11", "F12", "F13"]
 
 
 @st.composite
-def prunings(draw: Any) -> tuple[Layer, TopK | NM, str]:
-    """A layer, a pattern that fits it, a warm start."""
+def prunings(draw: st.DrawFn) -> tuple[Layer, TopK | NM, str]:
+    """Draw a layer, a pattern that fits it, and a warm start."""
     layer = draw(layers(inputs=4, scales=(1.0,)))
-    pattern = draw(st.sampled_from([TopK(0.5), TopK(0.25, per_row=True)]))
+    anywhere: list[TopK | NM] = [TopK(0.5), TopK(0.25, per_row=True)]
+    pattern = draw(st.sampled_from(anywhere))
     if layer.weight.shape[1] % 2 == 0:
         pattern = draw(st.sampled_from([pattern, NM(1, 2)]))
     return layer, pattern, draw(st.sampled_from(["dense", "magnitude", "wanda"]))
 
 
 def toolkit_prune(layer: Layer, pattern: Any, warm_start: str, coordinates: str = "unit") -> tuple[np.ndarray, list[float]]:
-    """The weights, and the errors |V X* - W X| / sqrt 2 of all that was visited."""
+    """Return the weights, and the errors |V X* - W X| / sqrt 2 of all that was visited."""
     solution = fistapruner(
         layer.problem(np), pattern, warm_start=warm_start, coordinates=coordinates, inner_steps=8, max_lambdas=5
     )
@@ -58,7 +59,7 @@ def as_printed(layer: Layer, pattern: Any, warm_start: str, steps: int = 8) -> t
 
 
 def indifferent_to_units(instance: tuple[Layer, Any, str], prune: Callable[..., np.ndarray]) -> None:
-    """X -> c X, X* -> c X* changes no weight: lambda is searched in units of lambda_max."""
+    """X -> c X, X* -> c X* changes no weight, because lambda is searched in units of lambda_max."""
     layer, pattern, warm_start = instance
     found = prune(layer, pattern, warm_start)
     for unit in (2.0**-10, 2.0**10):
@@ -83,8 +84,9 @@ def first_visit(layer: Layer, pattern: Any, warm_start: str) -> tuple[np.ndarray
 
 
 def never_gets_below_a_million() -> None:
-    """G = [[2, 1], [1, 2]], w = (3, 2), one of two weights to go: one zero for lambda in [6, 8), all zero from 8 on. With
-    exact solves, M = 10^6, xi = 0.3, T = 3 the lambdas are 1e-5, 5e5, 2.5e5, and three failures end the search."""
+    """G = [[2, 1], [1, 2]], w = (3, 2), and one of two weights is to be removed: there is one zero for lambda in [6, 8), and
+    all are zero from 8 on. With exact solves, M = 10^6, xi = 0.3 and T = 3 the lambdas are 1e-5, 5e5 and 2.5e5, and three
+    failures end the search."""
     gram, weight = exact([[2, 1], [1, 2]]), exact([3, 2])
     path = lasso_homotopy(gram, matmul(gram, weight))
     assert path.knots == (8, 6) and path.counts == (2, 1, 0)
@@ -138,13 +140,13 @@ roundings = st.tuples(rows(), shares, st.lists(st.booleans(), min_size=4, max_si
 
 
 def total_error(row: Row, weight: Fraction, removed: list[Fraction]) -> Fraction:
-    """E_total^2 = E_lasso^2 + 2 lambda |D|_1 + |D X*|^2 at a solution, D the entries that rounding removes."""
+    """E_total^2 = E_lasso^2 + 2 lambda |D|_1 + |D X*|^2 at a solution, where D holds the entries that rounding removes."""
     lost = sum(map(abs, removed), Fraction(0))
     return row.error(row.path.weights(weight)) + 2 * weight * lost + squared_error(row.gram, removed)
 
 
 def costs_what_it_says(instance: Rounding, total: Callable[..., Fraction]) -> None:
-    """Any subset of the weights may be removed; E_round >= 0, and E_round < E_total where E_total > 0."""
+    """Any subset of the weights may be removed: E_round >= 0, and E_round < E_total where E_total > 0."""
     row, share, chosen = instance
     for weight in interior(row.path, share):
         point = row.path.weights(weight)
@@ -155,8 +157,8 @@ def costs_what_it_says(instance: Rounding, total: Callable[..., Fraction]) -> No
 
 
 def rounding_helps() -> None:
-    """G = diag(1, 3/1000), W = (1, -1), W_0 = (1, 1), lambda = 1e-4, K = 20: W_20 = (.9999, .80), and removing .80 brings the
-    second weight nearer to -1. E_round < 0 < xi E_total lowers lambda, while W_20 has no zero."""
+    """G = diag(1, 3/1000), W = (1, -1), W_0 = (1, 1), lambda = 1e-4, K = 20: W_20 is (.9999, .80), and removing .80 brings the
+    second weight nearer to -1. E_round < 0 < xi E_total lowers lambda, although W_20 has no zero."""
     gram, dense = fractional([[1, 0], [0, Fraction(3, 1000)]]), fractional([[1, -1]])
     for point in iterate(gram, dense @ gram, Fraction(1, 10**4), Fraction(1), fractional([[1, 1]]), 20)[-1]:
         rounded = hard_threshold(point, 1)
@@ -165,7 +167,7 @@ def rounding_helps() -> None:
 
 
 def ratio_goes_both_ways() -> None:
-    """G = [[5, 2], [2, 1]], w = (-9/10, 3), one weight kept: 1 - E_round / E_total, squared, at five lambdas."""
+    """G = [[5, 2], [2, 1]], w = (-9/10, 3), one weight is kept: 1 - E_round / E_total, squared, is computed at five lambdas."""
     gram, dense = exact([[5, 2], [2, 1]]), [Fraction(-9, 10), Fraction(3)]
     path, left = lasso_homotopy(gram, matmul(gram, dense)), []
     for weight in (Fraction(1, 20), Fraction(1, 5), Fraction(1, 2), Fraction(19, 20), Fraction(6, 5)):
@@ -216,7 +218,7 @@ F12 = Claim(
 
 
 def is_sparse_and_no_worse(instance: tuple[Layer, Any, str], prune: Callable[..., np.ndarray]) -> None:
-    """The pattern holds for every start, and the error is at most that of the start rounded."""
+    """The pattern holds for every start, and the error is at most that of the rounded start."""
     layer, pattern, warm_start = instance
     found = prune(layer, pattern, warm_start)
     assert pattern.admits(found != 0)

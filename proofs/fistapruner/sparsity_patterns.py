@@ -23,8 +23,8 @@ groupings = st.sampled_from([(1, 2), (2, 4), (1, 4), (3, 4), (1, 3)])
 
 
 @st.composite
-def grouped(draw: Any) -> tuple[np.ndarray, NM, np.ndarray]:
-    """Weights (q, p), n:m with m dividing p, channel norms squared (p,)."""
+def grouped(draw: st.DrawFn) -> tuple[np.ndarray, NM, np.ndarray]:
+    """Draw weights (q, p), a pattern n:m with m dividing p, and squared channel norms (p,)."""
     kept, group = draw(groupings)
     weights = draw(scores(multiple=group))
     sizes = draw(st.lists(st.integers(0, 4), min_size=weights.shape[1], max_size=weights.shape[1]))
@@ -32,7 +32,7 @@ def grouped(draw: Any) -> tuple[np.ndarray, NM, np.ndarray]:
 
 
 def is_the_projection(instance: tuple[np.ndarray, NM, np.ndarray], select: Callable[..., np.ndarray]) -> None:
-    """n of every m kept, none nearer in the Frobenius norm, and the same once more."""
+    """n of every m are kept, no such weights are nearer in the Frobenius norm, and a second projection changes nothing."""
     weights, pattern, _ = instance
     mask = select(weights, pattern)
     assert np.all(mask.reshape(-1, pattern.group).sum(axis=1) == pattern.kept)
@@ -43,7 +43,7 @@ def is_the_projection(instance: tuple[np.ndarray, NM, np.ndarray], select: Calla
 
 
 def is_best_for_the_output(instance: tuple[np.ndarray, NM, np.ndarray], score: Callable[..., np.ndarray]) -> None:
-    """G diagonal: the output error of what is removed, sum of w_j^2 G_jj, is the least of all masks."""
+    """Where G is diagonal the output error of what is removed, the sum of w_j^2 G_jj, is the least of all masks."""
     weights, pattern, sizes = instance
     cost = weights**2 * sizes
     kept = np.sum(np.where(pattern.select(score(weights, sizes)), cost, 0.0))
@@ -51,7 +51,8 @@ def is_best_for_the_output(instance: tuple[np.ndarray, NM, np.ndarray], score: C
 
 
 def magnitude_misses_the_best_pair() -> None:
-    """Unit channels with G_12 = .9, G_13 = -.9, G_23 = -.8, the fourth apart, w = (1, 1.1, 1.2, 1.3)."""
+    """The channels have norm 1, G_12 = .9, G_13 = -.9, G_23 = -.8, the fourth is orthogonal to them, and w = (1, 1.1, 1.2,
+    1.3)."""
     high, low = Fraction(9, 10), Fraction(-4, 5)
     gram: list[list[Any]] = [[1, high, -high, 0], [high, 1, low, 0], [-high, low, 1, 0], [0, 0, 0, 1]]
     assert 1 - high**2 > 0 and 1 + 2 * high * -high * low - 2 * high**2 - low**2 > 0  # leading minors: G is positive definite
@@ -77,9 +78,9 @@ F14 = Claim(
     "W_K+1 = H(W_K, 2:4) sets the two smallest magnitudes of every four consecutive entries of a row to zero: the step to the "
     "sparsity pattern that Eq. (1) asks for.",
     Verdict.CONDITIONAL,
-    "H is a Euclidean projection onto n:m (one of several on ties), so it is best for the output error |(W_K+1 - W_K) X*|_F "
-    "where X* X*^T is a multiple of I. For diagonal X* X*^T = diag(G_jj) the best is to keep the largest w_j^2 G_jj; with "
-    "correlated channels the costs of weights do not add up.",
+    "H is a Euclidean projection onto n:m (one of several where magnitudes tie), so it is best for the output error |(W_K+1 - "
+    "W_K) X*|_F where X* X*^T is a multiple of I. For diagonal X* X*^T = diag(G_jj) it is best to keep the largest w_j^2 "
+    "G_jj; with correlated channels the costs of weights do not add up.",
     (
         Property(
             "the Euclidean projection",
@@ -114,7 +115,7 @@ F14 = Claim(
 
 
 def asks_for_these_zeros(instance: tuple[np.ndarray, NM, np.ndarray], sparsity: Callable[[NM], float]) -> None:
-    """The least fraction of zeros of n:m weights, taken where no weight is zero of itself."""
+    """The formula is the least fraction of zeros of n:m weights, which is attained where no weight is zero of itself."""
     weights, pattern, _ = instance
     mask = pattern.select(np.abs(weights) + 1)
     assert abs(np.mean(~mask) - sparsity(pattern)) <= 1e-12
@@ -133,8 +134,8 @@ F15 = Claim(
     "FISTAPruner, Section 2",
     "n:m sparsity is a fixed overall sparsity n/m with at most n nonzeros among every m consecutive entries.",
     Verdict.REFUTED,
-    "n/m is the largest density; sparsity is at least 1 - n/m, the same number for 2:4 and its kin only. m has to divide the "
-    "length of a row.",
+    "n/m is the largest density. The sparsity is at least 1 - n/m, which is the same number for 2:4 and its kin only. m has "
+    "to divide the length of a row.",
     (
         Property(
             "the sparsity of n:m",

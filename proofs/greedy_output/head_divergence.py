@@ -1,11 +1,12 @@
-"""Greedy Output Approximation, Sec. 3.2.2: what Eq. (1) measures between attention heads, and what a head carries besides."""
+"""Greedy Output Approximation, Sec. 3.2.2: what Eq. (1) measures between attention heads, and what a head carries besides
+(claims G1, G4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,19 +22,19 @@ PAPER = "Greedy Output Approximation"
 
 
 @st.composite
-def three_heads(draw: Any) -> np.ndarray:
-    """Attention of three heads, (3, rows, keys)."""
-    return draw(attention_maps(3, draw(st.integers(1, 4)), draw(st.integers(1, 4))))
+def three_heads(draw: st.DrawFn) -> np.ndarray:
+    """Draw the attention maps of three heads, (3, rows, keys)."""
+    return np.asarray(draw(attention_maps(3, draw(st.integers(1, 4)), draw(st.integers(1, 4)))))
 
 
 def row_divergences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """1/2 KL(P | M) + 1/2 KL(Q | M) per row, M = (P + Q) / 2, 0 log 0 = 0, in nats."""
+    """1/2 KL(P | M) + 1/2 KL(Q | M) per row in nats, where M = (P + Q) / 2 and 0 log 0 = 0."""
     middle = (first + second) / 2
-    return np.maximum(0.5 * np.sum(rel_entr(first, middle) + rel_entr(second, middle), axis=-1), 0)
+    return np.asarray(np.maximum(0.5 * np.sum(rel_entr(first, middle) + rel_entr(second, middle), axis=-1), 0))
 
 
 def head_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Eq. (1): mean over rows of the square root of the Jensen-Shannon divergence."""
+    """Eq. (1): the mean over rows of the square root of the Jensen-Shannon divergence."""
     return float(np.mean(np.sqrt(row_divergences(first, second))))
 
 
@@ -50,7 +51,7 @@ def is_the_mean_js_distance(heads: np.ndarray, formula: Callable[[np.ndarray, np
 
 
 def overlapping_bits(disjoint: Fraction) -> Fraction:
-    """Jensen-Shannon divergence, in bits, of (1-t, t, 0) and (1-t, 0, t), whose ratios to the middle are 1 or 2."""
+    """Return the Jensen-Shannon divergence in bits of (1-t, t, 0) and (1-t, 0, t), whose ratios to the middle are 1 or 2."""
     first, second = [1 - disjoint, disjoint, Fraction(0)], [1 - disjoint, Fraction(0), disjoint]
     bits = Fraction(0)
     for p, q in zip(first, second):
@@ -63,7 +64,8 @@ def overlapping_bits(disjoint: Fraction) -> Fraction:
 
 
 def roots_order_heads_differently() -> None:
-    """Two rows each. Disjoint masses (1, 0) against (4/9, 4/9): mean divergences 1/2 > 4/9, means of roots 1/2 < 2/3."""
+    """There are two rows each. For the disjoint masses (1, 0) against (4/9, 4/9) the mean divergences are 1/2 > 4/9, but the
+    means of the roots are 1/2 < 2/3."""
     first, second = (Fraction(1), Fraction(0)), (Fraction(4, 9), Fraction(4, 9))
     roots = {Fraction(1): Fraction(1), Fraction(0): Fraction(0), Fraction(4, 9): Fraction(2, 3)}
     assert all(roots[t] ** 2 == overlapping_bits(t) for t in first + second)
@@ -110,25 +112,26 @@ class Heads(NamedTuple):
     @property
     def outputs(self) -> np.ndarray:
         """P X W_V W_O of each head, (2, s, d)."""
-        return self.attention @ self.inputs @ self.value @ self.output
+        return np.asarray(self.attention @ self.inputs @ self.value @ self.output)
 
 
 @st.composite
-def equal_heads(draw: Any) -> Heads:
-    """Two heads with one attention map, D = 0, and values of their own."""
+def equal_heads(draw: st.DrawFn) -> Heads:
+    """Draw two heads with one attention map, so that D = 0, and with values of their own."""
     tokens, width, inner = draw(st.integers(1, 4)), draw(st.integers(2, 3)), draw(st.integers(1, 2))
     attention = draw(attention_maps(tokens, tokens))
     return Heads(np.stack([attention] * 2), *draw(grids((tokens, width), (2, width, inner), (2, inner, width))))
 
 
 def merging_error(heads: Heads, keep: int | None = None) -> float:
-    """sum over k > d_h of sigma_k(P X S)^2, S = W_V^1 W_O^1 + W_V^2 W_O^2: both heads in one of width d_h."""
+    """sum over k > d_h of sigma_k(P X S)^2 with S = W_V^1 W_O^1 + W_V^2 W_O^2: the error of both heads in one of width d_h."""
     both = np.linalg.svd(heads.outputs.sum(axis=0), compute_uv=False)
     return float(np.sum(both[heads.value.shape[-1] if keep is None else keep :] ** 2))
 
 
 def is_the_best_single_head(heads: Heads, formula: Callable[[Heads], float]) -> None:
-    """W_V = S V_k, W_O = V_k^T with V_k the leading right singular vectors of P X S reaches it; nothing of rank k is below."""
+    """W_V = S V_k, W_O = V_k^T reaches it, V_k the leading right singular vectors of P X S, and nothing of rank k is below
+    it."""
     inner, target = heads.value.shape[-1], heads.outputs.sum(axis=0)
     mixed, joint = heads.attention[0] @ heads.inputs, (heads.value @ heads.output).sum(axis=0)
     leading = np.linalg.svd(target)[2][:inner].T
@@ -143,7 +146,8 @@ def is_the_best_single_head(heads: Heads, formula: Callable[[Heads], float]) -> 
 
 
 def equal_attention_loses_any_amount() -> None:
-    """P = [[1, 0], [1/2, 1/2]], X = (2, 4)^T in both heads, W_V = 1 and t: without the second, t P X = t (2, 3)^T is lost."""
+    """P = [[1, 0], [1/2, 1/2]] and X = (2, 4)^T in both heads, W_V = 1 and t: what is lost with the second is t P X = t (2,
+    3)^T."""
     mixed = matmul(exact([[1, 0], ["1/2", "1/2"]]), exact([[2], [4]]))
     for value in exact([1, 1000]):
         outputs = [matmul(mixed, [[weight]]) for weight in (Fraction(1), value)]
@@ -156,9 +160,9 @@ G4 = Claim(
     f"{PAPER}, Sec. 3.2.2",
     "removing redundant heads, D_ij < tau, does not lead to significant information loss and needs no remedy",
     Verdict.REFUTED,
-    "Removing head i loses P_i X W_V^i W_O^i entirely, which D does not see. Where P_i = P_j one head of width d_h can carry "
-    "W_V^i W_O^i + W_V^j W_O^j if its rank is at most d_h; otherwise the best it can do loses the singular values of the "
-    "pair's output beyond d_h.",
+    "With head i the output P_i X W_V^i W_O^i is removed entirely, which D does not see. Where P_i = P_j one head of width "
+    "d_h can carry W_V^i W_O^i + W_V^j W_O^j if its rank is at most d_h; otherwise the error of the best one is made of the "
+    "singular values of the pair's output beyond d_h.",
     (
         Property(
             "two heads of equal attention in one: error = sum of sigma_k^2 beyond d_h",

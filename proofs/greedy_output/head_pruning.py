@@ -1,4 +1,5 @@
-"""Greedy Output Approximation, Algorithm 1: which heads the scan of a divergence matrix prunes, and who stands for them."""
+"""Greedy Output Approximation, Algorithm 1: which heads the scan of a divergence matrix prunes, and which stand for them
+(claims G2, G3)."""
 
 from __future__ import annotations
 
@@ -20,29 +21,31 @@ PAPER = "Greedy Output Approximation"
 
 
 class Divergences(NamedTuple):
-    """matrix: symmetric, zero diagonal, (h, h). threshold: tau. Whole numbers, so that ties with tau are the rule."""
+    """matrix: symmetric with a zero diagonal, (h, h). threshold: tau. Entries are whole numbers, so that ties with tau are the
+    rule."""
 
     matrix: np.ndarray
     threshold: float
 
 
 @st.composite
-def divergence_matrices(draw: Any) -> Divergences:
+def divergence_matrices(draw: st.DrawFn) -> Divergences:
     heads = draw(st.integers(1, 6))
     upper = np.triu(draw(grids((heads, heads), values=(0.0, 1.0, 2.0, 3.0, 4.0)))[0], 1)
     return Divergences(upper + upper.T, float(draw(st.integers(1, 4))))
 
 
 @st.composite
-def one_hot_heads(draw: Any) -> Divergences:
-    """Heads that look at one key per row: D_ij is the fraction of rows in which they differ, in units of sqrt(ln 2)."""
+def one_hot_heads(draw: st.DrawFn) -> Divergences:
+    """Draw heads that look at one key per row: D_ij is the fraction of rows in which they differ, in units of sqrt(ln 2)."""
     rows = draw(st.integers(2, 6))
     (keys,) = draw(grids((draw(st.integers(2, 6)), rows), values=(0.0, 1.0)))
     return Divergences(np.mean(keys[:, None] != keys[None], axis=-1), draw(st.sampled_from([1.5, 2.5])) / rows)
 
 
 def scan(matrix: Any, threshold: Any, record: bool = False) -> list[int]:
-    """Algorithm 1 as printed: rows, then columns. record: also write `edges`, which the printed algorithm only reads."""
+    """Run Algorithm 1 as printed, rows before columns. record: whether `edges`, which the printed algorithm only reads, is
+    written too."""
     pruned: list[int] = []
     edges: set[tuple[int, int]] = set()
     for i in range(len(matrix)):
@@ -57,7 +60,7 @@ def scan(matrix: Any, threshold: Any, record: bool = False) -> list[int]:
 
 def similar_to_a_later_head(instance: Divergences) -> list[int]:
     """C = {i : D_ij < tau for some j > i}."""
-    return redundancy.scan(*instance).tolist()
+    return list(map(int, redundancy.scan(*instance)))
 
 
 def is_the_scan(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:
@@ -72,7 +75,7 @@ G2 = Claim(
     "G2",
     f"{PAPER}, Algorithm 1",
     "scanning D in R^{h x h} row by row, candidate i is appended when D_ij < tau and neither i nor j is in C: no two similar "
-    "heads stay",
+    "heads are kept",
     Verdict.HOLDS,
     properties=(
         Property(
@@ -97,8 +100,8 @@ G2 = Claim(
 
 
 def keep_unless_similar_to_a_kept_head(instance: Divergences) -> list[int]:
-    """Greedy maximal independent set, in the order of the heads; returns the heads that stay."""
-    return redundancy.representatives(*instance, np.ones(len(instance.matrix))).tolist()
+    """Return the heads of a greedy maximal independent set, in the order of the heads; these are kept."""
+    return list(map(int, redundancy.representatives(*instance, np.ones(len(instance.matrix)))))
 
 
 def stands_for_every_head(instance: Divergences, formula: Callable[[Divergences], list[int]]) -> None:
@@ -109,7 +112,7 @@ def stands_for_every_head(instance: Divergences, formula: Callable[[Divergences]
 
 
 def chain_bounds_the_distance(instance: Divergences, formula: Callable[[int, float], float]) -> None:
-    """From a pruned head to its last similar head, again and again: indices rise, so a kept head is reached."""
+    """From a pruned head one goes to its last similar head, again and again. Indices rise, so a kept head is reached."""
     pruned = scan(*instance)
     for start in pruned:
         here, links = start, 0
@@ -119,19 +122,19 @@ def chain_bounds_the_distance(instance: Divergences, formula: Callable[[int, flo
 
 
 def hamming(words: list[str]) -> list[list[Fraction]]:
-    """D in units of sqrt(ln 2) of heads that look at one key per row: the fraction of rows in which they differ."""
+    """Return D, in units of sqrt(ln 2), of heads that look at one key per row: the fraction of rows in which they differ."""
     return [[Fraction(sum(a != b for a, b in zip(u, v)), len(u)) for v in words] for u in words]
 
 
 def below_a_fifth(distance: Fraction) -> bool:
-    """distance * sqrt(ln 2) < 0.20, the threshold of Fig. 3. Exact: the square is compared, with 2/3 < ln 2 < 7/10."""
+    """distance * sqrt(ln 2) < 0.20, the threshold of Fig. 3. It is exact, as squares are compared and 2/3 < ln 2 < 7/10."""
     limit = Fraction(1, 25) / distance**2 if distance else Fraction(1)
     assert limit <= Fraction(2, 3) or limit >= Fraction(7, 10)
     return limit >= Fraction(7, 10)
 
 
 def one_head_stays_at_the_largest_distance() -> None:
-    """Six heads, each differs from the next in one of five rows: tau = 0.20 keeps the last, and nothing like the first."""
+    """Each of six heads differs from the next in one of five rows: tau = 0.20 keeps the last, and nothing like the first."""
     distances = hamming(["0" * (5 - k) + "1" * k for k in range(6)])
     matrix = [[0 if below_a_fifth(entry) else 1 for entry in row] for row in distances]
     assert scan(matrix, 1) == [0, 1, 2, 3, 4]
@@ -139,7 +142,7 @@ def one_head_stays_at_the_largest_distance() -> None:
 
 
 def order_of_the_heads_decides() -> None:
-    """A hub and five leaves, each leaf one row away from the hub: five heads go or one, by where the hub stands."""
+    """Each of five leaves is one row away from a hub: five heads are pruned or one, depending on where the hub stands."""
     leaves = ["0" * k + "1" + "0" * (4 - k) for k in range(5)]
     assert scan(hamming([*leaves, "00000"]), Fraction(3, 10)) == [0, 1, 2, 3, 4]
     assert scan(hamming(["00000", *leaves]), Fraction(3, 10)) == [0]
@@ -148,7 +151,7 @@ def order_of_the_heads_decides() -> None:
 G3 = Claim(
     "G3",
     f"{PAPER}, Sec. 3.2.2 and Algorithm 1",
-    "heads in C are redundant: what a pruned head extracts, a similar head (D_ij < tau) that stays extracts too",
+    "heads in C are redundant: what a pruned head extracts, a similar head (D_ij < tau) that is kept extracts too",
     Verdict.REFUTED,
     "The similar head may be pruned later. A pruned head reaches a kept one over similar heads of rising index, so the two are "
     "less than (number of links) tau apart, and every connected component keeps its last head. Keeping a head unless it is "

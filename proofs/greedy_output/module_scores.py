@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ PAPER = "Greedy Output Approximation"
 
 
 class Gated(NamedTuple):
-    """down: D_i (o,). up: u (N,). gate: pre-activation g (N,), of one inner channel."""
+    """down: D_i (o,). up: u (N,). gate: the pre-activation g (N,). All are of one inner channel."""
 
     down: np.ndarray
     up: np.ndarray
@@ -29,7 +29,7 @@ class Gated(NamedTuple):
 
 
 @st.composite
-def gated_channels(draw: Any) -> Gated:
+def gated_channels(draw: st.DrawFn) -> Gated:
     tokens = draw(st.integers(1, 5))
     return Gated(*draw(grids((draw(st.integers(1, 3)),), (tokens,), (tokens,))))
 
@@ -55,7 +55,7 @@ def product_ranks_the_other_way() -> None:
 
 
 def product_of_moments_that_never_meet() -> None:
-    """u = (1, 0), g = (0, 1): the channel is always off, the product of the two scores is 1/4."""
+    """With u = (1, 0) and g = (0, 1) the channel is always off, but the product of the two scores is 1/4."""
     up, gate = exact([1, 0]), exact([0, 1])
     assert sum((u * g) ** 2 for u, g in zip(up, gate)) == 0
     assert dot(up, up) / 2 * dot(gate, gate) / 2 == Fraction(1, 4)
@@ -114,13 +114,13 @@ class Head(NamedTuple):
 
 
 @st.composite
-def heads(draw: Any) -> Head:
+def heads(draw: st.DrawFn) -> Head:
     tokens, width, inner = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     return Head(draw(attention_maps(tokens, tokens)), *draw(grids((tokens, width), (width, inner), (inner, width))))
 
 
 def is_the_error_of_the_head(head: Head, formula: Callable[[Head, np.ndarray], float]) -> None:
-    """formula: of the head and the second moment of what W_V sees, P X."""
+    """The formula, of the head and the second moment of P X, which is what W_V sees, is the error of removing the head."""
     mixed = head.attention @ head.inputs
     moment, error = mixed.T @ mixed / len(mixed), squared_norm(mixed @ head.value @ head.output) / len(mixed)
     np.testing.assert_allclose(formula(head, moment), error, rtol=1e-12, atol=1e-9)
@@ -136,7 +136,8 @@ def head_of_opposite_channels() -> None:
 
 
 def printed_scores_are_transposed() -> None:
-    """q = (0, 1), k = (1, 0): row 1 of Q K^T is constant, so token 1 looks at both tokens alike; row 1 of K Q^T is not."""
+    """With q = (0, 1) and k = (1, 0) row 1 of Q K^T is constant, so token 1 looks at both tokens alike; row 1 of K Q^T is
+    not."""
     query, key = exact([[0], [1]]), exact([[1], [0]])
     first_row, printed = (matmul(left, transpose(right))[0] for left, right in ((query, key), (key, query)))
     assert first_row[0] == first_row[1], "softmax gives 1/2, 1/2"
@@ -151,8 +152,8 @@ G12 = Claim(
     Verdict.REFUTED,
     "The scores are X W^Q (W^K)^T X^T / sqrt(d_h); the printed product fits only with W^Q stored (d_h, d), and then queries "
     "and keys change places. Given the attention P_i, channels do score as in Eq. (3), with Sigma the second moment of P_i X. "
-    "But a head costs |Sigma^(1/2) W_V W_O|_F^2 = 1^T [(W_O W_O^T) o (W_V^T Sigma W_V)] 1, at most d_h sum M_c, not sum M_c, "
-    "and heads have cross terms as channels have.",
+    "But a head costs |Sigma^(1/2) W_V W_O|_F^2 = 1^T [(W_O W_O^T) o (W_V^T Sigma W_V)] 1, which is at most d_h sum M_c and "
+    "not sum M_c, and heads have cross terms as channels have.",
     (
         Property(
             "a head costs |Sigma^(1/2) W_V W_O|_F^2 <= d_h sum M_c",

@@ -1,30 +1,25 @@
-"""Greedy Output Approximation (Li, Dong, Lei 2024): what the paper states, and the structure it prunes (claim G11)."""
+"""Greedy Output Approximation, Sec. 3.1: what pruning the channels of a depth-2 module removes (claim G11)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.greedy_output.gaussian_moments import gelu, relu
-from gramian.proofs.greedy_output.head_divergence import G1, G4
-from gramian.proofs.greedy_output.head_pruning import G2, G3
-from gramian.proofs.greedy_output.module_scores import G8, G12
-from gramian.proofs.greedy_output.recovery import G9, G10
-from gramian.proofs.greedy_output.second_moments import G5, G6, G7
 from gramian.proofs.kit.claims import Claim, Property, Verdict
 from gramian.proofs.kit.grids import grids
 
-__all__ = ["CLAIMS", "G11"]
+__all__ = ["G11"]
 
 PAPER = "Greedy Output Approximation"
 
 
 class Module(NamedTuple):
-    """first: A (h, d). bias: b (h,). second: B (o, h). f(x) = B s(A x + b)."""
+    """first: A (h, d). bias: b (h,). second: B (o, h). The module is f(x) = B s(A x + b)."""
 
     first: np.ndarray
     bias: np.ndarray
@@ -32,7 +27,7 @@ class Module(NamedTuple):
 
 
 class Pruning(NamedTuple):
-    """inputs: X (N, d). kept: boolean (h,), at least one."""
+    """inputs: X (N, d). kept: boolean (h,), with at least one True."""
 
     module: Module
     activation: Callable[[np.ndarray], np.ndarray]
@@ -45,7 +40,7 @@ def sigmoid(value: np.ndarray) -> np.ndarray:
 
 
 @st.composite
-def prunings(draw: Any) -> Pruning:
+def prunings(draw: st.DrawFn) -> Pruning:
     inner, width, outputs, tokens = (draw(st.integers(1, top)) for top in (4, 3, 3, 4))
     first, bias, second, inputs = draw(grids((inner, width), (inner,), (outputs, inner), (tokens, width)))
     kept = draw(grids((inner,), values=(0.0, 1.0)))[0] > 0
@@ -54,7 +49,7 @@ def prunings(draw: Any) -> Pruning:
 
 
 def outputs_of(pruning: Pruning, module: Module) -> np.ndarray:
-    return pruning.activation(pruning.inputs @ module.first.T + module.bias) @ module.second.T
+    return np.asarray(pruning.activation(pruning.inputs @ module.first.T + module.bias) @ module.second.T)
 
 
 def removes_the_channels_and_nothing_else(pruning: Pruning, formula: Callable[[Module, np.ndarray], Module]) -> None:
@@ -74,13 +69,14 @@ class Sizes(NamedTuple):
 
 
 @st.composite
-def sizes(draw: Any) -> Sizes:
+def sizes(draw: st.DrawFn) -> Sizes:
     width, inner = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     return Sizes(width, inner, draw(st.integers(0, min(width, inner))))
 
 
 def counts_what_is_removed(size: Sizes, formula: Callable[[Sizes], tuple[Fraction, Fraction]]) -> None:
-    """Fractions of the 2 d h weights of A (h, d) and B (d, h) that go with inner channels, and with the ends of the module."""
+    """The formula gives the fractions of the 2 d h weights of A (h, d) and B (d, h) that are removed with inner channels, and
+    with the ends of the module."""
     first, second = np.ones((size.inner, size.width)), np.ones((size.width, size.inner))
     total = first.size + second.size
     inside = first[size.removed :].size + second[:, size.removed :].size
@@ -101,10 +97,10 @@ G11 = Claim(
             removes_the_channels_and_nothing_else,
             lambda module, kept: Module(module.first[kept], module.bias[kept], module.second[:, kept]),
             {
-                "only A_i goes, and leaves B_i s(b_i)": lambda module, kept: module._replace(
+                "only A_i is removed, and B_i s(b_i) is kept": lambda module, kept: module._replace(
                     first=module.first * kept[:, None]
                 ),
-                "A_i and b_i go, and leave B_i s(0)": lambda module, kept: module._replace(
+                "A_i and b_i are removed, and B_i s(0) is kept": lambda module, kept: module._replace(
                     first=module.first * kept[:, None], bias=module.bias * kept
                 ),
                 "other indices in the second level": lambda module, kept: Module(
@@ -130,5 +126,3 @@ G11 = Claim(
         ),
     ),
 )
-
-CLAIMS = (G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12)

@@ -1,6 +1,7 @@
 """Greedy Output Approximation, Sec. 3.2.3: the second-moment score of inner channels (claims G5, G6, G7).
 
-A depth-2 module is f(x) = B s(A x): A (h, d) with rows A_i, B (o, h) with columns B_i; channel i of the h goes with both.
+A depth-2 module is f(x) = B s(A x). A (h, d) has the rows A_i, B (o, h) has the columns B_i, and channel i of the h has one of
+each.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class Channels(NamedTuple):
     @property
     def moment(self) -> np.ndarray:
         """Sigma = X^T X / N, (d, d): the second moment, which is the covariance only where the mean is zero."""
-        return self.inputs.T @ self.inputs / len(self.inputs)
+        return np.asarray(self.inputs.T @ self.inputs / len(self.inputs))
 
 
 @st.composite
-def channels(draw: Any) -> Channels:
+def channels(draw: st.DrawFn) -> Channels:
     inner, width, outputs, tokens = (draw(st.integers(1, top)) for top in (4, 3, 3, 5))
     return Channels(*draw(grids((inner, width), (outputs, inner), (tokens, width))))
 
@@ -63,7 +64,7 @@ Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # (A_P, B_P, Sigm
 
 def scores(first: np.ndarray, second: np.ndarray, moment: np.ndarray) -> np.ndarray:
     """Eq. (3): M_i = |B_i|^2 A_i Sigma A_i^T for every channel, (h,)."""
-    return np.sum(second**2, axis=0) * np.einsum("id,de,ie->i", first, moment, first)
+    return np.asarray(np.sum(second**2, axis=0) * np.einsum("id,de,ie->i", first, moment, first))
 
 
 def total_score(first: np.ndarray, second: np.ndarray, moment: np.ndarray) -> float:
@@ -76,7 +77,7 @@ def joint_error(first: np.ndarray, second: np.ndarray, moment: np.ndarray) -> fl
 
 
 def measured(instance: Channels) -> float:
-    """Mean over tokens of |B A x|^2, what removing all of these channels at once costs."""
+    """Return the mean over tokens of |B A x|^2, which is what removing all of these channels at once costs."""
     return squared_norm(instance.inputs @ instance.first.T @ instance.second.T) / len(instance.inputs)
 
 
@@ -99,7 +100,7 @@ def bounds_the_error_of_the_set(instance: Channels, formula: Score) -> None:
 
 
 def sum_of_scores_against_the_truth() -> None:
-    """B_1 = B_2 = 1, Sigma = 1: the scores add to 2; A_2 = -A_1 costs nothing and A_2 = A_1 costs 4."""
+    """With B_1 = B_2 = 1 and Sigma = 1 the scores add up to 2, but A_2 = -A_1 costs nothing and A_2 = A_1 costs 4."""
     for second_row, truth in ((-1, 0), (1, 4)):
         first, second, inputs = exact([[1], [second_row]]), exact([[1, 1]]), exact([[1], [-1]])
         outputs = matmul(matmul(inputs, transpose(first)), transpose(second))
@@ -114,9 +115,10 @@ G5 = Claim(
     f"{PAPER}, Eqs. (2) and (3)",
     "importance of inner channel i of B s(A X), s linear, X ~ N(0, Sigma): M_i = |B_i|_2^2 (A_i^T Sigma A_i)",
     Verdict.CONDITIONAL,
-    "M_i = E|B_i A_i^T X|^2 is the output error of removing channel i alone; no Gaussian is needed, nor a zero mean if "
-    "Sigma = E X X^T. A set P costs 1^T [(B^T B) o (A Sigma A^T)]_PP 1, of which sum M_i is the diagonal: all of it where the "
-    "B_i are orthogonal or the hidden units uncorrelated. It is at most |P| sum M_i, attained by equal channels.",
+    "M_i = E|B_i A_i^T X|^2 is the output error of removing channel i alone; this needs no Gaussian, and no zero mean if "
+    "Sigma = E X X^T. A set P costs 1^T [(B^T B) o (A Sigma A^T)]_PP 1, of which sum M_i is the diagonal. It is all of it "
+    "where the B_i are orthogonal or the hidden units uncorrelated. The cost is at most |P| sum M_i, which equal channels "
+    "attain.",
     (
         Property(
             "M_i = E |B_i A_i^T X|^2, whatever the distribution of X",
@@ -155,7 +157,7 @@ G5 = Claim(
 
 
 def is_half_for_symmetric_inputs(values: np.ndarray, formula: Callable[[float], float]) -> None:
-    """formula: of E h^2, for h uniform on the values and their negatives."""
+    """The formula, of E h^2, is E relu(h)^2 for h uniform on the values and their negatives."""
     both = np.concatenate([values, -values])
     np.testing.assert_allclose(formula(float(np.mean(both**2))), np.mean(relu(both) ** 2), rtol=1e-12)
 
@@ -178,14 +180,15 @@ def matches_the_moment_of_gelu(variance: float, formula: Callable[[float], float
 
 
 def gelu_of_a_small_input_has_half_of_it() -> None:
-    """v = 1/100: E gelu^2 = v/4 + E x^2 (Phi - 1/2)^2 <= v/4 + E x^4 / (2 pi) < v/4 + v^2/2 (as 3 < pi), which is 0.255 v."""
+    """At v = 1/100, E gelu^2 = v/4 + E x^2 (Phi - 1/2)^2 <= v/4 + E x^4 / (2 pi) < v/4 + v^2/2 (as 3 < pi), which is 0.255
+    v."""
     variance = Fraction(1, 100)
     density_squared = Fraction(1, 6)  # (Phi(x) - 1/2)^2 <= x^2 / (2 pi) < x^2 / 6
     assert variance / 4 + density_squared * 3 * variance**2 == Fraction(255, 1000) * variance < variance / 2
 
 
 def gelu_flips_a_ranking() -> None:
-    """|B|^2 v = 1.5 at v = 1/100 against 1 at v = 9: the scores say the first, the errors the second."""
+    """|B|^2 v is 1.5 at v = 1/100 against 1 at v = 9: by the scores the first is larger, by the errors the second."""
     errors = [weight * gelu_second_moment(variance) for weight, variance in ((150.0, 0.01), (1 / 9, 9.0))]
     measured = [w * gaussian_mean(lambda x: gelu(x) ** 2, v) for w, v in ((150.0, 0.01), (1 / 9, 9.0))]
     np.testing.assert_allclose(errors, measured, rtol=1e-10)
@@ -193,14 +196,14 @@ def gelu_flips_a_ranking() -> None:
 
 
 def shifted_inputs_are_not_halved() -> None:
-    """h = 1 or 3: relu changes nothing, E relu(h)^2 = 5, half of the second moment is 5/2."""
+    """For h = 1 or 3 relu changes nothing: E relu(h)^2 = 5, and half of the second moment is 5/2."""
     values = exact([1, 3])
     assert sum(max(h, Fraction(0)) ** 2 for h in values) / 2 == 5
     assert sum(h**2 for h in values) / 4 == Fraction(5, 2)
 
 
 def independent_relu_units_do_not_add() -> None:
-    """Two independent units, h = -1 or 1, B = (1, 1): E (relu + relu)^2 = 3/2, scores 1/2 + 1/2."""
+    """For two independent units h = -1 or 1 and B = (1, 1), E (relu + relu)^2 = 3/2, while the scores are 1/2 + 1/2."""
     pairs = [(first, second) for first in exact([-1, 1]) for second in exact([-1, 1])]
     together = sum((max(a, Fraction(0)) + max(b, Fraction(0))) ** 2 for a, b in pairs) / 4
     assert together == Fraction(3, 2) != Fraction(1, 2) * 2
@@ -211,9 +214,10 @@ G6 = Claim(
     f"{PAPER}, Sec. 3.2.3",
     "for ReLU the score has a factor 1/2; GeLU and SiLU are equivalent to ReLU",
     Verdict.REFUTED,
-    "1/2 is exact for ReLU of a symmetric pre-activation (not of a shifted one), for one channel: even independent units have "
-    "the cross moment s_i s_j / (2 pi). GeLU and SiLU lie between v/4 and v/2: E gelu^2 / v is 0.250 as v -> 0, 0.425 at v = 1 "
-    "(SiLU 0.356), 0.494 at v = 9, so within a factor 2 of ReLU, but channels of unequal variance can change places.",
+    "1/2 is exact for ReLU of a symmetric pre-activation (not of a shifted one), and for one channel: even independent units "
+    "have the cross moment s_i s_j / (2 pi). GeLU and SiLU lie between v/4 and v/2: E gelu^2 / v is 0.250 as v -> 0, 0.425 at "
+    "v = 1 (SiLU 0.356) and 0.494 at v = 9. So they are within a factor 2 of ReLU, but channels of unequal variance can "
+    "change places.",
     (
         Property(
             "E relu(h)^2 = E h^2 / 2 for h symmetric about zero",
@@ -258,7 +262,7 @@ G6 = Claim(
 
 
 def is_the_loss_of_the_weights(instance: Channels, formula: Score) -> None:
-    """|B_i A_i^T|_F^2, the change of the weights' product; and the same after A_i -> c A_i, B_i -> B_i / c."""
+    """|B_i A_i^T|_F^2 is the change of the product of the weights, and is the same after A_i -> c A_i, B_i -> B_i / c."""
     eye = np.eye(instance.first.shape[1])
     for i in range(len(instance.first)):
         row, column = instance.first[i : i + 1], instance.second[:, i : i + 1]

@@ -15,7 +15,8 @@ __all__ = ["NUMPY", "Backend", "backends"]
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library: `asarray` takes numpy arrays there, `numpy` takes them back. gpu: whether they live on one."""
+    """An array library, in which `asarray` puts numpy arrays and from which `numpy` takes them back. gpu: whether they live on
+    one."""
 
     name: str
     module: Any
@@ -34,7 +35,7 @@ class Backend:
         return getattr(self.module, name)
 
     def moved(self, record: Any) -> Any:
-        """A frozen dataclass, such as a term, with its numpy arrays here; anything else as it is."""
+        """Return a frozen dataclass, such as a term, with its numpy arrays in this library, and anything else as it is."""
         if not is_dataclass(record) or isinstance(record, type):
             return record
         held = {field.name: getattr(record, field.name) for field in fields(record) if field.init}
@@ -49,7 +50,8 @@ NUMPY = Backend("numpy", np)
 
 
 def backends() -> list[Backend]:
-    """numpy, and of torch, array-api-strict and, where there is a GPU, cupy and torch on it those that are installed."""
+    """Return numpy and, of torch, array-api-strict and, where there is a GPU, cupy and torch on it, those that are
+    installed."""
     found = [NUMPY]
     for name, module, gpu in (
         ("torch", "torch", False),

@@ -31,8 +31,8 @@ class Verdict(Enum):
 class Property:
     """For every instance that `given` draws, `holds(instance, formula)` raises no AssertionError.
 
-    formula: what the property is about. mutants: wrong formulas by the defect each has; `holds` must refuse every one.
-    slow: how many times fewer examples than asked for are drawn, for properties that call an optimiser.
+    formula: what the property is about. mutants: wrong formulas by the defect each has, of which `holds` must refuse every
+    one. slow: how many times fewer examples are drawn than are wanted, for properties that call an optimiser.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Property:
     slow: int = 1
 
     def run(self, examples: int, formula: Any = None) -> int:
-        """How many examples were run; raises AssertionError, with the smallest failing instance in a note."""
+        """Return how many examples were run. Raises AssertionError, with the smallest failing instance in a note."""
         using = self.formula if formula is None else formula
         count = max(1, examples // self.slow)
         return falsify(self.given, lambda instance: self.holds(instance, using), count, shrink=formula is None)
 
     def catches(self, mutant: str, examples: int) -> bool:
-        """Whether some instance shows that this mutant is wrong."""
+        """Return whether some instance shows that this mutant is wrong."""
         try:
             self.run(examples, self.mutants[mutant])
         except AssertionError:
@@ -59,9 +59,9 @@ class Property:
 
 @dataclass(frozen=True)
 class Counterexample:
-    """`check()` evaluates one instance on which a printed statement fails, and raises AssertionError should it not.
+    """One instance on which a printed statement fails: `check()` evaluates it, and raises AssertionError should it not fail.
 
-    exact: evaluated in rational arithmetic (or integers), so that no rounding can be blamed.
+    exact: whether it is evaluated in rational arithmetic (or integers), so that no rounding can be blamed.
     """
 
     name: str
@@ -73,8 +73,9 @@ class Counterexample:
 class Claim:
     """One statement of a paper.
 
-    id: short and stable. source: paper, theorem or equation. printed: the statement as it stands there, in symbols with
-    shapes. corrected: what is true instead, or the hypotheses it takes; empty where it holds as printed.
+    id: a short and stable name. source: the paper, and its theorem or equation. printed: the statement as it stands there, in
+    symbols with shapes. corrected: what is true instead, or the hypotheses it takes; empty where it holds as printed. Raises
+    ValueError where a claim lacks the property, counterexample, mutant or correction that its verdict calls for.
     """
 
     id: str
@@ -98,7 +99,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What running one claim gave. failures: a sentence each, empty when everything is as the claim says."""
+    """What running one claim gave. failures: a sentence each, and none when everything is as the claim says."""
 
     claim: Claim
     examples: int
@@ -111,7 +112,7 @@ class Outcome:
 def verify(claim: Claim, examples: int = 100) -> Outcome:
     """Run every property on `examples` instances, every mutant until it is caught, and every counterexample.
 
-    A mutant is looked for in MUTANT_EXAMPLES instances where `examples` are fewer: a quick run is a less thorough one of
+    A mutant is looked for in MUTANT_EXAMPLES instances where `examples` are fewer. So a quick run is a less thorough one of
     what holds, and no weaker a test of whether it could fail.
     """
     started = time.perf_counter()
@@ -139,5 +140,5 @@ def verify(claim: Claim, examples: int = 100) -> Outcome:
 
 
 def message(error: Exception) -> str:
-    """What an exception says, and of which kind it is unless it is a check that failed."""
+    """Return what an exception says, and its kind unless it is a check that failed."""
     return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.homotopy import LassoPath, lasso_homotopy
-from gramian.proofs.kit.rational import dot, exact, identity, matmul, transpose
+from gramian.proofs.kit.rational import Rational, Rows, dot, exact, identity, matmul, transpose
 from gramian.proofs.kit.strategies import Layer
 
 __all__ = ["Row", "interior", "rows", "shares", "squared_error"]
@@ -20,7 +20,7 @@ __all__ = ["Row", "interior", "rows", "shares", "squared_error"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a layer in Fractions: star X* (N, p), dense X (N, p), weight w (p,)."""
+    """One row of a layer in Fractions. star: X* (N, p). dense: X (N, p). weight: w (p,)."""
 
     star: list[list[Fraction]]
     dense: list[list[Fraction]]
@@ -46,7 +46,8 @@ class Row:
 
     @property
     def strict(self) -> bool:
-        """Whether |c_j| < lambda for every zero between knots, c = q - v G: else rounding may turn zeros into nonzeros."""
+        """Return whether |c_j| < lambda for every zero between knots, c = q - v G. Otherwise rounding may turn zeros into
+        nonzeros."""
         for weight in interior(self.path, Fraction(1, 2)):
             point = self.path.weights(weight)
             slopes = [target - fitted for target, fitted in zip(self.cross, matmul(self.gram, list(point)))]
@@ -55,7 +56,7 @@ class Row:
         return True
 
     def error(self, point: Any) -> Fraction:
-        """|X* v - y|^2, twice the loss."""
+        """|X* v - y|^2, which is twice the loss."""
         return sum(((a - b) ** 2 for a, b in zip(matmul(self.star, list(point)), self.target)), Fraction(0))
 
     @property
@@ -65,9 +66,11 @@ class Row:
 
 
 @st.composite
-def rows(draw: Any, width: int = 4, largest: int = 3, definite: bool = False, drifted: bool | None = None) -> Row:
-    """Integer rows: ties, dead and duplicate channels, fewer tokens than channels; definite: G > 0 (X* has I below it).
-    drifted: X* != X, None for either."""
+def rows(draw: st.DrawFn, width: int = 4, largest: int = 3, definite: bool = False, drifted: bool | None = None) -> Row:
+    """Draw integer rows, with ties, dead and duplicate channels, and fewer tokens than channels.
+
+    definite: G > 0, because X* has I below it. drifted: whether X* != X; None draws either.
+    """
     channels, tokens = draw(st.integers(1, width)), draw(st.integers(1, width + 1))
     different = draw(st.booleans()) if drifted is None else drifted
     lines = 1 + tokens * (1 + different)
@@ -80,14 +83,14 @@ def rows(draw: Any, width: int = 4, largest: int = 3, definite: bool = False, dr
 
 
 def interior(path: LassoPath, share: Fraction) -> list[Fraction]:
-    """One lambda strictly between every pair of knots."""
+    """Return one lambda strictly between every pair of knots."""
     return [segment.lower + share * (segment.upper - segment.lower) for segment in path.segments]
 
 
 shares = st.fractions(Fraction(1, 10), Fraction(9, 10), max_denominator=10)
 
 
-def squared_error(gram: list[list[Any]], change: Iterable[Any]) -> Any:
-    """|(W - V) X|^2 = (W - V) G (W - V)^T, X* = X."""
+def squared_error(gram: Rows, change: Iterable[Rational]) -> Fraction:
+    """|(W - V) X|^2 = (W - V) G (W - V)^T, where X* = X."""
     change = list(change)
     return dot(change, matmul(gram, change))

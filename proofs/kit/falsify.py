@@ -1,4 +1,4 @@
-"""The search for an instance on which a check fails; both claims and laws are held to it."""
+"""The search for an instance on which a check fails. Both claims and laws are checked by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["falsify"]
 
 
 def falsify(instances: SearchStrategy[Any], check: Callable[[Any], None], examples: int, *, shrink: bool = True) -> int:
-    """Call `check` on `examples` instances, the same ones every time, and return on how many; raises what `check` raises.
+    """Call `check` on `examples` instances, the same ones every time, and return on how many. Raises what `check` raises.
 
     With `shrink` a failing instance is made smaller for as long as `check` fails on it, and the smallest comes last.
     """

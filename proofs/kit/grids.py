@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,8 +15,9 @@ NONZERO = (-3.0, -2.0, -1.0, 1.0, 2.0, 3.0)
 
 
 @st.composite
-def grids(draw: Any, *shapes: tuple[int, ...], values: Sequence[float] = WHOLE) -> list[np.ndarray]:
-    """One array of these values per shape. Arrays that are drawn entry by entry mostly repeat one value, hence the seed."""
+def grids(draw: st.DrawFn, *shapes: tuple[int, ...], values: Sequence[float] = WHOLE) -> list[np.ndarray]:
+    """Draw one array of these values per shape. Arrays that are drawn entry by entry mostly repeat one value, hence the
+    seed."""
     if draw(st.booleans()):
         return [draw(arrays(float, shape, elements=st.sampled_from(values))) for shape in shapes]
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
@@ -25,10 +25,10 @@ def grids(draw: Any, *shapes: tuple[int, ...], values: Sequence[float] = WHOLE) 
 
 
 @st.composite
-def attention_maps(draw: Any, *shape: int) -> np.ndarray:
-    """Rows that sum to one, (..., rows, keys), with zeros; causal or not."""
+def attention_maps(draw: st.DrawFn, *shape: int) -> np.ndarray:
+    """Draw rows that sum to one, (..., rows, keys), with zeros; they are causal or not."""
     (counts,) = draw(grids(shape, values=(0.0, 1.0, 2.0, 3.0)))
     if draw(st.booleans()):
         counts = counts * np.tri(shape[-2], shape[-1])
     counts[..., 0] += counts.sum(axis=-1) == 0
-    return counts / counts.sum(axis=-1, keepdims=True)
+    return np.asarray(counts / counts.sum(axis=-1, keepdims=True))

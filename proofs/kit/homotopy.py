@@ -34,9 +34,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class LassoPath:
-    """argmin_v 1/2 v G v^T - q v^T + lambda |v|_1 for every lambda >= 0: continuous, and linear between finitely many knots.
+    """argmin_v 1/2 v G v^T - q v^T + lambda |v|_1 for every lambda >= 0, continuous, and linear between finitely many knots.
 
-    width: p. segments: from lambda_max = max |q_j| down to 0, which the last one includes; none where q = 0.
+    width: p. segments: from lambda_max = max |q_j| down to 0, which the last one includes; there are none where q = 0.
     """
 
     width: int
@@ -44,21 +44,22 @@ class LassoPath:
 
     @property
     def knots(self) -> tuple[Number, ...]:
-        """The lambdas > 0 at which the linear piece changes, largest (lambda_max) first."""
+        """Return the lambdas > 0 at which the linear piece changes, the largest (lambda_max) first."""
         return tuple(segment.upper for segment in self.segments)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Zeros of v above lambda_max, then between each knot and the next: constant there. The last count is N(0+)."""
+        """Return the zeros of v above lambda_max, then between each knot and the next, where their number is constant. The
+        last is N(0+)."""
         return (self.width, *(segment.signs.count(0) for segment in self.segments))
 
     @property
     def jumps(self) -> tuple[int, ...]:
-        """N(knot) - N(just below the knot) per knot: the weights that move away from zero there as lambda falls."""
+        """Return N(knot) - N(just below the knot) per knot: how many weights move away from zero there as lambda falls."""
         return tuple(self.zeros(segment.upper) - segment.signs.count(0) for segment in self.segments)
 
     def weights(self, weight: Number) -> tuple[Number, ...]:
-        """v at lambda >= 0."""
+        """Return v at lambda >= 0."""
         if weight < 0:
             raise ValueError(f"lambda must be at least 0 but is {weight}")
         for segment in self.segments:
@@ -67,8 +68,8 @@ class LassoPath:
         return (0 * weight,) * self.width
 
     def zeros(self, weight: Number) -> int:
-        """N(lambda), the number of zeros of v; on a knot exact in rational arithmetic only. N on a knot is at least N on
-        either side of it, since what is zero beside the knot is zero on it."""
+        """Return N(lambda), the number of zeros of v; on a knot it is exact in rational arithmetic only. N on a knot is at
+        least N on either side of it, since what is zero beside the knot is zero on it."""
         return sum(entry == 0 for entry in self.weights(weight))
 
 
@@ -113,7 +114,7 @@ def lasso_homotopy(gram: Sequence[Sequence[Any]], cross: Sequence[Any]) -> Lasso
         lower = max((event for event in events if slack < event < weight - slack), default=0 * top)
         kept = tuple(signs[j] if j in chosen else 0 for j in range(width))
         segments.append(Segment(weight, lower, kept, tuple(level), tuple(slope)))
-        # In floats what leaves is set to zero; exact arithmetic finds it there.
+        # In floats a weight that reaches zero is set to zero; exact arithmetic finds it there.
         point = [0 * top if abs(leaving.get(j, weight) - lower) <= slack else segments[-1].at(lower)[j] for j in range(width)]
         weight = lower
     return LassoPath(width, tuple(segments))
@@ -124,14 +125,14 @@ def positive_cone(gram: Sequence[Sequence[Any]]) -> bool:
 
     That is the positive cone condition (S G_AA S)^-1 1 >= 0 for every set A of channels and every diagonal S of signs
     (Efron et al. 2004, Section 4): over signs its j-th entry is least at the diagonal less the row's other magnitudes,
-    and G_AA^-1 is a Schur complement of G^-1, which inherits dominance. Under it no weight ever leaves a path.
+    and G_AA^-1 is a Schur complement of G^-1, which inherits dominance. Under it no weight of a path ever returns to zero.
     """
     inverse = solve(exact(gram), identity(len(gram)))
     return all(2 * row[j] >= sum(abs(entry) for entry in row) for j, row in enumerate(inverse))
 
 
 def convert(gram: Sequence[Sequence[Any]], cross: Sequence[Any]) -> tuple[list[list[Number]], list[Number]]:
-    """Both as lists, all Fractions, or all floats if any entry is one."""
+    """Return both as lists: of Fractions, or of floats if any entry is one."""
     width = len(cross)
     if len(gram) != width or any(len(row) != width for row in gram):
         raise ValueError(f"cross has {width} entries, so gram must be {width} x {width}, but it has {len(gram)} rows")
@@ -143,7 +144,7 @@ def convert(gram: Sequence[Sequence[Any]], cross: Sequence[Any]) -> tuple[list[l
 def direction(
     matrix: list[list[Number]], signs: list[int], active: list[int], tied: list[int]
 ) -> tuple[list[int], list[Number]]:
-    """The active set below a knot, and d there (p,)."""
+    """Return the active set below a knot, and d there (p,)."""
     least = 1 - TOLERANCE**0.5 if isinstance(matrix[0][0], float) else 1
     for size in range(len(tied) + 1):
         for joining in combinations(tied, size):
@@ -157,7 +158,7 @@ def direction(
 
 
 def restricted(matrix: list[list[Number]], chosen: list[int], right: Sequence[Number]) -> list[Number] | None:
-    """The x (p,) with (G x)_A = b_A and zeros off A, or None where G_AA is singular."""
+    """Return the x (p,) with (G x)_A = b_A and zeros off A, or None where G_AA is singular."""
     filled = [0 * matrix[0][0]] * len(matrix)
     if not chosen:
         return filled
@@ -182,4 +183,4 @@ def inner(left: Sequence[Number], right: Sequence[Number]) -> Number:
 
 
 def sign(value: Number) -> int:
-    return (value > 0) - (value < 0)
+    return int((value > 0) - (value < 0))

@@ -1,7 +1,7 @@
-"""Every convex problem of the toolkit as a cvxpy model, and its combinatorial counterparts by trying everything.
+"""The convex problems of the toolkit as models of cvxpy, and their combinatorial counterparts by trying everything.
 
-From the data, by definition; nothing here uses the package. The models return minima: compare those, never minimisers.
-(The LASSO is in `references` as `cvxpy_lasso`, with an exact enumeration beside it.)
+They are written from the data, by definition, and use nothing of the solvers. The models return minima: compare those, never
+minimisers. (The LASSO stands in `references` as `cvxpy_lasso`, with an exact enumeration beside it.)
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gramian.proofs.kit.convex import cvxpy, minimum
 from gramian.proofs.kit.references import support_least_squares
 
 __all__ = ["Masked", "best_mask", "best_of_all_supports", "cvxpy_least_squares", "cvxpy_masks"]
-
-TIGHT = {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11}
 
 
 def cvxpy_least_squares(
@@ -31,8 +30,7 @@ def cvxpy_least_squares(
 
     inputs: X (N, p). outputs: Y (N, q). support: boolean (q, p). equalities: A (m, p) and D (q, m). ridge: r (p,), W (q, p).
     """
-    import cvxpy as cp
-
+    cp = cvxpy()
     weights = cp.Variable((outputs.shape[1], inputs.shape[1]))
     loss = 0.5 * cp.sum_squares(inputs @ weights.T - outputs)
     limits = [] if support is None else [cp.multiply(weights, ~support) == 0]
@@ -40,14 +38,13 @@ def cvxpy_least_squares(
         limits.append(weights @ equalities[0].T == equalities[1])
     if ridge is not None:
         loss = loss + 0.5 * cp.sum_squares((weights - ridge[1]) @ np.diag(np.sqrt(ridge[0])))
-    problem = cp.Problem(cp.Minimize(loss), limits)
-    problem.solve(solver=cp.CLARABEL, **TIGHT)
-    return float(problem.value)
+    return minimum(loss, limits)
 
 
 class Masked(NamedTuple):
-    """One module whose units are to be chosen: its inputs X (N, p), weight W (q, p), outputs Y (N, q), which loss it is
-    divided by and which importance it has, the cost of each of its units (m,), of p / m consecutive channels each."""
+    """One module whose units are to be masked. inputs: X (N, p). weight: W (q, p). outputs: Y (N, q). cost: that of each of
+    its units (m,), of p / m consecutive channels each. scale: the importance of the module, divided by what its loss is
+    relative to."""
 
     inputs: np.ndarray
     weight: np.ndarray
@@ -59,13 +56,14 @@ class Masked(NamedTuple):
 def cvxpy_masks(modules: Sequence[Masked], budget: float, penalty: float = float("inf"), box: bool = True) -> float:
     """min_z sum_m scale_m / 2 |X_m diag(z_m) W_m^T - Y_m|^2 subject to sum_m <c_m, z_m> = budget, and 0 <= z <= 1 with `box`.
 
-    penalty: of half the squared excess over the budget, in its place if it is finite.
+    penalty: the price of half the squared excess over the budget, which stands in place of the constraint where it is finite.
     """
-    import cvxpy as cp
-
+    cp = cvxpy()
     total = float(sum(np.sum(module.cost) for module in modules))
     size = sum(module.scale * float(np.sum(module.outputs**2)) for module in modules) or 1.0  # keeps numbers near one
-    loss, spent, limits = 0.0, 0.0, []
+    loss: Any = 0.0
+    spent: Any = 0.0
+    limits: list[Any] = []
     for module in modules:
         units, channels = len(module.cost), module.weight.shape[1]
         mask = cp.Variable(units)
@@ -80,13 +78,12 @@ def cvxpy_masks(modules: Sequence[Masked], budget: float, penalty: float = float
         limits.append(excess == 0)
     else:
         loss = loss + penalty * total**2 / size * cp.square(excess)
-    problem = cp.Problem(cp.Minimize(0.5 * loss), limits)
-    problem.solve(solver=cp.CLARABEL, **TIGHT)
-    return float(problem.value) * size
+    return minimum(0.5 * loss, limits) * size
 
 
 def best_mask(loss: Callable[[np.ndarray], float], cost: np.ndarray, budget: float) -> tuple[float, np.ndarray]:
-    """Least loss(z) over 0/1 masks z (m,) with <c, z> <= budget, and the first mask that has it: all 2^m are tried."""
+    """Return the least loss(z) over 0/1 masks z (m,) with <c, z> <= budget, and the first mask that has it; all 2^m are
+    tried."""
     masks = np.array(list(product((0.0, 1.0), repeat=len(cost))))
     within = masks[masks @ cost <= budget * (1 + 1e-12)]
     losses = [loss(mask) for mask in within]
@@ -95,7 +92,8 @@ def best_mask(loss: Callable[[np.ndarray], float], cost: np.ndarray, budget: flo
 
 
 def best_of_all_supports(inputs: np.ndarray, outputs: np.ndarray, admits: Callable[[np.ndarray], Any]) -> float:
-    """Least 1/2 |X V^T - Y|^2 over V (q, p) whose support `admits` accepts: all 2^(q p) are tried, so q p <= 12 or so."""
+    """Return the least 1/2 |X V^T - Y|^2 over V (q, p) whose support `admits` accepts; all 2^(q p) are tried, so keep q p <=
+    12."""
     rows, width = outputs.shape[1], inputs.shape[1]
     lines = list(product((True, False), repeat=width))
     losses = []  # by row, then by its support

@@ -1,24 +1,38 @@
 """Linear algebra in rational arithmetic, for counterexamples that no rounding can be blamed for.
 
-A vector (n,) is a list of Fractions, a matrix (n, m) a list of n such rows; every function takes the output of any other.
-Sizes are tiny, so the loops are plain. Bring numbers in with `exact`.
+A vector (n,) is a list of Fractions, a matrix (n, m) a list of n such rows, and every function takes the output of any other.
+Sizes are tiny, so the loops are plain. `exact` brings numbers in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
-__all__ = ["Matrix", "Vector", "dot", "echelon", "exact", "identity", "matmul", "rank", "solve", "transpose"]
+__all__ = [
+    "Matrix",
+    "Rational",
+    "Rows",
+    "Vector",
+    "dot",
+    "echelon",
+    "exact",
+    "identity",
+    "matmul",
+    "rank",
+    "solve",
+    "transpose",
+]
 
-Vector = list[Fraction]
+Rational = Fraction | int  # what is taken: integers are welcome as they are
+Rows = Sequence[Sequence[Rational]]
+Vector = list[Fraction]  # what is returned
 Matrix = list[list[Fraction]]
-Rows = Sequence[Sequence[Any]]  # integers are welcome as they are
 
 
 def exact(values: Any) -> Any:
-    """The same nesting of lists with Fractions for entries.
+    """Return the same nesting of lists with Fractions for entries.
 
     values: a number, a list, a tuple or an array, at any depth. Integers, Fractions and strings such as "9/10" are what they
     say; a float is the binary number that it is, so 0.1 is not 1/10.
@@ -35,17 +49,25 @@ def identity(size: int) -> Matrix:
 
 
 def transpose(matrix: Rows) -> Matrix:
-    """(n, m) to (m, n); a matrix without rows has lost its width, so it stays []."""
+    """Turn (n, m) into (m, n). A matrix without rows has lost its width, so it remains []."""
     return [list(column) for column in zip(*matrix, strict=True)]
 
 
-def dot(left: Sequence[Any], right: Sequence[Any]) -> Fraction:
+def dot(left: Sequence[Rational], right: Sequence[Rational]) -> Fraction:
     """<x, y> of two vectors (n,)."""
-    return sum((x * y for x, y in zip(left, right, strict=True)), Fraction(0))
+    return Fraction(sum(x * y for x, y in zip(left, right, strict=True)))
+
+
+@overload
+def matmul(left: Rows, right: Rows) -> Matrix: ...
+
+
+@overload
+def matmul(left: Rows, right: Sequence[Rational]) -> Vector: ...
 
 
 def matmul(left: Rows, right: Any) -> Any:
-    """left (n, m) times right (m, k), or times a vector (m,), which gives a vector (n,)."""
+    """Multiply left (n, m) by right (m, k), or by a vector (m,), which gives a vector (n,)."""
     if is_vector(right):
         return [dot(row, right) for row in left]
     columns = transpose(right)
@@ -53,7 +75,7 @@ def matmul(left: Rows, right: Any) -> Any:
 
 
 def echelon(matrix: Rows) -> tuple[Matrix, list[int]]:
-    """The reduced row echelon form and its pivot columns, by Gauss-Jordan elimination."""
+    """Return the reduced row echelon form and its pivot columns, by Gauss-Jordan elimination."""
     rows = exact(matrix)
     pivots: list[int] = []
     for column in range(len(rows[0]) if rows else 0):
@@ -75,10 +97,19 @@ def rank(matrix: Rows) -> int:
     return len(echelon(matrix)[1])
 
 
-def solve(matrix: Rows, right: Any) -> Any:
-    """The x with matrix x = right, for a square matrix (n, n) and right (n, k) or a vector (n,); x is shaped like right.
+@overload
+def solve(matrix: Rows, right: Rows) -> Matrix: ...
 
-    Raises ValueError when the matrix is not square or is singular, or right has another number of rows.
+
+@overload
+def solve(matrix: Rows, right: Sequence[Rational]) -> Vector: ...
+
+
+def solve(matrix: Rows, right: Any) -> Any:
+    """Return the x with matrix x = right, for a square matrix (n, n) and right (n, k) or a vector (n,); x is shaped like
+    right.
+
+    Raises ValueError where the matrix is not square or is singular, and where right has another number of rows.
     """
     size = len(matrix)
     if any(len(row) != size for row in matrix) or len(right) != size:
@@ -92,5 +123,5 @@ def solve(matrix: Rows, right: Any) -> Any:
     return [row[0] for row in answer] if flat else answer
 
 
-def is_vector(right: Any) -> bool:
+def is_vector(right: Sequence[Any]) -> bool:
     return bool(right) and not isinstance(right[0], list | tuple)

@@ -1,6 +1,6 @@
-"""Independent answers: cvxpy, enumeration, brute force, and SparseGPT written out with explicit inverses.
+"""Independent answers: enumeration, brute force, one model of cvxpy, and SparseGPT written out with explicit inverses.
 
-Plain numpy, from the definitions; nothing here uses the package. With cvxpy compare objectives, never supports: at a
+This is plain numpy, from the definitions, and uses nothing of the solvers. With cvxpy compare objectives, never supports: at a
 knot of the path an interior point method returns small numbers where the exact answer is zero.
 """
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
+
+from gramian.proofs.kit.convex import cvxpy, minimum
 
 __all__ = [
     "brute_force_groups",
@@ -31,18 +33,15 @@ def lasso_objective(inputs: np.ndarray, outputs: np.ndarray, weight: float, poin
 
 def cvxpy_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndarray) -> float:
     """min_V 1/2 |X V^T - Y|^2 + sum lambda_ij |V_ij|, by an interior point method."""
-    import cvxpy as cp
-
+    cp = cvxpy()
     point = cp.Variable((outputs.shape[1], inputs.shape[1]))
     weight = np.broadcast_to(np.asarray(weight, dtype=float), point.shape)
     loss = 0.5 * cp.sum_squares(inputs @ point.T - outputs) + cp.sum(cp.multiply(weight, cp.abs(point)))
-    problem = cp.Problem(cp.Minimize(loss))
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
-    return float(problem.value)
+    return minimum(loss)
 
 
 def exact_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndarray) -> tuple[np.ndarray, float]:
-    """Minimiser (q, p) and minimum of the LASSO, by enumerating supports and signs (3^p candidates per row).
+    """Return minimiser (q, p) and minimum of the LASSO, by enumerating supports and signs (3^p candidates per row).
 
     On support A with signs s the stationary point is v_A = G_AA^+ (X_A^T y - lambda_A s). Some optimum has independent
     columns, so it is among the candidates, and every candidate's objective is an upper bound: the least is the minimum.
@@ -72,7 +71,7 @@ def exact_lasso(inputs: np.ndarray, outputs: np.ndarray, weight: float | np.ndar
 def proximal_descent(
     inputs: np.ndarray, outputs: np.ndarray, prox: Callable[[np.ndarray, float], np.ndarray], start: np.ndarray, steps: int
 ) -> np.ndarray:
-    """Where so many steps V <- prox(V - grad f(V) / L, 1 / L), with momentum that restarts uphill, take a point."""
+    """Return the point after so many steps V <- prox(V - grad f(V) / L, 1 / L), with momentum that restarts uphill."""
     gram, cross = inputs.T @ inputs, outputs.T @ inputs
     step = 1 / (float(np.linalg.norm(inputs, 2)) ** 2 or 1.0)
     point, ahead, count = start, start, 0
@@ -85,13 +84,13 @@ def proximal_descent(
 
 
 def exact_zeros(inputs: np.ndarray, outputs: np.ndarray, weight: float) -> np.ndarray:
-    """Zeros per row of the exact LASSO solution; meaningful away from knots of the path."""
+    """Return the zeros per row of the exact LASSO solution, which mean something away from knots of the path."""
     point, _ = exact_lasso(inputs, outputs, weight)
-    return np.sum(np.abs(point) <= 1e-12 * max(1e-300, np.max(np.abs(point))), axis=1)
+    return np.asarray(np.sum(np.abs(point) <= 1e-12 * max(1e-300, np.max(np.abs(point))), axis=1))
 
 
 def support_least_squares(inputs: np.ndarray, outputs: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
-    """Minimiser (q, p) and minimum of 1/2 |X V^T - Y|^2 over V that are zero off the mask, row by row by `lstsq`."""
+    """Return minimiser (q, p) and minimum of 1/2 |X V^T - Y|^2 over V that are zero off the mask, row by row by `lstsq`."""
     point = np.zeros(mask.shape)
     for row, kept in enumerate(mask):
         if kept.any():
@@ -99,21 +98,21 @@ def support_least_squares(inputs: np.ndarray, outputs: np.ndarray, mask: np.ndar
     return point, 0.5 * float(np.sum((inputs @ point.T - outputs) ** 2))
 
 
-def central_gradient(loss: object, point: np.ndarray, step: float) -> np.ndarray:
-    """(f(V + h e_ij) - f(V - h e_ij)) / 2h for every entry; exact up to rounding for a quadratic."""
+def central_gradient(loss: Callable[[np.ndarray], float], point: np.ndarray, step: float) -> np.ndarray:
+    """(f(V + h e_ij) - f(V - h e_ij)) / 2h for every entry, which is exact up to rounding for a quadratic."""
     gradient = np.zeros_like(point)
     for index in np.ndindex(*point.shape):
         ahead, behind = point.copy(), point.copy()
         ahead[index] += step
         behind[index] -= step
-        gradient[index] = (loss(ahead) - loss(behind)) / (2 * step)  # type: ignore[operator]
+        gradient[index] = (loss(ahead) - loss(behind)) / (2 * step)
     return gradient
 
 
 def brute_force_groups(score: np.ndarray, kept: int, group: int) -> np.ndarray:
-    """Largest total score of every group of `group` entries when `kept` of them stay: (q, p / group)."""
+    """Return the largest total score of every group of `group` entries of which `kept` are kept: (q, p / group)."""
     groups = score.reshape(score.shape[0], -1, group)
-    return np.max([groups[:, :, list(chosen)].sum(axis=2) for chosen in combinations(range(group), kept)], axis=0)
+    return np.asarray(np.max([groups[:, :, list(chosen)].sum(axis=2) for chosen in combinations(range(group), kept)], axis=0))
 
 
 def obs_sweep(
@@ -126,9 +125,10 @@ def obs_sweep(
     pattern: tuple[int, int] | None = None,
     block: int = 128,
 ) -> np.ndarray:
-    """SparseGPT as its paper tells it, one column after another and an explicit inverse of what remains for each.
+    """Return SparseGPT's weights as its paper has them: one column after another, with an explicit inverse of what remains for
+    each.
 
-    With H the damped Gram of the columns j.. still free: removing w_j costs w_j^2 / [H^-1]_jj, and the best answer of
+    With H the damped Gram of the columns j.. that are still free, removing w_j costs w_j^2 / [H^-1]_jj, and the best answer of
     the others is w -= w_j / [H^-1]_jj * [H^-1]_j. Masks are chosen per block of columns (the smallest costs of all rows
     together, or per row), or per group of m columns for n:m, when the sweep arrives there.
     """

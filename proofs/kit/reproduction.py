@@ -1,4 +1,4 @@
-"""Calls as source code: what a failing check prints, to be pasted and run."""
+"""Calls as source code, which a failing check prints so that it can be pasted and run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH = 100
 
 
 def snippet(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Python that imports what it needs and calls `function(*arguments)`, arrays to the last bit.
+    """Return Python that imports what it needs and calls `function(*arguments)`, with arrays to the last bit.
 
     What no import leads to (a lambda, a class inside a function) becomes a line of its own, to be completed by hand.
     """
@@ -40,7 +40,7 @@ class Source:
         self.missing: list[str] = []
 
     def of(self, value: Any) -> str:
-        """An expression that evaluates to `value`."""
+        """Return an expression that evaluates to `value`."""
         if isinstance(value, np.ndarray):
             return self.array(value)
         if isinstance(value, np.generic):
@@ -69,10 +69,10 @@ class Source:
         if importable(value):
             first = value.__qualname__.partition(".")[0]
             self.imports.add(f"from {value.__module__} import {first}")
-            return value.__qualname__
+            return str(value.__qualname__)
         if importable(type(value)) and getattr(value, "__dict__", None) == {}:
             return f"{self.of(type(value))}()"
-        name = f"subject{len(self.missing) + 1}"
+        name = f"checked{len(self.missing) + 1}"
         self.missing.append(f"{name} = ...  # put here what was checked: {value!r}")
         return name
 
@@ -84,7 +84,7 @@ class Source:
         return f"np.array({self.of(array.tolist())}{dtype})"
 
     def arguments(self, record: Any) -> list[str]:
-        """Keywords of a dataclass, without those that are None or a number by default and now."""
+        """Return the keywords of a dataclass, without those that are None or a number by default and now."""
         held = [(field, getattr(record, field.name)) for field in fields(record) if field.init]
         plain = (bool, int, float, str, type(None))
         return [
@@ -95,7 +95,7 @@ class Source:
 
 
 def importable(value: Any) -> bool:
-    """Whether `from module import name` leads to this function or class."""
+    """Return whether `from module import name` leads to this function or class."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return False

@@ -1,15 +1,15 @@
 """Layers, terms and patterns to test on: hypothesis strategies, and planted problems of known optimum.
 
 Every strategy shrinks towards few tokens, channels and outputs, X* = X, small whole numbers, nothing dead or duplicate and
-scale one, so that what is left of a failure can be read. Nasty cases are common and not rare: ties, zeros, rank deficits,
-dead and duplicate channels, fewer tokens than channels, axes of length one, inputs of size 1e-6 and 1e6.
+scale one, so that a failure can be read. Nasty cases are common and not rare: ties, zeros, rank deficits, dead and duplicate
+channels, fewer tokens than channels, axes of length one, inputs of size 1e-6 and 1e6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -49,12 +49,12 @@ class Layer:
 
     @property
     def outputs(self) -> np.ndarray:
-        """X W^T, what the compressed layer should deliver."""
-        return (self.inputs if self.dense is None else self.dense) @ self.weight.T
+        """X W^T, which the compressed layer should deliver."""
+        return np.asarray((self.inputs if self.dense is None else self.dense) @ self.weight.T)
 
     def row_losses(self, weights: np.ndarray) -> np.ndarray:
-        """1/2 |X* v^T - X w^T|^2 per row, straight from the definition."""
-        return 0.5 * np.sum((self.inputs @ weights.T - self.outputs) ** 2, axis=0)
+        """1/2 |X* v^T - X w^T|^2 per row, computed from the definition."""
+        return np.asarray(0.5 * np.sum((self.inputs @ weights.T - self.outputs) ** 2, axis=0))
 
     def loss(self, weights: np.ndarray) -> float:
         return float(np.sum(self.row_losses(weights)))
@@ -65,21 +65,21 @@ class Layer:
 
     @property
     def largest(self) -> float:
-        """lambda_max: the largest entry of the gradient at zero."""
+        """Return lambda_max, the largest entry of the gradient at zero."""
         return float(np.max(np.abs(self.outputs.T @ self.inputs)))
 
     def magnitude(self, weights: np.ndarray) -> float:
-        """Size of the terms that a loss is the sum of: what rounding errors are relative to."""
+        """Return the size of the terms that a loss is the sum of, which rounding errors are relative to."""
         changed = np.sum((self.inputs @ weights.T) ** 2) + np.sum((self.inputs @ self.weight.T) ** 2)
         return float(changed + 2 * self.energy)
 
     def scaled(self, inputs: float | np.ndarray = 1.0, weight: float | np.ndarray = 1.0) -> Layer:
-        """inputs, weight: factors, one number or one per channel (p,)."""
+        """Return the layer with channels multiplied. inputs, weight: factors, one number or one per channel (p,)."""
         dense = None if self.dense is None else self.dense * inputs
         return Layer(self.inputs * inputs, self.weight * weight, dense)
 
     def permuted(self, rows: Any = slice(None), columns: Any = slice(None)) -> Layer:
-        """Outputs and channels in another order."""
+        """Return the layer with outputs and channels in another order."""
         dense = None if self.dense is None else self.dense[:, columns]
         return Layer(self.inputs[:, columns], self.weight[rows][:, columns], dense)
 
@@ -97,8 +97,9 @@ WHOLE = 256  # seeds below it, towards which a failure shrinks, stand for whole 
 
 
 @st.composite
-def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Arrays of normal numbers from a seed, without ties or zeros: drawn one by one, entries mostly repeat each other."""
+def full(draw: st.DrawFn, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Draw arrays of normal numbers from a seed, without ties or zeros; entries that are drawn one by one mostly repeat each
+    other."""
     seed = draw(st.integers(0, 2**16))
     rng = np.random.default_rng(seed)
     if seed < WHOLE:
@@ -108,7 +109,7 @@ def full(draw: Any, *shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 @st.composite
 def layers(
-    draw: Any,
+    draw: st.DrawFn,
     tokens: int = 7,
     inputs: int = 5,
     outputs: int = 3,
@@ -116,9 +117,10 @@ def layers(
     scales: tuple[float, ...] = (1.0, 1e-6, 1e6),
     multiple: int = 1,
 ) -> Layer:
-    """Anything that may come: a layer of at most `tokens` x `inputs` x `outputs`, of whole numbers or normal ones.
+    """Draw any layer that may come, of at most `tokens` x `inputs` x `outputs`, of whole numbers or normal ones.
 
-    shifted: X* != X, None for either. scales: of the inputs. multiple: divides the number of inputs. Axes may be one long.
+    shifted: whether X* != X; None draws either. scales: of the inputs. multiple: what divides the number of inputs. Axes may
+    be one long.
     """
     p = multiple * draw(st.integers(1, max(1, inputs // multiple)))
     moved = draw(st.booleans()) if shifted is None else shifted
@@ -138,7 +140,7 @@ def layers(
 
 
 def rows(width: int, most: int) -> st.SearchStrategy[np.ndarray]:
-    """Whole numbers, at most so many rows of a width, (rows, width); shrinks by rows."""
+    """Draw at most so many rows of a width, (rows, width), of whole numbers; they shrink by rows."""
     row = st.lists(small, min_size=width, max_size=width)
     return st.lists(row, min_size=1, max_size=most).map(np.array)
 
@@ -148,7 +150,7 @@ ANGLES = ((0.8, 0.6), (0.6, 0.8), (12 / 13, 5 / 13))  # cosine and sine
 
 @st.composite
 def spectral_layers(
-    draw: Any,
+    draw: st.DrawFn,
     inputs: int = 4,
     outputs: int = 2,
     *,
@@ -156,10 +158,11 @@ def spectral_layers(
     condition: float | None = None,
     shifted: bool = False,
 ) -> Layer:
-    """A layer of chosen rank and condition number: X* = diag(s) R, (rank, p), with singular values s from 1 down to
-    1 / condition and R a product of few rotations of two channels. G = X*^T X* has the condition number condition^2.
+    """Draw a layer of chosen rank and condition number: X* = diag(s) R, (rank, p), with singular values s from 1 down to 1 /
+    condition and R a product of few rotations of two channels. G = X*^T X* has the condition number condition^2.
 
-    rank: of X*, at most p; None, anything from 1 to p. condition: None, from 1 to 1000. Shrinks to a diagonal Gram.
+    rank: of X*, at most p; None draws it from 1 to p. condition: None draws it from 1 to 1000. Cases shrink to a diagonal
+    Gram.
     """
     p, q = draw(st.integers(1, inputs)), draw(st.integers(1, outputs))
     held = draw(st.integers(1, p)) if rank is None else min(rank, p)
@@ -176,16 +179,16 @@ def spectral_layers(
 
 
 @st.composite
-def weights(draw: Any, shape: tuple[int, int]) -> np.ndarray:
-    """Weights (q, p): small whole numbers, mostly tied, or normal ones without ties."""
+def weights(draw: st.DrawFn, shape: tuple[int, int]) -> np.ndarray:
+    """Draw weights (q, p): small whole numbers, mostly tied, or normal ones without ties."""
     if draw(st.booleans()):
-        return draw(full(shape))[0]
-    return draw(arrays(float, shape, elements=small))
+        return np.asarray(draw(full(shape))[0])
+    return np.asarray(draw(arrays(float, shape, elements=small)))
 
 
 @st.composite
-def points(draw: Any, layer: Layer) -> np.ndarray:
-    """Weights V to judge on `layer`: zero, dense, or anywhere, some of them sparse."""
+def points(draw: st.DrawFn, layer: Layer) -> np.ndarray:
+    """Draw weights V to evaluate on `layer`: zero, dense, or anywhere, and some of them sparse."""
     kind = draw(st.sampled_from(["zero", "dense", "near", "any"]))
     if kind == "zero":
         return np.zeros_like(layer.weight)
@@ -194,22 +197,22 @@ def points(draw: Any, layer: Layer) -> np.ndarray:
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     noise = rng.normal(size=layer.weight.shape)
     point = layer.weight + 0.1 * noise if kind == "near" else noise
-    return point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5])))
+    return np.asarray(point * (rng.random(point.shape) < draw(st.sampled_from([1.0, 0.5]))))
 
 
 def scores(rows: int = 4, columns: int = 12, multiple: int = 1) -> st.SearchStrategy[np.ndarray]:
-    """Scores (q, p) with heavy ties, p a multiple of `multiple`."""
+    """Draw scores (q, p) with heavy ties, where p is a multiple of `multiple`."""
     sizes = st.tuples(st.integers(1, rows), st.integers(1, max(1, columns // multiple)).map(lambda k: k * multiple))
     return sizes.flatmap(lambda shape: arrays(float, shape, elements=small))
 
 
 def masks(shape: tuple[int, int]) -> st.SearchStrategy[np.ndarray]:
-    """Boolean (q, p), every entry for itself; full and empty rows included."""
+    """Draw boolean (q, p), every entry for itself, with full and empty rows among them."""
     return arrays(bool, shape, elements=st.booleans(), fill=st.nothing())
 
 
 def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np.ndarray]:
-    """One of these values for every channel, (p,)."""
+    """Draw one of these values for every channel, (p,)."""
     width = layer.weight.shape[1]
     return st.lists(st.sampled_from(values), min_size=width, max_size=width).map(np.array)
 
@@ -218,26 +221,28 @@ def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np
 
 
 def penalties(shape: tuple[int, int]) -> st.SearchStrategy[L1]:
-    """L1 with one lambda, or one per row, per channel or per entry; zeros among them."""
+    """Draw L1 with one lambda, or one per row, per channel or per entry, with zeros among them."""
     sizes = st.sampled_from([(), (1, 1), (shape[0], 1), (1, shape[1]), shape])
     values = st.sampled_from([0.25, 1.0, 2.0, 0.0])
     return sizes.flatmap(lambda size: arrays(float, size, elements=values) if size else values).map(L1)
 
 
 @st.composite
-def equalities(draw: Any, shape: tuple[int, int]) -> Affine:
-    """V A^T = D that some V satisfies; constraints may repeat or say nothing."""
+def equalities(draw: st.DrawFn, shape: tuple[int, int]) -> Affine:
+    """Draw V A^T = D that some V satisfies; constraints may repeat or say nothing."""
     matrix = draw(arrays(float, (draw(st.integers(1, 3)), shape[1]), elements=small, fill=st.nothing()))
     return Affine(matrix, draw(weights(shape)) @ matrix.T)
 
 
+Row = TypeVar("Row")
+
 # How to draw one of each kind; a kind of term or pattern that is added to the toolkit needs a row here.
-TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Any]]] = {
+TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Term]]] = {
     L1: penalties,
     Support: lambda shape: masks(shape).map(Support),
     Affine: equalities,
 }
-PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
+PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Pattern]]] = {
     TopK: lambda inputs: st.builds(TopK, st.sampled_from([0.5, 0.0, 0.01, 0.25, 1 / 3, 0.7, 0.99]), st.booleans()),
     NM: lambda inputs: st.sampled_from([(n, m) for m in range(1, 9) if inputs % m == 0 for n in range(1, m + 1)]).map(
         lambda pair: NM(*pair)
@@ -246,18 +251,17 @@ PATTERNS: dict[type, Callable[[int], st.SearchStrategy[Any]]] = {
 
 
 def terms(kind: type, shape: tuple[int, int]) -> st.SearchStrategy[Term]:
-    """Terms of a class for weights of a shape (q, p). Raises LookupError for a class without a row in TERMS."""
-    return strategy_of(kind, TERMS)(shape)
+    """Draw terms of a class for weights of a shape (q, p). Raises LookupError for a class without a row in TERMS."""
+    return row_of(TERMS, kind, "TERMS")(shape)
 
 
 def patterns(kind: type, inputs: int) -> st.SearchStrategy[Pattern]:
-    """Patterns of a class for weights of so many inputs. Raises LookupError for a class without a row in PATTERNS."""
-    return strategy_of(kind, PATTERNS)(inputs)
+    """Draw patterns of a class for weights of so many inputs. Raises LookupError for a class without a row in PATTERNS."""
+    return row_of(PATTERNS, kind, "PATTERNS")(inputs)
 
 
-def strategy_of(kind: type, table: dict[type, Any]) -> Any:
+def row_of(table: Mapping[type, Row], kind: type, name: str) -> Row:
     if kind not in table:
-        name = "TERMS" if table is TERMS else "PATTERNS"
         raise LookupError(f"nothing says how to draw a {kind.__name__}: add a row to gramian.proofs.kit.strategies.{name}")
     return table[kind]
 
@@ -266,7 +270,7 @@ def strategy_of(kind: type, table: dict[type, Any]) -> Any:
 
 
 def from_gram(gram: Any, weight: Any) -> Layer:
-    """The layer with this Gram matrix: X = G^(1/2)."""
+    """Return the layer with this Gram matrix, X = G^(1/2)."""
     values, vectors = np.linalg.eigh(np.array(gram, dtype=float))
     return Layer((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T, np.atleast_2d(np.array(weight, dtype=float)))
 
@@ -274,7 +278,8 @@ def from_gram(gram: Any, weight: Any) -> Layer:
 def normal_layer(
     seed: int, tokens: int, inputs: int, outputs: int, *, condition: float = 10.0, drift: float = 0.0, dead: int = 0
 ) -> Layer:
-    """Gaussian weights; singular values of X* spread over 1..1/condition; X* - X of relative size `drift`."""
+    """Return a layer of Gaussian weights, with singular values of X* spread over 1..1/condition and X* - X of relative size
+    `drift`."""
     rng = np.random.default_rng(seed)
     rank = min(tokens, inputs)
     left, _ = np.linalg.qr(rng.normal(size=(tokens, rank)))
@@ -286,7 +291,7 @@ def normal_layer(
 
 
 def planted_lasso(seed: int, inputs: int, outputs: int, weight: float) -> tuple[Layer, np.ndarray]:
-    """A layer and the unique optimum V of its LASSO: W = V + lambda Z G^-1 with Z a subgradient of |V|_1, |Z| < 1 off
+    """Return a layer and the unique optimum V of its LASSO: W = V + lambda Z G^-1 with Z a subgradient of |V|_1, |Z| < 1 off
     the support, makes (V - W) G = -lambda Z."""
     layer = normal_layer(seed, 2 * inputs, inputs, outputs)
     rng = np.random.default_rng(seed + 1)

@@ -1,4 +1,4 @@
-"""The laws: what every loss, term, pattern, solver, method and layer plug-in has to satisfy, ours and anybody's.
+"""The laws that every loss, term, pattern, solver, method and layer plug-in has to satisfy, ours and anybody's.
 
 One line in a test holds an object of your own to them; a failure shows the smallest case found, as code that runs:
 
@@ -12,8 +12,8 @@ One line in a test holds an object of your own to them; a failure shows the smal
         laws.check_term(lambda shape: st.builds(MyTerm, st.floats(0, 9)))  # prox, and what else it has
         laws.check_layer(MyLayer)                                          # weight, moments, problem, assign
 
-What each law says stands in `gramian.proofs.laws.problems`, `_terms`, `_patterns`, `_solvers`, `_least_squares`,
-`_methods` and `_layers`. Every law tries `examples` cases, some laws fewer, and the same ones each time.
+What each law says stands in the files of this package: `problems`, `terms`, `patterns`, `solvers`, `least_squares`, `methods`
+and `layers`. Every law tries `examples` cases, or some laws fewer, and the same ones each time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gramian.proofs.kit.strategies import terms
+from gramian.proofs.kit import strategies
 from gramian.proofs.laws.law import hold
+from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
 from gramian.proofs.laws.methods import IMPROVER_LAWS, METHOD_LAWS, ORDER_LAWS, Pruning, from_the_largest
 from gramian.proofs.laws.patterns import PATTERN_LAWS, Selecting
@@ -50,29 +51,41 @@ EXAMPLES = 40
 
 
 def check_problem(build: Build, *, examples: int = EXAMPLES) -> None:
-    """`build(inputs, weight, dense)` makes a `Quadratic`, as `Quadratic.from_data` does: its loss, gradient and curvature
-    are those of the data, a ridge counts once, coordinates change nothing."""
+    """Hold to the laws of a loss what makes a `Quadratic` as `Quadratic.from_data` does, `build(inputs, weight, dense)`.
+
+    Its loss, gradient and curvature are those of the data, a ridge counts once, and coordinates change nothing. Raises
+    AssertionError at the first law that fails, as every check here does. examples: how many cases a law tries.
+    """
     hold(build, PROBLEM_LAWS, examples)
 
 
 def check_term(terms_of: TermsOf, *, examples: int = EXAMPLES) -> None:
-    """A convex term: its prox is optimal and firmly non-expansive, what it says of itself fits together, and certificates
-    that rest on it are honest. terms_of: from the shape (q, p) of the weights to a strategy of terms."""
+    """Hold a convex term to its laws.
+
+    Its prox is optimal and firmly non-expansive, what it says of itself fits together, and certificates that rest on it are
+    honest. terms_of: from the shape (q, p) of the weights to a strategy of terms.
+    """
     hold(terms_of, TERM_LAWS, examples)
 
 
 def check_pattern(pattern: Any, *, inputs: int = 8, examples: int = EXAMPLES) -> None:
-    """A sparsity pattern: exact to the count under ties, the best mask, the first of equals. pattern: one, or a strategy of
-    them. inputs: what the number of channels is a multiple of."""
+    """Hold a sparsity pattern to its laws.
+
+    Its count is exact even if scores tie, its mask is the best, and of equal scores the first is kept. pattern: one, or a
+    strategy of them. inputs: what the number of channels is a multiple of.
+    """
     patterns = pattern if isinstance(pattern, st.SearchStrategy) else st.just(pattern)
     hold(Selecting(patterns, inputs), PATTERN_LAWS, examples)
 
 
 def check_solver(solver: Any, *, terms_of: TermsOf | None = None, accelerated: bool = False, examples: int = EXAMPLES) -> None:
-    """A solver of min_V f(V) + h(V): it converges to the optimum, certifies what it returns, and depends on nothing but the
-    model. terms_of: the h it is for, as in `check_term`; None is L1, and with it the laws of the LASSO.
-    accelerated: F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k + 1)^2 is a law too."""
-    hold(Solving(solver, terms_of or partial(terms, L1)), SOLVER_LAWS, examples)
+    """Hold to its laws a solver of min_V f(V) + h(V).
+
+    It converges to the optimum, certifies what it returns, and depends on nothing but the model. terms_of: the h it is for, as
+    in `check_term`; None is L1, and adds the laws of the LASSO. accelerated: whether F(x_k) - F* <= 2 L |x_0 - x*|^2 / (k +
+    1)^2 is a law too.
+    """
+    hold(Solving(solver, terms_of or partial(strategies.terms, L1)), SOLVER_LAWS, examples)
     if terms_of is None:
         hold(solver, LASSO_LAWS, examples)
     if accelerated:
@@ -80,17 +93,17 @@ def check_solver(solver: Any, *, terms_of: TermsOf | None = None, accelerated: b
 
 
 def check_refit(refit: Any, *, examples: int = EXAMPLES) -> None:
-    """`refit(problem, mask, *, start)`: least squares on the support, and never worse than what it starts from."""
+    """Hold `refit(problem, mask, *, start)` to its laws: it is least squares on the support, and never worse than its start."""
     hold(refit, REFIT_LAWS, examples)
 
 
 def check_affine(solver: Any, *, examples: int = EXAMPLES) -> None:
-    """`solver(problem, matrix, values)`: least squares under every equality of V A^T = D."""
+    """Hold `solver(problem, matrix, values)` to its law: it is least squares under every equality of V A^T = D."""
     hold(solver, AFFINE_LAWS, examples)
 
 
 def check_lambda_max(lambda_max: Any, *, examples: int = EXAMPLES) -> None:
-    """`lambda_max(problem, *, per_row)`: zero solves the LASSO from there on, and not before."""
+    """Hold `lambda_max(problem, *, per_row)` to its law: zero solves the LASSO from there on, and not before."""
     hold(lambda_max, LAMBDA_MAX_LAWS, examples)
 
 
@@ -101,25 +114,32 @@ def check_method(
     order_matters: bool = False,
     examples: int = EXAMPLES,
 ) -> None:
-    """A pruning method, `method(problem, pattern) -> Solution`: feasible under ties, honest about what it returns, and a
-    function of the layer alone. patterns: what it can be asked for; None, any. order_matters: for a sweep over the channels,
-    whose answer depends on which comes first."""
-    subject = Pruning(method, patterns)
-    hold(subject, METHOD_LAWS, examples)
+    """Hold to its laws a pruning method, `method(problem, pattern) -> Solution`.
+
+    Its weights satisfy the pattern even if scores tie, its certificate is that of what it returns, and it is a function of the
+    layer alone. patterns: those that it is for; None is any. order_matters: True for a sweep over the channels, whose answer
+    depends on which comes first.
+    """
+    candidate = Pruning(method, patterns)
+    hold(candidate, METHOD_LAWS, examples)
     if not order_matters:
-        hold(subject, ORDER_LAWS, examples)
+        hold(candidate, ORDER_LAWS, examples)
 
 
 def check_improver(improver: Any, *, patterns: st.SearchStrategy[Any] | None = None, examples: int = EXAMPLES) -> None:
-    """`improver(problem, pattern, start) -> Solution`: never worse than its start, and from the largest weights a method."""
+    """Hold to its laws what improves on given weights, `improver(problem, pattern, start) -> Solution`.
+
+    It is never worse than its start, and from the largest weights it is a method.
+    """
     hold(Pruning(improver, patterns), IMPROVER_LAWS, examples)
     hold(Pruning(partial(from_the_largest, improver), patterns), METHOD_LAWS, examples)
 
 
 def check_layer(plug_in: Any, *, builds: tuple[Any, ...] | None = None, examples: int = 20) -> None:
-    """A layer plug-in, `plug_in(name, module)`: orientation, its problem, and the way back into the module.
-    builds: makers of the modules it is for, as `linear` and `conv1d` of `laws_of_layers`, which are the default."""
-    from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear  # torch takes seconds to import
+    """Hold to its laws a layer plug-in, `plug_in(name, module)`: its orientation, its problem, and the way back into the
+    module.
 
+    builds: makers of the modules it is for, as `linear` and `conv1d` of `gramian.proofs.laws.layers`, which are the default.
+    """
     for build in builds or (linear, conv1d):
         hold(Plugging(plug_in, build), LAYER_LAWS, examples)

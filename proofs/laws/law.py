@@ -1,4 +1,4 @@
-"""One law, and holding a subject to it."""
+"""One law, and holding an object to it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["Law", "hold"]
 
 @dataclass(frozen=True)
 class Law:
-    """For every case that `given(subject)` draws, `holds(*case)` raises nothing.
+    """For every case that `given(candidate)` draws, `holds(*case)` raises nothing.
 
-    holds: a function at the top level of a module, whose name says what holds; cases are tuples of its arguments, so
-    that a failing call can be told as code. slow: how many times fewer cases than asked for are drawn.
+    holds: a function at the top level of a module, whose name says what holds. Cases are tuples of its arguments, so that a
+    failing call can be printed as code. slow: how many times fewer cases are drawn than are wanted.
     """
 
     holds: Callable[..., None]
     given: Callable[[Any], SearchStrategy[tuple[Any, ...]]]
     slow: int = 1
 
-    def check(self, subject: Any, examples: int = 40) -> int:
-        """How many cases were tried. Raises AssertionError with the smallest failing call, ready to be run again."""
+    def check(self, candidate: Any, examples: int = 40) -> int:
+        """Return how many cases were tried. Raises AssertionError with the smallest failing call, ready to be run again."""
         case: tuple[Any, ...] = ()
 
         def once(drawn: tuple[Any, ...]) -> None:
@@ -41,7 +41,7 @@ class Law:
                 raise
 
         try:
-            return falsify(self.given(subject), once, max(1, examples // self.slow))
+            return falsify(self.given(candidate), once, max(1, examples // self.slow))
         except Exception as error:
             flaky = isinstance(error, FlakyFailure)  # it failed, and did not when called again
             cause = error.exceptions[0] if isinstance(error, FlakyFailure) else error
@@ -52,7 +52,7 @@ class Law:
         return self.holds.__name__.replace("_", " ")
 
 
-def hold(subject: Any, laws: Sequence[Law], examples: int) -> None:
-    """Hold one subject to some laws; raises AssertionError at the first that fails."""
+def hold(candidate: Any, laws: Sequence[Law], examples: int) -> None:
+    """Hold one object to some laws. Raises AssertionError at the first that fails."""
     for law in laws:
-        law.check(subject, examples)
+        law.check(candidate, examples)

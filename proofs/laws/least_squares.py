@@ -1,6 +1,6 @@
-"""Laws of what is computed directly: a refit on a support, least squares under equalities, the lambda that prunes all.
+"""Laws of what is computed directly: a refit on a support, least squares under equalities, and the lambda that prunes all.
 
-The answers are compared with numpy's `lstsq` on the data: X* and the outputs X W^T, never a Gram matrix.
+The answers are compared with numpy's `lstsq` on the data, which are X* and the outputs X W^T, never a Gram matrix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ ROUNDING = 1e-9
 
 
 def refit_is_least_squares_on_the_support(refit: Any, layer: Layer, mask: np.ndarray) -> None:
-    """Zero off the mask, and as good on it as `lstsq` on the data, on every backend; the certificate says the same."""
+    """The weights are zero off the mask, and on it as good as those of `lstsq` on the data, on every backend; the certificate
+    says the same."""
     _, best = support_least_squares(layer.inputs, layer.outputs, mask)
     for backend in backends():
         solution = refit(layer.problem(backend), backend.asarray(mask))
@@ -36,8 +37,9 @@ def refit_is_least_squares_on_the_support(refit: Any, layer: Layer, mask: np.nda
         certified_as_it_is(solution, layer, Support(mask), point, best, slack)
 
 
-def refit_never_loses(refit: Any, layer: Layer, mask: np.ndarray, more: np.ndarray) -> None:
-    """Not more than the start, nor than the dense weights masked, and a larger support never more than a smaller one."""
+def refit_never_raises_the_loss(refit: Any, layer: Layer, mask: np.ndarray, more: np.ndarray) -> None:
+    """The loss is not above that of the start, nor that of the masked dense weights, and on a larger support not above that on
+    a smaller one."""
     problem, masked = layer.problem(NUMPY), np.where(mask, layer.weight, 0.0)
     small = refit(problem, mask).weights
     slack = ROUNDING * (layer.magnitude(masked) + layer.magnitude(small))
@@ -45,11 +47,11 @@ def refit_never_loses(refit: Any, layer: Layer, mask: np.ndarray, more: np.ndarr
     again = refit(problem, mask, start=small).weights
     assert layer.loss(again) <= layer.loss(small) + 1e-13 * layer.magnitude(small), "the loss rises above that of the start"
     large = refit(problem, mask | more, start=small).weights
-    assert layer.loss(large) <= layer.loss(small) + slack, f"{mask | more} loses more than {mask}"
+    assert layer.loss(large) <= layer.loss(small) + slack, f"the loss on {mask | more} is above that on {mask}"
 
 
 def refit_ignores_order_and_units(refit: Any, layer: Layer, mask: np.ndarray, scale: np.ndarray) -> None:
-    """Outputs and channels reversed, and channels scaled: the same loss."""
+    """With outputs and channels reversed, and with channels scaled, the loss is the same."""
     expected = layer.loss(refit(layer.problem(NUMPY), mask).weights)
     turned, scaled = layer.permuted(slice(None, None, -1), slice(None, None, -1)), layer.scaled(1 / scale, scale)
     slack = ROUNDING * layer.magnitude(layer.weight)
@@ -59,8 +61,8 @@ def refit_ignores_order_and_units(refit: Any, layer: Layer, mask: np.ndarray, sc
 
 
 def refit_takes_a_ridge_on_the_change(refit: Any, layer: Layer, mask: np.ndarray, ridge: np.ndarray) -> None:
-    """With problem.damped(mu) it minimises f(V) + 1/2 sum mu_j |V_j - W_j|^2: least squares with p more tokens, of
-    channel j alone and of size sqrt(mu_j)."""
+    """With problem.damped(mu) it minimises f(V) + 1/2 sum mu_j |V_j - W_j|^2, which is least squares with p more tokens, each
+    of one channel j and of size sqrt(mu_j)."""
     mu = ridge * np.sum(layer.inputs**2)
     tokens = np.diag(np.sqrt(mu))
     longer = Layer(np.vstack([layer.inputs, tokens]), layer.weight, None)
@@ -96,8 +98,8 @@ def every_equality_holds_and_the_rest_is_least_squares(solver: Any, layer: Layer
 
 
 def certified_as_it_is(solution: Any, layer: Layer, term: Any, point: np.ndarray, least: float, slack: float) -> None:
-    """The certificate is of the point returned: its objective and relative error from the data, its residual and violation as
-    `certify` has them, and its bound below what is known to be reached."""
+    """The certificate is that of the point returned: its objective and relative error are those of the data, its residual and
+    violation those of `certify`, and its bound is not above what is known to be reached."""
     stated, again, loss = solution.certificate, certify(layer.problem(NUMPY), term, point), layer.loss(point)
     assert abs(stated.objective - loss) <= slack, f"the objective is {loss}, not {stated.objective}"
     assert abs(stated.relative_error * layer.energy - loss) <= slack, f"the relative error is not {stated.relative_error}"
@@ -113,8 +115,8 @@ def certified_as_it_is(solution: Any, layer: Layer, term: Any, point: np.ndarray
 
 
 def zero_is_optimal_from_there_on(lambda_max: Any, layer: Layer) -> None:
-    """At lambda_max no single weight can lower 1/2 |X* v^T - y|^2 + lambda |v|_1 from v = 0, just below it one can: weight
-    j gains max(0, |<X*_j, y>| - lambda)^2 / (2 |X*_j|^2). For all rows together, and for each."""
+    """At lambda_max no single weight can lower 1/2 |X* v^T - y|^2 + lambda |v|_1 from v = 0, and just below it one can: weight
+    j gains max(0, |<X*_j, y>| - lambda)^2 / (2 |X*_j|^2). This holds for all rows together, and for each."""
     pulls = np.abs(layer.outputs.T @ layer.inputs)
     for backend in backends():
         problem = layer.problem(backend)
@@ -131,7 +133,7 @@ def zero_is_optimal_from_there_on(lambda_max: Any, layer: Layer) -> None:
 
 
 @st.composite
-def supports(draw: Any, solver: Any) -> tuple[Any, Layer, np.ndarray]:
+def supports(draw: st.DrawFn, solver: Any) -> tuple[Any, Layer, np.ndarray]:
     layer = draw(layers())
     return solver, layer, draw(masks(layer.weight.shape))
 
@@ -141,26 +143,26 @@ def with_masks(solver: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 @st.composite
-def with_scales(draw: Any, solver: Any) -> tuple[Any, ...]:
+def with_scales(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     case = draw(supports(solver))
     return *case, draw(per_channel(case[1], (1.0, 0.5, 4.0)))
 
 
 @st.composite
-def with_ridges(draw: Any, solver: Any) -> tuple[Any, ...]:
+def with_ridges(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     case = draw(supports(solver))
     return *case, draw(per_channel(case[1], (1.0, 0.01)))
 
 
 @st.composite
-def constrained(draw: Any, solver: Any) -> tuple[Any, ...]:
+def constrained(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
     layer = draw(layers())
     return solver, layer, draw(equalities(layer.weight.shape))
 
 
 REFIT_LAWS = (
     Law(refit_is_least_squares_on_the_support, supports),
-    Law(refit_never_loses, with_masks),
+    Law(refit_never_raises_the_loss, with_masks),
     Law(refit_ignores_order_and_units, with_scales),
     Law(refit_takes_a_ridge_on_the_change, with_ridges),
 )

@@ -1,6 +1,6 @@
-"""Laws of a pruning method: any `method(problem, pattern) -> Solution`.
+"""Laws of a pruning method, any `method(problem, pattern) -> Solution`.
 
-Nothing is asked about how good it is: no method finds the best mask. What it returns has to be what it says it is, to
+They do not say how good it should be, for no method finds the best mask. What it returns has to be what it says it is, to
 satisfy the pattern whatever ties, and to depend on nothing but the layer.
 """
 
@@ -26,19 +26,19 @@ WIDTH = 4  # what the number of channels is a multiple of, for patterns in group
 
 
 class Pruning(NamedTuple):
-    """method: to be held to the laws. patterns: what it is asked for; None, every kind of pattern there is."""
+    """method: what is held to the laws. patterns: those that it is for; None is every kind of pattern there is."""
 
     method: Any
     patterns: st.SearchStrategy[Any] | None = None
 
     @property
-    def asked(self) -> st.SearchStrategy[Any]:
+    def drawn(self) -> st.SearchStrategy[Any]:
         kinds = [patterns(kind, WIDTH) for kind in get_args(Pattern)]
         return st.one_of(*kinds) if self.patterns is None else self.patterns
 
 
 def the_pattern_holds(method: Any, layer: Layer, pattern: Any) -> None:
-    """Finite weights of the layer's shape and dtype, and a mask that the pattern admits."""
+    """The weights are finite and of the layer's shape and dtype, and the pattern admits their mask."""
     point = np.asarray(method(layer.problem(NUMPY), pattern).weights)
     assert point.shape == layer.weight.shape, f"weights are {point.shape} but the layer's are {layer.weight.shape}"
     assert point.dtype == np.float64, f"weights are {point.dtype} for a float64 problem"
@@ -47,8 +47,8 @@ def the_pattern_holds(method: Any, layer: Layer, pattern: Any) -> None:
 
 
 def the_certificate_is_of_what_is_returned(method: Any, layer: Layer, pattern: Any) -> None:
-    """Loss, relative error and residual are those of the weights on the data, the violation is none, and a bound, if one
-    is stated, is not above the best of all masks."""
+    """Loss, relative error and residual are those of the weights on the data, the violation is none, and a bound, if one is
+    stated, is not above the best of all masks."""
     solution = method(layer.problem(NUMPY), pattern)
     certificate, point = solution.certificate, np.asarray(solution.weights)
     loss, slack = layer.loss(point), ROUNDING * (layer.magnitude(point) + layer.magnitude(layer.weight))
@@ -65,18 +65,20 @@ def the_certificate_is_of_what_is_returned(method: Any, layer: Layer, pattern: A
         assert inside - size <= stated <= most + size, f"|grad f| on the support is {inside}, in all {most}, not {stated}"
     if certificate.bound > -np.inf:
         least = best_of_all_supports(layer.inputs, layer.outputs, pattern.admits)
-        assert certificate.bound <= least + slack, f"a bound of {certificate.bound} is claimed, and {least} is reached"
+        assert certificate.bound <= least + slack, f"the bound is {certificate.bound}, but {least} is reached"
 
 
-def what_satisfies_the_pattern_stays(method: Any, layer: Layer, pattern: Any) -> None:
-    """Weights that satisfy the pattern already, with X* = X, lose nothing."""
+def what_satisfies_the_pattern_is_kept(method: Any, layer: Layer, pattern: Any) -> None:
+    """Where X* = X, weights that satisfy the pattern already are answered without any loss."""
     sparse = Layer(layer.inputs, np.where(pattern.select(np.abs(layer.weight)), layer.weight, 0.0))
-    lost = sparse.loss(method(sparse.problem(NUMPY), pattern).weights)
-    assert lost <= 1e-9 * sparse.magnitude(sparse.weight), f"{sparse.weight} satisfies {pattern}, and loses {lost}"
+    loss = sparse.loss(method(sparse.problem(NUMPY), pattern).weights)
+    assert loss <= 1e-9 * sparse.magnitude(sparse.weight), (
+        f"{sparse.weight} satisfies {pattern}, but is answered with a loss of {loss}"
+    )
 
 
 def it_repeats_itself_and_changes_nothing(method: Any, layer: Layer, pattern: Any) -> None:
-    """The same bits twice, and the problem is left as it was."""
+    """The same problem gives the same bits twice, and is the same afterwards."""
     problem = layer.problem(NUMPY)
     held = (problem.gram, problem.anchor, problem.slope, problem.floor)
     before = [None if array is None else array.copy() for array in held]
@@ -87,7 +89,7 @@ def it_repeats_itself_and_changes_nothing(method: Any, layer: Layer, pattern: An
 
 
 def units_do_not_matter(method: Any, layer: Layer, pattern: Any) -> None:
-    """X -> c X leaves the relative error as it is, and so does W -> c W."""
+    """X -> c X does not change the relative error, and neither does W -> c W."""
     expected = relative_error(method, layer, pattern)
     for moved in (layer.scaled(inputs=2.0**9), layer.scaled(inputs=2.0**-9), layer.scaled(weight=2.0**9)):
         found = relative_error(method, moved, pattern)
@@ -95,20 +97,21 @@ def units_do_not_matter(method: Any, layer: Layer, pattern: Any) -> None:
 
 
 def outputs_may_come_in_any_order(method: Any, layer: Layer, pattern: Any) -> None:
-    """Rows of W are separate problems: backwards they lose what they lose."""
+    """Rows of W are separate problems: in reverse order they have the same loss."""
     expected, found = (relative_error(method, each, pattern) for each in (layer, layer.permuted(slice(None, None, -1))))
     assert near(found, expected), f"the error is {expected}, and {found} with the outputs in another order"
 
 
 def channels_may_come_in_any_order(method: Any, layer: Layer, pattern: Any) -> None:
-    """Backwards, which keeps groups together, they lose what they lose; not so for sweeps from the first to the last."""
+    """In reverse order, which keeps groups together, channels have the same loss. Sweeps from the first to the last break this
+    law."""
     turned = layer.permuted(columns=slice(None, None, -1))
     expected, found = (relative_error(method, each, pattern) for each in (layer, turned))
     assert near(found, expected), f"the error is {expected}, and {found} with the channels in another order"
 
 
 def backends_agree(method: Any, layer: Layer, pattern: Any) -> None:
-    """Every array library loses what numpy does, in weights that the pattern admits."""
+    """Every array library reaches the loss that numpy does, with weights that the pattern admits."""
     expected = relative_error(method, layer, pattern)
     for backend in backends()[1:]:
         point = backend.numpy(method(layer.problem(backend), pattern).weights)
@@ -117,8 +120,8 @@ def backends_agree(method: Any, layer: Layer, pattern: Any) -> None:
         assert near(found, expected), f"the error is {expected}, and {found} on {backend}"
 
 
-def it_never_loses(improver: Any, layer: Layer, pattern: Any) -> None:
-    """From weights that satisfy the pattern to weights that satisfy it and lose no more."""
+def it_never_raises_the_loss(improver: Any, layer: Layer, pattern: Any) -> None:
+    """From weights that satisfy the pattern it goes to weights that satisfy it and whose loss is no larger."""
     problem = layer.problem(NUMPY)
     for score in (np.abs(layer.weight), np.ones_like(layer.weight)):
         start = np.where(pattern.select(score), layer.weight, 0.0)
@@ -130,7 +133,7 @@ def it_never_loses(improver: Any, layer: Layer, pattern: Any) -> None:
 
 
 def from_the_largest(improver: Any, problem: Any, pattern: Any) -> Any:
-    """The method that improves on the largest weights as they are."""
+    """Return what the method gives that improves on the largest weights as they are."""
     start = Support(pattern.select(namespace(problem.anchor).abs(problem.anchor))).prox(problem.anchor, 1.0)
     return improver(problem, pattern, start)
 
@@ -139,24 +142,25 @@ def from_the_largest(improver: Any, problem: Any, pattern: Any) -> Any:
 
 
 def relative_error(method: Any, layer: Layer, pattern: Any) -> float:
-    """From the data; of a layer without output, the loss."""
+    """Return the error from the data; of a layer without output it is the loss."""
     return layer.loss(method(layer.problem(NUMPY), pattern).weights) / layer.energy
 
 
 def near(found: float, expected: float) -> bool:
-    """To what single precision inside a method leaves open."""
+    """Return whether two errors differ by no more than single precision inside a method allows."""
     return abs(found - expected) <= 1e-2 * expected + 1e-6
 
 
 @st.composite
-def odd(draw: Any, subject: Pruning) -> tuple[Any, Layer, Any]:
-    """Any layer: singular, dead, duplicated, tied, one row, fewer tokens than channels; at most 2 x 4, for `product`."""
-    return subject.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(subject.asked)
+def odd(draw: st.DrawFn, candidate: Pruning) -> tuple[Any, Layer, Any]:
+    """Draw any layer: singular, dead, duplicated, tied, of one row, of fewer tokens than channels. It is at most 2 x 4, for
+    `product`."""
+    return candidate.method, draw(layers(inputs=WIDTH, outputs=2, multiple=WIDTH)), draw(candidate.drawn)
 
 
 @st.composite
-def even(draw: Any, subject: Pruning) -> tuple[Any, Layer, Any]:
-    """A layer without ties that has something to lose, so that rounding does not decide what is pruned."""
+def even(draw: st.DrawFn, candidate: Pruning) -> tuple[Any, Layer, Any]:
+    """Draw a layer without ties whose outputs are not zero, so that rounding does not decide what is pruned."""
     rows, groups = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     width = WIDTH * groups
     star, weight, drift = draw(full((2 * width, width), (rows, width), (2 * width, width)))
@@ -164,17 +168,17 @@ def even(draw: Any, subject: Pruning) -> tuple[Any, Layer, Any]:
     sizes = np.abs(weight) * np.linalg.norm(star, axis=0)
     assume(np.min(np.diff(np.sort(np.abs(weight).ravel())), initial=1) > 1e-3)
     assume(np.min(np.diff(np.sort(sizes.ravel())), initial=1) > 1e-3 and layer.energy > 0)
-    return subject.method, layer, draw(subject.asked)
+    return candidate.method, layer, draw(candidate.drawn)
 
 
 METHOD_LAWS = (
     Law(the_pattern_holds, odd),
     Law(the_certificate_is_of_what_is_returned, odd),
-    Law(what_satisfies_the_pattern_stays, odd),
+    Law(what_satisfies_the_pattern_is_kept, odd),
     Law(it_repeats_itself_and_changes_nothing, odd, slow=4),
     Law(units_do_not_matter, even, slow=2),
     Law(outputs_may_come_in_any_order, even, slow=2),
     Law(backends_agree, even, slow=4),
 )
 ORDER_LAWS = (Law(channels_may_come_in_any_order, even, slow=2),)
-IMPROVER_LAWS = (Law(it_never_loses, odd),)
+IMPROVER_LAWS = (Law(it_never_raises_the_loss, odd),)

@@ -1,4 +1,5 @@
-"""Laws of a sparsity pattern: `select(score)` gives a mask, `admits(mask)` judges one, `check(shape)` refuses a shape.
+"""Laws of a sparsity pattern: `select(score)` gives a mask, `admits(mask)` says whether one is allowed, `check(shape)` refuses
+a shape.
 
 Scores tie everywhere: they are few whole numbers, and often all the same. The cases are drawn for weights of any number of
 rows and of a multiple of `inputs` columns.
@@ -26,7 +27,7 @@ class Selecting(NamedTuple):
 
 
 def the_count_is_exact(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
-    """The mask is admitted, one weight more is not, and how many there are does not depend on the scores: ties included."""
+    """The mask is admitted, one weight more is not, and how many there are does not depend on the scores, even if they tie."""
     mask = pattern.select(score)
     assert mask.shape == score.shape and mask.dtype == bool
     assert pattern.admits(mask), f"{mask} of the scores {score} is not admitted"
@@ -45,13 +46,13 @@ def the_mask_is_the_best(pattern: Any, score: np.ndarray, other: np.ndarray) -> 
 
 
 def ties_keep_what_comes_first(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
-    """Whole scores choose as they do when every one is a little above the next that is equal."""
+    """Whole scores select what they do when every one is a little above the next that is equal."""
     expected = pattern.select(distinct(score))
-    np.testing.assert_array_equal(pattern.select(score), expected, err_msg="among equals it is not the first that stay")
+    np.testing.assert_array_equal(pattern.select(score), expected, err_msg="among equals it is not the first that are kept")
 
 
 def choosing_again_changes_nothing(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
-    """By scores that are zero where nothing was kept, in other units, and a second time: the same mask."""
+    """Scores that are zero where nothing was kept, scores in other units, and the same scores again select the same mask."""
     positive = np.abs(score) + 1
     mask = pattern.select(positive)
     for again in (np.where(mask, positive, 0.0), 1024.0 * positive, positive / 1024, positive):
@@ -59,19 +60,19 @@ def choosing_again_changes_nothing(pattern: Any, score: np.ndarray, other: np.nd
 
 
 def fewer_are_admitted_too(pattern: Any, score: np.ndarray, other: np.ndarray, dropped: np.ndarray) -> None:
-    """Natural zeros count: what is left of an admitted mask is admitted."""
-    assert pattern.admits(pattern.select(score) & ~dropped), "with weights left out the mask is not admitted any more"
+    """Natural zeros count: a mask with fewer weights than an admitted one is admitted."""
+    assert pattern.admits(pattern.select(score) & ~dropped), "a mask with fewer weights is not admitted any more"
 
 
 def not_a_number_is_refused(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
-    """NaN has no place in an order."""
+    """A score of NaN, which has no place in an order, raises ValueError."""
     score = score.copy()
     score[-1, -1] = np.nan
     try:
         pattern.select(score)
     except ValueError:
         return
-    raise AssertionError("a score of NaN passes in silence")
+    raise AssertionError("a score of NaN is not refused")
 
 
 def backends_agree(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
@@ -85,21 +86,21 @@ def backends_agree(pattern: Any, score: np.ndarray, other: np.ndarray) -> None:
 
 
 def distinct(score: np.ndarray) -> np.ndarray:
-    """Whole scores made distinct, equal ones in descending order."""
+    """Return whole scores made distinct, equal ones in descending order."""
     return score - np.arange(score.size).reshape(score.shape) / (2 * score.size)
 
 
 @st.composite
-def selecting(draw: Any, subject: Selecting) -> tuple[Any, np.ndarray, np.ndarray]:
-    """A pattern, two scores of one shape."""
-    score = draw(scores(columns=2 * subject.inputs, multiple=subject.inputs))
-    pattern = draw(subject.patterns)
+def selecting(draw: st.DrawFn, candidate: Selecting) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Draw a pattern and two scores of one shape."""
+    score = draw(scores(columns=2 * candidate.inputs, multiple=candidate.inputs))
+    pattern = draw(candidate.patterns)
     pattern.check(score.shape)
     return pattern, score, np.random.default_rng(draw(st.integers(0, 99))).permutation(score.ravel()).reshape(score.shape)
 
 
-def dropping(subject: Selecting) -> st.SearchStrategy[tuple[Any, ...]]:
-    return selecting(subject).flatmap(lambda case: masks(case[1].shape).map(lambda dropped: (*case, dropped)))
+def dropping(candidate: Selecting) -> st.SearchStrategy[tuple[Any, ...]]:
+    return selecting(candidate).flatmap(lambda case: masks(case[1].shape).map(lambda dropped: (*case, dropped)))
 
 
 PATTERN_LAWS = (

@@ -1,6 +1,6 @@
-"""Laws of a loss: of whatever makes a `Quadratic` from a layer's data, `build(inputs, weight, dense)`.
+"""Laws of a loss, of whatever makes a `Quadratic` from a layer's data, `build(inputs, weight, dense)`.
 
-Everything is judged by the definition, f(V) = 1/2 |X* V^T - X W^T|_F^2, from the data in numpy.
+Everything is compared with the definition, f(V) = 1/2 |X* V^T - X W^T|_F^2, computed from the data in numpy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def built(build: Build, layer: Layer, backend: Backend) -> Quadratic:
 
 
 def loss_is_that_of_the_data(build: Build, layer: Layer, point: np.ndarray) -> None:
-    """On every backend: the loss of every row, of zero, and their ratio."""
+    """The loss of every row and the loss of zero are those of the data, on every backend."""
     expected, slack = layer.row_losses(point), ROUNDING * layer.magnitude(point)
     for backend in backends():
         problem = built(build, layer, backend)
@@ -39,7 +39,7 @@ def loss_is_that_of_the_data(build: Build, layer: Layer, point: np.ndarray) -> N
 
 
 def gradient_is_that_of_the_data(build: Build, layer: Layer, point: np.ndarray) -> None:
-    """grad f(V) = (X* V^T - X W^T)^T X*, the dense weights and X* != X included."""
+    """grad f(V) = (X* V^T - X W^T)^T X*, also at the dense weights and where X* != X."""
     expected = (layer.inputs @ point.T - layer.outputs).T @ layer.inputs
     size = np.linalg.norm(layer.inputs) * np.sqrt(layer.magnitude(point))
     for backend in backends():
@@ -48,13 +48,14 @@ def gradient_is_that_of_the_data(build: Build, layer: Layer, point: np.ndarray) 
 
 
 def curvature_is_bounded(build: Build, layer: Layer) -> None:
-    """Steps of 1 / L are safe: L is at least the largest eigenvalue of G, and at most p times that."""
+    """L is at least the largest eigenvalue of G, so that steps of 1 / L are safe, and at most p times that."""
     problem, widest = built(build, layer, backends()[0]), float(np.linalg.norm(layer.inputs, 2)) ** 2
     assert widest * (1 - 1e-12) <= problem.lipschitz <= widest * len(problem.gram) * (1 + 1e-9)
 
 
 def a_ridge_is_on_the_change_and_counts_once(build: Build, layer: Layer, point: np.ndarray, ridge: np.ndarray) -> None:
-    """damped(mu) adds 1/2 sum_j mu_j |V_j - W_j|^2, to the loss and to its gradient; again, as much again."""
+    """damped(mu) adds 1/2 sum_j mu_j |V_j - W_j|^2 to the loss and its gradient to the gradient; a second time it adds as much
+    again."""
     problem, change = built(build, layer, backends()[0]), point - layer.weight
     mu = ridge * np.sum(layer.inputs**2)
     added, slack = 0.5 * np.sum(mu * change**2), ROUNDING * (layer.magnitude(point) + np.sum(mu * change**2))
@@ -82,7 +83,7 @@ def evaluated(build: Build) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 def with_channels(values: tuple[float, ...]) -> Callable[[Build], st.SearchStrategy[tuple[Any, ...]]]:
-    """Cases with one more array, of these values, one per channel."""
+    """Draw cases with one more array, of these values, one per channel."""
 
     def given(build: Build) -> st.SearchStrategy[tuple[Any, ...]]:
         return evaluated(build).flatmap(lambda case: per_channel(case[1], values).map(lambda array: (*case, array)))

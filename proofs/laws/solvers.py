@@ -1,7 +1,7 @@
-"""Laws of a solver of min_V f(V) + h(V): for an h of any kind, and for the LASSO with one lambda.
+"""Laws of a solver of min_V f(V) + h(V), for an h of any kind, and for the LASSO with one lambda.
 
-A solver has `init`, `step` and `weights`, and is driven by `gramian.solvers.solve`; or it is a function
-`solver(problem, term, *, start, tol) -> Solution`. A subject here is a pair, the solver and a kind of term it is for.
+A solver has `init`, `step` and `weights`, and is driven by `gramian.solvers.solve`; or it is a function `solver(problem, term,
+*, start, tol) -> Solution`. What is held to the laws is a pair, the solver and a kind of term it is for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROUNDING = 1e-10
 
 
 class Solving(NamedTuple):
-    """solver: to be held to the laws. terms_of: draws the terms it is held to them with, for weights of a shape."""
+    """solver: what is held to the laws. terms_of: draws the terms it is held to them with, for weights of a shape."""
 
     solver: Any
     terms_of: TermsOf
@@ -36,7 +36,8 @@ class Solving(NamedTuple):
 def solved(solver: Any, problem: Quadratic, term: Any, start: Any = None, tol: float = TOL, steps: int = STEPS) -> Solution:
     if hasattr(solver, "step"):
         return solve(problem, term, solver, start=start, tol=tol, max_steps=steps)
-    return solver(problem, term, start=start, tol=tol)
+    solution: Solution = solver(problem, term, start=start, tol=tol)
+    return solution
 
 
 # -- for any term ------------------------------------------------------------------------------------------------------
@@ -56,7 +57,7 @@ def it_converges(solver: Any, layer: Layer, term: Any) -> None:
 
 
 def certificate_is_of_what_is_returned(solver: Any, layer: Layer, term: Any) -> None:
-    """However early it ends: objective, relative error and bound are those of the weights returned, from the data."""
+    """However early it ends, objective, relative error and bound are those of the weights returned, computed from the data."""
     solution = solved(solver, layer.problem(NUMPY), term, steps=7)
     certificate, point = solution.certificate, np.asarray(solution.weights)
     assert np.all(np.isfinite(point)) and point.shape == layer.weight.shape
@@ -72,21 +73,21 @@ def certificate_is_of_what_is_returned(solver: Any, layer: Layer, term: Any) -> 
 
 
 def start_does_not_matter(solver: Any, layer: Layer, term: Any, start: np.ndarray) -> None:
-    """From anywhere the same objective is reached."""
+    """The same objective is reached from anywhere."""
     problem = layer.problem(NUMPY)
     one, other = (solved(solver, problem, term, start=begin) for begin in (None, start))
     same(layer, one, other, "from another start")
 
 
 def channels_may_be_rescaled(solver: Any, layer: Layer, term: Any, scale: np.ndarray) -> None:
-    """X -> X / s, W -> s W with the term in coordinates v' = s v is the same model, and the optimum the same."""
+    """X -> X / s, W -> s W with the term in coordinates v' = s v is the same model, and its optimum is the same."""
     moved = layer.scaled(inputs=1 / scale, weight=scale)
     one, other = solved(solver, layer.problem(NUMPY), term), solved(solver, moved.problem(NUMPY), term.rescaled(scale))
     same(layer, one, other, f"in channels scaled by {scale}")
 
 
 def it_repeats_itself_and_changes_nothing(solver: Any, layer: Layer, term: Any) -> None:
-    """The same bits twice, and the problem is left as it was."""
+    """The same problem gives the same bits twice, and is the same afterwards."""
     problem = layer.problem(NUMPY)
     before = [None if array is None else array.copy() for array in parts(problem)]
     one, other = (solved(solver, problem, term, steps=50) for _ in range(2))
@@ -127,7 +128,7 @@ def units_do_not_matter(solver: Any, layer: Layer, weight: float, unit: float) -
 
 
 def zeros_are_exact(solver: Any, layer: Layer, weight: float) -> None:
-    """Where |grad f(V)| < lambda at the optimum the weight is zero, not nearly: sparsity is counted."""
+    """Where |grad f(V)| < lambda at the optimum the weight is exactly zero, because sparsity is counted."""
     solution = solved(solver, layer.problem(NUMPY), L1(weight), tol=1e-10)
     optimum, _ = exact_lasso(layer.inputs, layer.outputs, weight)
     slope = np.abs((layer.inputs @ optimum.T - layer.outputs).T @ layer.inputs)
@@ -154,7 +155,7 @@ def it_accelerates(solver: Any, layer: Layer, weight: float, start: np.ndarray) 
 
 
 def same(layer: Layer, one: Solution, other: Solution, how: str) -> None:
-    """Two answers to one problem have the same objective, to what their certificates leave open."""
+    """Two answers to one problem have the same objective, as far as their certificates say."""
     first, second = one.certificate, other.certificate
     size = layer.magnitude(layer.weight) + abs(first.objective)
     assert abs(first.objective - second.objective) <= 1e-6 * size, f"{first.objective} becomes {second.objective} {how}"
@@ -165,31 +166,31 @@ def parts(problem: Quadratic) -> tuple[Any, ...]:
 
 
 def regular(rank: int | None = None) -> st.SearchStrategy[Layer]:
-    """Singular or not, the eigenvalues of G that are not zero are within a factor of 25."""
+    """Draw a layer, singular or not, of whose G the eigenvalues that are not zero are within a factor of 25."""
     return st.booleans().flatmap(lambda moved: spectral_layers(rank=rank, condition=5.0, shifted=moved))
 
 
 @st.composite
-def with_terms(draw: Any, subject: Solving, nasty: bool = False) -> tuple[Any, ...]:
-    """The solver, a layer, a term; and unless nasty one that says something of every weight, so that a gap can close."""
+def with_terms(draw: st.DrawFn, candidate: Solving, nasty: bool = False) -> tuple[Any, ...]:
+    """Draw the solver, a layer and a term; unless nasty, the term says something of every weight, so that a gap can close."""
     layer = draw(layers(inputs=4, outputs=2, scales=(1.0,)) if nasty else regular())
-    term = draw(subject.terms_of(layer.weight.shape))
+    term = draw(candidate.terms_of(layer.weight.shape))
     assume(nasty or not hasattr(term, "polar") or np.all(np.isfinite(term.polar(np.ones_like(layer.weight)))))
-    return subject.solver, layer, term
+    return candidate.solver, layer, term
 
 
-def with_starts(subject: Solving) -> st.SearchStrategy[tuple[Any, ...]]:
-    return with_terms(subject).flatmap(lambda case: points(case[1]).map(lambda start: (*case, start)))
+def with_starts(candidate: Solving) -> st.SearchStrategy[tuple[Any, ...]]:
+    return with_terms(candidate).flatmap(lambda case: points(case[1]).map(lambda start: (*case, start)))
 
 
-def with_scales(subject: Solving) -> st.SearchStrategy[tuple[Any, ...]]:
+def with_scales(candidate: Solving) -> st.SearchStrategy[tuple[Any, ...]]:
     scales = (1.0, 0.5, 2.0)
-    return with_terms(subject).flatmap(lambda case: per_channel(case[1], scales).map(lambda scale: (*case, scale)))
+    return with_terms(candidate).flatmap(lambda case: per_channel(case[1], scales).map(lambda scale: (*case, scale)))
 
 
 @st.composite
-def lassos(draw: Any, solver: Any) -> tuple[Any, Layer, float]:
-    """The solver, a layer, a lambda, such that the optimum is unique."""
+def lassos(draw: st.DrawFn, solver: Any) -> tuple[Any, Layer, float]:
+    """Draw the solver, a layer and a lambda, such that the optimum is unique."""
     layer = draw(regular(rank=99))
     assume(layer.largest > 1e-3)
     return solver, layer, draw(fractions) * layer.largest
@@ -209,8 +210,9 @@ def with_units(solver: Any) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 @st.composite
-def slow_starts(draw: Any, solver: Any) -> tuple[Any, ...]:
-    """A layer, a lambda and x_0; half of them flat in one direction, where a method that does not accelerate shows."""
+def slow_starts(draw: st.DrawFn, solver: Any) -> tuple[Any, ...]:
+    """Draw the solver, a layer, a lambda and x_0. Half of the layers are flat in one direction, where a method that does not
+    accelerate shows."""
     if draw(st.booleans()):
         layer = draw(layers(inputs=3, outputs=1, scales=(1.0,)))
         return solver, layer, draw(fractions) * layer.largest, draw(points(layer))
@@ -221,10 +223,10 @@ def slow_starts(draw: Any, solver: Any) -> tuple[Any, ...]:
 
 SOLVER_LAWS = (
     Law(it_converges, with_terms),
-    Law(certificate_is_of_what_is_returned, lambda subject: with_terms(subject, nasty=True)),
+    Law(certificate_is_of_what_is_returned, lambda candidate: with_terms(candidate, nasty=True)),
     Law(start_does_not_matter, with_starts, slow=2),
     Law(channels_may_be_rescaled, with_scales, slow=2),
-    Law(it_repeats_itself_and_changes_nothing, lambda subject: with_terms(subject, nasty=True), slow=4),
+    Law(it_repeats_itself_and_changes_nothing, lambda candidate: with_terms(candidate, nasty=True), slow=4),
     Law(backends_agree, with_terms, slow=8),
 )
 LASSO_LAWS = (

@@ -1,7 +1,7 @@
 """Laws of a convex term h: of its proximal map and whatever else it offers, and of the certificate it leads to.
 
 A term has `prox(weights, step)` and `rescaled(scale)`; a finite one has `value` and, if it is a norm, `polar`; the indicator
-of a set has `tangent` and `violation`. No law needs more, and none is told which term it is held against.
+of a set has `tangent` and `violation`. No law needs more, and no law knows which term it holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gramian.proofs.kit.backends import NUMPY, backends
 from gramian.proofs.kit.references import exact_lasso, proximal_descent
 from gramian.proofs.kit.strategies import Layer, layers, points, weights
 from gramian.proofs.laws.law import Law
-from gramian.solvers import L1, certify
+from gramian.solvers import L1, Certificate, certify
 
 __all__ = ["TERM_LAWS", "TermsOf", "best_known", "objective", "proven"]
 
@@ -26,7 +26,7 @@ ROUNDING = 1e-10
 
 
 def prox_is_optimal(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """p = prox(u) minimises 1/2 |p - u|^2 + step h(p): <u - p, v - p> <= step (h(v) - h(p)) for all v, which says it."""
+    """p = prox(u) minimises 1/2 |p - u|^2 + step h(p), which means that <u - p, v - p> <= step (h(v) - h(p)) for all v."""
     found = term.prox(point, step)
     assert found.shape == point.shape, f"prox of {point.shape} weights is {found.shape}"
     assert feasible(term, found), f"prox ends outside the set, by {violation(term, found)}"
@@ -46,8 +46,8 @@ def prox_is_firmly_nonexpansive(term: Any, point: np.ndarray, other: np.ndarray,
 
 
 def prox_and_its_conjugate_make_up_the_point(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """Moreau: u = p + r with r = prox of the conjugate (step h)*. For a norm that is the projection on {h° <= step}:
-    h°(r) <= step and <p, r> = step h(p). For an affine set it has no part along the set."""
+    """u = p + r with r = prox of the conjugate (step h)* (Moreau). For a norm that is the projection on {h° <= step}: h°(r) <=
+    step and <p, r> = step h(p). For an affine set r has no part along the set."""
     found = term.prox(point, step)
     rest, size = point - found, 1 + float(np.sum(point**2))
     if hasattr(term, "polar"):
@@ -60,7 +60,7 @@ def prox_and_its_conjugate_make_up_the_point(term: Any, point: np.ndarray, other
 
 
 def polar_bounds_products(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """<g, v> <= h°(g) h(v) in every row, the inequality that certificates rest on; h is convex and at least zero."""
+    """<g, v> <= h°(g) h(v) in every row, the inequality that certificates rest on; h is convex."""
     if hasattr(term, "polar"):
         polar, size = np.asarray(term.polar(other)), np.asarray(term.value(point))
         finite = np.isfinite(polar)
@@ -73,7 +73,7 @@ def polar_bounds_products(term: Any, point: np.ndarray, other: np.ndarray, step:
 
 
 def coordinates_change_nothing(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """rescaled(s) at v' = s v is what the term is at v: its value, its polar at g' = g / s, feasible or not."""
+    """rescaled(s) at v' = s v is what the term is at v, in its value, in its polar at g' = g / s, and in what is feasible."""
     scale = np.array([1.0, 4.0, 0.5, 2.0])[np.arange(point.shape[1]) % 4]
     moved = term.rescaled(scale)
     for weight in (point, other, term.prox(point, step)):
@@ -130,7 +130,7 @@ def certificate_is_honest(term: Any, layer: Layer, point: np.ndarray) -> None:
 
 
 def value(term: Any, point: np.ndarray) -> float:
-    """h, zero for the indicator of a set: whether a point is in it is `feasible`."""
+    """Return h, which is zero for the indicator of a set: whether a point is in the set is `feasible`."""
     return float(np.sum(np.asarray(term.value(point)))) if hasattr(term, "value") else 0.0
 
 
@@ -143,7 +143,7 @@ def feasible(term: Any, point: np.ndarray) -> bool:
 
 
 def chopped(array: np.ndarray, size: float) -> np.ndarray:
-    """Zero where nothing but rounding is left: a polar may divide it by zero."""
+    """Return the array with zeros where nothing but rounding is left, by which a polar may divide."""
     return np.where(np.abs(array) <= 1e-14 * size, 0.0, array)
 
 
@@ -153,34 +153,34 @@ def objective(layer: Layer, term: Any, point: np.ndarray) -> float:
 
 
 def best_known(layer: Layer, term: Any, start: np.ndarray) -> np.ndarray:
-    """A point of low objective: the exact optimum for L1, else where a plain proximal method gets."""
+    """Return a point of low objective: the exact optimum for L1, and otherwise where a plain proximal method arrives."""
     if isinstance(term, L1):
         return exact_lasso(layer.inputs, layer.outputs, term.weight)[0]
     return proximal_descent(layer.inputs, layer.outputs, term.prox, term.prox(start, 1.0), 200)
 
 
-def proven(layer: Layer, certificate: Any, point: np.ndarray, rival: np.ndarray) -> float:
-    """By how much a certificate of V allows that another point U be better.
+def proven(layer: Layer, certificate: Certificate, point: np.ndarray, rival: np.ndarray) -> float:
+    """Return by how much a certificate of V allows that another point U be better.
 
-    With a bound: the gap. Without: the residual r, as f(V) - f(U) <= <grad f(V), V - U> <= r |grad f(0)| |V - U|, for
-    V - U lies along the set.
+    With a bound it is the gap. Without one it comes from the residual r, as f(V) - f(U) <= <grad f(V), V - U> <= r |grad f(0)|
+    |V - U|, since V - U lies along the set.
     """
     if certificate.residual is None:
-        return certificate.gap
+        return float(certificate.gap)
     start = float(np.linalg.norm(layer.outputs.T @ layer.inputs))
     return certificate.residual * start * float(np.linalg.norm(point - rival)) if start else 0.0
 
 
 @st.composite
-def alone(draw: Any, terms_of: TermsOf) -> tuple[Any, np.ndarray, np.ndarray, float]:
-    """A term, two points, a step."""
+def alone(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, np.ndarray, np.ndarray, float]:
+    """Draw a term, two points and a step."""
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     return draw(terms_of(shape)), draw(weights(shape)), draw(weights(shape)), draw(st.sampled_from([1.0, 0.25, 3.0]))
 
 
 @st.composite
-def on_a_layer(draw: Any, terms_of: TermsOf) -> tuple[Any, Layer, np.ndarray]:
-    """A term, a layer, a point that is feasible half of the time."""
+def on_a_layer(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, Layer, np.ndarray]:
+    """Draw a term, a layer, and a point that is feasible half of the time."""
     layer = draw(layers(inputs=4, outputs=2, scales=(1.0,)))
     term, point = draw(terms_of(layer.weight.shape)), draw(points(layer))
     return term, layer, term.prox(point, 1.0) if draw(st.booleans()) else point

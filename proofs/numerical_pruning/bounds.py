@@ -1,8 +1,4 @@
-"""Shen et al., Numerical Pruning for Efficient Autoregressive Models (arXiv 2412.12441): every claim, `CLAIMS`.
-
-Here: the error bounds, the normalisation and the facts they rest on. `relaxed_mask`, `mask_box` and `mask_order` hold those on
-the numerical score, `global_pruning` and `module_pruning` those on heads and modules, `compensation` and `damping` the rest.
-"""
+"""Numerical Pruning, Lemmas 1 and 9, Section 3.2 and Facts 6 to 8: error bounds and what they rest on (claims N1, N3, N19)."""
 
 from __future__ import annotations
 
@@ -19,15 +15,6 @@ from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.rational import dot, exact, matmul
 from gramian.proofs.kit.references import central_gradient
 from gramian.proofs.kit.strategies import Layer, layers, small
-from gramian.proofs.numerical_pruning import (
-    compensation,
-    damping,
-    global_pruning,
-    mask_box,
-    mask_order,
-    module_pruning,
-    relaxed_mask,
-)
 from gramian.proofs.numerical_pruning.compensation import Pruned, pruned_layers
 
 __all__ = ["CLAIMS"]
@@ -38,8 +25,8 @@ PAPER = "Numerical Pruning"
 
 
 def column_bound(radius: float, weight: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """R |W_{P,i}|_2 for every column i."""
-    return radius * np.linalg.norm(weight[pruned], axis=0)
+    """R |W_{P,i}|_2 of every column i."""
+    return np.asarray(radius * np.linalg.norm(weight[pruned], axis=0))
 
 
 def check_columns(case: Pruned, bound: Any) -> None:
@@ -83,8 +70,9 @@ def check_random_rows(case: Pruned, bound: Any) -> None:
 
 
 def check_lemma() -> None:
-    """X = I_2, R = 1, M = (0, 1): W_i = (1, 0)^T gives 1 > 1/2, and even the mask of least error on W_i = (1, 1)^T gives
-    1 > 1/sqrt(2). |1 - M|_2 for M = (0, 0) is sqrt(2), not rho D = 2, nor rho = 1 as the last step of the proof has it."""
+    """With X = I_2, R = 1 and M = (0, 1), W_i = (1, 0)^T gives 1 > 1/2, and even the mask of least error on W_i = (1, 1)^T
+    gives 1 > 1/sqrt(2). |1 - M|_2 for M = (0, 0) is sqrt(2), which is neither rho D = 2 nor rho = 1, as the last step of the
+    proof has it."""
     for column in ([1, 0], [1, 1]):
         error = [value * gone for value, gone in zip(exact(column), (1, 0), strict=True)]
         assert dot(error, error) == 1 > Fraction(1, 2) ** 2 * dot(exact(column), exact(column))
@@ -96,7 +84,7 @@ def check_lemma() -> None:
 
 
 def norm_ranges(tokens: int, width: int) -> dict[str, tuple[float, float]]:
-    """The least and largest |X| of an (N, D) input by what was divided by."""
+    """Return the least and the largest |X| of an (N, D) input, by what it was divided by."""
     rank = min(tokens, width)
     return {
         "spectral": (1.0, 1.0),
@@ -107,7 +95,7 @@ def norm_ranges(tokens: int, width: int) -> dict[str, tuple[float, float]]:
 
 
 def check_norms(layer: Layer, ranges: Any) -> None:
-    """Both ends are attained: by N equal tokens, and by rows of I where they share N evenly."""
+    """Both ends are attained: the upper one by N equal tokens, the lower one by rows of I wherever these share N evenly."""
     inputs = layer.inputs + np.eye(*layer.inputs.shape) * np.all(layer.inputs == 0, axis=1)[:, None]
     inputs[np.all(inputs == 0, axis=1), 0] = 1.0
     tokens, width = inputs.shape
@@ -130,7 +118,7 @@ def check_norms(layer: Layer, ranges: Any) -> None:
 
 
 def check_unit_tokens() -> None:
-    """Four tokens (3/5, 4/5) of norm 1: |X v| = 2 for that v, so |X| >= 2 > 1."""
+    """Four tokens v = (3/5, 4/5) have norm 1 and give |X v| = 2, so |X| >= 2 > 1."""
     token = exact(["3/5", "4/5"])
     assert dot(token, token) == 1
     output = matmul([token] * 4, token)
@@ -141,7 +129,7 @@ def check_unit_tokens() -> None:
 
 
 class Facts(NamedTuple):
-    """a, b (d,); A, B (n, d); C (d, d)."""
+    """Vectors a and b (d,), and matrices A and B (n, d) and C (d, d)."""
 
     a: np.ndarray
     b: np.ndarray
@@ -151,20 +139,20 @@ class Facts(NamedTuple):
 
 
 @st.composite
-def facts(draw: Any) -> Facts:
+def facts(draw: st.DrawFn) -> Facts:
     n, d = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     shapes = (d,), (d,), (n, d), (n, d), (d, d)
     return Facts(*(draw(arrays(float, shape, elements=small, fill=st.nothing())) for shape in shapes))
 
 
 def product_norms(a: np.ndarray, b: np.ndarray, A: np.ndarray) -> tuple[float, float]:
-    """|a|_inf |b|_2, which is at most |a|_2 |b|_2, and |A| |b|_2."""
+    """Return |a|_inf |b|_2, which is at most |a|_2 |b|_2, and |A| |b|_2."""
     return float(np.max(np.abs(a)) * np.linalg.norm(b)), float(np.linalg.norm(A, 2) * np.linalg.norm(b))
 
 
 def check_norms_of_products(case: Facts, bounds: Any) -> None:
-    """|a o b|_2 and |A b|_2 are at most those, the first at most |a|_2 |b|_2; both are attained, by a constant a and by the
-    first right singular vector of A."""
+    """|a o b|_2 and |A b|_2 are at most those, the first of which is at most |a|_2 |b|_2. Both are attained, by a constant a
+    and by the first right singular vector of A."""
     hadamard, product = bounds(case.a, case.b, case.A)
     assert np.linalg.norm(case.a * case.b) <= hadamard + 1e-12
     assert hadamard <= np.linalg.norm(case.a) * np.linalg.norm(case.b) + 1e-12
@@ -175,19 +163,19 @@ def check_norms_of_products(case: Facts, bounds: Any) -> None:
 
 
 def outer_sum(case: Facts) -> np.ndarray:
-    """sum over columns i of A_i B_i^T."""
-    return np.sum([np.outer(*columns) for columns in zip(case.A.T, case.B.T, strict=True)], axis=0)
+    """sum of A_i B_i^T over the columns i."""
+    return np.asarray(np.sum([np.outer(*columns) for columns in zip(case.A.T, case.B.T, strict=True)], axis=0))
 
 
 def check_algebra(case: Facts, formulas: Any) -> None:
-    """diag(a) C diag(b) and A B^T."""
+    """The formulas are diag(a) C diag(b) and A B^T."""
     hadamard, outer = formulas(case)
     assert_allclose(hadamard, np.diag(case.a) @ case.C @ np.diag(case.b), atol=1e-12)
     assert_allclose(outer, case.A @ case.B.T, atol=1e-12)
 
 
 def check_calculus(case: Facts, formulas: Any) -> None:
-    """Derivatives of a o b and <a, b> in a and of A b in b; differences are exact for what is linear."""
+    """The formulas are the derivatives of a o b and <a, b> in a and of A b in b; differences are exact for what is linear."""
     hadamard, inner, product = formulas(case)
     units = np.eye(len(case.a))
     assert_allclose(hadamard, np.transpose([(case.a + unit) * case.b - case.a * case.b for unit in units]), atol=1e-12)
@@ -196,7 +184,7 @@ def check_calculus(case: Facts, formulas: Any) -> None:
 
 
 def check_chain_rule(case: Facts, derivative: Any) -> None:
-    """d(1/2 |y|^2) / da for y = C a + b."""
+    """The formula is d(1/2 |y|^2) / da for y = C a + b."""
 
     def loss(a: np.ndarray) -> float:
         return 0.5 * float(np.sum((case.C @ a + case.b) ** 2))
@@ -205,20 +193,21 @@ def check_chain_rule(case: Facts, derivative: Any) -> None:
 
 
 def check_printed_chain_rule() -> None:
-    """b = 2 a in R at a = 1: 1/2 b^2 = 2 a^2 has the derivative 4, and a^T db/da = 2."""
+    """For b = 2 a in R at a = 1, 1/2 b^2 = 2 a^2 has the derivative 4, but a^T db/da = 2."""
     slope = (2 * Fraction(3, 2) ** 2 - 2 * Fraction(1, 2) ** 2) / (Fraction(3, 2) - Fraction(1, 2))
     assert slope == 4 != 1 * 2
 
 
-OWN = (
+CLAIMS = (
     Claim(
         "N1",
         f"{PAPER}, Lemmas 1 and 9",
         "|X W_i - X (M o W_i)|_2 <= rho R |W_i|_2 for |X| <= R and M in {0, 1}^D with rho D zeros; |1_D - M|_2 = rho D.",
         Verdict.REFUTED,
-        "|1_D - M|_2 = sqrt(rho D), and the error is at most R |W_{P,i}|_2 <= R |W_i|_2, where no factor below 1 does for "
-        "any rho > 0. Good masks have a rate, sqrt(rho): |X_P W_P|_F <= sqrt(rho) R |W|_F for the rows of least norm; for a "
-        "random mask the mean of the squared error is at most rho R^2 |W_i|_2^2. All are attained (X = R I, W constant).",
+        "|1_D - M|_2 = sqrt(rho D), and the error is at most R |W_{P,i}|_2 <= R |W_i|_2, where no factor below 1 does for any "
+        "rho > 0. Good masks have the rate sqrt(rho): |X_P W_P|_F <= sqrt(rho) R |W|_F for the rows of least norm, and for a "
+        "random mask the mean of the squared error is at most rho R^2 |W_i|_2^2. All of these are attained (X = R I, W "
+        "constant).",
         (
             Property(
                 "any mask",
@@ -232,7 +221,7 @@ OWN = (
                     "sqrt(rho) for any mask": lambda radius, weight, pruned: (
                         np.sqrt(np.mean(pruned)) * radius * np.linalg.norm(weight, axis=0)
                     ),
-                    "the rows that stay": lambda radius, weight, pruned: column_bound(radius, weight, ~pruned),
+                    "the kept rows": lambda radius, weight, pruned: column_bound(radius, weight, ~pruned),
                 },
             ),
             Property(
@@ -260,8 +249,9 @@ OWN = (
         f"{PAPER}, Section 3.2",
         "With the normalisation of the input X (N, D), the norm of the normalised X is at most 1.",
         Verdict.CONDITIONAL,
-        "For X / |X| and X / |X|_F. Tokens of norm 1 give sqrt(N / min(N, D)) <= |X| <= sqrt(N), more than 1 whenever N > D, "
-        "as in any calibration; RMS normalisation, tokens of norm sqrt(D), gives sqrt(D) times that. All bounds are attained.",
+        "It is for X / |X| and X / |X|_F. Tokens of norm 1 give sqrt(N / min(N, D)) <= |X| <= sqrt(N), which is more than 1 "
+        "whenever N > D, as in any calibration; RMS normalisation, with tokens of norm sqrt(D), gives sqrt(D) times that. All "
+        "bounds are attained.",
         (
             Property(
                 "the range of |X|",
@@ -283,7 +273,8 @@ OWN = (
         "|a o b|_2 <= |a|_2 |b|_2; |A b|_2 <= |A| |b|_2; diag(a) C diag(b) = (a b^T) o C; A B^T = sum_i A_i B_i^T (columns); "
         "d(a o b)/da_j = b_j e_j; d<a, b>/da_j = b_j; dAb/db = A.",
         Verdict.HOLDS,
-        "As printed. The sharper |a o b|_2 <= |a|_inf |b|_2 is what the proof of Lemma 9 needs: there |1_D - M|_inf = 1.",
+        "It holds as printed. The sharper |a o b|_2 <= |a|_inf |b|_2 is what the proof of Lemma 9 needs, where |1_D - M|_inf "
+        "= 1.",
         (
             Property(
                 "norms",
@@ -330,7 +321,7 @@ OWN = (
         f"{PAPER}, Fact 8, the last",
         "d(1/2 |b|_2^2)/da = a^T db/da.",
         Verdict.REFUTED,
-        "b^T db/da, which is what Lemma 12 uses.",
+        "The derivative is b^T db/da, which is what Lemma 12 uses.",
         (
             Property(
                 "the chain rule",
@@ -346,12 +337,3 @@ OWN = (
         (Counterexample("b = 2 a", check_printed_chain_rule),),
     ),
 )
-
-
-def number(claim: Claim) -> tuple[int, str]:
-    """N15b after N15 after N9."""
-    return int(claim.id[1:].rstrip("b")), claim.id
-
-
-FILES = (relaxed_mask, mask_box, mask_order, global_pruning, module_pruning, compensation, damping)
-CLAIMS = tuple(sorted((*OWN, *(claim for file in FILES for claim in file.CLAIMS)), key=number))

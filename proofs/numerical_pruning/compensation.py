@@ -1,7 +1,8 @@
-"""Numerical Pruning, Section 3.4 and Appendix B: Theorem 3 and Remark 4, weights that make up for pruned rows.
+"""Numerical Pruning, Section 3.4 and Appendix B: Theorem 3 and Remark 4, weights that make up for pruned rows (claims N14,
+N15).
 
-Shapes as in that paper: X (N, D), W (D, D'), G = X^T X; P the k pruned rows of W, K the kept ones, M the (D, k) selection of
-P, so M^T W = W_P. The change dW obeys dW_P = -W_P and costs |X dW|_F^2.
+Shapes are those of the paper: X is (N, D), W is (D, D'), and G = X^T X. P are the k pruned rows of W, K the kept ones, and M
+is the (D, k) selection of P, so that M^T W = W_P. The change dW obeys dW_P = -W_P and costs |X dW|_F^2.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ PAPER = "Numerical Pruning"
 
 @dataclass(frozen=True)
 class Pruned:
-    """inputs: X (N, D). weight: W (D, D'). pruned: boolean (D,), True for the rows of W that go; with `pruned_layers(outputs
-    =True)` it is (D',), for columns. ridge: gamma > 0, in the units of 2 G."""
+    """inputs: X (N, D). weight: W (D, D'). pruned: boolean (D,), True for the rows of W that are removed; from
+    `pruned_layers(outputs=True)` it is (D',), for columns. ridge: gamma > 0, in the units of 2 G."""
 
     inputs: np.ndarray
     weight: np.ndarray
@@ -37,7 +38,7 @@ class Pruned:
 
     @property
     def gram(self) -> np.ndarray:
-        return self.inputs.T @ self.inputs
+        return np.asarray(self.inputs.T @ self.inputs)
 
     @property
     def gone(self) -> np.ndarray:
@@ -49,20 +50,20 @@ class Pruned:
 
     @property
     def scale(self) -> float:
-        """What rounding errors of a loss are relative to."""
+        """Return the size of what rounding errors of a loss are relative to."""
         return float(np.sum(self.inputs**2) * np.sum(self.weight**2))
 
     def loss(self, change: np.ndarray) -> float:
         return float(np.sum((self.inputs @ change) ** 2))
 
     def change(self, kept: Any = 0.0) -> np.ndarray:
-        """dW from what happens to the kept rows."""
+        """Return dW, given what happens to the kept rows."""
         change = -self.weight * self.pruned[:, None]
         change[self.kept] = kept
-        return change
+        return np.asarray(change)
 
     def best(self, ridge: float = 0.0) -> np.ndarray:
-        """argmin |X dW|_F^2 + ridge |dW|_F^2 by least squares on the kept rows; of all minimisers the smallest."""
+        """argmin |X dW|_F^2 + ridge |dW|_F^2 by least squares on the kept rows; of all minimisers it is the smallest."""
         design = np.vstack([self.inputs[:, self.kept], np.sqrt(ridge) * np.eye(len(self.kept))])
         target = np.zeros((len(design), self.weight.shape[1]))
         target[: len(self.inputs)] = self.inputs[:, self.gone] @ self.weight[self.gone]
@@ -70,8 +71,9 @@ class Pruned:
 
 
 @st.composite
-def pruned_layers(draw: Any, definite: bool = False, outputs: bool = False, inputs: int = 5) -> Pruned:
-    """definite: G >= I before scaling, because the rows of I are among those of X. outputs: W loses columns, not rows."""
+def pruned_layers(draw: st.DrawFn, definite: bool = False, outputs: bool = False, inputs: int = 5) -> Pruned:
+    """Draw a layer with rows to prune. definite: G >= I before scaling, because the rows of I are among those of X. outputs: W
+    has columns to prune, not rows."""
     layer = draw(layers(tokens=3 if definite else 7, inputs=inputs, outputs=3, shifted=False, scales=(1.0,)))
     rows = np.vstack([layer.inputs, np.eye(layer.inputs.shape[1])]) if definite else layer.inputs
     rows = rows * draw(st.sampled_from([1.0, 1e-6, 1e6]))
@@ -84,7 +86,7 @@ def pruned_layers(draw: Any, definite: bool = False, outputs: bool = False, inpu
 
 
 def perturbation(case: Pruned, curvature: np.ndarray) -> np.ndarray:
-    """-C^-1 M (M^T C^-1 M)^-1 M^T W, Eq. (11) for C = 2 G, its damped form for C = 2 G + gamma I."""
+    """-C^-1 M (M^T C^-1 M)^-1 M^T W, which is Eq. (11) for C = 2 G and its damped form for C = 2 G + gamma I."""
     inverse = np.linalg.inv(curvature)
     return -inverse[:, case.gone] @ np.linalg.solve(inverse[np.ix_(case.gone, case.gone)], case.weight[case.gone])
 
@@ -94,20 +96,20 @@ def theorem(case: Pruned) -> np.ndarray:
 
 
 def refit(case: Pruned) -> np.ndarray:
-    """dW_K = G_KK^+ G_KP W_P: the least-squares refit of the kept rows, which takes no invertible G."""
+    """dW_K = G_KK^+ G_KP W_P: the least-squares refit of the kept rows, which needs no invertible G."""
     gram, kept, gone = case.gram, case.kept, case.gone
     inverse = np.linalg.pinv(gram[np.ix_(kept, kept)], rcond=1e-11, hermitian=True)
     return case.change(inverse @ gram[np.ix_(kept, gone)] @ case.weight[gone])
 
 
 def no_inner_inverse(case: Pruned) -> np.ndarray:
-    return -np.linalg.inv(2 * case.gram)[:, case.gone] @ case.weight[case.gone]
+    return np.asarray(-np.linalg.inv(2 * case.gram)[:, case.gone] @ case.weight[case.gone])
 
 
 def block_of_the_gram(case: Pruned) -> np.ndarray:
-    """(M^T C^-1 M)^-1 taken for M^T C M."""
+    """Take M^T C M for (M^T C^-1 M)^-1."""
     gram = 2 * case.gram
-    return -np.linalg.inv(gram)[:, case.gone] @ gram[np.ix_(case.gone, case.gone)] @ case.weight[case.gone]
+    return np.asarray(-np.linalg.inv(gram)[:, case.gone] @ gram[np.ix_(case.gone, case.gone)] @ case.weight[case.gone])
 
 
 def diagonal_refit(case: Pruned) -> np.ndarray:
@@ -117,7 +119,7 @@ def diagonal_refit(case: Pruned) -> np.ndarray:
 
 
 def check_theorem(case: Pruned, formula: Any) -> None:
-    """It is the one minimiser, and the toolkit certifies it as optimal on its support."""
+    """The formula is the one minimiser, and the toolkit certifies it as optimal on its support."""
     change = formula(case)
     assert_allclose(change, case.best(), rtol=0, atol=1e-9 * np.max(np.abs(case.weight), initial=1))
     mask = np.repeat(~case.pruned[None, :], case.weight.shape[1], axis=0)
@@ -128,7 +130,7 @@ def check_theorem(case: Pruned, formula: Any) -> None:
 
 
 def check_refit(case: Pruned, formula: Any) -> None:
-    """Exactly zero rows, normal equations X_K^T X dW = 0, and a residual R that is Loewner-least: R'^T R' - R^T R is positive
+    """The pruned rows are exactly zero, X_K^T X dW = 0, and the residual R is Loewner-least: R'^T R' - R^T R is positive
     semidefinite for the R' of other feasible changes, so that R is least in every unitarily invariant norm."""
     change = formula(case)
     assert np.all((case.weight + change)[case.gone] == 0)
@@ -142,7 +144,7 @@ def check_refit(case: Pruned, formula: Any) -> None:
 
 
 def check_singular_gram() -> None:
-    """X = [1 1], W = (2, 3)^T, row 2 pruned: (2 X^T X)^-1 does not exist, and yet W' = (5, 0)^T loses nothing."""
+    """With X = [1 1], W = (2, 3)^T and row 2 pruned, (2 X^T X)^-1 does not exist, and yet W' = (5, 0)^T has no loss."""
     inputs = exact([[1, 1]])
     assert rank(matmul(transpose(inputs), inputs)) == 1
     assert matmul(inputs, exact([[5], [0]])) == matmul(inputs, exact([[2], [3]]))
@@ -152,16 +154,16 @@ def check_singular_gram() -> None:
 
 
 def remark(case: Pruned, curvature: np.ndarray) -> float:
-    """1/2 tr(W^T M (M^T C^-1 M)^-1 M^T W), Eq. (12) for C = 2 G."""
+    """1/2 tr(W^T M (M^T C^-1 M)^-1 M^T W), which is Eq. (12) for C = 2 G."""
     inverse, weight = np.linalg.inv(curvature), case.weight[case.gone]
     return 0.5 * float(np.sum(weight * np.linalg.solve(inverse[np.ix_(case.gone, case.gone)], weight)))
 
 
 def schur(case: Pruned) -> np.ndarray:
-    """G_PP - G_PK G_KK^-1 G_KP, what (G^-1)_PP is the inverse of."""
+    """G_PP - G_PK G_KK^-1 G_KP, of which (G^-1)_PP is the inverse."""
     gram, kept, gone = case.gram, case.kept, case.gone
     across = gram[np.ix_(gone, kept)]
-    return gram[np.ix_(gone, gone)] - across @ np.linalg.solve(gram[np.ix_(kept, kept)], across.T)
+    return np.asarray(gram[np.ix_(gone, gone)] - across @ np.linalg.solve(gram[np.ix_(kept, kept)], across.T))
 
 
 def trace_loss(case: Pruned, matrix: np.ndarray) -> float:
@@ -170,7 +172,7 @@ def trace_loss(case: Pruned, matrix: np.ndarray) -> float:
 
 
 def check_remark(case: Pruned, formula: Any) -> None:
-    """It is the least loss, at most that of plain pruning, and no less when one row more is pruned."""
+    """The formula is the least loss, at most that of plain pruning, and no less when one row more is pruned."""
     value, slack = formula(case), 1e-9 * case.scale
     assert_allclose(value, case.loss(case.best()), rtol=0, atol=slack)
     assert -slack <= value <= case.loss(case.change()) + slack
@@ -179,7 +181,7 @@ def check_remark(case: Pruned, formula: Any) -> None:
 
 
 def spectral(case: Pruned) -> float:
-    """lambda_max(W_P^T S W_P): the least loss when |.|_2 is the spectral norm, at the same change."""
+    """lambda_max(W_P^T S W_P): the least loss where |.|_2 is the spectral norm, at the same change."""
     weight = case.weight[case.gone]
     return float(np.linalg.eigvalsh(weight.T @ schur(case) @ weight)[-1])
 
@@ -189,8 +191,9 @@ def check_spectral(case: Pruned, formula: Any) -> None:
 
 
 def check_wrong_side() -> None:
-    """X = [[1, 1], [0, 1]], W = (1, 1)^T, row 2 pruned: with (2 X X^T)^-1 the change is (1, -2), not (1, -1), and leaves -1
-    where the pruned weight should be 0; Eq. (20) gives 1/2 where the least loss is 1. For N != D the shapes do not fit."""
+    """With X = [[1, 1], [0, 1]], W = (1, 1)^T and row 2 pruned, (2 X X^T)^-1 gives the change (1, -2) and not (1, -1), so that
+    the pruned weight becomes -1 where it should be 0. Eq. (20) gives 1/2 where the least loss is 1. For N != D the shapes do
+    not fit."""
     inputs = exact([[1, 1], [0, 1]])
     for gram, change, loss in (
         (matmul(transpose(inputs), inputs), [1, -1], 1),
@@ -211,9 +214,10 @@ CLAIMS = (
         f"{PAPER}, Theorem 3, Eq. (11)",
         "argmin |X dW|_2^2 over dW (D, D') with M^T dW + M^T W = 0 is -(2 X^T X)^-1 M (M^T (2 X^T X)^-1 M)^-1 M^T W.",
         Verdict.CONDITIONAL,
-        "For G = X^T X positive definite; the 2 cancels. It is the refit dW_K = G_KK^+ G_KP W_P of the kept rows, which solves "
-        "the problem for every X, and is the only solution if X_K has full column rank. Of all feasible changes it has the "
-        "Loewner-least residual Gram, so it is optimal in the Frobenius, the spectral and every unitarily invariant norm.",
+        "It holds for G = X^T X positive definite, and the 2 cancels. The change is the refit dW_K = G_KK^+ G_KP W_P of the "
+        "kept rows, which solves the problem for every X, and is the only solution if X_K has full column rank. Of all "
+        "feasible changes it has the Loewner-least residual Gram, so it is optimal in the Frobenius, the spectral and every "
+        "unitarily invariant norm.",
         (
             Property(
                 "Eq. (11) is the minimiser",
@@ -246,9 +250,9 @@ CLAIMS = (
         f"{PAPER}, Remark 4, Eq. (12)",
         "The least |X dW|_2^2 is L* = 1/2 tr(W^T M (M^T (2 X^T X)^-1 M)^-1 M^T W), a number.",
         Verdict.CONDITIONAL,
-        "For G = X^T X positive definite and |.|_2 the Frobenius norm, as Appendix B reads it: L* = tr(W_P^T S W_P) with the "
-        "Schur complement S = G_PP - G_PK G_KK^-1 G_KP. It lies in [0, |X_P W_P|_F^2] and grows with P. With the spectral norm "
-        "the least is lambda_max(W_P^T S W_P), at the same dW.",
+        "It holds for G = X^T X positive definite and |.|_2 the Frobenius norm, as Appendix B reads it: L* = tr(W_P^T S W_P) "
+        "with the Schur complement S = G_PP - G_PK G_KK^-1 G_KP. It lies in [0, |X_P W_P|_F^2] and grows with P. With the "
+        "spectral norm the least is lambda_max(W_P^T S W_P), at the same dW.",
         (
             Property(
                 "Eq. (12) is the least loss",
@@ -285,7 +289,7 @@ CLAIMS = (
         f"{PAPER}, Appendix B, Eqs. (19)-(22)",
         "dW* = -(2 X X^T)^-1 M (M^T (2 X^T X)^-1 M)^-1 M^T W and L* = 1/2 tr(W^T M (M^T (2 X X^T)^-1 M)^-1 M^T W).",
         Verdict.REFUTED,
-        "X X^T is (N, N): read X^T X throughout, which gives Eqs. (11) and (12). After (13) read M^T dW for dM^T W.",
+        "X X^T is (N, N), and has to be X^T X throughout, which gives Eqs. (11) and (12). After (13) dM^T W has to be M^T dW.",
         counterexamples=(Counterexample("a square X for which the shapes fit", check_wrong_side),),
     ),
 )

@@ -1,6 +1,7 @@
-"""Numerical Pruning, Remark 5: what compensation with a damped Gram minimises.
+"""Numerical Pruning, Remark 5: what compensation with a damped Gram minimises (claim N16).
 
-Notation of `compensation`: G = X^T X, P the pruned rows of W, K the kept ones, dW_P = -W_P; gamma > 0 is added to 2 G.
+The notation is that of `compensation`: G = X^T X, P are the pruned rows of W, K the kept ones, dW_P = -W_P, and gamma > 0 is
+added to 2 G.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PAPER = "Numerical Pruning"
 
 
 def damped(case: Pruned) -> np.ndarray:
-    """Eq. (11) with 2 G + gamma I for 2 G."""
+    """Return Eq. (11) with 2 G + gamma I for 2 G."""
     return perturbation(case, 2 * case.gram + case.ridge * np.eye(len(case.pruned)))
 
 
@@ -32,15 +33,15 @@ def damped_remark(case: Pruned) -> float:
 
 
 def ridge_on_weights(case: Pruned) -> np.ndarray:
-    """The minimiser of |X dW|^2 + gamma / 2 |W + dW|^2."""
+    """argmin |X dW|^2 + gamma / 2 |W + dW|^2."""
     gram, kept = case.gram, case.kept
     inner = gram[np.ix_(kept, kept)] + case.ridge / 2 * np.eye(len(kept))
     return case.change(np.linalg.solve(inner, gram[kept] @ case.weight) - case.weight[kept])
 
 
 def check_damped(case: Pruned, formula: Any) -> None:
-    """Least squares with a ridge on the change, which is what the toolkit's `damped` adds; monotone in gamma, to plain pruning
-    as gamma grows and to the refit that changes least as it vanishes."""
+    """The formula is least squares with a ridge on the change, which is what the toolkit's `damped` adds. It is monotone in
+    gamma; it tends to plain pruning as gamma grows, and to the refit that changes least as gamma vanishes."""
     change = formula(case)
     size = float(np.max(np.abs(case.weight), initial=1))
     assert_allclose(change, case.best(case.ridge / 2), rtol=0, atol=1e-8 * size)
@@ -59,7 +60,8 @@ def check_damped(case: Pruned, formula: Any) -> None:
 
 
 def check_damped_remark(case: Pruned, formula: Any) -> None:
-    """Not the loss but the regularised objective, and so at least the loss, which is at least the undamped one."""
+    """The formula is not the loss but the regularised objective. So it is at least the loss, which is at least the undamped
+    one."""
     change = case.best(case.ridge / 2)
     slack = 1e-9 * (case.scale + case.ridge * float(np.sum(case.weight**2)))
     value, loss = formula(case), case.loss(change)
@@ -68,7 +70,8 @@ def check_damped_remark(case: Pruned, formula: Any) -> None:
 
 
 def check_damped_loss() -> None:
-    """G = [[1, 1], [1, 2]], W = (1, 1)^T, row 2 pruned, gamma = 1: dW = (2/3, -1), Eq. (12) gives 11/6, the loss is 10/9."""
+    """With G = [[1, 1], [1, 2]], W = (1, 1)^T, row 2 pruned and gamma = 1, dW = (2/3, -1); Eq. (12) gives 11/6, but the loss
+    is 10/9."""
     gram = exact([[1, 1], [1, 2]])
     curvature = [[2 * value + int(row == column) for column, value in enumerate(line)] for row, line in enumerate(gram)]
     last = solve(curvature, exact([0, 1]))
@@ -84,9 +87,10 @@ CLAIMS = (
         f"{PAPER}, Remark 5",
         "Where X^T X is singular, Eqs. (11) and (12) are used with (2 X^T X + gamma I)^-1 for (2 X^T X)^-1.",
         Verdict.CONDITIONAL,
-        "For gamma > 0 the change minimises |X dW|_F^2 + gamma/2 |dW|_F^2: dW_K = (G_KK + gamma/2 I)^-1 G_KP W_P, a ridge on "
-        "the change and not on the weights. As gamma grows the loss rises and the change shrinks; gamma to 0 gives the least "
-        "of the optimal changes, gamma to infinity plain pruning. Eq. (12) is then the regularised objective, above the loss.",
+        "For gamma > 0 the change minimises |X dW|_F^2 + gamma/2 |dW|_F^2, so dW_K = (G_KK + gamma/2 I)^-1 G_KP W_P, which is "
+        "a ridge on the change and not on the weights. As gamma grows the loss rises and the change shrinks; gamma to 0 gives "
+        "the least of the optimal changes, and gamma to infinity gives plain pruning. Eq. (12) is then the regularised "
+        "objective, which is above the loss.",
         (
             Property(
                 "a ridge on the change",

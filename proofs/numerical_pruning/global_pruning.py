@@ -1,6 +1,7 @@
-"""Numerical Pruning, Section 3.3: from the scores of channels to those of heads, and one threshold for a whole model.
+"""Numerical Pruning, Section 3.3: from the scores of channels to those of heads, and one threshold for a model (claims N11,
+N12).
 
-D is the hidden size, H the number of heads of D_h channels, D_inter that of MLP channels, rho the ratio asked for.
+D is the hidden size, H the number of heads of D_h channels, D_inter the number of MLP channels, and rho the ratio to prune.
 """
 
 from __future__ import annotations
@@ -27,17 +28,18 @@ PAPER = "Numerical Pruning"
 
 
 def head_means(scores: np.ndarray, head: int) -> np.ndarray:
-    """(1 / D_h) sum over i = (h - 1) D_h + 1 .. h D_h of z_i, for h = 1..H."""
-    return scores.reshape(-1, head).mean(axis=1)
+    """(1 / D_h) sum of z_i over i = (h - 1) D_h + 1 .. h D_h, for h = 1..H."""
+    return np.asarray(scores.reshape(-1, head).mean(axis=1))
 
 
 def overlapping(scores: np.ndarray, head: int) -> np.ndarray:
-    """The printed bounds, counted from 0 and cut off where the channels end."""
+    """Return the sums of the printed bounds, counted from 0 and cut off where the channels end."""
     return np.array([scores[start : start + head + 1].sum() / head for start in range(0, len(scores), head)])
 
 
 def check_heads(case: tuple[np.ndarray, int], formula: Any) -> None:
-    """Every channel counts 1 / D_h in its own head and nothing elsewhere; equal scores are the score of the head."""
+    """Every channel counts 1 / D_h in its own head and nothing elsewhere, and where scores are equal they are the score of the
+    head."""
     scores, head = case
     for channel, unit in enumerate(np.eye(len(scores))):
         rise = formula(scores + unit, head) - formula(scores, head)
@@ -46,8 +48,8 @@ def check_heads(case: tuple[np.ndarray, int], formula: Any) -> None:
 
 
 def check_head_bounds() -> None:
-    """z = (1, 2, 3, 4), D_h = 2, H = 2. The printed sum runs over i = 2..4 and 4..6 (h, i from 1) or over i = 0..2 and 2..4
-    (both from 0): three terms each, and channels that do not exist."""
+    """Let z = (1, 2, 3, 4), D_h = 2 and H = 2. The printed sum runs over i = 2..4 and 4..6 (with h and i from 1) or over i =
+    0..2 and 2..4 (with both from 0): it has three terms each, and reaches channels that do not exist."""
     scores = exact([1, 2, 3, 4])
     for first, expected in ((1, [Fraction(9, 2)]), (0, [Fraction(3)])):
         found = []
@@ -65,7 +67,7 @@ Units = tuple[list[int], list[int]]  # scores and costs of all heads and channel
 
 
 def cheapest_prefix(units: Units, ratio: Fraction) -> set[int]:
-    """The smallest set of lowest scores whose costs are at least `ratio` of all costs; equal scores go in their order."""
+    """Return the smallest set of lowest scores whose costs are at least `ratio` of all costs; equal scores keep their order."""
     scores, costs = units
     pruned: set[int] = set()
     for unit in sorted(range(len(scores)), key=scores.__getitem__):
@@ -82,19 +84,20 @@ def below_threshold(scores: Sequence[Any], ratio: Fraction) -> set[int]:
 
 
 def scaled_scores(units: Units, ratio: Fraction) -> set[int]:
-    """Eq. (8) with the cost as the factor on the score, and an index that exists."""
+    """Return Eq. (8) with the cost as the factor on the score, and with an index that exists."""
     scores = [score * cost for score, cost in zip(*units, strict=True)]
     return below_threshold(scores, min(ratio, Fraction(len(scores) - 1, len(scores))))
 
 
 def lowest_count(units: Units, ratio: Fraction) -> set[int]:
-    """The lowest scores by number."""
+    """Return the lowest scores by number."""
     order = sorted(range(len(units[0])), key=units[0].__getitem__)
     return set(order[: math.ceil(ratio * len(order))])
 
 
 def check_budget(units: Units, rule: Any) -> None:
-    """rho <= pruned share < rho + max c / sum c; lower scores first; a larger rho prunes a larger set; equal costs: sorting."""
+    """rho <= pruned share < rho + max c / sum c. Lower scores are pruned first, a larger rho prunes a larger set, and where
+    costs are equal the rule is to sort."""
     scores, costs = units
     previous: set[int] = set()
     for ratio in map(Fraction, ("0", "1/7", "1/2", "4/5", "1")):
@@ -109,7 +112,8 @@ def check_budget(units: Units, rule: Any) -> None:
 
 
 def llama_share(head_score: Fraction, ratio: Fraction) -> Fraction:
-    """Share of the parameters that Eq. (8) prunes from a block of LLaMA-7B: heads scored alike, channels spread over (0, 1)."""
+    """Return the share of the parameters that Eq. (8) prunes from a block of LLaMA-7B whose heads score alike and whose
+    channels spread over (0, 1)."""
     width, heads, size, inner = 4096, 32, 128, 11008
     scores = [Fraction(4 * size, 3) * head_score] * heads + [Fraction(unit + 1, inner + 1) for unit in range(inner)]
     costs = [4 * width * size] * heads + [3 * width] * inner
@@ -117,8 +121,9 @@ def llama_share(head_score: Fraction, ratio: Fraction) -> Fraction:
 
 
 def check_llama() -> None:
-    """LLaMA-7B: alpha = 512/3 lifts heads that score 1/2 above every channel, none is pruned, and 20 % and 50 % become 13.4 %
-    and 33.5 %: 3 (H + D_inter) / (4 D + 3 D_inter) of rho. Heads that score -1/100 all go first, and 10 % become 39.7 %."""
+    """LLaMA-7B: alpha = 512/3 lifts heads that score 1/2 above every channel, so that none is pruned, and 20 % and 50 % become
+    13.4 % and 33.5 %, which is 3 (H + D_inter) / (4 D + 3 D_inter) of rho. Heads that score -1/100 are all pruned first, and
+    10 % become 39.7 %."""
     total = 4 * 4096 + 3 * 11008
     rate = Fraction(3 * (32 + 11008), total)
     assert llama_share(Fraction(1, 2), Fraction(1, 5)) == rate / 5 < Fraction(135, 1000)
@@ -127,7 +132,7 @@ def check_llama() -> None:
 
 
 def check_threshold_ends() -> None:
-    """Equal scores: nothing is below the threshold, at any rho. rho = 1: the entry does not exist."""
+    """Where scores are equal nothing is below the threshold, at any rho. At rho = 1 the entry does not exist."""
     assert below_threshold([1, 1, 1, 1], Fraction(1, 2)) == set()
     try:
         below_threshold([1, 2, 3, 4], Fraction(1))
@@ -137,8 +142,8 @@ def check_threshold_ends() -> None:
 
 
 @st.composite
-def scored_heads(draw: Any) -> tuple[np.ndarray, int]:
-    """(z, D_h) of one to four heads."""
+def scored_heads(draw: st.DrawFn) -> tuple[np.ndarray, int]:
+    """Draw (z, D_h) of one to four heads."""
     head = draw(st.integers(1, 4))
     return draw(arrays(float, head * draw(st.integers(1, 4)), elements=small)), head
 
@@ -153,8 +158,8 @@ CLAIMS = (
         f"{PAPER}, Section 3.3, head scores",
         "z_h^head = (1 / D_h) sum of z_i^attn over i = h D_h .. (h + 1) D_h, for h in [H] and z^attn in R^D; z^mlp in R^D.",
         Verdict.REFUTED,
-        "i = (h - 1) D_h + 1 .. h D_h, the mean of head h: as printed there are D_h + 1 terms, neighbours overlap and the last "
-        "runs out of the channels. z^mlp is in R^{D_inter}, and H = D / D_h.",
+        "The sum is over i = (h - 1) D_h + 1 .. h D_h, the mean of head h. As printed there are D_h + 1 terms, neighbours "
+        "overlap, and the last runs out of the channels. z^mlp is in R^{D_inter}, and H = D / D_h.",
         (
             Property(
                 "a mean per head",
@@ -177,9 +182,9 @@ CLAIMS = (
         "sort(Psi)[rho (L H + L D_inter)] prunes the specified ratio rho.",
         Verdict.REFUTED,
         "alpha is how much a head costs, not how much it scores: the index counts units, while the factor drives heads to one "
-        "end of the order. Prune the smallest prefix of the sorted scores whose costs, 4 D D_h for a head and 3 D for a "
-        "channel, reach rho of all: the share is then in [rho, rho + max c / sum c). The index needs rounding and an end, and "
-        "ties at the threshold prune fewer.",
+        "end of the order. One has to prune the smallest prefix of the sorted scores whose costs, 4 D D_h for a head and 3 D "
+        "for a channel, reach rho of all; the share is then in [rho, rho + max c / sum c). The index needs rounding and an "
+        "end, and where scores tie at the threshold fewer are pruned.",
         (
             Property(
                 "costs in the cumulative sum",

@@ -1,6 +1,6 @@
-"""Numerical Pruning, Theorems 2 and 10 and Algorithm 1, line 10: what the box 0 <= z <= 1 and a singular H change.
+"""Numerical Pruning, Theorems 2 and 10 and Algorithm 1, line 10: what the box and a singular H change (claims N7, N8).
 
-Notation of `relaxed_mask`: A = (W W^T) o (X^T X), H = A + lambda 1 1^T, q = D - r, a = A^-1 1, s = 1^T a.
+The notation is that of `relaxed_mask`: A = (W W^T) o (X^T X), H = A + lambda 1 1^T, q = D - r, a = A^-1 1, s = 1^T a.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def box_point(case: Relaxed) -> np.ndarray:
     unit = np.sqrt(case.scale) or 1.0
     rows = np.vstack([np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, np.sqrt(case.penalty) * np.ones(case.width)]) / unit
     target = np.append(np.zeros(case.width), np.sqrt(case.penalty) * case.excess / unit)
-    return 1 - lsq_linear(rows, target, bounds=(0, 1), method="bvls", tol=1e-14, max_iter=100).x
+    return np.asarray(1 - lsq_linear(rows, target, bounds=(0, 1), method="bvls", tol=1e-14, max_iter=100).x)
 
 
 def check_box(case: Relaxed, formula: Any) -> None:
-    """Feasible, and the Frank-Wolfe gap sum_j max(g_j z_j, g_j (z_j - 1)), a bound on f(z) - min f, vanishes."""
+    """The mask is feasible, and its Frank-Wolfe gap sum_j max(g_j z_j, g_j (z_j - 1)), a bound on f(z) - min f, vanishes."""
     mask = formula(case)
     assert np.all((mask >= -1e-9) & (mask <= 1 + 1e-9)), mask
     gradient = case.gradient(mask)
@@ -52,8 +52,9 @@ def check_box(case: Relaxed, formula: Any) -> None:
 
 
 @st.composite
-def whole(draw: Any, largest: int = 2) -> tuple[Matrix, Matrix]:
-    """(X, W) of small integers, A singular about as often as not; some with a dead column of X, a dead row of W, or twins."""
+def whole(draw: st.DrawFn, largest: int = 2) -> tuple[Matrix, Matrix]:
+    """Draw (X, W) of small integers, whose A is singular about as often as not; some have a dead column of X, a dead row of W,
+    or twins."""
     width = draw(st.integers(1, 4))
     entries = st.integers(-largest, largest)
     tall, wide = draw(st.integers(1, 5)), draw(st.integers(1, 5))
@@ -70,8 +71,8 @@ def whole(draw: Any, largest: int = 2) -> tuple[Matrix, Matrix]:
 
 
 @st.composite
-def exact_problems(draw: Any) -> tuple[Matrix, Fraction, Fraction]:
-    """(A, r, lambda), exactly, with A >= I."""
+def exact_problems(draw: st.DrawFn) -> tuple[Matrix, Fraction, Fraction]:
+    """Draw (A, r, lambda) in Fractions, with A >= I."""
     inputs, weight = draw(whole(largest=draw(st.sampled_from([1, 4]))))  # beside I: nearly orthogonal channels or far from it
     matrix = exact_hadamard(inputs + identity(len(weight)), [[*row, Fraction(1)] for row in weight])
     share, penalty = draw(st.sampled_from(["1/50", "1/8", "9/10"])), draw(st.sampled_from(["1/10", "10", "1000"]))
@@ -79,18 +80,18 @@ def exact_problems(draw: Any) -> tuple[Matrix, Fraction, Fraction]:
 
 
 def inside(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
-    """a >= 0 and lambda q a <= 1 + lambda s."""
+    """Return whether a >= 0 and lambda q a <= 1 + lambda s."""
     return below_one(problem) and above_zero(problem)
 
 
 def below_one(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
-    return min(solve(problem[0], [Fraction(1)] * len(problem[0]))) >= 0
+    return bool(min(solve(problem[0], [Fraction(1)] * len(problem[0]))) >= 0)
 
 
 def above_zero(problem: tuple[Matrix, Fraction, Fraction]) -> bool:
     matrix, kept, penalty = problem
     direction = solve(matrix, [Fraction(1)] * len(matrix))
-    return penalty * (len(matrix) - kept) * max(direction) <= 1 + penalty * sum(direction)
+    return bool(penalty * (len(matrix) - kept) * max(direction) <= 1 + penalty * sum(direction))
 
 
 def check_inside(problem: tuple[Matrix, Fraction, Fraction], formula: Any) -> None:
@@ -99,8 +100,9 @@ def check_inside(problem: tuple[Matrix, Fraction, Fraction], formula: Any) -> No
 
 
 def check_outside_the_box() -> None:
-    """X = [[1, 2], [0, 1]], W = (1, 1)^T, r = 1: Newton's point is (0, 4/3) at lambda = 1, (-33/67, 301/201) at lambda = 100
-    and tends to (-1/2, 3/2). At lambda = 1 the box optimum is (1/2, 1), 1/4; Newton's point clipped gives 1/2."""
+    """With X = [[1, 2], [0, 1]], W = (1, 1)^T and r = 1 Newton's point is (0, 4/3) at lambda = 1 and (-33/67, 301/201) at
+    lambda = 100, and it tends to (-1/2, 3/2). At lambda = 1 the box optimum is (1/2, 1), of value 1/4; Newton's point,
+    clipped, gives 1/2."""
     matrix = exact_hadamard(exact([[1, 2], [0, 1]]), exact([[1], [1]]))
     assert exact_newton(matrix, 1, 1) == [0, Fraction(4, 3)]
     assert exact_newton(matrix, 1, 100) == [Fraction(-33, 67), Fraction(301, 201)]
@@ -116,14 +118,14 @@ def check_outside_the_box() -> None:
 
 
 def check_rank(layer: tuple[Matrix, Matrix], formula: Any) -> None:
-    """rank of H, which does not depend on lambda > 0."""
+    """The formula is the rank of H, which does not depend on lambda > 0."""
     matrix = exact_hadamard(*layer)
     for penalty in (Fraction(1, 3), Fraction(7)):
         assert rank([[value + penalty for value in row] for row in matrix]) == formula(matrix)
 
 
 def surely_definite(inputs: Matrix, weight: Matrix) -> bool:
-    """X^T X > 0 and no zero row in W, or W W^T > 0 and no zero column in X."""
+    """Return whether X^T X > 0 and no row of W is zero, or W W^T > 0 and no column of X is zero."""
     width = len(weight)
     alive_weight, alive_inputs = all(any(row) for row in weight), all(any(column) for column in transpose(inputs))
     return (rank(inputs) == width and alive_weight) or (rank(weight) == width and alive_inputs)
@@ -136,9 +138,10 @@ def check_definite(layer: tuple[Matrix, Matrix], formula: Any) -> None:
 
 
 def check_singular_hessians() -> None:
-    """Duplicate channels X = [1 1], W = (1, 1)^T: H = (1 + lambda) 1 1^T. Two dead channels X = I_3, W = (1, 0, 0)^T: rank 2.
-    One, W = (1, 2, 0)^T, r = 3/2, lambda = 1: H is invertible and gives the dead channel the score -1/2. X = [1 1],
-    W = (1, -1)^T: A is singular and H is not; z = (1/2, 1/2) at r = 1 prunes half of everything at no loss."""
+    """The duplicate channels X = [1 1], W = (1, 1)^T have H = (1 + lambda) 1 1^T. With the two dead channels of X = I_3, W =
+    (1, 0, 0)^T the rank is 2. With one, W = (1, 2, 0)^T, r = 3/2 and lambda = 1, H is invertible and gives the dead channel
+    the score -1/2. For X = [1 1], W = (1, -1)^T, A is singular and H is not; z = (1/2, 1/2) at r = 1 prunes half of everything
+    at no loss."""
     for inputs, weight, expected in (([[1, 1]], [[1], [1]], 1), (identity(3), [[1], [0], [0]], 2)):
         matrix = exact_hadamard(exact(inputs), exact(weight))
         for penalty in (1, 100):
@@ -150,12 +153,12 @@ def check_singular_hessians() -> None:
 
 
 def check_minimiser(case: Relaxed, formula: Any) -> None:
-    """A stationary point of a convex function, so a minimiser, however singular H is."""
+    """The formula is a stationary point of a convex function, and so a minimiser, however singular H is."""
     assert_allclose(case.gradient(formula(case)), 0, atol=1e-8 * case.scale)
 
 
 def ridged_step(case: Relaxed) -> np.ndarray:
-    """One step with H + mean(diag A) I, the usual cure for a singular H."""
+    """Return one step with H + mean(diag A) I, the usual cure for a singular H."""
     ridge = float(np.mean(np.diag(case.hadamard))) or 1.0
     return case.start - np.linalg.solve(case.hessian + ridge * np.eye(case.width), case.gradient(case.start))
 
@@ -198,9 +201,9 @@ CLAIMS = (
         f"{PAPER}, Algorithm 1, line 10",
         "H^-1 exists for H = (W W^T) o (X^T X) + lambda 1_{D x D}, lambda > 0.",
         Verdict.CONDITIONAL,
-        "ker H is what ker A and 1^perp share, so H is invertible exactly when A is, or ker A is a line on which 1^T v != 0. A "
-        "is if X^T X > 0 and no row of W is zero, or W W^T > 0 and no column of X is zero; rank A <= rank X rank W. Duplicate "
-        "or dead channels break it. A minimiser exists always: take a least-squares step.",
+        "ker H is what ker A and 1^perp share, so H is invertible exactly when A is, or ker A is a line on which 1^T v != 0. "
+        "A is invertible if X^T X > 0 and no row of W is zero, or W W^T > 0 and no column of X is zero; rank A <= rank X rank "
+        "W. Duplicate or dead channels make H singular. A minimiser always exists, and a least-squares step finds one.",
         (
             Property(
                 "the rank of H",

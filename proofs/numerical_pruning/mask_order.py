@@ -1,7 +1,7 @@
-"""Numerical Pruning, Sections 3.2 to 3.4: what the order of the scores z says about which rows to prune.
+"""Numerical Pruning, Sections 3.2 to 3.4: what the order of the scores z says about which rows to prune (claims N9, N10, N17).
 
-Notation of `relaxed_mask`: A = (W W^T) o (X^T X), u = 1 - z, q = D - r, a = A^-1 1, s = 1^T a. Pruning the rows P without
-compensation loses 1/2 1_P^T A 1_P = 1/2 |X_P W_P|_F^2.
+The notation is that of `relaxed_mask`: A = (W W^T) o (X^T X), u = 1 - z, q = D - r, a = A^-1 1, s = 1^T a. The loss of pruning
+the rows P without compensation is 1/2 1_P^T A 1_P = 1/2 |X_P W_P|_F^2.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ PAPER = "Numerical Pruning"
 
 
 def masks(width: int) -> list[np.ndarray]:
-    """All 0/1 masks."""
+    """Return all 0/1 masks."""
     return [np.array(mask) for mask in product((0.0, 1.0), repeat=width)]
 
 
 def check_chain(case: Relaxed, bound: Any) -> None:
-    """Unconstrained optimum <= box optimum <= best 0/1 mask, the first an equality when Newton's point is inside."""
+    """Unconstrained optimum <= box optimum <= best 0/1 mask, where the first is an equality if Newton's point is inside."""
     value, box = bound(case), case.objective(box_point(case))
     assert value <= box + 1e-9 * case.scale
     assert box <= min(case.objective(mask) for mask in masks(case.width)) + 1e-9 * case.scale
@@ -55,7 +55,7 @@ def check_chain(case: Relaxed, bound: Any) -> None:
 
 
 def check_diagonal_order(case: Relaxed, order: Any) -> None:
-    """Pruning the first k of the order loses no more than any other k."""
+    """No k rows can be pruned at a smaller loss than the first k of the order."""
     loss = replace(case, penalty=0.0).objective
     pruned = np.ones(case.width)
     for count, row in enumerate(order(case), start=1):
@@ -65,7 +65,7 @@ def check_diagonal_order(case: Relaxed, order: Any) -> None:
 
 
 def check_second_difference(case: Relaxed, formula: Any) -> None:
-    """loss(P + i + j) - loss(P + i) - loss(P + j) + loss(P), for every P without i, j."""
+    """loss(P + i + j) - loss(P + i) - loss(P + j) + loss(P), for every P without i and j."""
     loss, interaction = replace(case, penalty=0.0).objective, formula(case)
     for i, j in combinations(range(case.width), 2):
         both = (np.eye(case.width)[i], np.eye(case.width)[j])
@@ -76,21 +76,21 @@ def check_second_difference(case: Relaxed, formula: Any) -> None:
 
 
 def exact_losses(matrix: Matrix) -> list[Fraction]:
-    """Loss of pruning each row alone."""
+    """Return the loss of pruning each row alone."""
     return [matrix[row][row] / 2 for row in range(len(matrix))]
 
 
 def check_threshold() -> None:
-    """W = 1_3, X = [[2, 0, -2], [1, 0, -2], [-2, -1, 2]], r = 2: on 1^T z = r the score is (11, 19, 12) / 21. It lies in the
-    box, so it is the box optimum too. It prunes row 1, at a loss of 9/2; row 2 would cost 1/2."""
+    """With W = 1_3, X = [[2, 0, -2], [1, 0, -2], [-2, -1, 2]] and r = 2 the score on 1^T z = r is (11, 19, 12) / 21. It lies
+    in the box, so it is the box optimum too. It prunes row 1, at a loss of 9/2, where row 2 would cost 1/2."""
     matrix = exact_hadamard(exact([[2, 0, -2], [1, 0, -2], [-2, -1, 2]]), exact([[1], [1], [1]]))
     assert exact_limit(matrix, 2) == exact(["11/21", "19/21", "12/21"])
     assert exact_losses(matrix) == exact(["9/2", "1/2", "6"])
 
 
 def check_threshold_unbounded() -> None:
-    """W = 1_3, X = [[t, -t, 0], [1, 1, 0], [0, 0, 3]], r = 2: halves of channels 1 and 2 cancel, so that the score
-    (11, 11, 18) / 20, again inside the box, prunes one of them whole: a loss of (t^2 + 1) / 2 where row 3 costs 9/2."""
+    """With W = 1_3, X = [[t, -t, 0], [1, 1, 0], [0, 0, 3]] and r = 2 halves of channels 1 and 2 cancel. So the score (11, 11,
+    18) / 20, again inside the box, prunes one of them whole, at a loss of (t^2 + 1) / 2 where row 3 costs 9/2."""
     for t in (10, 1000):
         matrix = exact_hadamard(exact([[t, -t, 0], [1, 1, 0], [0, 0, 3]]), exact([[1], [1], [1]]))
         assert exact_limit(matrix, 2) == exact(["11/20", "11/20", "18/20"])
@@ -98,8 +98,8 @@ def check_threshold_unbounded() -> None:
 
 
 def check_threshold_outside() -> None:
-    """W = 1_3, X = [[-1, -2, -1], [0, -1, -1], [1, -2, -1]], r = 2: the score (2/3, 5/3, -1/3) prunes row 3, loss 3/2.
-    The box optimum on 1^T z = r, (2/5, 1, 3/5), prunes row 1, loss 1, the least."""
+    """With W = 1_3, X = [[-1, -2, -1], [0, -1, -1], [1, -2, -1]] and r = 2 the score (2/3, 5/3, -1/3) prunes row 3, at a loss
+    of 3/2. The box optimum on 1^T z = r, (2/5, 1, 3/5), prunes row 1, at a loss of 1, which is the least."""
     matrix = exact_hadamard(exact([[-1, -2, -1], [0, -1, -1], [1, -2, -1]]), exact([[1], [1], [1]]))
     assert exact_limit(matrix, 2) == exact(["2/3", "5/3", "-1/3"])
     box = exact(["2/5", "1", "3/5"])
@@ -112,7 +112,7 @@ def check_threshold_outside() -> None:
 
 
 def check_same_order(case: Relaxed, score: Any) -> None:
-    """1 - z is a positive multiple of A^-1 1, whatever lambda and r, and z(c A, c lambda) = z(A, lambda)."""
+    """1 - z is a positive multiple of A^-1 1, whatever lambda and r are, and z(c A, c lambda) = z(A, lambda)."""
     direction = np.linalg.solve(case.hadamard, np.ones(case.width))
     change = 1 - score(case)
     factor = np.sum(change) / np.sum(direction)
@@ -123,28 +123,28 @@ def check_same_order(case: Relaxed, score: Any) -> None:
 
 
 def check_limit_mean(case: Relaxed, score: Any) -> None:
-    """The mean of every layer is r / D, and a layer c times as large has the same scores."""
+    """The mean of every layer is r / D, and a layer that is c times as large has the same scores."""
     mask = score(case)
     assert_allclose(np.mean(mask), case.kept / case.width, rtol=1e-9)
     assert_allclose(score(replace(case, weight=8 * case.weight)), mask, rtol=0, atol=1e-9 * np.max(np.abs(mask)))
 
 
 def absolute_point(case: Relaxed) -> np.ndarray:
-    """1 - q a, the direction not normalised."""
+    """1 - q a, whose direction is not normalised."""
     return 1 - case.excess * np.linalg.solve(case.hadamard, np.ones(case.width))
 
 
 def ridge_point(case: Relaxed) -> np.ndarray:
-    """The score with lambda I for lambda 1 1^T."""
+    """Return the score with lambda I for lambda 1 1^T."""
     return 1 - case.excess * case.penalty * np.linalg.solve(
         case.hadamard + case.penalty * np.eye(case.width), np.ones(case.width)
     )
 
 
 def check_layers() -> None:
-    """Layers A_1 = I_2 and A_2 = diag(50, 10^6), r = 1 and lambda = 100 for both: the lowest score of all is that of row 1 of
-    layer 2, whose loss is 25, while either row of layer 1 costs 1/2. On 1^T z = r the scale of a layer is not seen at all:
-    A and 1000 A have the same scores."""
+    """For the layers A_1 = I_2 and A_2 = diag(50, 10^6), with r = 1 and lambda = 100 for both, the lowest score of all is that
+    of row 1 of layer 2, whose loss is 25, while either row of layer 1 costs 1/2. On 1^T z = r the scale of a layer does not
+    show at all: A and 1000 A have the same scores."""
     first, second = exact([[1, 0], [0, 1]]), exact([[50, 0], [0, 10**6]])
     assert min(exact_newton(second, 1, 100)) == exact_newton(second, 1, 100)[0] < min(exact_newton(first, 1, 100))
     assert exact_losses(second)[0] == 25 > max(exact_losses(first)) == Fraction(1, 2)
@@ -155,8 +155,8 @@ def check_layers() -> None:
 
 
 def single_costs(case: Pruned) -> np.ndarray:
-    """|W_j|^2 / (G^-1)_jj, the loss of pruning row j alone and compensating (the saliency of Optimal Brain Surgeon)."""
-    return np.sum(case.weight**2, axis=1) / np.diag(np.linalg.inv(case.gram))
+    """|W_j|^2 / (G^-1)_jj: the loss of pruning row j alone and compensating (the saliency of Optimal Brain Surgeon)."""
+    return np.asarray(np.sum(case.weight**2, axis=1) / np.diag(np.linalg.inv(case.gram)))
 
 
 def check_single_costs(case: Pruned, formula: Any) -> None:
@@ -165,7 +165,7 @@ def check_single_costs(case: Pruned, formula: Any) -> None:
 
 
 def correlated(seed: int) -> Pruned:
-    """Four channels, of which the second repeats the first but for a little."""
+    """Return four channels, of which the second repeats the first but for a little."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(6, 4))
     inputs[:, 1] = inputs[:, 0] + 0.3 * inputs[:, 1]
@@ -173,7 +173,7 @@ def correlated(seed: int) -> Pruned:
 
 
 def best_masks(case: Pruned, compensated: bool) -> list[tuple[int, ...]]:
-    """For k = 1..D-1 the k rows whose removal costs least, by enumeration of all masks."""
+    """Return, for k = 1..D-1, the k rows whose removal costs least, by enumeration of all masks."""
 
     def cost(gone: tuple[int, ...]) -> float:
         one = replace(case, pruned=np.isin(np.arange(len(case.pruned)), gone))
@@ -192,8 +192,8 @@ def check_best_masks(case: Pruned, formula: Any) -> None:
 
 
 def check_two_stages() -> None:
-    """X = [[3, 3, 0], [0, 1, 0], [0, 0, 2]], W = (1, 1, 1)^T, one row to prune: without compensation the rows cost 9, 10 and
-    4 and both the best mask and the numerical score prune row 3; with it they cost 9/10, 1 and 4."""
+    """With X = [[3, 3, 0], [0, 1, 0], [0, 0, 2]], W = (1, 1, 1)^T and one row to prune the rows cost 9, 10 and 4 without
+    compensation, and both the best mask and the numerical score prune row 3; with compensation they cost 9/10, 1 and 4."""
     inputs = exact([[3, 3, 0], [0, 1, 0], [0, 0, 2]])
     gram = matmul(transpose(inputs), inputs)
     assert [gram[row][row] for row in range(3)] == [9, 10, 4]
@@ -211,8 +211,9 @@ CLAIMS = (
         Verdict.REFUTED,
         "The relaxation only bounds: unconstrained optimum <= box optimum <= best 0/1 mask, so the mask is optimal where the "
         "box optimum is integral. The order is exact for every k when A is diagonal (lowest z = least |X_j|^2 |W_j|^2). For "
-        "general A both Newton's point and the box optimum, rounded, can lose any number of times the least. The loss of a "
-        "set P has second differences A_ij: supermodular where A >= 0 entrywise, in general neither that nor submodular.",
+        "general A the loss of both Newton's point and the box optimum, rounded, can be any number of times the least. The "
+        "loss of a set P has second differences A_ij: it is supermodular where A >= 0 entrywise, and in general neither that "
+        "nor submodular.",
         (
             Property(
                 "the chain of bounds",
@@ -258,9 +259,10 @@ CLAIMS = (
         f"{PAPER}, Section 3.3",
         "Sorting the scores z of all layers together reflects the relative importance of each layer.",
         Verdict.REFUTED,
-        "1 - z = kappa(lambda, r) A^-1 1 with kappa > 0: within a layer lambda and r do not touch the order. For large lambda "
-        "the mean score of every layer is 1 - rho and z(cA) = z(A), so how much a layer matters is invisible; at finite lambda "
-        "it shows only through z(cA, c lambda) = z(A, lambda). Compare losses, such as 1/2 A_jj, across layers.",
+        "1 - z = kappa(lambda, r) A^-1 1 with kappa > 0, so within a layer lambda and r do not touch the order. For large "
+        "lambda the mean score of every layer is 1 - rho and z(cA) = z(A), so how much a layer matters is invisible; at "
+        "finite lambda it shows only through z(cA, c lambda) = z(A, lambda). Losses, such as 1/2 A_jj, can be compared across "
+        "layers.",
         (
             Property(
                 "the order depends on A alone",
@@ -289,8 +291,8 @@ CLAIMS = (
         f"{PAPER}, Sections 3.2-3.4 (implied)",
         "The mask of least pruning error, followed by compensation, leaves the least error that k pruned rows allow.",
         Verdict.REFUTED,
-        "The mask has to minimise tr(W_P^T S_P W_P), S_P the Schur complement, not |X_P W_P|_F^2. For one row: the least "
-        "|W_j|^2 / (G^-1)_jj instead of |W_j|^2 G_jj. Compensation lowers the loss of every mask, but not all alike.",
+        "The mask has to minimise tr(W_P^T S_P W_P), S_P the Schur complement, and not |X_P W_P|_F^2. For one row that is the "
+        "least |W_j|^2 / (G^-1)_jj instead of |W_j|^2 G_jj. Compensation lowers the loss of every mask, but not of all alike.",
         (
             Property(
                 "the cost of one row",

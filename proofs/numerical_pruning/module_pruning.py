@@ -1,7 +1,9 @@
-"""Numerical Pruning, Sections 3.1, 3.3, 3.4 and Appendix C.3: what pruned columns and rows do to the modules around them.
+"""Numerical Pruning, Sections 3.1, 3.3, 3.4 and Appendix C.3: pruned columns and rows, and the modules around them (claims
+N13, N18, N20).
 
 D is the hidden size, D_h the size of a head, D_inter the number of MLP channels. With grouped queries n key/value heads serve
-g = H / n query heads each: W_q (D, n, g, D_h), W_k and W_v (D, n, D_h), W_o (n, g, D_h, D); g = 1 is the paper's case.
+g = H / n query heads each: W_q is (D, n, g, D_h), W_k and W_v are (D, n, D_h), and W_o is (n, g, D_h, D). The paper's case is
+g = 1.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ PAPER = "Numerical Pruning"
 
 @dataclass(frozen=True)
 class Block:
-    """inputs: X (N, D). query, key, value, output: attention as above. up, gate (D, D_inter), down (D_inter, D). True is kept:
-    heads, boolean (n, D_h), rows all True or all False; channels, boolean (n, D_h); inner, boolean (D_inter,)."""
+    """inputs: X (N, D). query, key, value, output: the attention weights, as above. up, gate: (D, D_inter). down: (D_inter,
+    D). In the masks True is kept. heads: boolean (n, D_h), whose rows are all True or all False. channels: boolean (n, D_h).
+    inner: boolean (D_inter,)."""
 
     inputs: np.ndarray
     query: np.ndarray
@@ -42,26 +45,27 @@ class Block:
     inner: np.ndarray
 
     def attention(self, scores: np.ndarray, values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """The module with three masks (n, D_h): on the columns of W_q and W_k, of W_v, and on the rows of W_o."""
+        """Return the module's outputs under three masks (n, D_h): on the columns of W_q and W_k, on those of W_v, and on the
+        rows of W_o."""
         query = np.einsum("td,dngh->ngth", self.inputs, self.query * scores[:, None])
         key = np.einsum("td,dnh->nth", self.inputs, self.key * scores)
         logits = np.einsum("ngth,nsh->ngts", query, key) / np.sqrt(key.shape[-1])
         attention = np.exp(logits - logits.max(axis=-1, keepdims=True))
         attention /= attention.sum(axis=-1, keepdims=True)
         value = np.einsum("td,dnh->nth", self.inputs, self.value * values)
-        return np.einsum("ngts,nsh,nghd->td", attention, value, self.output * outputs[:, None, :, None])
+        return np.asarray(np.einsum("ngts,nsh,nghd->td", attention, value, self.output * outputs[:, None, :, None]))
 
     def mlp(self, inputs: np.ndarray, kept: np.ndarray) -> np.ndarray:
-        """(SiLU(X W_gate) o X W_up) W_down with W_down's rows off `kept` zero."""
-        return (silu(inputs @ self.gate) * (inputs @ self.up)) @ (self.down * kept[:, None])
+        """(SiLU(X W_gate) o X W_up) W_down, where the rows of W_down off `kept` are zero."""
+        return np.asarray((silu(inputs @ self.gate) * (inputs @ self.up)) @ (self.down * kept[:, None]))
 
 
 def silu(values: np.ndarray) -> np.ndarray:
-    return values / (1 + np.exp(-values))
+    return np.asarray(values / (1 + np.exp(-values)))
 
 
 @st.composite
-def blocks(draw: Any) -> Block:
+def blocks(draw: st.DrawFn) -> Block:
     width, kv_heads, group, size, inner = (draw(st.integers(1, largest)) for largest in (4, 3, 3, 3, 6))
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     kept, channels, units = (
@@ -96,13 +100,14 @@ def check_mlp(block: Block, pruned: Any) -> None:
 
 
 def compact(block: Block, shift: int = 0) -> np.ndarray:
-    """The MLP with the pruned columns of W_up and W_gate and rows of W_down gone; shift: W_up by another mask."""
+    """Return the MLP without the pruned columns of W_up and W_gate and rows of W_down. shift: by how much W_up is cut
+    elsewhere."""
     kept, other = block.inner, np.roll(block.inner, shift)
-    return (silu(block.inputs @ block.gate[:, kept]) * (block.inputs @ block.up[:, other])) @ block.down[kept]
+    return np.asarray((silu(block.inputs @ block.gate[:, kept]) * (block.inputs @ block.up[:, other])) @ block.down[kept])
 
 
 def group_cost(width: int, group: int, size: int) -> int:
-    """(2 g + 2) D D_h, the parameters of one key/value head with its g query heads."""
+    """(2 g + 2) D D_h: the parameters of one key/value head with its g query heads."""
     return (2 * group + 2) * width * size
 
 
@@ -116,21 +121,22 @@ def check_group_cost(sizes: tuple[int, int, int, int], cost: Any) -> None:
 
 
 def powers(logits: Vector) -> Vector:
-    """Softmax of `logits` times log 2, which stays rational: 2^l / sum 2^l for integers l."""
+    """Return the softmax of `logits` times log 2, which is rational: 2^l / sum 2^l for integers l."""
     values = [Fraction(2) ** int(logit) for logit in logits]
     return [value / sum(values) for value in values]
 
 
 def check_channel_mask() -> None:
-    """One head of two channels, a query (1, 1), keys (1, 0) and (0, 0), values (1, 0) in channel 2 (and W_q in units of
-    sqrt(2) log 2): without channel 1 of W_o the head delivers 2/3, without channel 1 of W_q and W_k as well 1/2."""
+    """One head has two channels, a query (1, 1), keys (1, 0) and (0, 0), and values (1, 0) in channel 2, with W_q in units of
+    sqrt(2) log 2. Without channel 1 of W_o the head delivers 2/3, and without channel 1 of W_q and W_k as well 1/2."""
     keys, values = exact([[1, 0], [0, 0]]), exact([1, 0])
     assert dot(powers([dot(exact([1, 1]), key) for key in keys]), values) == Fraction(2, 3)
     assert dot(powers([dot(exact([0, 1]), key) for key in keys]), values) == Fraction(1, 2)
 
 
 def check_grouped_scale() -> None:
-    """D_h = 128: LLaMA-3-8B (H = 32, n = 8) has 1280/3 for alpha, LLaMA-3-70B (H = 64, n = 8) 768, where 4 D_h / 3 = 512/3."""
+    """For D_h = 128 alpha is 1280/3 in LLaMA-3-8B (H = 32, n = 8) and 768 in LLaMA-3-70B (H = 64, n = 8), where 4 D_h / 3 =
+    512/3."""
     for group, alpha in ((4, Fraction(1280, 3)), (8, Fraction(768)), (1, Fraction(512, 3))):
         assert Fraction(group_cost(4096, group, 128), 3 * 4096) == alpha
 
@@ -144,14 +150,14 @@ def column_loss(case: Pruned) -> float:
 
 
 def column_refit(case: Pruned) -> float:
-    """What is left of the pruned outputs when the kept outputs stand in for them."""
+    """Return the loss that would remain if the kept outputs could stand in for the pruned ones."""
     outputs = case.inputs @ case.weight
     mixture = np.linalg.lstsq(outputs[:, case.kept], outputs[:, case.gone], rcond=None)[0]
     return float(np.sum((outputs[:, case.gone] - outputs[:, case.kept] @ mixture) ** 2))
 
 
 def check_columns(case: Pruned, loss: Any) -> None:
-    """It is the least loss over all weights V with V_P = 0, attained with the kept columns as they are."""
+    """The formula is the least loss over all weights V with V_P = 0, and the kept columns as they are attain it."""
     outputs, kept = case.inputs @ case.weight, ~case.pruned
     assert_allclose(np.sum((case.inputs @ (case.weight * kept) - outputs) ** 2), loss(case), rtol=0, atol=1e-9 * case.scale)
     best = np.linalg.lstsq(case.inputs, outputs, rcond=None)[0] * kept
@@ -166,11 +172,11 @@ def check_columns(case: Pruned, loss: Any) -> None:
 
 def gated(block: Block, inputs: np.ndarray, gate: Any) -> np.ndarray:
     """(phi(H_gate) o H_up) W_down."""
-    return (gate(inputs @ block.gate) * (inputs @ block.up)) @ block.down
+    return np.asarray((gate(inputs @ block.gate) * (inputs @ block.up)) @ block.down)
 
 
 def check_gate(block: Block, mlp: Any) -> None:
-    """Z(X) + Z(-X) = (H_up o H_gate) W_down, since SiLU(x) - SiLU(-x) = x; (B, N, D) goes in and comes out."""
+    """Z(X) + Z(-X) = (H_up o H_gate) W_down, since SiLU(x) - SiLU(-x) = x. Inputs and outputs are (B, N, D)."""
     inputs = np.stack([block.inputs, 0.5 * block.inputs, block.inputs[::-1]])
     there, back = mlp(block, inputs), mlp(block, -inputs)
     assert there.shape == inputs.shape
@@ -178,13 +184,13 @@ def check_gate(block: Block, mlp: Any) -> None:
 
 
 def check_no_gate() -> None:
-    """X = 1, W_up = W_down = 1 and W_gate = log 3, so that exp(-H_gate) = 1/3: SiLU(H_gate) is 3/4 of H_gate."""
+    """With X = 1, W_up = W_down = 1 and W_gate = log 3, exp(-H_gate) is 1/3, so that SiLU(H_gate) is 3/4 of H_gate."""
     assert 1 / (1 + Fraction(1, 3)) == Fraction(3, 4) != 1
 
 
 def check_one_softmax() -> None:
-    """Two heads of one channel (logits in units of log 2): a query (1, 1), keys (1, 0) and (0, 1), values (1, 0) in channel
-    1. One softmax over both channels delivers 1/2 there, the head alone 2/3."""
+    """Two heads of one channel have, with logits in units of log 2, a query (1, 1), keys (1, 0) and (0, 1), and values (1, 0)
+    in channel 1. One softmax over both channels delivers 1/2 there, the head alone 2/3."""
     keys, values = exact([[1, 0], [0, 1]]), exact([1, 0])
     assert dot(powers([dot(exact([1, 1]), key) for key in keys]), values) == Fraction(1, 2)
     assert dot(powers([key[0] for key in keys]), values) == Fraction(2, 3)
@@ -276,7 +282,7 @@ CLAIMS = (
         "Z_attn = Softmax(Q K^T / sqrt(D_k)) V W_o and Z_mlp = (H_up o H_gate) W_down, for X (B, N, D), W_q, W_k, W_v, W_up, "
         "W_gate (D, D_p) and W_o, W_down (D_p, D); H = index(D / D_h).",
         Verdict.REFUTED,
-        "For the LLaMA modules meant, one softmax per head of D_h channels, H = D / D_h of them, and Z_mlp = (H_up o "
+        "The LLaMA modules meant have one softmax per head of D_h channels, H = D / D_h of them, and Z_mlp = (H_up o "
         "SiLU(H_gate)) W_down. What is printed is Z_mlp(X) + Z_mlp(-X). The shapes hold.",
         (
             Property(

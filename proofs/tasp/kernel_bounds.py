@@ -1,7 +1,7 @@
 """TASP, Proposition D.1 as it can be proven: how far pruning units moves the SignGD kernel (claims T5, T6).
 
-Theta(x, z) = <grad f(x), sign grad f(z)> over the weights W1, W2; Theta~ is that of the network with the units P set to zero.
-S_u is the saliency of unit u, Eq. (4), and eps = sum of S_u over P.
+Theta(x, z) = <grad f(x), sign grad f(z)> over the weights W1 and W2, and Theta~ is that of the network with the units P set to
+zero. S_u is the saliency of unit u, Eq. (4), and eps is the sum of S_u over P.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PAPER = "TASP"
 
 
 class Pruning(NamedTuple):
-    """x, z: inputs (d,). units: P, the indices that go."""
+    """x, z: inputs (d,). units: P, the indices of the units that are removed."""
 
     network: Network
     x: np.ndarray
@@ -55,7 +55,7 @@ class Pruning(NamedTuple):
 
     @property
     def smallest(self) -> float:
-        """c: the least |W_ij| of the pruned weights."""
+        """Return c, the least |W_ij| of the pruned weights."""
         return float(np.min(np.abs(flat((self.network.first[:, self.units], self.network.second[self.units])))))
 
     def pruned_saliency(self, x: np.ndarray) -> float:
@@ -63,18 +63,21 @@ class Pruning(NamedTuple):
 
 
 @st.composite
-def prunings(draw: Any, **options: Any) -> Pruning:
-    network = draw(networks(**options))
+def prunings(draw: st.DrawFn, of: st.SearchStrategy[Network] | None = None) -> Pruning:
+    """Draw a network, two inputs and at least one unit to remove. of: what draws the network; None draws any."""
+    network = draw(networks() if of is None else of)
     x, z = draw(samples(network, 2))
     mask = draw(grids((network.units,), values=(0.0, 1.0)))[0]
     mask[draw(st.integers(0, network.units - 1))] = 1
-    return Pruning(network, x, z, list(np.flatnonzero(mask)))
+    return Pruning(network, x, z, np.flatnonzero(mask).tolist())
 
 
 def kept_and_pruned(network: Network, units: list[int], gradient: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The entries of a gradient that belong to weights of kept units, and those of pruned ones."""
+    """Return the entries of a gradient that belong to weights of kept units, and those that belong to weights of pruned
+    ones."""
     kept = np.setdiff1d(np.arange(network.units), units)
-    return tuple(flat((gradient[0][:, part], gradient[1][part])) for part in (kept, units))  # type: ignore[return-value]
+    first, second = gradient
+    return flat((first[:, kept], second[kept])), flat((first[:, units], second[units]))
 
 
 def absolute(values: Any) -> float:
@@ -89,8 +92,10 @@ def rounding(case: Pruning) -> float:
 
 
 def jumps_behind_a_head(head: Activation) -> tuple[Any, Any, Any]:
-    """x = 1, W1 = (1, 1), W2 = (1, -2)^T, v = 1: the head sees -1, and +1 without the second unit. Returns eps, |grad f|_2^2
-    and Theta~ - Theta."""
+    """x = 1, W1 = (1, 1), W2 = (1, -2)^T, v = 1: the head sees -1, and it sees +1 without the second unit.
+
+    Returns eps, |grad f|_2^2 and Theta~ - Theta.
+    """
     network, x = rational_network([[1, 1]], [[1], [-2]], [1], RELU, head), np.array(exact([1]), dtype=object)
     assert (network.score(x), network.pruned([1]).score(x)) == (-1, 1)
     before, after = network.gradient(x), network.pruned([1]).gradient(x)
@@ -98,7 +103,7 @@ def jumps_behind_a_head(head: Activation) -> tuple[Any, Any, Any]:
 
 
 def zero_saliency_moves_the_kernel() -> None:
-    """A ReLU head is off: eps = 0, the kernel goes from 0 to 2."""
+    """A ReLU head is off, so eps = 0, but the kernel goes from 0 to 2."""
     assert jumps_behind_a_head(RELU) == (0, 0, 2)
 
 
@@ -121,7 +126,7 @@ T5 = Claim(
     f"{PAPER}, Proposition D.1, linear readout",
     "|Theta~ - Theta| <= O(eps), here for f = H v with H = s(x W1) W2",
     Verdict.CONDITIONAL,
-    "With f linear in H and s(0) = 0 the gradients of different units do not see each other, so Theta~(x, z) - Theta(x, z) = "
+    "With f linear in H and s(0) = 0 the gradients of different units do not see each other. So Theta~(x, z) - Theta(x, z) = "
     "- sum over P of grad f(x) sign grad f(z) exactly, in size at most the sum over P of |grad f(x)| <= eps / c: there is no "
     "sqrt(2 d h) and no G. The saliency has to be measured at x, the input whose output moves.",
     (
@@ -139,7 +144,7 @@ T5 = Claim(
         ),
         Property(
             "|Theta~ - Theta| <= eps / c, eps the saliency at x",
-            prunings(inner=(RELU, GELU, TANH), values=NONZERO),
+            prunings(networks(inner=(RELU, GELU, TANH), values=NONZERO)),
             bounds_the_change_of_the_kernel,
             lambda case: linear_bound(case.pruned_saliency(case.x), case.smallest),
             {
@@ -154,8 +159,8 @@ T5 = Claim(
 
 
 class Sharp(NamedTuple):
-    """What the bound behind a smooth head is made of. eps: pruned saliency. c: least pruned weight. slope: |phi'(s)|.
-    curvature: Lipschitz constant of phi'. kept: sum of |ds/dW| over the kept weights."""
+    """What the bound behind a smooth head consists of. eps: the pruned saliency. c: the least pruned weight. slope: |phi'(s)|.
+    curvature: the Lipschitz constant of phi'. kept: the sum of |ds/dW| over the kept weights."""
 
     eps: float
     c: float
@@ -165,16 +170,20 @@ class Sharp(NamedTuple):
 
 
 @st.composite
-def soft_heads(draw: Any) -> tuple[Pruning, float]:
-    """Softplus heads of that sharpness; half of the time the units that go are those that hold the head down."""
+def soft_heads(draw: st.DrawFn) -> tuple[Pruning, float]:
+    """Draw softplus heads and their sharpness. Half of the time the units that are removed are those that hold the head
+    down."""
     sharpness = draw(st.sampled_from([0.5, 2.0, 5.0]))
-    case = draw(prunings(inner=(RELU,), heads=(softplus(sharpness),), values=NONZERO))
-    down = list(np.flatnonzero(case.network.contributions(case.x) < 0))
-    return (case._replace(units=down) if down and draw(st.booleans()) else case), sharpness
+    case = draw(prunings(networks(inner=(RELU,), heads=(softplus(sharpness),), values=NONZERO)))
+    down = np.flatnonzero(case.network.contributions(case.x) < 0).tolist()
+    if len(down) > 0 and draw(st.booleans()):
+        case = case._replace(units=down)
+    return case, sharpness
 
 
 def bounds_behind_a_smooth_head(instance: tuple[Pruning, float], formula: Callable[[Sharp], float]) -> None:
-    """s~ - s is the sum of the pruned contributions r_u, and S_u >= 2 |phi'| |r_u| for ReLU: half from W1, half from W2."""
+    """s~ - s is the sum of the pruned contributions r_u, and S_u >= 2 |phi'| |r_u| for ReLU, of which half comes from W1 and
+    half from W2."""
     case, sharpness = instance
     slope = float(case.network.head.slope(case.network.score(case.x)))
     assume(slope > 1e-100)
@@ -188,9 +197,9 @@ T6 = Claim(
     f"{PAPER}, Proposition D.1, smooth head",
     "|Theta~ - Theta| <= O(eps), here for f = phi(H v) with s = ReLU",
     Verdict.CONDITIONAL,
-    "For phi' Lipschitz with constant L and phi'(s) != 0: |Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)], with n "
-    "the sum of |ds/dW| over the kept weights. The constant has no bound as phi flattens: small saliency and saturation look "
-    "alike.",
+    "For phi' Lipschitz with constant L and phi'(s) != 0, |Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)], where "
+    "n is the sum of |ds/dW| over the kept weights. The constant has no bound as phi flattens: small saliency and saturation "
+    "look alike.",
     (
         Property(
             "|Theta~ - Theta|(x, x) <= eps [1 / c + L n / (2 |phi'(s)|)]",

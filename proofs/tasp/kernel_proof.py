@@ -28,6 +28,7 @@ from gramian.proofs.tasp.tiny_networks import (
     Network,
     flat,
     leaky,
+    networks,
     rational_network,
     sign,
     softplus,
@@ -44,8 +45,8 @@ HEADS = (IDENTITY, SQUARE, softplus(1.0), softplus(5.0), leaky(0.1))
 
 
 def leaky_heads_leave_no_linear_bound() -> None:
-    """Head slope d below zero: eps = 4 d, every |W| >= c = 1, but the kernel moves by 2 - 5 d. Nor is it below
-    sqrt(2 d h) (eps / c + G) = 2 (4 d + G) with G = |grad f(x)|_2 = sqrt(7) d."""
+    """The head has the slope d below zero: eps = 4 d and every |W| >= c = 1, but the kernel moves by 2 - 5 d. Nor is that
+    below sqrt(2 d h) (eps / c + G) = 2 (4 d + G) with G = |grad f(x)|_2 = sqrt(7) d."""
     for slope in (Fraction(1, 10), Fraction(1, 100), Fraction(1, 1000)):
         eps, squared_norm, moved = jumps_behind_a_head(leaky(slope))
         assert (eps, squared_norm, moved) == (4 * slope, 7 * slope**2, 2 - 5 * slope)
@@ -53,7 +54,7 @@ def leaky_heads_leave_no_linear_bound() -> None:
 
 
 def smooth_heads_are_no_remedy() -> None:
-    """log(1 + exp(k s)) / k: eps = 1.8e-4 and 8.2e-9 at k = 10 and 20, the kernel moves by 1.9997 and 2.0000."""
+    """For log(1 + exp(k s)) / k, eps = 1.8e-4 and 8.2e-9 at k = 10 and 20, but the kernel moves by 1.9997 and 2.0000."""
     network = Network(np.ones((1, 2)), np.array([[1.0], [-2.0]]), np.ones(1))
     for sharpness, eps in ((10.0, 1.8e-4), (20.0, 8.2e-9)):
         smooth = Network(network.first, network.second, network.readout, RELU, softplus(sharpness))
@@ -68,9 +69,9 @@ T3 = Claim(
     "pruning units of total saliency eps, each pruned |W_ij| >= c: |Theta~ - Theta| <= sqrt(2 d h) (eps / c + G) = O(eps), "
     "|grad f| <= G",
     Verdict.REFUTED,
-    "A bound with a constant term is not O(eps), and no O(eps) is true of whatever follows H: behind a head in a flat part all "
-    "saliencies are tiny, and removing a unit may lead out of it. True with a linear readout (T5), and behind a smooth head "
-    "with a constant that grows like 1 / |slope| of the head (T6).",
+    "A bound with a constant term is not O(eps), and no O(eps) is true of whatever follows H: behind a head in a flat part "
+    "all saliencies are tiny, and removing a unit may lead out of it. The statement is true with a linear readout (T5), and "
+    "behind a smooth head with a constant that grows like 1 / |slope| of the head (T6).",
     counterexamples=(
         Counterexample("piecewise linear heads: no constant, and the printed bound fails", leaky_heads_leave_no_linear_bound),
         Counterexample("saliency zero", zero_saliency_moves_the_kernel),
@@ -83,7 +84,8 @@ T3 = Claim(
 
 
 def is_bounded_by_what_changes(case: Pruning, formula: Callable[[float, float], float]) -> None:
-    """formula: of sum |grad f| over P and of |grad~ f - grad f|_1 over the kept weights."""
+    """The formula, of the sum of |grad f| over P and of |grad~ f - grad f|_1 over the kept weights, bounds the change of the
+    kernel."""
     before = kept_and_pruned(case.network, case.units, case.network.gradient(case.x))
     after = kept_and_pruned(case.network, case.units, case.pruned.gradient(case.x))
     bound = formula(absolute(before[1]), absolute(after[0] - before[0]))
@@ -91,7 +93,8 @@ def is_bounded_by_what_changes(case: Pruning, formula: Callable[[float, float], 
 
 
 def two_norm_is_not_the_sum() -> None:
-    """One unit, x = W1 = W2 = v = 1, f = H: gradients (1, 1) vanish; the 2-norm of the change is sqrt 2, the sum is 2."""
+    """With one unit, x = W1 = W2 = v = 1 and f = H, the gradients (1, 1) vanish; the 2-norm of the change is sqrt 2, the sum
+    is 2."""
     network, x = rational_network([[1]], [[1]], [1], RELU), np.array(exact([1]), dtype=object)
     before = flat(network.gradient(x))
     change = flat(network.pruned([0]).gradient(x)) - before
@@ -109,21 +112,21 @@ def kept_gradients_move() -> None:
 
 
 def kept_signs_flip() -> None:
-    """f = H^2 / 2, d = 1, h = 2: both kept signs flip, |sign~ - sign|_2^2 = 10 exceeds 2 d h = 4."""
+    """With f = H^2 / 2, d = 1 and h = 2 both kept signs flip, and |sign~ - sign|_2^2 = 10 exceeds 2 d h = 4."""
     network, x = rational_network([[1, 1]], [[1], [-2]], [1], RELU, SQUARE), np.array(exact([1]), dtype=object)
     change = sign(flat(network.pruned([1]).gradient(x))) - sign(flat(network.gradient(x)))
     assert change @ change == 10
 
 
 def smooth_activations_are_steeper_than_one() -> None:
-    """Largest slopes: GELU 1.1289 at sqrt 2, SiLU 1.0998 at 2.3994."""
+    """The largest slope of GELU is 1.1289, at sqrt 2, and that of SiLU is 1.0998, at 2.3994."""
     for activation, place, slope in ((GELU, np.sqrt(2), 1.1289), (SILU, 2.3994, 1.0998)):
         measured = activation.value(place + 1e-30j).imag / 1e-30
         assert abs(measured - slope) < 1e-4 and abs(activation.slope(place) - measured) < 1e-12
 
 
 def zeroed_units_keep_a_gradient() -> None:
-    """Sigmoid: s(0) = 1/2, so df/dW2 of a unit set to zero is 1/2."""
+    """For the sigmoid s(0) = 1/2, so df/dW2 of a unit that is set to zero is 1/2."""
     network = Network(np.ones((1, 1)), np.ones((1, 1)), np.ones(1), SIGMOID).pruned([0])
     assert flat(network.gradient(np.ones(1))).tolist() == [0.0, 0.5]
 
@@ -134,13 +137,13 @@ T4 = Claim(
     "(i) |grad~ f - grad f|_2 = sum over P of |grad f|; (ii) |sign grad~ - sign grad|_2 = |sign grad_P|_2 <= sqrt(2 d h); s is "
     "1-Lipschitz",
     Verdict.REFUTED,
-    "(i), with <=, and (ii) hold only if no kept gradient changes and s(0) = 0; signs may differ by 2 each. GELU and SiLU have "
-    "slopes up to 1.1289 and 1.0998. At x = z no sign term and no sqrt(2 d h) is needed: "
-    "|Theta~ - Theta| <= sum over P of |grad f| + |grad~ f - grad f|_1 over the kept weights.",
+    "(i), with <=, and (ii) hold only if no kept gradient changes and s(0) = 0; signs may differ by 2 each. GELU and SiLU "
+    "have slopes up to 1.1289 and 1.0998. At x = z neither a sign term nor sqrt(2 d h) is needed: |Theta~ - Theta| <= sum "
+    "over P of |grad f| + |grad~ f - grad f|_1 over the kept weights.",
     (
         Property(
             "|Theta~ - Theta|(x, x) <= sum over P |grad f| + |grad~ f - grad f|_1 over the kept weights",
-            prunings(heads=HEADS),
+            prunings(networks(heads=HEADS)),
             is_bounded_by_what_changes,
             lambda gone, moved: gone + moved,
             {

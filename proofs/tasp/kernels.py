@@ -1,4 +1,4 @@
-"""TASP (Ai, Wei, He 2025): what the paper states of its kernel, its saliency and its algorithm (claims T1, T2, T7 to T11)."""
+"""TASP, Secs. 1 and 2.2: the kernel of SignGD, and the loss along its flow (claims T1, T2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.grids import grids
-from gramian.proofs.kit.rational import exact
-from gramian.proofs.tasp.kernel_bounds import T5, T6
-from gramian.proofs.tasp.kernel_proof import T3, T4
-from gramian.proofs.tasp.saliency import T7, T8, T11
+from gramian.proofs.kit.rational import dot, exact
 from gramian.proofs.tasp.tiny_networks import Network, flat, kernel, leaky, networks, rational_network, samples, sign
-from gramian.proofs.tasp.unit_pruning import T9, T10
 
-__all__ = ["CLAIMS", "T1", "T2"]
+__all__ = ["T1", "T2"]
 
 PAPER = "TASP"
 STEP = 1e-30j  # of complex steps: exact to rounding, as nothing is subtracted
@@ -39,11 +35,11 @@ class Batch(NamedTuple):
     @property
     def residuals(self) -> np.ndarray:
         """dL / df(x_k)."""
-        return np.array([self.network.value(x) for x in self.inputs]) - self.targets
+        return np.asarray(np.array([self.network.value(x) for x in self.inputs]) - self.targets)
 
 
 @st.composite
-def batches(draw: Any, count: int | None = None) -> Batch:
+def batches(draw: st.DrawFn, count: int | None = None) -> Batch:
     network = draw(networks())
     count = draw(st.integers(1, 3)) if count is None else count
     return Batch(network, draw(samples(network, count)), draw(grids((count,)))[0])
@@ -71,14 +67,16 @@ def kernel_matrix(network: Network, inputs: list[list[int]]) -> list[list[Any]]:
 
 
 def spectrum_is_complex() -> None:
-    """One ReLU unit, W1 = (0, 1)^T, W2 = (0, 2), v = (0, 1), inputs (-1, 2) and (2, 1): Theta = [[8, 4], [-1, 7]]."""
+    """One ReLU unit with W1 = (0, 1)^T, W2 = (0, 2), v = (0, 1) and the inputs (-1, 2) and (2, 1) has Theta = [[8, 4], [-1,
+    7]]."""
     theta = kernel_matrix(rational_network([[0], [1]], [[0, 2]], [0, 1]), [[-1, 2], [2, 1]])
     assert theta == [[8, 4], [-1, 7]]
     assert (theta[0][0] - theta[1][1]) ** 2 + 4 * theta[0][1] * theta[1][0] == -15, "discriminant"
 
 
 def symmetric_part_is_indefinite() -> None:
-    """Gradients (-3, 2, 3) and (-2, 3, 2), of W1 at W1 = 0: Theta = [[8, 8], [7, 7]], its symmetric part has det -1/4."""
+    """For the gradients (-3, 2, 3) and (-2, 3, 2) of W1, at W1 = 0, Theta = [[8, 8], [7, 7]], and the determinant of its
+    symmetric part is -1/4."""
     network = rational_network([[0], [0], [0]], [[2, 0, 0]], [1, 0, 0], leaky(Fraction(1, 2)))
     theta = kernel_matrix(network, [[-3, 2, 3], [-2, 3, 2]])
     assert theta == [[8, 8], [7, 7]]
@@ -118,11 +116,11 @@ Rate = Callable[[np.ndarray, list[Gradient]], float]  # residuals dL/df_k and gr
 
 
 def loss_gradient(residuals: np.ndarray, gradients: list[Gradient]) -> np.ndarray:
-    return np.sum([residual * flat(gradient) for residual, gradient in zip(residuals, gradients)], axis=0)
+    return np.asarray(np.sum([residual * flat(gradient) for residual, gradient in zip(residuals, gradients)], axis=0))
 
 
 def is_the_rate_of_the_loss(batch: Batch, formula: Rate) -> None:
-    """dL/dt for W' = - sign(sum of dL/df_k grad f_k), by a complex step along it."""
+    """The formula is dL/dt for W' = - sign(sum of dL/df_k grad f_k), which is measured by a complex step along it."""
     parts = [
         np.sum([residual * gradient[part] for residual, gradient in zip(batch.residuals, batch.gradients)], axis=0)
         for part in (0, 1)
@@ -141,7 +139,7 @@ def kernel_rate(residuals: np.ndarray, gradients: list[Gradient]) -> float:
 
 
 def half_signed_rate(residuals: np.ndarray, gradients: list[Gradient]) -> float:
-    """- dL/df^T Theta sign(dL/df): right for one sample."""
+    """- dL/df^T Theta sign(dL/df), which is right for one sample."""
     theta = np.array([[kernel(at, stepped) for stepped in gradients] for at in gradients])
     return -float(residuals @ theta @ np.sign(residuals))
 
@@ -154,7 +152,8 @@ def is_the_first_step_of_adam(values: np.ndarray, formula: Callable[[np.ndarray,
 
 
 def one_sample_counts_its_slope_twice() -> None:
-    """x = 1, W1 = 2, W2 = v = 1, L = f^2 / 2: f = 2, grad f = (1, 2), so dL/dt = -6; printed, -2 . 3 . 2 = -12."""
+    """With x = 1, W1 = 2, W2 = v = 1 and L = f^2 / 2 one has f = 2 and grad f = (1, 2), so dL/dt = -6; as printed it would be
+    -2 . 3 . 2 = -12."""
     network, x = rational_network([[2]], [[1]], [1]), np.array(exact([1]), dtype=object)
     gradient, slope = network.gradient(x), network.value(x)
     rate = -slope * (flat(gradient) @ sign(slope * flat(gradient)))
@@ -164,14 +163,14 @@ def one_sample_counts_its_slope_twice() -> None:
 
 
 def no_kernel_fits_a_batch() -> None:
-    """One weight, slopes (2, -1) at two samples: -dL/dt = |2 g1 - g2| is 1, 0, 1 at g = (1, 1), (1, 2), (1, 3). g^T K sign(g)
-    is linear in g > 0, so the middle would be the mean of the ends; g^T K g would be four times as large at 2 g."""
-    slopes = exact([2, -1])
+    """One weight has the slopes (2, -1) at two samples: -dL/dt = |2 g1 - g2| is 1, 0, 1 at g = (1, 1), (1, 2), (1, 3). g^T K
+    sign(g) is linear in g > 0, so the middle would be the mean of the ends; g^T K g would be four times as large at 2 g."""
+    slopes = Fraction(2), Fraction(-1)
 
     def rate(*residuals: int) -> Fraction:
-        return abs(sum(slope * residual for slope, residual in zip(slopes, residuals)))
+        return abs(dot(slopes, residuals))
 
-    assert (rate(1, 1), rate(1, 2), rate(1, 3)) == (1, 0, 1)
+    assert [rate(1, 1), rate(1, 2), rate(1, 3)] == [1, 0, 1]
     assert rate(2, 2) == 2 * rate(1, 1)
 
 
@@ -213,5 +212,3 @@ T2 = Claim(
         Counterexample("two samples", no_kernel_fits_a_batch),
     ),
 )
-
-CLAIMS = (T1, T2, T3, T4, T5, T6, T7, T8, T9, T10, T11)

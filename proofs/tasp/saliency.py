@@ -39,18 +39,19 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw: Any, **options: Any) -> Case:
-    network = draw(networks(**options))
+def cases(draw: st.DrawFn, of: st.SearchStrategy[Network] | None = None) -> Case:
+    """Draw a network and inputs. of: what draws the network; None draws any."""
+    network = draw(networks() if of is None else of)
     return Case(network, draw(samples(network, draw(st.integers(1, 3)))))
 
 
 def per_unit(first: Any, second: Any) -> Any:
-    """Sums over the incoming weights W1 (d, h) and the outgoing ones W2 (h, d) of every unit, (h,)."""
+    """Return the sums over the incoming weights W1 (d, h) and the outgoing ones W2 (h, d) of every unit, (h,)."""
     return np.sum(first, axis=0) + np.sum(second, axis=1)
 
 
 def contributions(gradient: tuple[Any, Any]) -> Any:
-    """What each unit adds to Theta(x, x): the sum of |df/dW| over its weights, (h,)."""
+    """Return what each unit adds to Theta(x, x): the sum of |df/dW| over its weights, (h,)."""
     return per_unit(abs(gradient[0]), abs(gradient[1]))
 
 
@@ -83,20 +84,20 @@ def is_blind_to_the_scale_of_a_unit(case: Case, formula: Callable[[Network, tupl
 
 
 def one_unit(scale: Fraction) -> tuple[Any, Any]:
-    """x = v = 1, W1 = a, W2 = 1 / a: saliency and contribution of the only unit."""
+    """Return saliency and contribution of the only unit, for x = v = 1, W1 = a and W2 = 1 / a."""
     network = rational_network([[scale]], [[1 / scale]], [1])
     gradient = network.gradient(point(1))
     return network.saliency(gradient)[0], contributions(gradient)[0]
 
 
 def equal_saliency_any_contribution() -> None:
-    """The same function and S = 2 at a = 1, 10, 100; contributions a + 1/a."""
+    """The function is the same and S = 2 at a = 1, 10 and 100, but the contributions are a + 1/a."""
     measured = [one_unit(Fraction(a)) for a in (1, 10, 100)]
     assert measured == [(2, 2), (2, Fraction(101, 10)), (2, Fraction(10001, 100))]
 
 
 def zero_saliency_contributes() -> None:
-    """x = W1 = v = 1, W2 = 0: S = 0, and the unit adds 1 to Theta."""
+    """With x = W1 = v = 1 and W2 = 0 the saliency is 0, and the unit adds 1 to Theta."""
     network = rational_network([[1]], [[0]], [1])
     gradient = network.gradient(point(1))
     assert (network.saliency(gradient)[0], contributions(gradient)[0], kernel(gradient, gradient)) == (0, 1, 1)
@@ -114,7 +115,7 @@ T7 = Claim(
     (
         Property(
             "a unit adds at most S_u / min |W| to Theta(x, x)",
-            cases(values=NONZERO),
+            cases(networks(values=NONZERO)),
             bounds_the_contribution,
             lambda unit: unit.saliency / np.min(unit.weights, axis=1),
             {
@@ -125,7 +126,7 @@ T7 = Claim(
         ),
         Property(
             "ReLU: S_u does not change with W1_u -> a W1_u, W2_u -> W2_u / a",
-            cases(inner=(RELU,)),
+            cases(networks(inner=(RELU,))),
             is_blind_to_the_scale_of_a_unit,
             lambda network, gradient: network.saliency(gradient),
             {
@@ -145,7 +146,7 @@ T7 = Claim(
 
 
 def is_conserved_through_a_unit(case: Case, formula: Callable[[Any, Any], Any]) -> None:
-    """formula: of df/dW1 and W1. The outgoing sum of df/dW2 . W2 of every unit."""
+    """The formula, of df/dW1 and W1, is the sum of df/dW2 . W2 over the outgoing weights of every unit."""
     network, gradient = case.network, case.gradients[0]
     outgoing = np.sum(gradient[1] * network.second, axis=1)
     np.testing.assert_allclose(
@@ -154,7 +155,7 @@ def is_conserved_through_a_unit(case: Case, formula: Callable[[Any, Any], Any]) 
 
 
 def bounds_the_lowest(saliencies: list[int], formula: Callable[[int, int, Fraction], Fraction]) -> None:
-    """For every k, and for units of equal saliency with equality."""
+    """The formula bounds the sum of the k lowest for every k, with equality for units of equal saliency."""
     for units in (sorted(saliencies), [saliencies[0]] * len(saliencies)):
         for removed in range(len(units) + 1):
             bound = formula(removed, len(units), Fraction(sum(units)))
@@ -163,7 +164,7 @@ def bounds_the_lowest(saliencies: list[int], formula: Callable[[int, int, Fracti
 
 
 def half_of_equal_units_is_half_of_everything() -> None:
-    """Four equal units, linear readout, 50 % pruned: eps is half of the total saliency, the kernel halves."""
+    """Of four equal units behind a linear readout 50 % are pruned: eps is half of the total saliency, and the kernel halves."""
     network = rational_network([[1, 1, 1, 1]], [[1], [1], [1], [1]], [1])
     gradient, after = network.gradient(point(1)), network.pruned([0, 1]).gradient(point(1))
     saliency = network.saliency(gradient)
@@ -176,8 +177,8 @@ T8 = Claim(
     f"{PAPER}, Eq. (4), Sec. 3.2 and Proposition D.1",
     "pruning the bottom v % of units by S(unit), the total pruned saliency eps is sufficiently small",
     Verdict.CONDITIONAL,
-    "eps is not chosen: the k lowest of h units hold at most k/h of the total saliency, and that much when all are alike. With "
-    "ReLU the signed sums of gradient times weight over incoming and outgoing weights of a unit are equal.",
+    "eps cannot be chosen: the k lowest of h units hold at most k/h of the total saliency, and that much when all are alike. "
+    "With ReLU the signed sums of gradient times weight over incoming and outgoing weights of a unit are equal.",
     (
         Property(
             "the k lowest of h hold at most (k/h) of the total, all of it when they are equal",
@@ -191,7 +192,7 @@ T8 = Claim(
         ),
         Property(
             "ReLU: sum of df/dW1 . W1 over incoming = sum of df/dW2 . W2 over outgoing weights",
-            cases(inner=(RELU,)),
+            cases(networks(inner=(RELU,))),
             is_conserved_through_a_unit,
             lambda gradient, weight: np.sum(gradient * weight, axis=0),
             {
@@ -208,7 +209,7 @@ T8 = Claim(
 
 
 class Sample(NamedTuple):
-    """x (d,) with its target y, of the loss L = (f(x) - y)^2 / 2."""
+    """An input x (d,) with its target y, for the loss L = (f(x) - y)^2 / 2."""
 
     network: Network
     x: np.ndarray
@@ -216,13 +217,13 @@ class Sample(NamedTuple):
 
 
 @st.composite
-def single_samples(draw: Any) -> Sample:
+def single_samples(draw: st.DrawFn) -> Sample:
     case = draw(cases())
     return Sample(case.network, case.inputs[0], float(draw(st.integers(-3, 3))))
 
 
 def is_the_saliency_of_the_loss(sample: Sample, formula: Callable[[float, np.ndarray], np.ndarray]) -> None:
-    """SNIP, |dL/dW . W| weight by weight, with dL/dW by complex steps. formula: of dL/df and the saliencies of f."""
+    """The formula, of dL/df and the saliencies of f, is SNIP's |dL/dW . W| of every weight, with dL/dW by complex steps."""
     network = sample.network
     weights, snip = flat((network.first, network.second)), []
     for index, weight in enumerate(weights):
@@ -240,7 +241,7 @@ def is_the_saliency_of_the_loss(sample: Sample, formula: Callable[[float, np.nda
 
 
 def is_synflow(case: Case, formula: Callable[[np.ndarray], np.ndarray]) -> None:
-    """The saliency at |W| and x = 1 with ReLU, of what each unit contributes to f(1; |W|)."""
+    """The formula, of what each unit contributes to f(1; |W|), is the saliency at |W| and x = 1 with ReLU."""
     given = case.network
     network = Network(abs(given.first), abs(given.second), abs(given.readout), RELU)
     ones = np.ones(len(network.first))
@@ -250,7 +251,7 @@ def is_synflow(case: Case, formula: Callable[[np.ndarray], np.ndarray]) -> None:
 
 
 def residuals_reorder_units() -> None:
-    """Two units, each on in one sample: saliencies 4 and 2; with dL/df = 1 and 3 there SNIP ranks them 4 and 6."""
+    """Each of two units is on in one sample: the saliencies are 4 and 2, but with dL/df = 1 and 3 there SNIP gives 4 and 6."""
     network = rational_network([[1, 0], [0, 1]], [[2, 0], [1, 0]], [1, 0])
     gradients = [network.gradient(point(*x)) for x in ((1, 0), (0, 1))]
     assert list(sum(network.saliency(gradient) for gradient in gradients)) == [4, 2]
@@ -264,8 +265,9 @@ T11 = Claim(
     f"{PAPER}, Appendix A.4",
     "S_SNIP = |dL/dW . W| and S_SynFlow = |df(1; |W|)/d|W|| |W| are scores of their own beside S = |df/dW . W|",
     Verdict.CONDITIONAL,
-    "For one sample and scalar f, S_SNIP = |dL/df| S: the same ranking unless dL/df = 0. Over a batch SNIP weighs samples by "
-    "dL/df, and the rankings differ. S_SynFlow is S at |W| and x = 1; with ReLU a unit has twice its share of f(1; |W|).",
+    "For one sample and scalar f, S_SNIP = |dL/df| S, which has the same ranking unless dL/df = 0. Over a batch SNIP weighs "
+    "samples by dL/df, and the rankings differ. S_SynFlow is S at |W| and x = 1; with ReLU a unit has twice its share of f(1; "
+    "|W|).",
     (
         Property(
             "one sample: S_SNIP = |dL/df| S",

@@ -1,7 +1,8 @@
 """The network of TASP, Eq. (1), as small as can be: f(x) = phi(s(x W1) W2 v), its gradient and its saliency by hand.
 
-x (d,), W1 (d, h), W2 (h, d), readout v (d,), phi a scalar head that stands for what follows the sub-layer. Arrays may be float,
-complex (a complex step differentiates to rounding) or Fractions in object arrays, where the activations are piecewise linear.
+The input is x (d,), the weights are W1 (d, h) and W2 (h, d), the readout is v (d,), and phi is a scalar head that stands for
+what follows the sub-layer. Arrays may hold floats, complex numbers (a complex step differentiates to rounding) or, where the
+activations are piecewise linear, Fractions.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Activation:
-    """value and slope act elementwise; the slope at a kink is the one from the left."""
+    """Its value and its slope act elementwise; the slope at a kink is the one from the left."""
 
     name: str
     value: Callable[[Any], Any]
@@ -48,7 +49,8 @@ class Activation:
 
 
 def positive(argument: Any) -> Any:
-    """1 where the argument is positive; a complex argument is its real part and a derivative."""
+    """Return 1 where the argument is positive, else 0; a complex argument holds its value in the real part, and a derivative
+    in the other."""
     return 1 * (np.real(argument) > 0)
 
 
@@ -61,7 +63,7 @@ def normal(argument: Any) -> Any:
 
 
 def leaky(slope: Any) -> Activation:
-    """x where x > 0, slope x elsewhere."""
+    """x where x > 0, and slope x elsewhere."""
 
     def factor(argument: Any) -> Any:
         return slope + (1 - slope) * positive(argument)
@@ -70,7 +72,7 @@ def leaky(slope: Any) -> Activation:
 
 
 def softplus(sharpness: float) -> Activation:
-    """log(1 + exp(k x)) / k: ReLU as k grows. Its slope is Lipschitz with constant k / 4."""
+    """log(1 + exp(k x)) / k, which tends to ReLU as k grows. Its slope is Lipschitz with constant k / 4."""
 
     def value(argument: Any) -> Any:
         size = (2 * positive(argument) - 1) * argument
@@ -88,12 +90,12 @@ SIGMOID = Activation("sigmoid", logistic, lambda a: logistic(a) * logistic(-a))
 
 
 def sign(values: Any) -> Any:
-    """-1, 0 or 1, for Fractions too."""
+    """Return -1, 0 or 1, for Fractions too."""
     return 1 * (values > 0) - 1 * (values < 0)
 
 
 def flat(parts: tuple[Any, Any]) -> Any:
-    """The 2 d h entries that belong to W1 and W2 as one vector."""
+    """Return the 2 d h entries that belong to W1 and W2 as one vector."""
     return np.concatenate([np.ravel(part) for part in parts])
 
 
@@ -112,7 +114,7 @@ class Network:
         return int(self.first.shape[1])
 
     def contributions(self, x: Any) -> Any:
-        """s(x W1)_u (W2 v)_u per unit, (h,); their sum is what the head sees."""
+        """s(x W1)_u (W2 v)_u of every unit, (h,), whose sum is what the head sees."""
         return self.activation.value(x @ self.first) * (self.second @ self.readout)
 
     def score(self, x: Any) -> Any:
@@ -131,47 +133,47 @@ class Network:
         return replace(self, first=self.first + step * direction[0], second=self.second + step * direction[1])
 
     def saliency(self, gradient: tuple[Any, Any]) -> Any:
-        """Eq. (4): sum of |gradient . weight| over the incoming and outgoing weights of every unit, (h,)."""
+        """Eq. (4): the sum of |gradient . weight| over the incoming and outgoing weights of every unit, (h,)."""
         return np.sum(abs(gradient[0] * self.first), axis=0) + np.sum(abs(gradient[1] * self.second), axis=1)
 
     def pruned(self, units: Sequence[int]) -> Network:
-        """Columns of W1 and rows of W2 set to zero."""
+        """Return the network whose columns of W1 and rows of W2 of these units are zero."""
         first, second = self.first.copy(), self.second.copy()
         first[:, units] = 0
         second[units] = 0
         return replace(self, first=first, second=second)
 
     def without(self, units: Sequence[int]) -> Network:
-        """The smaller network."""
+        """Return the smaller network, without these units."""
         return replace(self, first=np.delete(self.first, units, axis=1), second=np.delete(self.second, units, axis=0))
 
 
 def kernel(at: tuple[Any, Any], stepped: tuple[Any, Any]) -> Any:
-    """Theta = <grad f(x), sign grad f(z)>, of the two gradients."""
+    """Theta = <grad f(x), sign grad f(z)> of two gradients."""
     return flat(at) @ sign(flat(stepped))
 
 
 def rational_network(
     first: Any, second: Any, readout: Any, activation: Activation = RELU, head: Activation = IDENTITY
 ) -> Network:
-    """The network in Fractions, from nested lists."""
+    """Return the network in Fractions, from nested lists."""
     arrays = [np.array(exact(part), dtype=object) for part in (first, second, readout)]
     return Network(arrays[0], arrays[1], arrays[2], activation, head)
 
 
 @st.composite
 def networks(
-    draw: Any,
+    draw: st.DrawFn,
     inner: Sequence[Activation] = (RELU, GELU, SILU, TANH),
     heads: Sequence[Activation] = (IDENTITY,),
     values: Sequence[float] = WHOLE,
 ) -> Network:
-    """d at most 3, h at most 5; weights are halves of `values`."""
+    """Draw networks with d at most 3 and h at most 5, whose weights are halves of `values`."""
     width, units = draw(st.integers(1, 3)), draw(st.integers(1, 5))
     first, second, readout = draw(grids((width, units), (units, width), (width,), values=values))
     return Network(0.5 * first, 0.5 * second, 0.5 * readout, draw(st.sampled_from(inner)), draw(st.sampled_from(heads)))
 
 
 def samples(network: Network, count: int) -> st.SearchStrategy[np.ndarray]:
-    """Inputs for a network, (count, d)."""
+    """Draw inputs for a network, (count, d)."""
     return grids((count, len(network.first))).map(lambda drawn: 0.5 * drawn[0])

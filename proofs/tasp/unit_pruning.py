@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
 from gramian.proofs.kit.grids import NONZERO
 from gramian.proofs.tasp.saliency import Case, cases, contributions, point
-from gramian.proofs.tasp.tiny_networks import GELU, RELU, SIGMOID, TANH, Activation, positive, rational_network
+from gramian.proofs.tasp.tiny_networks import GELU, RELU, SIGMOID, TANH, Activation, networks, positive, rational_network
 
 __all__ = ["T9", "T10"]
 
@@ -29,17 +29,18 @@ HARD_TANH = Activation(
 
 
 def of_the_samples(case: Case) -> np.ndarray:
-    return np.sum([case.network.saliency(gradient) for gradient in case.gradients], axis=0)
+    return np.asarray(np.sum([case.network.saliency(gradient) for gradient in case.gradients], axis=0))
 
 
 def of_the_batch(case: Case) -> np.ndarray:
-    """Algorithm 1: the gradient of the batch's output, so gradients are summed before absolute values are taken."""
+    """Return the saliency as Algorithm 1 has it, of the gradient of the batch's output: gradients are summed before absolute
+    values are taken."""
     first, second = zip(*case.gradients)
-    return case.network.saliency((np.sum(first, axis=0), np.sum(second, axis=0)))
+    return np.asarray(case.network.saliency((np.sum(first, axis=0), np.sum(second, axis=0))))
 
 
 def bounds_the_contributions_of_a_batch(case: Case, formula: Callable[[Case], np.ndarray]) -> None:
-    """Sum over samples of what a unit adds to Theta(x, x), at most formula / (its least |W|)."""
+    """What a unit adds to Theta(x, x), summed over samples, is at most the formula divided by the unit's least |W|."""
     least = np.min(np.abs(np.concatenate([case.network.first.T, case.network.second], axis=1)), axis=1)
     total = np.sum([contributions(gradient) for gradient in case.gradients], axis=0)
     bound = formula(case)
@@ -48,7 +49,8 @@ def bounds_the_contributions_of_a_batch(case: Case, formula: Callable[[Case], np
 
 
 def gradients_of_a_batch_cancel() -> None:
-    """s(a) = a between -1 and 1, W1 = W2 = v = 1, x = -1/2 and 1/2: saliency 0 of the batch, 1 of each sample and to Theta."""
+    """With s(a) = a between -1 and 1, W1 = W2 = v = 1 and x = -1/2 and 1/2 the saliency of the batch is 0, but that of each
+    sample is 1, and so is what each adds to Theta."""
     network = rational_network([[1]], [[1]], [1], HARD_TANH)
     gradients = [network.gradient(point(x)) for x in ("-1/2", "1/2")]
     summed = (gradients[0][0] + gradients[1][0], gradients[0][1] + gradients[1][1])
@@ -61,12 +63,13 @@ T9 = Claim(
     f"{PAPER}, Algorithm 1, lines 3 to 8",
     "S(unit) from compute_gradients(output of a mini-batch) identifies units that contribute little",
     Verdict.REFUTED,
-    "Summed over the batch, gradients of opposite sign cancel. S = sum over samples of |grad f(x) . W| is never below it and "
-    "S / (least |W|) bounds what the unit adds to the sum of Theta(x, x): with a linear readout, what pruning it takes away.",
+    "Summed over the batch, gradients of opposite sign cancel. S = sum over samples of |grad f(x) . W| is never below it, and "
+    "S / (least |W|) bounds what the unit adds to the sum of Theta(x, x), which with a linear readout is what pruning it "
+    "takes away.",
     (
         Property(
             "sum over samples of a unit's contribution <= (sum of its saliencies) / min |W|",
-            cases(inner=(RELU, GELU, TANH), values=NONZERO),
+            cases(networks(inner=(RELU, GELU, TANH), values=NONZERO)),
             bounds_the_contributions_of_a_batch,
             of_the_samples,
             {
@@ -83,7 +86,7 @@ T9 = Claim(
 
 
 class Cut(NamedTuple):
-    """ratio: r, the fraction of units that goes."""
+    """ratio: r, the fraction of units that is removed."""
 
     case: Case
     ratio: Fraction
@@ -91,13 +94,14 @@ class Cut(NamedTuple):
 
 cuts = st.builds(
     Cut,
-    cases(inner=(RELU, GELU, SIGMOID)),
+    cases(networks(inner=(RELU, GELU, SIGMOID))),
     st.sampled_from([Fraction(k, 4) for k in range(5)] + [Fraction(1, 3), Fraction(1, 10)]),
 )
 
 
 def is_the_width_that_stays(cut: Cut, formula: Callable[[int, Fraction], Fraction | int]) -> None:
-    """Algorithm 1 with the r h lowest units, rounded down; removing them leaves the outputs of setting them to zero."""
+    """The formula is the width that Algorithm 1 keeps when it removes the r h lowest units, rounded down. Removing them gives
+    the outputs of setting them to zero."""
     network = cut.case.network
     lowest = list(np.argsort(of_the_samples(cut.case), kind="stable")[: floor(cut.ratio * network.units)])
     smaller = network.without(lowest)
@@ -107,7 +111,8 @@ def is_the_width_that_stays(cut: Cut, formula: Callable[[int, Fraction], Fractio
 
 
 def reproduces_table_2(classes: int, formula: Callable[[int, int, Fraction], Fraction]) -> None:
-    """t5-base: 32128 tokens, d = 768, h = 3072, 12 + 12 blocks, relative positions; a head d x d, d x classes with biases."""
+    """t5-base has 32128 tokens, d = 768, h = 3072, 12 + 12 blocks and relative positions; its head is d x d and d x classes,
+    with biases."""
     d, h = 768, 3072
     block, tokens = 4 * d * d + 2 * d * h + 2 * d, 32128 * d
     decoder = block + 4 * d * d + d
@@ -117,11 +122,11 @@ def reproduces_table_2(classes: int, formula: Callable[[int, int, Fraction], Fra
 
 
 def quarter_is_not_three_quarters() -> None:
-    """h = 4, r = 1/4: one unit goes and three stay; h r = 1."""
+    """With h = 4 and r = 1/4 one unit is removed and three are kept, but h r = 1."""
     units, ratio = 4, Fraction(1, 4)
     network = rational_network([[1, 2, 3, 4]], [[1], [1], [1], [1]], [1])
     lowest = sorted(range(units), key=lambda u: network.saliency(network.gradient(point(1)))[u])[: floor(ratio * units)]
-    assert network.without(lowest).first.shape == (1, 3) != (1, ratio * units)
+    assert network.without(lowest).first.shape == (1, 3) and ratio * units == 1
 
 
 T10 = Claim(
@@ -129,12 +134,12 @@ T10 = Claim(
     f"{PAPER}, Algorithm 1",
     "with sparsity ratio r, the pruned weights are W1 (d, h r) and W2 (h r, d)",
     Verdict.REFUTED,
-    "r of the units go, so h - floor(r h) stay, which is h r only at r = 1/2. Removing the units gives the outputs of setting "
-    "them to zero, for any s, because the rows of W2 go. Table 2 (223.50 to 166.87 million) is half of all 24 "
-    "sub-layers of t5-base with a classification head.",
+    "r of the units are removed, so h - floor(r h) are kept, which is h r only at r = 1/2. Removing the units gives the "
+    "outputs of setting them to zero, for any s, because the rows of W2 are removed. Table 2 (223.50 to 166.87 million) is "
+    "half of all 24 sub-layers of t5-base with a classification head.",
     (
         Property(
-            "h - floor(r h) units stay, and the smaller network computes what the masked one does",
+            "h - floor(r h) units are kept, and the smaller network computes what the masked one does",
             cuts,
             is_the_width_that_stays,
             lambda units, ratio: units - floor(ratio * units),

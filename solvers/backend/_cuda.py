@@ -1,4 +1,4 @@
-"""For cupy arrays: factorisations that say whether they exist, and kernels. cupy is imported when one is asked for."""
+"""For cupy arrays: factorisations that report whether they exist, and kernels. cupy is imported when one is needed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TOGETHER = 2**16  # matrices of a stack times this, above the entries of one: th
 
 
 def factors(matrices: Array) -> tuple[Array, Array]:
-    """Lower Cholesky factors of a stack (b, k, k), and which are factors (b,), both on the device: nobody waits.
+    """Return lower Cholesky factors of a stack (b, k, k), and which are factors (b,), both on the device: nobody waits.
 
     `cupy.linalg.cholesky` calls the same routines of cuSOLVER and drops what they report; what it returns of a matrix that
-    is not positive definite is finite as a rule. Asked to raise, it waits for every stack and does not tell which matrix
-    it was, so it is only what is left where cupy has no such routines. Nothing here needs torch.
+    is not positive definite is finite as a rule. Set to raise, it waits for every stack and does not say which matrix
+    it was, so it is only used where cupy has no such routines. Nothing here needs torch.
     """
     import cupy
 
@@ -51,7 +51,7 @@ def factors(matrices: Array) -> tuple[Array, Array]:
 
 
 def factors_in_turn(matrices: Array) -> tuple[Array, Array]:
-    """The same by public functions alone, waiting for each matrix."""
+    """Return the same by public functions alone, waiting for each matrix."""
     import cupy
     import cupyx
 
@@ -66,8 +66,10 @@ def factors_in_turn(matrices: Array) -> tuple[Array, Array]:
 
 
 def solutions(lower: Array, right: Array) -> Array:
-    """x (b, k, m) with L L^T x = b for lower factors (b, k, k). Large ones in turn, as they were made, and all of them before
-    cupy 14, whose triangular solve takes no stacks."""
+    """Return x (b, k, m) with L L^T x = b for lower factors (b, k, k).
+
+    Large ones are solved in turn, as they were made, and all of them before cupy 14, whose triangular solve takes no stacks.
+    """
     import cupy
     from cupyx.scipy.linalg import solve_triangular as solve
 
@@ -84,7 +86,9 @@ def solutions(lower: Array, right: Array) -> Array:
 
 @cache
 def kernel(source: str, name: str, real: str) -> Any:
-    """The CUDA function `name` of a source in which REAL stands for `real`, float or double. Compiled when first called."""
+    """Return the CUDA function `name` of a source in which REAL stands for `real`, float or double. It is compiled when first
+    called.
+    """
     import cupy
 
     return cupy.RawKernel(source, name, options=(f"-DREAL={real}",))
@@ -92,7 +96,7 @@ def kernel(source: str, name: str, real: str) -> Any:
 
 @cache
 def map_of(inputs: str, outputs: str, operation: str, name: str) -> Any:
-    """An elementwise function of cupy arrays, in CUDA C."""
+    """Return an elementwise function of cupy arrays, in CUDA C."""
     import cupy
 
     return cupy.ElementwiseKernel(inputs, outputs, operation, name)

@@ -1,6 +1,6 @@
-"""The only file that knows array backends exist (`_cuda` helps): numpy, torch, cupy, whatever follows the array API standard.
+"""Array backends: numpy, torch, cupy, whatever follows the array API standard. No other file but `_cuda` knows that they exist.
 
-Everything else in `gramian.solvers` asks `namespace(array)` for the standard's functions; here is what the standard lacks.
+Everything else in `gramian.solvers` takes the standard's functions from `namespace(array)`; here is what the standard lacks.
 """
 
 from __future__ import annotations
@@ -41,30 +41,38 @@ __all__ = [
 
 
 def namespace(*arrays: Array) -> Any:
-    """Array-API namespace shared by `arrays` (None is ignored); raises TypeError when they come from different backends."""
+    """Return the array-API namespace shared by `arrays`, of which None is ignored.
+
+    TypeError is raised when they come from different backends.
+    """
     return array_namespace(*(array for array in arrays if array is not None))
 
 
 def on_host(array: Array) -> bool:
-    """Whether a value of `array` is there when it is asked for: a device would have to be waited for."""
+    """Return whether a value of `array` is there at once: a device would have to be waited for."""
     return not (is_cupy_array(array) or (is_torch_array(array) and array.device.type != "cpu"))
 
 
 def detached(array: Array) -> Array:
-    """`array` apart from any graph of gradients: what solvers do is not differentiated, and a graph would keep its inputs."""
+    """Return `array` apart from any graph of gradients.
+
+    What solvers do is not differentiated, and a graph would keep its inputs.
+    """
     return array.detach() if is_torch_array(array) and array.requires_grad else array
 
 
 def same_library(one: Array, other: Array, names: tuple[str, str]) -> None:
-    """Raises TypeError, naming both, for arrays of different libraries."""
+    """Raise TypeError, naming both, for arrays of different libraries."""
     libraries = [namespace(array).__name__.rpartition(".")[2] for array in (one, other)]
     if libraries[0] != libraries[1]:
         raise TypeError(f"{names[0]} is a {libraries[0]} array but {names[1]} is a {libraries[1]} array: convert one of them")
 
 
 def as_floating(array: Array, like: Array | None = None) -> Array:
-    """`array` with a real floating dtype: that of `like` if given, its own if it has one, else float64. TypeError for an array
-    of another library than `like`."""
+    """Return `array` with a real floating dtype: that of `like` if given, its own if it has one, else float64.
+
+    TypeError is raised for an array of another library than `like`.
+    """
     xp = namespace(array)
     if like is not None:
         same_library(array, like, ("an argument", "the problem's weight"))
@@ -74,7 +82,7 @@ def as_floating(array: Array, like: Array | None = None) -> Array:
 
 
 def check_current(array: Array) -> None:
-    """Raises ValueError for a cupy array on another device than the current one, where cupy would put all that it makes."""
+    """Raise ValueError for a cupy array on another device than the current one, where cupy would put all that it makes."""
     if not is_cupy_array(array):
         return
     import cupy
@@ -86,23 +94,27 @@ def check_current(array: Array) -> None:
 
 
 def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
-    """Constant array with the backend, device and dtype of `like`."""
+    """Return a constant array with the backend, device and dtype of `like`."""
     return namespace(like).full(shape, value, dtype=like.dtype, device=device(like))
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """Host copy of `array`; the one place where a device synchronises on purpose."""
-    if is_numpy_array(array):
-        return array
+    """Return a host copy of `array`; this is the one place where a device synchronises on purpose."""
+    found: np.ndarray = array
     if is_torch_array(array):
-        return array.detach().cpu().numpy()
-    if is_cupy_array(array):
-        return array.get()
-    return np.asarray(array)
+        found = array.detach().cpu().numpy()
+    elif is_cupy_array(array):
+        found = array.get()
+    elif not is_numpy_array(array):
+        found = np.asarray(array)
+    return found
 
 
 def clip(array: Array, lower: Array | float, upper: Array | float | None) -> Array:
-    """`array` cut to lower <= x <= upper; with cupy the standard's own selects by masks, for which the host has to wait."""
+    """Return `array` cut to lower <= x <= upper.
+
+    With cupy the standard's own function selects by masks, for which the host has to wait.
+    """
     if is_cupy_array(array):
         import cupy
 
@@ -111,7 +123,7 @@ def clip(array: Array, lower: Array | float, upper: Array | float | None) -> Arr
 
 
 def put(array: Array, rows: np.ndarray, values: Array) -> None:
-    """`array[rows, :] = values`, in place; the standard knows no assignment to a list of places."""
+    """Set `array[rows, :] = values`, in place; the standard knows no assignment to a list of places."""
     if is_numpy_array(array) or is_torch_array(array) or is_cupy_array(array):
         array[namespace(array).asarray(rows, device=device(array))] = values
         return
@@ -120,8 +132,11 @@ def put(array: Array, rows: np.ndarray, values: Array) -> None:
 
 
 def kth_largest(array: Array, k: int) -> Array:
-    """k-th largest entry (k >= 1) along the last axis, kept as an axis of length one; linear time where the backend can: cupy
-    sorts, and torch on a GPU gives a row to one block of threads in `kthvalue`, but to many in `topk`."""
+    """Return the k-th largest entry (k >= 1) along the last axis, kept as an axis of length one.
+
+    This takes linear time where the backend can: cupy sorts, and torch on a GPU gives a row to one block of threads in
+    `kthvalue`, but to many in `topk`.
+    """
     size = array.shape[-1]
     if is_torch_array(array) and array.is_cuda:
         return array.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
@@ -134,8 +149,11 @@ def kth_largest(array: Array, k: int) -> Array:
 
 
 def cholesky(matrix: Array) -> tuple[Array, bool]:
-    """Lower Cholesky factor and whether it exists. Every backend fails in its own way (an exception, an info code, part of
-    a factor in silence on cupy); here it is always the flag, and the factor is then not to be used."""
+    """Return the lower Cholesky factor and whether it exists.
+
+    Every backend fails in its own way (an exception, an info code, part of a factor in silence on cupy); here it is always the
+    flag, and the factor is then not to be used.
+    """
     xp = namespace(matrix)
     if is_torch_array(matrix):
         import torch
@@ -155,7 +173,10 @@ def cholesky(matrix: Array) -> tuple[Array, bool]:
 
 
 def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
-    """`factor^-1 right` for a triangular `factor`; the standard offers only the general solve, used where nothing better is."""
+    """Return `factor^-1 right` for a triangular `factor`.
+
+    The standard offers only the general solve, which is used where nothing better is.
+    """
     xp = namespace(factor, right)
     if is_torch_array(factor):
         import torch
@@ -177,16 +198,21 @@ ONE_AT_A_TIME = Lock()  # threads that limit BLAS while others do would not rest
 
 @cache
 def blas_threads() -> ThreadpoolController:
-    """The thread pools of numpy's and scipy's BLAS. They are two, and the idle threads of the one wait in a loop for more
-    work: factorisations of small matrices on several threads of the other take up to three times as long as on one."""
+    """Return the thread pools of numpy's and scipy's BLAS.
+
+    They are two, and the idle threads of the one wait in a loop for more work: factorisations of small matrices on several
+    threads of the other take up to three times as long as on one.
+    """
     import scipy.linalg  # noqa: F401  its BLAS counts too
 
     return ThreadpoolController()
 
 
 def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
-    """Solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky; and, per
-    matrix, whether it was positive definite (b,): where it was not, its x is not to be used. `matrices` may be overwritten.
+    """Return solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky.
+
+    Return also, per matrix, whether it was positive definite (b,): where it was not, its x is not to be used. `matrices` may be
+    overwritten.
     """
     xp = namespace(matrices, right)
     count = matrices.shape[0]
@@ -222,7 +248,7 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
 
 
 def principal(matrix: Array, chosen: Array) -> Array:
-    """Principal submatrices `matrix[i_b, i_b]` (b, k, k) for indices (b, k)."""
+    """Return the principal submatrices `matrix[i_b, i_b]` (b, k, k) for indices (b, k)."""
     xp = namespace(matrix, chosen)
     if is_torch_array(matrix) or is_cupy_array(matrix):
         return matrix[chosen[:, :, None], chosen[:, None, :]]
@@ -237,5 +263,5 @@ def principal(matrix: Array, chosen: Array) -> Array:
 
 
 def solves_stacks(array: Array) -> bool:
-    """Whether the backend factorises a stack of matrices at once; the others go through it one by one."""
+    """Return whether the backend factorises a stack of matrices at once; the others go through it one by one."""
     return is_torch_array(array) or is_cupy_array(array)

@@ -16,10 +16,11 @@ UNDER_WAY: list[Callable[[], None]] = []  # one for every block that is under wa
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Float32 products in float32 (TF32 and bfloat16 keep 10 and 7 bits of 23), whatever a program has set for its models:
-    the setting is torch's and global, and restored when the last of the blocks that run at a time is left.
+    """Compute float32 products in float32, whatever a program has set for its models.
 
-    cupy computes in float32 unless the variable CUPY_TF32 of the environment is 1, which is its user's own choice.
+    TF32 and bfloat16 keep 10 and 7 bits of 23. The setting is torch's and global, and restored when the last of the blocks that
+    run at a time ends. cupy computes in float32 unless the variable CUPY_TF32 of the environment is 1, which is its user's own
+    choice.
     """
     torch: Any = sys.modules.get("torch")
     if torch is None:  # then there is nothing to guard
@@ -38,8 +39,10 @@ def full_precision() -> Iterator[None]:
 
 
 def restoring(torch: Any) -> Callable[[], None]:
-    """A function that sets torch's precision of products back to what it is now, in the one way or the other of its two:
-    a string for all devices, and since torch 2.9 one for each. Where the two differ, torch refuses to read the former."""
+    """Return a function that sets torch's precision of products back to what it is now, in the one way or the other of its two.
+
+    They are a string for all devices, and since torch 2.9 one for each. Where the two differ, torch refuses to read the former.
+    """
     try:
         common = torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -48,6 +51,7 @@ def restoring(torch: Any) -> Callable[[], None]:
     flags = [(part, part.fp32_precision) for part in parts if hasattr(part, "fp32_precision")]
 
     def restore() -> None:
+        """Set the precision back."""
         torch.set_float32_matmul_precision(common)
         for part, precision in flags:
             part.fp32_precision = precision

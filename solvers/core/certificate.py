@@ -1,23 +1,54 @@
-"""What can be proven about a point, judged in float64 from the point alone: no solver is asked."""
+"""What can be proven about a point, evaluated in float64 from the point alone, whatever solver it comes from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1, Affine, Support, Term
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "measured"]
 
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """objective: f(V) + h(V). bound: a proven lower bound of the optimum, -inf if none is known.
-    relative_error: |X* V^T - X W^T|^2 / |X W^T|^2. residual: |grad f(V)| along the feasible set / |grad f(0)|, None where
-    a gap says more. violation: largest entry outside the feasible set, 0 when feasible."""
+    """objective = f(V) + h(V) >= optimum >= bound
+
+    Parameters
+    ----------
+    objective : float
+        f(V) + h(V), in squared outputs.
+    bound : float
+        A proven lower bound of the optimum, -inf if none is known.
+    relative_error : float
+        |X* V^T - X W^T|^2 / |X W^T|^2.
+    residual : float, optional
+        |grad f(V)| along the feasible set / |grad f(0)|, and None where a gap says more.
+    violation : float, default 0.0
+        The largest entry outside the feasible set, 0 when V is feasible.
+
+    Attributes
+    ----------
+    gap : float
+        objective - bound >= objective - optimum.
+    relative_gap : float
+        gap / objective.
+    measure : float
+        The number that a solver stops on: the relative gap, or the residual where that is the certificate.
+
+    Examples
+    --------
+    >>> from gramian.solvers import Certificate
+    >>> certificate = Certificate(objective=2.0, bound=1.5, relative_error=0.01)
+    >>> certificate
+    Certificate(objective 2, relative error 0.01, gap 0.25)
+    >>> certificate.gap, certificate.relative_gap
+    (0.5, 0.25)
+    """
 
     objective: float
     bound: float
@@ -25,34 +56,75 @@ class Certificate:
     residual: float | None = None
     violation: float = 0.0
 
+    def __repr__(self) -> str:
+        off = f", violation {digits(self.violation)}" if self.violation else ""
+        error = digits(self.relative_error)
+        return f"Certificate(objective {digits(self.objective)}, relative error {error}, {measured(self)}{off})"
+
     @property
     def gap(self) -> float:
-        """objective - bound >= objective - optimum."""
+        """Return objective - bound >= objective - optimum."""
         return self.objective - self.bound
 
     @property
     def relative_gap(self) -> float:
-        """gap / objective; 0 when both vanish, infinite where no bound is known."""
+        """Return gap / objective; it is 0 when both vanish, and infinite where no bound is known."""
         if not self.gap < float("inf"):
             return float("inf")
         return self.gap / self.objective if self.objective > 0 else (0.0 if self.gap <= 0 else float("inf"))
 
     @property
     def measure(self) -> float:
-        """The number a solver stops on: the relative gap, or the KKT residual where that is the certificate."""
+        """Return the number that a solver stops on: the relative gap, or the KKT residual where that is the certificate."""
         return self.relative_gap if self.residual is None else self.residual
 
 
-def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
-    """Certificate of `weights` for `min_V f(V) + h(V)`; needs neither X nor Y.
+def measured(certificate: Certificate) -> str:
+    """Return the measure with its name, as in `gap 4e-9`: the gap is relative to the objective."""
+    return f"{'gap' if certificate.residual is None else 'KKT residual'} {digits(certificate.measure)}"
 
-    L1: the duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality gives per row
+
+def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
+    """gap >= f(V) + h(V) - min (f + h), or the Karush-Kuhn-Tucker residual of V, with neither X nor Y
+
+    L1, or any term with `polar`, has a duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality
+    gives per row
+
         gap = (1 - s)^2 f(V) + h(V) + h*(-s g) + s <V, g>,
+
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
     being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
-    is not its own, and no bound is known. So for any term with `polar`.
-    Support, Affine, any term with `tangent`: the Karush-Kuhn-Tucker residual, of the gradient along the set, and how far V
-    is off the set.
+    is not its own, and no bound is known. Support, Affine, or any term with `tangent`, has the residual: the gradient along
+    the set, relative to that at zero, and how far V is off the set.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    term : L1, Support, Affine, or any object with `value` and `polar`, or with `tangent` and `violation`
+        h.
+    weights : array (q, p)
+        V, from any solver; it is evaluated in float64.
+
+    Returns
+    -------
+    Certificate
+        What is proven of V.
+
+    Raises
+    ------
+    TypeError
+        For a term that has neither `polar` nor `tangent`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import L1, Quadratic, certify
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))  # min 1/2 |v - w|^2 + |v|_1
+    >>> certify(problem, L1(1.0), np.array([[2.0, 0.0]])).gap
+    0.0
+    >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
+    True
     """
     problem = problem.double
     xp = namespace(problem.anchor, weights)
@@ -76,7 +148,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
 
 
 def loss_size(problem: Quadratic, weights: Array) -> Array:
-    """Size per row, (q,), of the numbers that a loss is the sum of: what it is rounded by."""
+    """Return the size per row, (q,), of the numbers that a loss is the sum of, which determines its rounding."""
     xp = namespace(weights)
     change = xp.abs(weights - problem.anchor)
     size = xp.sum(change * xp.sqrt(problem.diagonal), axis=1) ** 2  # |d_i G_ij d_j| <= |d_i| |d_j| sqrt(G_ii G_jj)
@@ -86,7 +158,7 @@ def loss_size(problem: Quadratic, weights: Array) -> Array:
 
 
 def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: Array) -> Array:
-    """Duality gap per row, (q,); rows separate, so each gets its own best dual point."""
+    """Return the duality gap per row, (q,); rows separate, so each has its own best dual point."""
     xp = namespace(weights)
     inner = xp.sum(gradient * weights, axis=1)
     polar = term.polar(gradient)
@@ -100,6 +172,6 @@ def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: 
 
 
 def norm(array: Array) -> float:
-    """Frobenius norm as a Python number."""
+    """Return the Frobenius norm as a Python number."""
     xp = namespace(array)
     return float(xp.sqrt(xp.sum(array * array)))

@@ -15,14 +15,45 @@ __all__ = ["Solver", "solve"]
 
 
 class Solver(Protocol):
-    """A frozen set of hyper-parameters with three functions; all that changes lives in the state."""
+    """Describe a solver that `solve` can run: a frozen set of hyper-parameters with three functions.
 
-    def init(self, problem: Quadratic, term: Term, start: Array) -> Any: ...
+    All that changes lives in the state, which belongs to the solver.
 
-    def step(self, problem: Quadratic, term: Term, state: Any) -> Any: ...
+    Methods
+    -------
+    init(problem, term, start)
+        Return the state before the first step.
+    step(problem, term, state)
+        Return the state after one step.
+    weights(state)
+        Return the point that would be returned now, which is the one that is certified.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import L1, Quadratic, solve
+    >>> class ProximalGradient:
+    ...     def init(self, problem, term, start):
+    ...         return start
+    ...     def step(self, problem, term, state):
+    ...         return term.prox(state - problem.gradient(state) / problem.lipschitz, 1 / problem.lipschitz)
+    ...     def weights(self, state):
+    ...         return state
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))
+    >>> solve(problem, L1(1.0), ProximalGradient()).weights.round(4).tolist()
+    [[2.0, 0.0]]
+    """
+
+    def init(self, problem: Quadratic, term: Term, start: Array) -> Any:
+        """Return the state before the first step."""
+        ...
+
+    def step(self, problem: Quadratic, term: Term, state: Any) -> Any:
+        """Return the state after one step."""
+        ...
 
     def weights(self, state: Any) -> Array:
-        """The point that would be returned now, and so the one that is certified."""
+        """Return the point that would be returned now, which is the one that is certified."""
         ...
 
 
@@ -37,11 +68,48 @@ def solve(
     max_steps: int = 10_000,
     check_every: int = 20,
 ) -> Solution:
-    """argmin_V f(V) + h(V), to a relative duality gap (or KKT residual) of `tol`.
+    """argmin_V f(V) + h(V), to a relative duality gap (or KKT residual) of `tol`
 
-    start: (q, p), default the dense weights. The certificate of the point that would be returned is computed in float64
-    every `check_every` steps and decides alone; it does not change when the problem is rescaled. Reaching `max_steps`
-    is a status, not a failure. The device is waited for only at those checks.
+    The certificate of the point that would be returned is computed in float64 every `check_every` steps and decides alone;
+    it does not change when the problem is rescaled. Reaching `max_steps` is a status, not a failure. The device is waited for
+    only at those checks.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    term : L1, Support or Affine
+        h.
+    solver : Solver
+        For instance `FISTA()`.
+    start : array (q, p), optional
+        The first point. The default is the dense weights.
+    tol : float, default 1e-6
+        The relative gap, or the residual, at which the solver has converged.
+    max_steps : int, default 10000
+        The most steps.
+    check_every : int, default 20
+        Steps between two certificates.
+
+    Returns
+    -------
+    Solution
+        CONVERGED, STEP_LIMIT or BROKEN, with (step, measure) of every check as its history.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, and for a start of another shape, or with NaN or Inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, L1, Quadratic, solve
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = solve(problem, L1(20.0), FISTA(), tol=1e-8)
+    >>> solution.status.name, solution.certificate.relative_gap <= 1e-8
+    ('CONVERGED', True)
     """
     if not tol >= 0 or max_steps < 1 or check_every < 1:
         raise ValueError(f"need tol >= 0, max_steps >= 1, check_every >= 1 but got {tol}, {max_steps}, {check_every}")

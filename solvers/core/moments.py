@@ -1,10 +1,11 @@
-"""Streaming second moments of a layer's inputs: all a layer-wise problem ever needs of its activations."""
+"""Streamed second moments of the inputs of a layer: all that a layer-wise problem ever needs of its activations."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from gramian.solvers.backend._xp import Array, detached, device, namespace, same_library
+from gramian.solvers.backend.printed import kind
 
 __all__ = ["Moments", "Products"]
 
@@ -13,13 +14,46 @@ TOKENS_PER_PRODUCT = 2048  # the most terms that one float32 product sums
 
 
 class Moments:
-    """`G = X*^T X*`, `C = (X* - X)^T X*`, `E = (X* - X)^T (X* - X)`, and the sums over tokens `total = 1^T X*` and
-    `shift = 1^T (X* - X)`, which tell means; all in float64.
+    """G = X*^T X*,  C = (X* - X)^T X*,  E = (X* - X)^T (X* - X), summed over batches of tokens in float64.
 
-    `X*` (N, p) is what the layer receives, `X` (N, p) what it would receive from the dense model. `C`, `E` and `shift`
-    exist only once a batch came with its dense counterpart; until then they are None and stand for zero. The moments do not
-    depend on the weights, so layers that share an input share them. The smallest eigenvalues of a Gram matrix are 1e-5..1e-6
-    of the largest, so sums over batches are float64 whatever the activations' dtype, and products too unless asked otherwise.
+    X* (N, p) is what the layer receives, and X (N, p) what it would receive from the dense model. The sums over tokens
+    `total = 1^T X*` and `shift = 1^T (X* - X)` give means. `cross`, `drift` and `shift` exist only once a batch came with its
+    dense counterpart; until then they are None and stand for zero. The moments do not depend on the weights, so layers that
+    share an input share them. The smallest eigenvalues of a Gram matrix are 1e-5..1e-6 of the largest, so sums over batches
+    are float64 whatever the dtype of the activations, and so are the products unless `update` is given another `products`.
+
+    Parameters
+    ----------
+    width : int
+        p, the number of channels.
+
+    Attributes
+    ----------
+    tokens : int
+        N, the number of tokens so far.
+    gram : array (p, p) or None
+        G, or None before the first batch.
+    cross : array (p, p) or None
+        C.
+    drift : array (p, p) or None
+        E.
+    total : array (p,) or None
+        1^T X*.
+    shift : array (p,) or None
+        1^T (X* - X).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Moments, Quadratic
+    >>> rng = np.random.default_rng(0)
+    >>> moments = Moments(8)
+    >>> for batch in rng.normal(size=(4, 16, 8)):
+    ...     moments.update(batch)
+    >>> moments
+    Moments(8 channels, 64 tokens, float64, numpy)
+    >>> Quadratic.from_moments(moments, rng.normal(size=(3, 8)))
+    Quadratic(3x8, float64, numpy)
     """
 
     def __init__(self, width: int) -> None:
@@ -30,6 +64,12 @@ class Moments:
         self.drift: Array | None = None
         self.total: Array | None = None
         self.shift: Array | None = None
+
+    def __repr__(self) -> str:
+        if self.gram is None:
+            return f"Moments({self.width} channels, no tokens)"
+        moved = "" if self.cross is None else ", X* != X"
+        return f"Moments({self.width} channels, {self.tokens} tokens, {kind(self.gram)}{moved})"
 
     def update(
         self,
@@ -85,7 +125,10 @@ class Moments:
         self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both sets of tokens together. Raises ValueError unless both or neither have dense counterparts."""
+        """Return the moments of both sets of tokens together.
+
+        ValueError is raised unless both or neither have dense counterparts.
+        """
         if self.width != other.width or (self.cross is None) != (other.cross is None):
             raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
         both = Moments(self.width)
@@ -96,19 +139,19 @@ class Moments:
         return both
 
     def require(self) -> Array:
-        """The Gram matrix, or a ValueError that says no token was seen."""
+        """Return the Gram matrix, or raise a ValueError that says that no token was seen."""
         if self.gram is None:
             raise ValueError("no tokens were seen: run the model on some input before asking for its moments")
         return self.gram
 
 
 def added(one: Array | None, other: Array | None) -> Array | None:
-    """The sum of two arrays, of which None stands for zero."""
+    """Return the sum of two arrays, of which None stands for zero."""
     return other if one is None else one if other is None else one + other
 
 
 def product(left: Array, right: Array) -> Array:
-    """A^T B in float64; of float32 factors slice by slice, each of `TOKENS_PER_PRODUCT` tokens at most."""
+    """Return A^T B in float64; float32 factors are multiplied in slices of `TOKENS_PER_PRODUCT` tokens at most."""
     xp = namespace(left, right)
     if left.dtype == xp.float64:
         return left.T @ right
@@ -120,7 +163,9 @@ def product(left: Array, right: Array) -> Array:
 
 
 def symmetric_product(tokens: Array) -> Array:
-    """A^T A, exactly symmetric, which a general product on a device need not be. ValueError when float32 cannot hold it."""
+    """Return A^T A, exactly symmetric, which a general product on a device need not be. ValueError is
+    raised when float32 cannot hold it.
+    """
     xp = namespace(tokens)
     found = product(tokens, tokens)
     if tokens.dtype == xp.float64:
@@ -131,13 +176,13 @@ def symmetric_product(tokens: Array) -> Array:
 
 
 def column_sums(tokens: Array, root: Array | None) -> Array:
-    """Sums over tokens (p,), in float64, of rows that come times the roots of their weights."""
+    """Return sums over tokens (p,), in float64, of rows that were multiplied by the roots of their weights."""
     xp = namespace(tokens)
     return xp.sum(tokens if root is None else tokens * root, axis=0, dtype=xp.float64)
 
 
 def token_roots(weights: Array, tokens: Array) -> Array:
-    """Square roots of token weights as a column (N, 1)."""
+    """Return the square roots of token weights as a column (N, 1)."""
     xp = namespace(weights, tokens)
     flat = xp.reshape(xp.astype(weights, xp.float64), (-1, 1))
     if flat.shape[0] != tokens.shape[0]:

@@ -1,4 +1,4 @@
-"""Combinatorial sparsity patterns: which weights may live, chosen by a score and exact to the count."""
+"""Combinatorial sparsity patterns: which weights are kept, chosen by a score and exact to the count."""
 
 from __future__ import annotations
 
@@ -12,9 +12,32 @@ __all__ = ["NM", "Pattern", "TopK", "parse_pattern"]
 
 @dataclass(frozen=True)
 class TopK:
-    """Keep all but `sparsity * n` weights, rounded (halves up): n = q p over the whole matrix, or p in every row if `per_row`.
+    """argmax_mask <score, mask> subject to `sparsity * n` zeros, rounded (halves up)
 
-    sparsity: in [0, 1). Ties at the cut keep the weight that comes first in row-major order.
+    The count is over the whole matrix, n = q p, or with `per_row` over every row, n = p. Among equal scores at the cut the
+    weight that comes first in row-major order is kept.
+
+    Parameters
+    ----------
+    sparsity : float
+        The fraction of weights that are pruned, in [0, 1).
+    per_row : bool, default False
+        Whether every row has the same number of zeros.
+
+    Raises
+    ------
+    ValueError
+        For a sparsity outside [0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import TopK
+    >>> score = np.array([[4.0, 3.0, 2.0, 1.0], [0.1, 0.2, 0.3, 0.4]])
+    >>> TopK(0.5).select(score).astype(int).tolist()
+    [[1, 1, 1, 1], [0, 0, 0, 0]]
+    >>> TopK(0.5, per_row=True).select(score).astype(int).tolist()
+    [[1, 1, 0, 0], [0, 0, 1, 1]]
     """
 
     sparsity: float
@@ -25,19 +48,19 @@ class TopK:
             raise ValueError(f"sparsity must be in [0, 1) but is {self.sparsity}")
 
     def zeros(self, size: int) -> int:
-        """How many of `size` weights that compete are pruned."""
+        """Return how many of `size` weights that compete are pruned."""
         return int(self.sparsity * size + 0.5 + 1e-9)
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Any shape will do."""
+        """Accept any shape."""
 
     def select(self, score: Array) -> Array:
-        """Boolean mask (q, p), True on the weights of largest score."""
+        """Return the boolean mask (q, p), True on the weights of largest score. ValueError is raised for NaN."""
         check_score(score)
         return self.largest(score)
 
     def largest(self, score: Array) -> Array:
-        """The same of a score without NaN, for loops on a device, which this does not make wait."""
+        """Return the same for a score without NaN, for loops on a device, which this does not make wait."""
         xp = namespace(score)
         if self.per_row:
             return keep_largest(score, score.shape[1] - self.zeros(score.shape[1]))
@@ -45,7 +68,7 @@ class TopK:
         return xp.reshape(keep_largest(flat, flat.shape[1] - self.zeros(flat.shape[1])), score.shape)
 
     def admits(self, mask: Array) -> bool:
-        """Whether a mask (True = kept) has at least the zeros this pattern asks for."""
+        """Return whether a mask (True = kept) has at least the zeros that this pattern requires."""
         xp = namespace(mask)
         pruned = xp.sum(xp.astype(~mask, xp.int64), axis=1)
         if self.per_row:
@@ -58,10 +81,37 @@ class TopK:
 
 @dataclass(frozen=True)
 class NM:
-    """Keep exactly `kept` of every `group` consecutive inputs of a row: sparsity 1 - kept / group.
+    """argmax_mask <score, mask> subject to exactly `kept` of every `group` consecutive inputs of a row
 
-    (FISTAPruner, Section 2, calls n:m "sparsity n/m"; that is its density, and the two agree only for 2:4 and its kin.)
-    Ties keep the weight that comes first.
+    The sparsity is 1 - kept / group. (FISTAPruner, Section 2, calls n:m "sparsity n/m"; that is its density, and the two agree
+    only for 2:4 and its kin.) Among equal scores the weight that comes first is kept.
+
+    Parameters
+    ----------
+    kept : int
+        n, the weights of a group that are kept.
+    group : int
+        m, the length of a group.
+
+    Attributes
+    ----------
+    sparsity : float
+        1 - n / m.
+
+    Raises
+    ------
+    ValueError
+        Unless 1 <= kept <= group.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import NM
+    >>> pattern = NM(2, 4)
+    >>> print(pattern, pattern.sparsity)
+    2:4 0.5
+    >>> pattern.select(np.array([[4.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0, 5.0]])).astype(int).tolist()
+    [[1, 0, 1, 0, 1, 0, 0, 1]]
     """
 
     kept: int
@@ -73,24 +123,26 @@ class NM:
 
     @property
     def sparsity(self) -> float:
+        """Return 1 - n / m."""
         return 1 - self.kept / self.group
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raises ValueError when m does not divide the number of inputs."""
+        """Raise ValueError when m does not divide the number of inputs."""
         if shape[1] % self.group:
             raise ValueError(f"pattern {self} needs a multiple of {self.group} inputs but weight is {tuple(shape)}")
 
     def select(self, score: Array) -> Array:
-        """Boolean mask (q, p), True on the `kept` largest scores of every group.
+        """Return the boolean mask (q, p), True on the `kept` largest scores of every group.
 
-        A weight's rank is the number of its group that beat it: m^2 comparisons and no sort, with the tie rule in view.
+        The rank of a weight is the number of weights of its group that beat it: this takes m^2 comparisons and no sort, and
+        shows the tie rule.
         """
         self.check(score.shape)
         check_score(score)
         return self.largest(score)
 
     def largest(self, score: Array) -> Array:
-        """The same of a score without NaN, for loops on a device, which this does not make wait."""
+        """Return the same for a score without NaN, for loops on a device, which this does not make wait."""
         xp = namespace(score)
         members = xp.asarray(xp.reshape(score, (-1, self.group)).T, copy=True)  # (m, groups): comparing runs of memory
         masks = []
@@ -104,7 +156,7 @@ class NM:
         return xp.reshape(xp.stack(masks, axis=1), score.shape)
 
     def admits(self, mask: Array) -> bool:
-        """Whether a mask (True = kept) has at most `kept` weights in every group."""
+        """Return whether a mask (True = kept) has at most `kept` weights in every group."""
         xp = namespace(mask)
         self.check(mask.shape)
         return bool(xp.all(xp.sum(xp.astype(xp.reshape(mask, (-1, self.group)), xp.int64), axis=1) <= self.kept))
@@ -117,7 +169,29 @@ Pattern = TopK | NM
 
 
 def parse_pattern(text: str) -> NM:
-    """`2:4` -> NM(2, 4); raises ValueError on anything else."""
+    """Read an n:m pattern, as in `2:4`.
+
+    Parameters
+    ----------
+    text : str
+        n:m, each of one to three digits.
+
+    Returns
+    -------
+    NM
+        The pattern that keeps n of every m consecutive inputs.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from gramian.solvers import parse_pattern
+    >>> parse_pattern("2:4")
+    NM(kept=2, group=4)
+    """
     match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text.strip())
     if match is None:
         raise ValueError(f"a pattern is written n:m, as in 2:4 (keep 2 of every 4), but got {text!r}")
@@ -125,14 +199,17 @@ def parse_pattern(text: str) -> NM:
 
 
 def check_score(score: Array) -> None:
-    """Raises ValueError for NaN, which no order has a place for."""
+    """Raise ValueError for NaN, which no order has a place for."""
     xp = namespace(score)
     if bool(xp.any(xp.isnan(score))):
         raise ValueError("the score holds NaN, so nothing can be selected by it")
 
 
 def keep_largest(score: Array, count: int) -> Array:
-    """Mask of the `count` largest entries of every row; among equals the first in the row win, so the count is exact."""
+    """Return the mask of the `count` largest entries of every row.
+
+    Among equals the first in the row win, so the count is exact.
+    """
     xp = namespace(score)
     if count == 0:
         return xp.zeros(score.shape, dtype=xp.bool, device=score.device)

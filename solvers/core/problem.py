@@ -1,4 +1,4 @@
-"""The one loss of the toolkit: a layer's output error as a quadratic in its weights."""
+"""The one loss of the toolkit: the output error of a layer as a quadratic in its weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import InitVar, dataclass
 from functools import cached_property
 
 from gramian.solvers.backend._xp import Array, as_floating, check_current, detached, device, full, namespace
+from gramian.solvers.backend.printed import extent, kind
 from gramian.solvers.core.moments import Moments
 
 __all__ = ["Quadratic"]
@@ -15,13 +16,58 @@ __all__ = ["Quadratic"]
 class Quadratic:
     """f(V) = 1/2 |X* V^T - X W^T|_F^2 = sum_i floor_i + <slope_i, v_i - w_i> + 1/2 (v_i - w_i) G (v_i - w_i)^T
 
-    gram: G = X*^T X*, (p, p), symmetric positive semidefinite. anchor: W, (q, p), the dense weights.
-    slope: the gradient at W, (q, p), equal to W C; None means zero (X* = X).
-    floor: the loss at W per row, (q,), equal to 1/2 diag(W E W^T); None means zero. Loss units: squared outputs.
+    The loss is anchored at W because in float32 the raw form <V G, V> - 2 <V, Q> loses every digit near the dense weights.
+    The rows of V are independent problems that share one Gram. All arrays come from one backend and share one dtype.
 
-    Anchored at W because in float32 the raw form <V G, V> - 2 <V, Q> loses every digit near the dense weights.
-    Rows of V are independent problems that share one Gram. All arrays come from one backend and share one dtype.
-    Raises ValueError for shapes or dtypes that do not fit, NaN or Inf, and a Gram that is no X*^T X* on the face of it.
+    Parameters
+    ----------
+    gram : array (p, p)
+        G = X*^T X*, symmetric positive semidefinite.
+    anchor : array (q, p)
+        W, the dense weights.
+    slope : array (q, p), optional
+        The gradient at W, equal to W C. None means zero, which is the case of X* = X.
+    floor : array (q,), optional
+        The loss at W per row, equal to 1/2 diag(W E W^T), in squared outputs. None means zero.
+    trusted : bool, default False
+        Whether the checks are left out, because the problem is made of one that was checked.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (q, p).
+    energy : float
+        f(0) = 1/2 |X W^T|_F^2, the scale of every relative error.
+    at_zero : tuple of arrays
+        The loss per row (q,) and the gradient (q, p) at V = 0.
+    diagonal : array (p,)
+        The diagonal of G.
+    unit_scale : array (p,)
+        The channel norms sqrt(G_jj), and one for a dead channel.
+    lipschitz, unit_lipschitz : float
+        Upper bounds of the largest eigenvalue of G, and of G with its diagonal scaled to one.
+    double : Quadratic
+        The problem in float64, in which certificates are computed.
+
+    Raises
+    ------
+    ValueError
+        For shapes or dtypes that do not fit, for NaN or Inf, and for a Gram that is not symmetric or has a negative diagonal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic
+    >>> rng = np.random.default_rng(0)
+    >>> X, W = rng.normal(size=(64, 8)), rng.normal(size=(4, 8))
+    >>> problem = Quadratic.from_data(X, W)
+    >>> problem
+    Quadratic(4x8, float64, numpy)
+    >>> V = 0.9 * W
+    >>> bool(np.isclose(problem.loss(V), 0.5 * np.sum((X @ V.T - X @ W.T) ** 2)))
+    True
+    >>> round(problem.relative_error(V), 6)
+    0.01
     """
 
     gram: Array
@@ -65,6 +111,10 @@ class Quadratic:
         if bool(xp.any(self.diagonal < 0)):
             raise ValueError("gram is not positive semidefinite: its diagonal, sums of squares, has negative entries")
 
+    def __repr__(self) -> str:
+        moved = "" if self.slope is None else ", X* != X"
+        return f"Quadratic({extent(self.anchor)}, {kind(self.anchor)}{moved})"
+
     # -- ways in -----------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -76,7 +126,7 @@ class Quadratic:
 
     @classmethod
     def from_moments(cls, moments: Moments, weight: Array) -> Quadratic:
-        """The same from streamed moments, in float64."""
+        """Make the problem of streamed moments and a weight W (q, p), in float64."""
         gram = moments.require()
         if weight.ndim != 2 or weight.shape[1] != moments.width:
             raise ValueError(f"the inputs have {moments.width} channels but weight is {tuple(weight.shape)}")
@@ -90,10 +140,11 @@ class Quadratic:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Return (q, p)."""
         return (self.anchor.shape[0], self.anchor.shape[1])
 
     def value_and_gradient(self, weights: Array) -> tuple[Array, Array]:
-        """Loss per row (q,) and its gradient `slope + (V - W) G` (q, p), from one matrix product."""
+        """Return the loss per row (q,) and its gradient `slope + (V - W) G` (q, p), from one matrix product."""
         if tuple(weights.shape) != self.shape:
             raise ValueError(f"weights are {tuple(weights.shape)} but the problem's weight is {self.shape}")
         xp = namespace(self.anchor, weights)
@@ -105,28 +156,30 @@ class Quadratic:
         return self.floor + xp.sum(self.slope * change, axis=1) + values, self.slope + product
 
     def gradient(self, weights: Array) -> Array:
+        """Return `slope + (V - W) G`, (q, p)."""
         product = (weights - self.anchor) @ self.gram
         return product if self.slope is None else self.slope + product
 
     def row_losses(self, weights: Array) -> Array:
+        """Return f per row, (q,)."""
         return self.value_and_gradient(weights)[0]
 
     def loss(self, weights: Array) -> float:
-        """f(V), one number."""
+        """Return f(V), one number."""
         return float(namespace(self.anchor).sum(self.row_losses(weights)))
 
     @cached_property
     def at_zero(self) -> tuple[Array, Array]:
-        """Loss per row and gradient at V = 0, the scales of everything relative."""
+        """Return the loss per row and the gradient at V = 0, the scales of everything relative."""
         return self.value_and_gradient(namespace(self.anchor).zeros_like(self.anchor))
 
     @cached_property
     def energy(self) -> float:
-        """f(0) = 1/2 |X W^T|_F^2, the scale of every relative error."""
+        """Return f(0) = 1/2 |X W^T|_F^2, the scale of every relative error."""
         return float(namespace(self.anchor).sum(self.at_zero[0]))
 
     def relative_error(self, weights: Array) -> float:
-        """|X* V^T - X W^T|_F^2 / |X W^T|_F^2; zero over zero is zero."""
+        """Return |X* V^T - X W^T|_F^2 / |X W^T|_F^2, where zero over zero is zero."""
         loss = self.loss(weights)
         return loss / self.energy if self.energy > 0 else (0.0 if loss <= 0 else float("inf"))
 
@@ -134,26 +187,27 @@ class Quadratic:
 
     @cached_property
     def diagonal(self) -> Array:
+        """Return the diagonal of G, (p,)."""
         return namespace(self.gram).linalg.diagonal(self.gram)
 
     @cached_property
     def lipschitz(self) -> float:
-        """Upper bound of the largest eigenvalue of G, `|G^8|_F^(1/8)`: three products, never below the truth.
+        """Return an upper bound of the largest eigenvalue of G, `|G^8|_F^(1/8)`, which takes three products.
 
-        A power iteration would be an estimate from below, and a step longer than 1/L may diverge; the excess here is at
-        most p^(1/16), in practice a few per cent, because real Grams have few large eigenvalues.
+        A power iteration would be an estimate from below, and a step longer than 1/L may diverge. The excess here is at
+        most p^(1/16), and in practice a few per cent, because real Grams have few large eigenvalues.
         """
         return spectral_bound(self.gram)
 
     @cached_property
     def unit_lipschitz(self) -> float:
-        """The same bound for the Gram in unit-diagonal coordinates."""
+        """Return the same bound for the Gram in unit-diagonal coordinates."""
         return spectral_bound(self.gram / self.unit_scale / self.unit_scale[:, None])
 
     # -- problems made of this one -----------------------------------------------------------------------------------
 
     def damped(self, ridge: Array | float) -> Quadratic:
-        """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0, a number or (p,)."""
+        """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0 is a number or (p,)."""
         xp = namespace(self.gram)
         width = self.shape[1]
         diagonal = full((width,), 1.0, self.gram) * ridge
@@ -164,31 +218,31 @@ class Quadratic:
 
     @cached_property
     def unit_scale(self) -> Array:
-        """Channel norms `s_j = sqrt(G_jj)` (p,); one for a dead channel, which stays as it is."""
+        """Return the channel norms `s_j = sqrt(G_jj)` (p,), and one for a dead channel, which stays as it is."""
         xp = namespace(self.gram)
         diagonal = self.diagonal
         return xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
 
     def rescaled(self, scale: Array | None = None) -> tuple[Quadratic, Array]:
-        """The same loss in coordinates `v'_j = s_j v_j`, and the scale `s` (p,), positive; by default `unit_scale`, which
-        gives the Gram a unit diagonal.
+        """Return the same loss in coordinates `v'_j = s_j v_j`, and the scale `s` (p,), which is positive.
 
-        A term must follow its problem: `term.rescaled(s)` turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so the model
-        is unchanged. Unit-diagonal coordinates improve conditioning 3 to 10 times on real layers.
+        The default is `unit_scale`, which gives the Gram a unit diagonal. A term must follow its problem: `term.rescaled(s)`
+        turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so that the model is unchanged. Unit-diagonal coordinates improve
+        conditioning 3 to 10 times on real layers.
         """
         scale = self.unit_scale if scale is None else scale
         slope = None if self.slope is None else self.slope / scale
         return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
 
     def rows(self, chosen: Array) -> Quadratic:
-        """The problem of some outputs alone; chosen: indices of rows."""
+        """Return the problem of some outputs alone; `chosen` holds indices of rows."""
         xp = namespace(self.anchor, chosen)
         slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
         floor = None if self.floor is None else xp.take(self.floor, chosen, axis=0)
         return Quadratic(self.gram, xp.take(self.anchor, chosen, axis=0), slope, floor, trusted=True)
 
     def astype(self, dtype: object) -> Quadratic:
-        """The same problem in another floating dtype of its backend (`xp.float32`, ...); itself when nothing changes."""
+        """Return the problem in another floating dtype of its backend (`xp.float32`, ...), or itself when nothing changes."""
         if self.anchor.dtype == dtype:
             return self
         xp = namespace(self.anchor)
@@ -203,17 +257,18 @@ class Quadratic:
 
     @property
     def double(self) -> Quadratic:
-        """The problem in float64, where certificates are judged; itself when it is that already."""
+        """Return the problem in float64, in which certificates are computed, or itself when it is that."""
         # Itself is not cached: an object that holds itself is freed only when the garbage collector comes by.
         return self if self.anchor.dtype == namespace(self.anchor).float64 else self.as_double
 
     @cached_property
     def as_double(self) -> Quadratic:
+        """Return a copy of the problem in float64."""
         return self.astype(namespace(self.anchor).float64)
 
 
 def spectral_bound(matrix: Array) -> float:
-    """|A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
+    """Return |A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
     xp = namespace(matrix)
     top = float(xp.max(xp.abs(matrix)))
     if top == 0:
@@ -227,4 +282,5 @@ def spectral_bound(matrix: Array) -> float:
         if exponent > 0.125:
             power = power / norm  # powers of a normalised matrix neither overflow nor vanish
             power = power @ power
-    return bound * (1 + matrix.shape[0] * float(xp.finfo(matrix.dtype).eps))
+    raised: float = bound * (1 + matrix.shape[0] * float(xp.finfo(matrix.dtype).eps))
+    return raised

@@ -1,4 +1,4 @@
-"""Convex terms `h` added to the loss: each knows its value, its proximal map and what a certificate needs of it."""
+"""Convex terms `h` added to the loss: each has a value, a proximal map and what a certificate needs of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, namespace
+from gramian.solvers.backend.printed import extent, fraction_of_zeros
 
 __all__ = ["Affine", "L1", "Support", "Term"]
 
@@ -15,7 +16,25 @@ __all__ = ["Affine", "L1", "Support", "Term"]
 class L1:
     """h(V) = sum_ij lambda_ij |V_ij|
 
-    weight: lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+    Parameters
+    ----------
+    weight : float or array
+        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+
+    Raises
+    ------
+    ValueError
+        Unless lambda is finite and at least zero everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import L1
+    >>> term = L1(1.0)
+    >>> term.prox(np.array([[-3.0, 0.5]]), 1.0).tolist()
+    [[-2.0, 0.0]]
+    >>> term.value(np.array([[-3.0, 0.5]])).tolist()
+    [3.5]
     """
 
     weight: Array | float
@@ -31,24 +50,32 @@ class L1:
         if not valid:  # also catches NaN
             raise ValueError(f"an L1 weight must be finite and at least zero everywhere but is {self.weight}")
 
+    def __repr__(self) -> str:
+        return f"L1({self.weight if isinstance(self.weight, int | float) else extent(self.weight)})"
+
     def weight_like(self, array: Array) -> Array | float:
-        """lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
+        """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
         return float(self.weight) if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
 
     def value(self, weights: Array) -> Array:
-        """h per row, (q,)."""
+        """Return h per row, (q,)."""
         xp = namespace(weights)
         return xp.sum(self.weight_like(weights) * xp.abs(weights), axis=1)
 
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + step h(V): soft threshold at step * lambda, zero on the threshold itself. A step per
-        channel (p,) is the same in the metric 1 / step."""
+        """argmin_V 1/2 |V - U|^2 + step h(V), the soft threshold at step * lambda, which is zero on the threshold itself.
+
+        A step per channel (p,) is the same in the metric 1 / step.
+        """
         xp = namespace(weights)
         size = xp.abs(weights) - step * self.weight_like(weights)
         return xp.sign(weights) * xp.where(size > 0, size, xp.zeros_like(size))
 
     def polar(self, gradient: Array) -> Array:
-        """h°(g) = max_j |g_j| / lambda_j per row, (q,): `h*(-s g) = 0` exactly when `|s| h°(g) <= 1`. 0 / 0 is 0."""
+        """Return h°(g) = max_j |g_j| / lambda_j per row, (q,), where 0 / 0 is 0.
+
+        `h*(-s g) = 0` exactly when `|s| h°(g) <= 1`.
+        """
         xp = namespace(gradient)
         size = xp.abs(gradient)
         weight = self.weight_like(size) + xp.zeros_like(size)
@@ -57,13 +84,34 @@ class L1:
         return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
 
     def rescaled(self, scale: Array) -> L1:
-        """The same term in coordinates `v' = scale * v`."""
+        """Return the same term in coordinates `v' = scale * v`."""
         return L1(self.weight / scale)
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """h(V) = 0 if V_ij = 0 wherever mask_ij is False, else infinity. mask: boolean (q, p), True where weights may live."""
+    """h(V) = 0 if V_ij = 0 wherever mask_ij is False, else infinity
+
+    Parameters
+    ----------
+    mask : array (q, p) of bool
+        True where weights may be nonzero.
+
+    Raises
+    ------
+    ValueError
+        For a mask that is not boolean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Support
+    >>> support = Support(np.array([[True, False]]))
+    >>> support.prox(np.array([[3.0, 2.0]]), 1.0).tolist()
+    [[3.0, 0.0]]
+    >>> support.violation(np.array([[3.0, 2.0]]))
+    2.0
+    """
 
     mask: Array
 
@@ -71,27 +119,52 @@ class Support:
         if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
             raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
 
+    def __repr__(self) -> str:
+        return f"Support({extent(self.mask)}, {fraction_of_zeros(self.mask)})"
+
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """The projection: weights off the support become zero."""
+        """argmin_V 1/2 |V - U|^2 + h(V), the projection: weights off the support become zero."""
         xp = namespace(weights)
         return xp.where(self.mask, weights, xp.zeros_like(weights))
 
     def tangent(self, gradient: Array) -> Array:
-        """The part of a gradient along the set: what it says about the free weights."""
+        """Return the part of a gradient along the set: what it says about the free weights."""
         return self.prox(gradient, 1.0)
 
     def violation(self, weights: Array) -> float:
-        """Largest weight off the support."""
+        """Return the largest weight off the support."""
         xp = namespace(weights)
         return float(xp.max(xp.abs(weights - self.prox(weights, 1.0))))
 
     def rescaled(self, scale: Array) -> Support:
+        """Return the same set in coordinates `v' = scale * v`, which is itself."""
         return self
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """h(V) = 0 if V A^T = D, else infinity. matrix: A (m, p). values: D (q, m)."""
+    """h(V) = 0 if V A^T = D, else infinity
+
+    Parameters
+    ----------
+    matrix : array (m, p)
+        A.
+    values : array (q, m)
+        D.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, and for NaN or Inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Affine
+    >>> term = Affine(np.ones((1, 2)), np.array([[4.0]]))  # weights that sum to 4
+    >>> term.prox(np.array([[1.0, 2.0]]), 1.0).round(6).tolist()
+    [[1.5, 2.5]]
+    """
 
     matrix: Array
     values: Array
@@ -105,8 +178,11 @@ class Affine:
         if not (bool(xp.all(xp.isfinite(self.matrix))) and bool(xp.all(xp.isfinite(self.values)))):
             raise ValueError("the constraints V A^T = D hold NaN or Inf")
 
+    def __repr__(self) -> str:
+        return f"Affine(A {extent(self.matrix)}, D {extent(self.values)})"
+
     def normalised(self, like: Array) -> tuple[Array, Array]:
-        """The same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
+        """Return the same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
         xp = namespace(like)
         matrix, values = as_floating(self.matrix, like=like), as_floating(self.values, like=like)
         length = xp.sqrt(xp.sum(matrix * matrix, axis=1))
@@ -114,17 +190,17 @@ class Affine:
         return matrix / length[:, None], values / length
 
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """The projection: V - (V A^T - D) (A A^T)^+ A."""
+        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A."""
         matrix, values = self.normalised(weights)
         return weights - (weights @ matrix.T - values) @ namespace(weights).linalg.pinv(matrix).T
 
     def tangent(self, gradient: Array) -> Array:
-        """The part of a gradient along the set: its projection on the null space of A."""
+        """Return the part of a gradient along the set: its projection on the null space of A."""
         matrix, _ = self.normalised(gradient)
         return gradient - gradient @ (namespace(gradient).linalg.pinv(matrix) @ matrix)
 
     def violation(self, weights: Array) -> float:
-        """Largest entry of |V A^T - D|, of those that are more than rounding of |V| |A|^T + |D|."""
+        """Return the largest entry of |V A^T - D|, of those that are more than rounding of |V| |A|^T + |D|."""
         xp = namespace(weights)
         matrix, values = as_floating(self.matrix, like=weights), as_floating(self.values, like=weights)
         short = xp.abs(weights @ matrix.T - values)
@@ -132,7 +208,7 @@ class Affine:
         return float(xp.max(xp.where(short > rounding, short, xp.zeros_like(short)))) if short.shape[1] else 0.0
 
     def rescaled(self, scale: Array) -> Affine:
-        """The same set in coordinates `v' = scale * v`."""
+        """Return the same set in coordinates `v' = scale * v`."""
         return Affine(self.matrix / scale, self.values)
 
 

@@ -1,4 +1,4 @@
-"""Exact weights under affine equalities: least squares with what V A^T has to be given."""
+"""Exact weights under affine equalities: least squares with V A^T prescribed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,44 @@ __all__ = ["affine_least_squares"]
 
 
 def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> Solution:
-    """argmin_V f(V) subject to V A^T = D.
+    """argmin_V f(V) subject to V A^T = D
 
-    matrix: A (m, p), rows may be redundant. values: D (q, m). In float64. With G positive definite by its Schur complement,
+    The problem is solved in float64. With G positive definite this is by its Schur complement,
+
         V = V_0 + (D - V_0 A^T) S^-1 A G^-1,  S = A G^-1 A^T,  V_0 = W - slope G^-1 the unconstrained minimiser;
-    else in a basis of the null space of A, where of all minimisers the one is taken that changes the feasible weights
+
+    else it is in a basis of the null space of A, where of all minimisers the one is taken that changes the feasible weights
     nearest to W least, both in coordinates v_j sqrt(G_jj), dead channels as the largest; the status says so.
-    Raises ValueError for shapes that do not fit and for constraints that contradict each other. The certificate is the
-    KKT residual: the gradient within the null space of A, relative to the gradient at zero.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    matrix : array (m, p)
+        A, whose rows may be redundant.
+    values : array (q, m)
+        D.
+
+    Returns
+    -------
+    Solution
+        DIRECT or SINGULAR. The certificate is the KKT residual: the gradient within the null space of A, relative to the
+        gradient at zero.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, and for constraints that contradict each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, affine_least_squares
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = affine_least_squares(problem, np.ones((1, 8)), np.zeros((4, 1)))  # rows that sum to zero
+    >>> solution.status.name, bool(np.allclose(solution.weights.sum(axis=1), 0))
+    ('DIRECT', True)
     """
     term = Affine(matrix, values)
     rows, width = problem.shape
@@ -54,8 +84,10 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
 
 
 def along_null_space(gram: Array, gradient: Array, basis: Array, null: Array) -> tuple[Array, bool]:
-    """Rows d with B d = 0 that minimise <gradient, d> + 1/2 d G d, least norm if there are many, and whether there are.
-    basis: B (r, p), orthonormal. null: N (p - r, p), orthonormal and orthogonal to B."""
+    """Return rows d with B d = 0 that minimise <gradient, d> + 1/2 d G d, and whether there are many.
+
+    Of many it is those of least norm. basis: B (r, p), orthonormal. null: N (p - r, p), orthonormal and orthogonal to B.
+    """
     xp = namespace(gram, gradient, basis)
     rows, trusted = gradient.shape[0], TRUSTED * float(xp.max(xp.abs(gradient)))
     solved, regular = solve_regular(xp.asarray(gram, copy=True)[None, :, :], xp.concat([gradient, basis]).T[None, :, :])

@@ -1,4 +1,4 @@
-"""Least squares with weights restricted to a support, rows by supports."""
+"""Least squares with weights restricted to a support, in batches of rows by their supports."""
 
 from __future__ import annotations
 
@@ -32,21 +32,51 @@ REGULAR = 1e10  # size of a solution, for a right-hand side of size one and a un
 
 
 def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Solution:
-    """argmin_V f(V) subject to V_ij = 0 where mask_ij is False: v_K = w_K + G_KK^-1 G_KP w_P in every row when X* = X.
+    """argmin_V f(V) subject to V_ij = 0 where mask_ij is False
 
-    mask: boolean (q, p), True where weights may live (K), False where they are pruned (P). Solved in float64. Rows that
-    share a support share its factorisation; others are factorised in batches of similar size (k^3 / 3 multiply-adds
-    each), or, where that is dearer than GRADIENT_STEPS products `V G`, solved together by conjugate gradients.
+    When X* = X this is v_K = w_K + G_KK^-1 G_KP w_P in every row, with K the kept and P the pruned channels. It is solved in
+    float64. Rows that share a support share its factorisation; others are factorised in batches of similar size (k^3 / 3
+    multiply-adds each), or, where that is dearer than GRADIENT_STEPS products `V G`, solved together by conjugate gradients.
 
     Where G_KK is singular the answer is the minimiser that changes the masked dense weights least, in coordinates
     v_j sqrt(G_jj), and the status says so; of a Gram in float32 rounding counts as curvature, and conjugate gradients, which
     go to the same minimiser, do not notice. A ridge on the change is `refit(problem.damped(ridge), mask)`.
 
-    start: weights on the same support; a row keeps them unless its loss falls, so that the answer is never worse.
-    Raises ValueError for a mask of another shape and a start off the mask. The certificate is the KKT residual.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    mask : array (q, p) of bool
+        True where weights are kept (K), False where they are pruned (P).
+    start : array (q, p), optional
+        Weights on the same support. A row keeps them unless its loss falls, so that the answer is never worse.
+
+    Returns
+    -------
+    Solution
+        DIRECT or SINGULAR. The certificate is the KKT residual. Its detail: `singular_rows`, in how many rows G_KK is singular.
+
+    Raises
+    ------
+    ValueError
+        For a mask of another shape, and for a start off the mask.
+
+    References
+    ----------
     Numerical Pruning, Theorem 3 and Eq. (11), is the case of one support for all rows; its damped form (Remark 5, with
     gamma) is `problem.damped(gamma / 2)`. FISTAPruner's Eq. (3) on a fixed support at lambda = 0, and each level of
     Greedy Output Approximation's Algorithm 2, are others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import NM, Quadratic, refit, wanda
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> pruned = wanda(problem, NM(2, 4))
+    >>> polished = refit(problem, pruned.weights != 0)
+    >>> polished.certificate.measure < 1e-12, polished.certificate.objective < pruned.certificate.objective
+    (True, True)
     """
     if tuple(mask.shape) != problem.shape:
         raise ValueError(f"the mask is {tuple(mask.shape)} but the problem's weight is {problem.shape}")
@@ -77,8 +107,11 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """f as a function of the change d of the masked weights, <gradient, d> + 1/2 d G d + constant with d zero off the mask,
-    in unit-diagonal coordinates; of the kept channels alone where all rows keep the same, which is less work."""
+    """f as a function of the change d of the masked weights, <gradient, d> + 1/2 d G d + constant, with d zero off the mask.
+
+    It is in unit-diagonal coordinates, and in those of the kept channels alone where all rows keep the same, which is less
+    work.
+    """
 
     gram: Array
     mask: Array
@@ -89,6 +122,7 @@ class Reduced:
 
     @classmethod
     def of(cls, problem: Quadratic, mask: Array, masked: Array) -> Reduced:
+        """Reduce a problem around its masked weights."""
         xp = namespace(mask, masked)
         rows, width = mask.shape
         first = to_numpy(mask[0, :])
@@ -108,13 +142,13 @@ class Reduced:
         return cls(gram, everything, gradient / scale, scale, order, place)
 
     def inside(self, change: Array) -> Array:
-        """Of a change of the weights (q, p), what counts."""
+        """Return what counts of a change of the weights (q, p)."""
         if self.order is not None:
             change = namespace(change).take(change, self.order[: self.mask.shape[1]], axis=1)
         return change * self.scale
 
     def spread(self, change: Array) -> Array:
-        """What counts as a change of the weights (q, p)."""
+        """Return what counts as a change of the weights (q, p)."""
         change = change / self.scale
         if self.order is None or self.place is None:
             return change
@@ -123,13 +157,18 @@ class Reduced:
         return xp.take(xp.concat([change, nothing], axis=1), self.place, axis=1)
 
     def rise(self, change: Array, product: Array) -> Array:
-        """By how much the loss of every row rises (q,), from the change and its product with `gram`: without the rounding
-        of the difference of two losses."""
+        """Return by how much the loss of every row rises (q,), from the change and its product with `gram`.
+
+        This is without the rounding of the difference of two losses.
+        """
         return namespace(change).sum(change * (self.gradient + 0.5 * product), axis=1)
 
 
 def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array, Array, int]:
-    """Rows d with d_P = 0 and G_KK d_K = -gradient_K, least norm where G_KK is singular; d G; and in how many rows it was."""
+    """Return rows d with d_P = 0 and G_KK d_K = -gradient_K, their products d G, and in how many rows G_KK was singular.
+
+    There d is of least norm.
+    """
     xp = namespace(gram, mask, gradient)
     bundles = bundles_of(mask)
     factorising = sum(rows.shape[0] * size**3 / 3 for rows, size in bundles)
@@ -156,7 +195,10 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
 def factorised_change(
     gram: Array, mask: Array, gradient: Array, bundles: list[tuple[np.ndarray, int]]
 ) -> tuple[Array, Array, np.ndarray]:
-    """The same rows d by Cholesky alone, their products d G, and for which of them G_KK is regular: the others may be NaN."""
+    """Return the same rows d by Cholesky alone, their products d G, and for which of them G_KK is regular.
+
+    The others may be NaN.
+    """
     xp = namespace(gram, mask, gradient)
     parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
     order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
@@ -167,13 +209,15 @@ def factorised_change(
 
 
 def bundles_of(mask: Array) -> list[tuple[np.ndarray, int]]:
-    """Rows that are best solved together on the backend of `mask`."""
+    """Return rows that are best solved together on the backend of `mask`."""
     return bundled(to_numpy(mask), BATCH_BYTES if solves_stacks(mask) else 0)
 
 
 def bundled(mask: np.ndarray, memory: int) -> list[tuple[np.ndarray, int]]:
-    """Rows that are solved together, (supports, rows of each), with the size of their largest support: rows that share
-    a support make one bundle, the others go by size, as many as fit in `memory` bytes of submatrices."""
+    """Return rows that are solved together, (supports, rows of each), with the size of their largest support.
+
+    Rows that share a support make one bundle; the others go by size, as many as fit in `memory` bytes of submatrices.
+    """
     _, names = np.unique(np.packbits(mask, axis=1), axis=0, return_inverse=True)
     sizes, counts = mask.sum(axis=1), np.bincount(names.reshape(-1))
     shared = counts[names.reshape(-1)] > 1
@@ -189,7 +233,7 @@ def bundled(mask: np.ndarray, memory: int) -> list[tuple[np.ndarray, int]]:
 
 
 def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, size: int) -> Array:
-    """Changes of the rows (b, m), of which the m in a line share a support, flattened to (b m, p); by Cholesky."""
+    """Return changes of the rows (b, m), of which the m in a line share a support, flattened to (b m, p); by Cholesky."""
     xp = namespace(gram, mask, gradient)
     supports, sharing = rows.shape
     index = xp.asarray(rows.reshape(-1), device=device(gram))
@@ -212,10 +256,10 @@ def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, si
 
 
 def solve_regular(matrices: Array, right: Array) -> tuple[Array, Array]:
-    """Solutions of `A x = b` as by `solve_positive`, for A (b, k, k) of unit diagonal, and which A are regular (b,).
+    """Return solutions of `A x = b` as `solve_positive` does, for A (b, k, k) of unit diagonal, and which A are regular (b,).
 
     A singular A may pass Cholesky, with a small residual, on a pivot that is rounding: x is then off by anything along
-    the null space. For a right-hand side that is not orthogonal to it, x is of size 1 / rounding, which tells.
+    the null space. For a right-hand side that is not orthogonal to it, x is of size 1 / rounding, which shows it.
     """
     xp = namespace(matrices, right)
     count, size = matrices.shape[:2]
@@ -225,7 +269,7 @@ def solve_regular(matrices: Array, right: Array) -> tuple[Array, Array]:
 
 
 def spread(values: Array, masks: Array) -> Array:
-    """Values on supports (n, k), in the order of the channels, to where they belong (n, p); zero elsewhere."""
+    """Return values on supports (n, k), in the order of the channels, where they belong (n, p), with zero elsewhere."""
     xp = namespace(values, masks)
     place = xp.cumulative_sum(xp.astype(masks, xp.int64), axis=1) - 1
     found = xp.take_along_axis(values, xp.where(masks, place, xp.zeros_like(place)), axis=1)
@@ -233,14 +277,17 @@ def spread(values: Array, masks: Array) -> Array:
 
 
 def rounding(gram: Array) -> float:
-    """Size up to which an eigenvalue of G may be rounding: p eps |G|_F."""
+    """Return the size up to which an eigenvalue of G may be rounding: p eps |G|_F."""
     xp = namespace(gram)
-    return gram.shape[0] * float(xp.finfo(gram.dtype).eps) * float(xp.sqrt(xp.sum(gram * gram)))
+    size: float = gram.shape[0] * float(xp.finfo(gram.dtype).eps) * float(xp.sqrt(xp.sum(gram * gram)))
+    return size
 
 
 def least_norm(matrix: Array, right: Array, negligible: float) -> tuple[Array, bool]:
-    """The x of least norm that minimises |A x - b| for a symmetric semidefinite A, and whether A is singular, of which
-    eigenvalues up to `negligible` count as zero."""
+    """Return the x of least norm that minimises |A x - b| for a symmetric semidefinite A, and whether A is singular.
+
+    Eigenvalues up to `negligible` count as zero.
+    """
     xp = namespace(matrix, right)
     if matrix.shape[0] == 0:
         return right, False
@@ -251,8 +298,11 @@ def least_norm(matrix: Array, right: Array, negligible: float) -> tuple[Array, b
 
 
 def conjugate_gradients(gram: Array, mask: Array, gradient: Array, *, tol: float = 1e-10, most: int = 5000) -> Array:
-    """The same changes, every row its own iteration and all of them one product `D G` a step; from zero, hence towards the
-    least norm. Ends at |residual| <= tol |gradient| in every row, or after `most` steps."""
+    """Return the same changes by conjugate gradients, every row its own iteration and all of them one product `D G` a step.
+
+    They start from zero, hence go towards the least norm. They end at |residual| <= tol |gradient| in every row, or after
+    `most` steps.
+    """
     xp = namespace(gram, mask, gradient)
     zero = xp.zeros_like(gradient)
     change, residual = zero, -gradient

@@ -1,6 +1,6 @@
 """The LASSO at full speed: ADMM until the signs of a row rest, then its optimality conditions solved exactly.
 
-What a row costs, in multiply-adds, with p channels of which k end up nonzero, in a problem of q rows:
+This is what a row costs, in multiply-adds, with p channels of which k end up nonzero, in a problem of q rows:
 
     one step of ADMM        p^2, in float32, all rows in one matrix product
     one exact solve         k^3 / 3, in float64, each row on its own
@@ -8,11 +8,11 @@ What a row costs, in multiply-adds, with p channels of which k end up nonzero, i
 
 A solve runs at about a quarter of the speed of a step, so that it costs as much as 4/3 k^3 / p^2 steps: at half of the
 weights nonzero 107 steps for p = 640 and 341 for p = 2048, at 30 % a fifth of that. Where few weights are nonzero the steps
-are the cost, and solves nearly free; where many are, it is the other way round. Solving early costs solves that fail, solving
-late costs steps. The rule: a row is tried when its signs have rested for max(20, k^3 / 6 p^2) steps, an eighth of what a
-solve costs, and after twice that each time that it failed. A penalty is changed no sooner than the steps since the last
-change have cost as much as the inverse. On layers of 640 to 2048 inputs, 50 or 70 % zeros, a row takes 40 to 100 steps and
-1 to 2.4 solves on average.
+are the cost, and solves are nearly free; where many are, it is the other way round. Solving early costs solves that fail,
+and solving late costs steps. The rule is that a row is tried when its signs have rested for max(20, k^3 / 6 p^2) steps, an
+eighth of what a solve costs, and after twice that each time that it failed. A penalty is changed no sooner than the steps
+since the last change have cost as much as the inverse. On layers of 640 to 2048 inputs with 50 or 70 % zeros, a row takes 40
+to 100 steps and 1 to 2.4 solves on average.
 """
 
 from __future__ import annotations
@@ -42,35 +42,68 @@ STUBBORN = 2  # failed trials, from which on a row is also followed from the bes
 
 
 def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
-    """argmin_V f(V) + sum_ij lambda_ij |V_ij|, every row to a relative duality gap of `tol`, in practice to rounding.
+    """argmin_V f(V) + sum_ij lambda_ij |V_ij|, every row to a relative duality gap of `tol`, in practice to rounding
 
     A row v with support A, signs s and gradient g = grad f(v) is optimal if and only if
 
         g_A = -lambda_A s_A,   |g_j| <= lambda_j off A,
 
     so that once A and s are known v is the solution of one linear system. ADMM, with a factor that all rows share, finds
-    them in float32. When the signs of a row have rested, its system is solved in float64; weights that come out with the
-    wrong sign leave the support, channels with |g_j| > lambda_j enter, and a new system is solved; a row takes such a step
-    only if its objective falls. One solve is enough for most rows. The others go on with ADMM; those that fail again and
-    again, as happens at a tiny lambda or on a singular Gram, are also followed from their best point, a few signs at a time,
-    by a path of falling objectives that is finite. A row that is done is not touched again. The module's docstring has the
-    cost of each part, from which follows when it runs. (Two classic parts: Osborne et al. 2000 and Lee et al. 2007 for the
-    exact steps, Boyd et al. 2011 for ADMM.)
+    them in float32. When the signs of a row have rested, its system is solved in float64. Weights that come out with the
+    wrong sign are removed from the support, channels with |g_j| > lambda_j enter it, and a new system is solved; a row takes
+    such a step only if its objective falls. One solve is enough for most rows. The others go on with ADMM. Those that fail
+    again and again, as happens at a tiny lambda or on a singular Gram, are also followed from their best point, a few signs at
+    a time, by a path of falling objectives that is finite. A row that is done is not touched again. The docstring of the module
+    has the cost of each part, from which follows when it runs.
 
-    start: (q, p), default the dense weights. max_steps: of ADMM; then the best weights found so far are returned. A
-    float32 problem is solved in float64 and its answer rounded, which the certificate includes. A row with unpenalised
-    weights (lambda_ij = 0) is solved like the others, but its certificate knows no lower bound except zero.
-    Status: CONVERGED; STEP_LIMIT; or DIRECT, where all rows satisfy the conditions to rounding and the gap is still above
-    `tol`. detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at rounding.
-    Raises ValueError for a start of another shape, or not finite, and for tol < 0 or max_steps < 1.
+    Parameters
+    ----------
+    problem : Quadratic
+        f. A float32 problem is solved in float64 and its answer rounded, which the certificate includes.
+    term : L1
+        lambda. A row with unpenalised weights (lambda_ij = 0) is solved like the others, but its certificate has no lower bound
+        except zero.
+    start : array (q, p), optional
+        The first point. The default is the dense weights.
+    tol : float, default 1e-6
+        The relative duality gap of every row.
+    max_steps : int, default 10000
+        The most steps of ADMM, after which the best weights found so far are returned.
+
+    Returns
+    -------
+    Solution
+        CONVERGED; STEP_LIMIT; or DIRECT, where all rows satisfy the conditions to rounding and the gap is still above `tol`.
+        Its detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at rounding.
+
+    Raises
+    ------
+    ValueError
+        For a start of another shape, or not finite, and for tol < 0 or max_steps < 1.
+
+    References
+    ----------
+    Osborne et al. 2000 and Lee et al. 2007 for the exact steps, Boyd et al. 2011 for ADMM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import L1, Quadratic, lasso
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = lasso(problem, L1(20.0), tol=1e-9)
+    >>> solution.certificate.relative_gap <= 1e-9, int(solution.detail["open_rows"])
+    (True, 0)
     """
     return Workspace.of(problem).lasso(term, start=start, tol=tol, max_steps=max_steps)
 
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """What the LASSOs of one problem share: exact, the problem in unit-diagonal coordinates v_j scale_j and float64, and
-    the inverses of its Gram."""
+    """Hold what the LASSOs of one problem share.
+
+    exact: the problem in unit-diagonal coordinates v_j scale_j and float64. inverse: the inverses of its Gram.
+    """
 
     problem: Quadratic
     exact: Quadratic
@@ -79,6 +112,7 @@ class Workspace:
 
     @classmethod
     def of(cls, problem: Quadratic) -> Workspace:
+        """Prepare a problem."""
         exact, scale = problem.double.rescaled()
         xp = namespace(scale)
         # The loss does not see the weights of a dead channel, so the anchor may as well be zero there.
@@ -87,7 +121,7 @@ class Workspace:
 
     @full_precision()
     def lasso(self, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
-        """As the function `lasso`."""
+        """Solve the LASSO at this term, as the function `lasso` does."""
         exact, scale = self.exact, self.scale
         if not tol >= 0 or max_steps < 1:
             raise ValueError(f"need tol >= 0 and max_steps >= 1 but got {tol} and {max_steps}")
@@ -125,9 +159,11 @@ class Workspace:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Rows that are not done, and of each: the state of ADMM, the signs of its sparse point, steps for which they have
-    rested, steps since it was last tried, trials that failed. stage: changes of the penalty so far. age: steps since the
-    last one."""
+    """Hold the rows that are not done, with the state of each.
+
+    state: of ADMM. signs: of its sparse point. rested: steps for which they have rested. waited: steps since the row was last
+    tried. failures: trials that failed. stage: changes of the penalty so far. age: steps since the last one.
+    """
 
     rows: np.ndarray
     state: Splitting
@@ -140,7 +176,7 @@ class Search:
 
     @classmethod
     def at(cls, exact: Quadratic, weight: Array, best: Points, rows: np.ndarray, inverse: Inverses) -> Search:
-        """Before the first step."""
+        """Return the search before the first step."""
         xp = namespace(weight)
         chosen, first = xp.asarray(rows, device=device(weight)), best.rows(rows)
         part, term = exact.rows(chosen), L1(xp.take(weight, chosen, axis=0))
@@ -150,8 +186,11 @@ class Search:
         return cls(rows, state, xp.astype(xp.sign(first.weights), xp.int8), nothing, nothing, nothing)
 
     def advanced(self, inverse: Inverses, steps: int) -> Search:
-        """After so many steps of ADMM, before which the penalty is changed where that is due: after a stage, if its steps
-        have cost as much as an inverse, p^3 in float64."""
+        """Return the search after so many steps of ADMM.
+
+        Before them the penalty is changed where that is due: after a stage, if its steps have cost as much as an inverse, p^3
+        in float64.
+        """
         xp = namespace(self.signs)
         state, age, stage = self.state, self.age, self.stage
         if age >= max(STAGE, 2 * self.signs.shape[1] / self.rows.size):
@@ -164,13 +203,15 @@ class Search:
         return replace(self, state=state, signs=signs, rested=rested, waited=waited, stage=stage, age=age + steps)
 
     def due(self) -> np.ndarray:
-        """Which rows, as positions in `rows`, it is time to try."""
+        """Return which rows, as positions in `rows`, it is time to try."""
         rest = np.maximum(REST, support_sizes(self.signs) ** 3 / (6 * self.signs.shape[1] ** 2)) * 2.0**self.failures
         return np.flatnonzero((self.rested >= rest) | (self.waited >= LATEST * rest))
 
     def tried(self, exact: Quadratic, weight: Array, best: Points, due: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
-        """Solve these rows exactly from where ADMM has brought them, keep in `best` what is better, and tell which of
-        them are done, and the number of solves."""
+        """Solve these rows exactly from where ADMM has brought them, and keep in `best` what is better.
+
+        Return which of them are done, and the number of solves.
+        """
         xp = namespace(weight)
         rows = self.rows[due]
         chosen, place = (xp.asarray(index, device=device(weight)) for index in (rows, due))
@@ -190,7 +231,7 @@ class Search:
         return done, solves
 
     def after(self, due: np.ndarray, done: np.ndarray) -> Search:
-        """Without the rows that are done; the others of those that were tried wait longer."""
+        """Return the search without the rows that are done; the others of those that were tried wait longer."""
         xp = namespace(self.signs)
         rested, waited, failures = self.rested.copy(), self.waited.copy(), self.failures.copy()
         rested[due], waited[due] = 0, 0

@@ -14,6 +14,8 @@ __all__ = ["FISTA"]
 
 @dataclass(frozen=True, eq=False)
 class FistaState:
+    """Hold what FISTA carries from step to step."""
+
     point: Array  # x_k, the prox point: exactly sparse, and the one that is returned
     ahead: Array  # y_k, where the next gradient is taken
     momentum: Array  # t_k, (q, 1): every row runs its own
@@ -21,32 +23,53 @@ class FistaState:
 
 @dataclass(frozen=True)
 class FISTA:
-    """argmin_V f(V) + h(V) by
+    """argmin_V f(V) + h(V), by accelerated proximal gradient steps with restart
 
         x_{k+1} = prox_{h/L}(y_k - grad f(y_k) / L),   t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2,
         y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k),
 
-    with objective - optimum <= 2 L |x_0 - x*|^2 / (k + 1)^2 when `restart` is off. With `restart` a row whose momentum
-    points uphill (<y_k - x_{k+1}, x_{k+1} - x_k> > 0, O'Donoghue and Candes 2015) starts its momentum anew; rows are
-    separate problems, so each decides for itself.
+    with objective - optimum <= 2 L |x_0 - x*|^2 / (k + 1)^2 when `restart` is off. It is a `Solver` for `solve`.
 
-    With `scaled` the step of channel j is 1 / (L' G_jj), L' bounding the unit-diagonal Gram's largest eigenvalue: the
-    very same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the very same problem. On layers, whose channels
-    differ much in size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
+    Parameters
+    ----------
+    restart : bool, default True
+        A row whose momentum points uphill (<y_k - x_{k+1}, x_{k+1} - x_k> > 0, O'Donoghue and Candes 2015) starts its
+        momentum anew. Rows are separate problems, so each decides for itself.
+    scaled : bool, default False
+        The step of channel j is 1 / (L' G_jj), where L' bounds the largest eigenvalue of the unit-diagonal Gram. This is the
+        same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the same problem. On layers, whose channels differ much in
+        size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
 
-    Two departures from FISTAPruner's Eq. (4) as printed. Its (4d) takes the momentum from the extrapolated point, which
-    loses the O(1/k^2) rate (counterexample: G = diag(1, 1/800)); here it is taken between prox points. And it returns
+    Notes
+    -----
+    There are two departures from FISTAPruner's Eq. (4) as printed. Its (4d) takes the momentum from the extrapolated point,
+    which loses the O(1/k^2) rate (counterexample: G = diag(1, 1/800)); here it is taken between prox points. And it returns
     the extrapolated point, which has no exact zeros; here the prox point is returned. The gradient uses X* on both
     sides, where (4a) prints X once, so that error correction has an effect.
+
+    References
+    ----------
+    Beck and Teboulle 2009; FISTAPruner, Eq. (4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, L1, Quadratic, solve
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))
+    >>> solution = solve(problem, L1(1.0), FISTA(scaled=True))
+    >>> solution.weights.round(4).tolist(), solution.status.name
+    ([[2.0, 0.0]], 'CONVERGED')
     """
 
     restart: bool = True
     scaled: bool = False
 
     def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
+        """Return the state at `start`, without momentum."""
         return FistaState(start, start, full((problem.shape[0], 1), 1.0, problem.anchor))
 
     def step(self, problem: Quadratic, term: Term, state: FistaState) -> FistaState:
+        """Return the state after one step."""
         lipschitz = problem.unit_lipschitz if self.scaled else problem.lipschitz
         step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
         steps = step / problem.unit_scale**2 if self.scaled else step
@@ -54,4 +77,5 @@ class FISTA:
         return FistaState(*proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart))
 
     def weights(self, state: FistaState) -> Array:
+        """Return x_k, which is exactly sparse."""
         return state.point

@@ -1,5 +1,7 @@
-"""What iterations do beside their matrix product, as few passes over memory as can be: on cupy one kernel, elsewhere the
-formulas as they are written here, which define what the kernels compute."""
+"""What iterations do beside their matrix product, in as few passes over memory as can be.
+
+On cupy this is one kernel. Elsewhere the formulas run as they are written here, which defines what the kernels compute.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ THREADS = 256  # a power of two, for the sum
 def proximal_step(
     term: Term, ahead: Array, gradient: Array, before: Array, momentum: Array, step: Array | float, *, restart: bool
 ) -> tuple[Array, Array, Array]:
-    """x, y and t after one step of accelerated proximal gradient from y_k = ahead, x_k = before, t_k = momentum (q, 1):
+    """Return x, y and t after one accelerated proximal gradient step from y_k = ahead, x_k = before, t_k = momentum (q, 1).
 
         x_{k+1} = prox_{step h}(y_k - step grad f(y_k)),   t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2,
         y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k),
@@ -77,7 +79,7 @@ def proximal_step(
 def soft_step(
     term: L1, ahead: Array, gradient: Array, before: Array, momentum: Array, step: Array | float, restart: bool
 ) -> tuple[Array, Array, Array]:
-    """The same on cupy arrays."""
+    """Return the same for cupy arrays and an L1 term, from one kernel."""
     xp = namespace(gradient)
     rows, width = gradient.shape
     weight = term.weight_like(gradient)
@@ -95,11 +97,12 @@ def soft_step(
 
 
 def reflected(ahead: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """U = clip(H, lower, upper), and H - 2 U: with Z = H - U, what the soft threshold leaves, that is Z - U."""
+    """Return U = clip(H, lower, upper) and H - 2 U, which is Z - U for Z = H - U, what the soft threshold keeps."""
     if is_cupy_array(ahead):
         operation = "dual = ahead < lower ? lower : ahead > upper ? upper : ahead; difference = ahead - dual - dual;"
         apply = map_of("T ahead, T lower, T upper", "T dual, T difference", operation, "gramian_reflected")
-        return apply(ahead, lower, upper)
+        dual, difference = apply(ahead, lower, upper)
+        return dual, difference
     dual = clip(ahead, lower, upper)
     difference = ahead - dual
     difference -= dual
@@ -107,7 +110,7 @@ def reflected(ahead: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
 
 
 def relaxed(product: Array, dual: Array, pull: Array, share: float) -> Array:
-    """product + share * dual + pull, in the place of `product`; dual is lost."""
+    """Return product + share * dual + pull, in the place of `product`; the contents of dual are lost."""
     if is_cupy_array(product):
         operation = "sum = product + (T)share * dual + pull;"
         return map_of("T product, T dual, T pull, float64 share", "T sum", operation, "gramian_relaxed")(

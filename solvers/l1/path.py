@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.backend.printed import digits, span
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.loop import Solver, solve
 from gramian.solvers.core.patterns import TopK
@@ -20,10 +21,32 @@ SMALLEST = 1e-7  # of lambda_max: below this a LASSO on float64 moments is least
 
 
 def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
-    """Smallest lambda at which V = 0 is optimal: max |grad f(0)|, as (1, 1), or as (q, 1) for each row alone.
+    """min lambda such that V = 0 is optimal: max |grad f(0)|
 
-    Exact, equality included: zero is optimal if and only if |grad f(0)|_ij <= lambda everywhere. It scales with the
+    This is exact, equality included: zero is optimal if and only if |grad f(0)|_ij <= lambda everywhere. It scales with the
     square of the inputs, so a fixed upper end such as FISTAPruner's M = 1e6 is neither needed nor enough.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    per_row : bool, default False
+        Whether every row has its own.
+
+    Returns
+    -------
+    array
+        (1, 1), or (q, 1) with `per_row`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import L1, Quadratic, lambda_max, lasso
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5], [1.0, 2.0]]))
+    >>> lambda_max(problem).tolist(), lambda_max(problem, per_row=True).tolist()
+    ([[3.0]], [[3.0], [2.0]])
+    >>> bool((lasso(problem, L1(lambda_max(problem))).weights == 0).all())
+    True
     """
     xp = namespace(problem.anchor)
     size = xp.abs(problem.at_zero[1])
@@ -32,10 +55,29 @@ def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class PathPoint:
-    """weight: the lambda. solution: argmin_V f(V) + lambda |V|_1, to the tolerance asked for."""
+    """Hold one point of a path.
+
+    Parameters
+    ----------
+    weight : float or array
+        lambda.
+    solution : Solution
+        argmin_V f(V) + lambda |V|_1, to the tolerance of the path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, lasso_path
+    >>> lasso_path(Quadratic(np.eye(2), np.array([[3.0, 0.5]])), [4.0])[0]
+    PathPoint(lambda 4, Solution(1x2, converged, gap 0, 100 % zeros))
+    """
 
     weight: Array | float
     solution: Solution
+
+    def __repr__(self) -> str:
+        weight = digits(self.weight) if isinstance(self.weight, int | float) else span(self.weight)
+        return f"PathPoint(lambda {weight}, {self.solution})"
 
 
 def lasso_path(
@@ -46,10 +88,35 @@ def lasso_path(
     tol: float = 1e-6,
     max_steps: int = 10_000,
 ) -> list[PathPoint]:
-    """argmin_V f(V) + lambda |V|_1 for every lambda in `weights`, each started from its predecessor.
+    """argmin_V f(V) + lambda |V|_1 for every lambda in `weights`, each started from its predecessor
 
-    Largest lambda first is cheapest: the first solution is then nearly zero and supports grow slowly. solver: None for
-    `lasso`, of whose inverses all lambdas make use; or FISTA(...). tol, max_steps: of each of its runs.
+    Largest lambda first is cheapest: the first solution is then nearly zero, and supports grow slowly.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    weights : iterable of float
+        The lambdas.
+    solver : Solver, optional
+        None for `lasso`, of whose inverses all lambdas make use; or for instance `FISTA()`.
+    tol : float, default 1e-6
+        The tolerance of every solve.
+    max_steps : int, default 10000
+        The most steps of every solve.
+
+    Returns
+    -------
+    list of PathPoint
+        One for every lambda, in their order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, lasso_path
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))
+    >>> [point.solution.weights.round(6).tolist() for point in lasso_path(problem, [1.0, 0.25])]
+    [[[2.0, 0.0]], [[2.75, 0.25]]]
     """
     points: list[PathPoint] = []
     run = runs(problem, solver)
@@ -62,7 +129,7 @@ def lasso_path(
 
 
 def runs(problem: Quadratic, solver: Solver | None) -> Callable[[L1, Array, float, int], Solution]:
-    """(term, start, tol, max_steps) -> the LASSO of `problem`, by `solver`, or by `lasso` if it is None."""
+    """Return (term, start, tol, max_steps) -> the LASSO of `problem`, by `solver`, or by `lasso` if it is None."""
     workspace = Workspace.of(problem) if solver is None else None
 
     def run(term: L1, start: Array, tol: float, max_steps: int) -> Solution:
@@ -76,10 +143,35 @@ def runs(problem: Quadratic, solver: Solver | None) -> Callable[[L1, Array, floa
 
 @dataclass(frozen=True, eq=False)
 class SparsitySearch:
-    """The bracket a bisection ended on: zeros_below < target <= zeros at `below` < `weight`.
+    """zeros_below < target <= zeros at `below` < `weight`, the bracket on which a bisection ended
 
-    solution: the LASSO at `weight`, with at least `target` zeros. One entry per group: (1, 1) for the whole matrix,
-    (q, 1) per row. Where even the smallest lambda tried has `target` zeros already, `below` is 0 and the status says so.
+    The arrays have one entry per group: (1, 1) for the whole matrix, (q, 1) per row. Where even the smallest lambda that was
+    tried has `target` zeros already, `below` is 0 and the status is UNREACHABLE.
+
+    Parameters
+    ----------
+    solution : Solution
+        The LASSO at `weight`, with at least `target` zeros.
+    weight : array
+        The upper lambda.
+    below : array
+        The lower lambda.
+    zeros : array
+        The number of zeros at `weight`.
+    zeros_below : array
+        The number of zeros at `below`.
+    target : int
+        The number of zeros that was requested of every group.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, lasso_to_sparsity
+    >>> search = lasso_to_sparsity(Quadratic(np.eye(2), np.array([[3.0, 0.5]])), 0.5)
+    >>> search
+    SparsitySearch(lambda 0.75, target 1 zeros, Solution(1x2, searched, gap 0, 50 % zeros))
+    >>> search.zeros.tolist(), search.target
+    ([[1]], 1)
     """
 
     solution: Solution
@@ -88,6 +180,9 @@ class SparsitySearch:
     zeros: Array
     zeros_below: Array
     target: int
+
+    def __repr__(self) -> str:
+        return f"SparsitySearch(lambda {span(self.weight)}, target {self.target} zeros, {self.solution})"
 
 
 def lasso_to_sparsity(
@@ -100,16 +195,50 @@ def lasso_to_sparsity(
     max_steps: int = 10_000,
     width: float = 1e-3,
 ) -> SparsitySearch:
-    """Smallest bracketed lambda whose LASSO solution has at least `round(sparsity * n)` zeros, by bisection on log lambda.
+    """min lambda such that argmin_V f(V) + lambda |V|_1 has at least `round(sparsity * n)` zeros, by bisection on log lambda
 
-    Keeps N(lower) < target <= N(upper) for the counts of zeros N at every step, which needs no monotonicity of N. (N is
-    a step function and not monotone, against FISTAPruner's Theorem 1: with G = [[5, 2], [2, 1]] and w = (-0.9, 3) it goes
-    0, 1, 0, 1, 2.) In general position each knot of the path changes N by one, so the count is met exactly once solves
-    are exact and `width` is below the distance of knots; ties jump over it, and rounding to a pattern remains.
+    What is returned is the smallest bracketed one. The search keeps N(lower) < target <= N(upper) for the counts of zeros N at
+    every step, which needs no monotonicity of N. (N is a step function and not monotone, against FISTAPruner's Theorem 1: with
+    G = [[5, 2], [2, 1]] and w = (-0.9, 3) it goes 0, 1, 0, 1, 2.) In general position each knot of the path changes N by one,
+    so the count is met exactly once solves are exact and `width` is below the distance of knots; ties jump over it, and
+    rounding to a pattern remains. The search ends where N(upper) = target, or where upper / lower < 1 + width.
 
-    One lambda for the whole matrix, or one for every row with `per_row`, then all rows are bisected at once.
-    Ends where N(upper) = target, or where upper / lower < 1 + width. solver: as of `lasso_path`. tol, max_steps: of each
-    inner solve, warm-started.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    sparsity : float
+        The fraction of zeros, in [0, 1).
+    per_row : bool, default False
+        Whether every row has its own lambda and count; all rows are then bisected at once.
+    solver : Solver, optional
+        As of `lasso_path`.
+    tol : float, default 1e-6
+        The tolerance of every inner solve, each of which starts from the one before.
+    max_steps : int, default 10000
+        The most steps of every inner solve.
+    width : float, default 1e-3
+        The relative width of the bracket at which the search ends.
+
+    Returns
+    -------
+    SparsitySearch
+        The bracket, with the solution at its upper end.
+
+    Raises
+    ------
+    ValueError
+        Unless width is positive, and for a sparsity out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, lasso_to_sparsity
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> search = lasso_to_sparsity(problem, 0.75)
+    >>> search.solution.status.name, int((search.solution.weights == 0).sum()), search.target
+    ('SEARCHED', 24, 24)
     """
     if not width > 0:
         raise ValueError(f"width is {width}: ties can jump over the count, and only a positive width ends the search then")
@@ -126,6 +255,7 @@ def lasso_to_sparsity(
     kept, steps, history = weights, 0, []
 
     def visit(weight: Array, start: Array) -> tuple[Array, Array]:
+        """Solve at these lambdas, and return the weights and their counts of zeros."""
         nonlocal steps
         solution = run(L1(weight), start, tol, max_steps)
         steps += solution.steps
@@ -162,7 +292,7 @@ def lasso_to_sparsity(
 
 
 def count_zeros(weights: Array, per_row: bool) -> Array:
-    """Exact zeros per row (q, 1) or in all (1, 1)."""
+    """Return exact zeros per row (q, 1), or in all (1, 1)."""
     xp = namespace(weights)
     zero = xp.astype(weights == full((1, 1), 0.0, weights), xp.int64)
     return xp.sum(zero, axis=1, keepdims=True) if per_row else xp.reshape(xp.sum(zero), (1, 1))

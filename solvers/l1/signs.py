@@ -25,7 +25,10 @@ ALL, ONE, NONE = 0, 1, 2  # of the channels that want to enter a support, how ma
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Weights of rows with what is known of them: gradient (n, p), objective and duality gap (n,), those on the host."""
+    """Hold weights of rows with what is known of them.
+
+    gradient: (n, p). objective, gap: the objective and the duality gap, (n,), on the host.
+    """
 
     weights: Array
     gradient: Array
@@ -34,11 +37,12 @@ class Points:
 
     @property
     def measure(self) -> float:
-        """Relative gap of all rows together."""
+        """Return the relative gap of all rows together."""
         objective = float(self.objective.sum())
         return float(self.gap.sum()) / objective if objective > 0 else 0.0
 
     def rows(self, chosen: np.ndarray) -> Points:
+        """Return some of the rows."""
         xp = namespace(self.weights)
         index = xp.asarray(chosen, device=device(self.weights))
         weights, gradient = (xp.take(array, index, axis=0) for array in (self.weights, self.gradient))
@@ -51,11 +55,14 @@ class Points:
         self.objective[rows], self.gap[rows] = others.objective, others.gap
 
     def improve(self, rows: np.ndarray, others: Points, *, anyway: np.ndarray | bool = False) -> np.ndarray:
-        """Replace those of the rows whose objective falls, or stays while the gap falls, or but for rounding stays while
-        weights vanish, as they do along the null space of a Gram; and tell which, (rows,)."""
+        """Replace those of the rows that are better, and return which they are, (rows,).
+
+        A row is better where its objective falls, or is the same while the gap falls, or is the same but for rounding while
+        weights vanish, as they do along the null space of a Gram.
+        """
         objective, gap = self.objective[rows], self.gap[rows]
         fewer = support_sizes(others.weights) < support_sizes(self.rows(rows).weights)
-        better = (others.objective < objective) | ((others.objective == objective) & (others.gap < gap))
+        better: np.ndarray = (others.objective < objective) | ((others.objective == objective) & (others.gap < gap))
         better = better | ((others.objective <= objective * (1 + 4 * EPSILON)) & fewer)
         taken = np.flatnonzero(better | anyway)
         self.put(rows[taken], others.rows(taken))
@@ -63,13 +70,13 @@ class Points:
 
 
 def support_sizes(weights: Array) -> np.ndarray:
-    """Nonzeros per row (n,), on the host."""
+    """Return the nonzeros per row (n,), on the host."""
     xp = namespace(weights)
     return to_numpy(xp.sum(xp.astype(weights != 0, xp.int64), axis=1))
 
 
 def evaluated(problem: Quadratic, term: L1, weights: Array) -> Points:
-    """Rows with their objectives and gaps."""
+    """Return rows with their objectives and gaps."""
     losses, gradient = problem.value_and_gradient(weights)
     penalty = term.value(weights)
     gap = row_gaps(term, weights, losses, gradient, penalty)
@@ -77,8 +84,10 @@ def evaluated(problem: Quadratic, term: L1, weights: Array) -> Points:
 
 
 def rounding(problem: Quadratic, points: Points) -> Array:
-    """Size, per row (n, 1), below which a difference of gradients is rounding: that of V, and that of (V - W) G, whose
-    entries are at most |V - W|_1 in unit-diagonal coordinates."""
+    """Return the size, per row (n, 1), below which a difference of gradients is rounding.
+
+    It is that of V, and that of (V - W) G, whose entries are at most |V - W|_1 in unit-diagonal coordinates.
+    """
     xp = namespace(points.weights)
     size = TERMS * xp.abs(points.weights - problem.anchor) + xp.abs(points.weights)
     size = xp.sum(size * problem.diagonal, axis=1, keepdims=True)
@@ -88,23 +97,23 @@ def rounding(problem: Quadratic, points: Points) -> Array:
 
 
 def settled(problem: Quadratic, term: L1, points: Points, tol: float) -> np.ndarray:
-    """Rows with nothing left to gain, (n,): at the tolerance, or optimal to rounding."""
+    """Return the rows with nothing left to gain, (n,): those at the tolerance, or optimal to rounding."""
     xp = namespace(points.weights)
     limit, pull = term.weight_like(points.weights), xp.abs(points.gradient)
     off = xp.where(points.weights == 0, pull - limit, xp.abs(points.gradient + limit * xp.sign(points.weights)))
-    return (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    done: np.ndarray = (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    return done
 
 
 def finished(
     problem: Quadratic, term: L1, points: Points, tol: float, rounds: int, *, patient: bool = False
 ) -> tuple[Points, np.ndarray, int]:
-    """Rows after at most so many exact solves each, which of them are settled, and the number of solves. No row's
-    objective rises.
+    """Return rows after at most so many exact solves each, which of them are settled, and the number of solves.
 
-    A row stops early where its objective does not fall, or where many signs are wrong still. If `patient` it goes on:
-    where the objective does not fall, with only the channel that wants to enter most; where it does not fall then
-    either, with none. With none, or one that enters an exact solution, it falls by convexity, and since it falls, no signs
-    come twice: the way to the optimum is finite but for rounding (Lee et al. 2007, Theorem 3.1), and often long.
+    No row's objective rises. A row stops early where its objective does not fall, or where many signs are wrong still. If
+    `patient` it goes on: where the objective does not fall, with only the channel that wants to enter most; where it does not
+    fall then either, with none. With none, or one that enters an exact solution, it falls by convexity, and since it falls, no
+    signs come twice: the way to the optimum is finite but for rounding (Lee et al. 2007, Theorem 3.1), and often long.
     """
     xp = namespace(points.weights)
     done = settled(problem, term, points, tol)
@@ -128,12 +137,11 @@ def finished(
 
 
 def solved_once(problem: Quadratic, term: L1, points: Points, entering: np.ndarray) -> tuple[Points, np.ndarray]:
-    """Rows after one solve of g_A = -lambda_A s_A, and how many signs it found to be wrong, those of the new gradient
-    included (n,).
+    """Return rows after one solve of g_A = -lambda_A s_A, and how many signs it found to be wrong (n,).
 
-    A is the support with those channels whose |g_j| > lambda_j that may enter. Where the solution has other signs than s,
-    the better of two points is taken: the solution without those weights, and the first point on the way to it where a
-    weight vanishes, up to which the objective falls if nothing entered.
+    Wrong signs include those of the new gradient. A is the support with those channels whose |g_j| > lambda_j that may enter.
+    Where the solution has other signs than s, the better of two points is taken: the solution without those weights, and the
+    first point on the way to it where a weight vanishes, up to which the objective falls if nothing entered.
     """
     xp = namespace(points.weights)
     weights, gradient, limit = points.weights, points.gradient, term.weight_like(points.weights)
@@ -164,8 +172,11 @@ def solved_once(problem: Quadratic, term: L1, points: Points, entering: np.ndarr
 
 
 def signed_change(gram: Array, active: Array, right: Array) -> Array:
-    """Rows d with G_AA d_A = -r_A and d = 0 off A. Where G_AA is singular there may be none, or many: then the solution with
-    a ridge, and if it is next to straight, the least of <r, d> + 1/2 d G d on it, which is far: along the null space."""
+    """Return rows d with G_AA d_A = -r_A and d = 0 off A.
+
+    Where G_AA is singular there may be none, or many. Then d is the solution with a ridge, and if that is next to straight, the
+    least of <r, d> + 1/2 d G d on it, which is far: along the null space.
+    """
     xp = namespace(gram)
     memory = BATCH_BYTES if solves_stacks(gram) else CACHE_BYTES
     change, _, regular = factorised_change(gram, active, right, bundled(to_numpy(active), memory))

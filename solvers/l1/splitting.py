@@ -22,7 +22,10 @@ Inverses = Callable[[float], Array]  # rho -> a rho (G + rho I)^-1 + (1 - a) I
 
 @dataclass(frozen=True, eq=False)
 class Splitting:
-    """State of rows, float32: H = Z + U, from which Z = prox_{h/rho}(H) and U = H - Z, the dual weights over rho."""
+    """Hold the state of rows, in float32: H = Z + U, from which Z = prox_{h/rho}(H) and U = H - Z.
+
+    U is the dual weights over rho.
+    """
 
     anchor: Array
     slope: Array | None
@@ -34,16 +37,17 @@ class Splitting:
 
     @property
     def dual(self) -> Array:
-        """U, the part of H that the soft threshold takes away."""
+        """Return U, the part of H that the soft threshold takes away."""
         limit = self.weight / self.penalty
         return clip(self.ahead, -limit, limit)
 
     @property
     def sparse(self) -> Array:
-        """Z, exactly sparse."""
+        """Return Z, which is exactly sparse."""
         return self.ahead - self.dual
 
     def rows(self, chosen: Array) -> Splitting:
+        """Return the state of some rows alone."""
         xp = namespace(self.ahead)
         anchor, weight, ahead, pull = (
             xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead, self.pull)
@@ -52,21 +56,21 @@ class Splitting:
         return replace(self, anchor=anchor, slope=slope, weight=weight, ahead=ahead, pull=pull)
 
     def penalised(self, penalty: float, inverse: Inverses) -> Splitting:
-        """The same Z and the same multipliers rho U at another rho."""
+        """Return the state with the same Z and the same multipliers rho U at another rho."""
         dual, matrix = self.dual, inverse(penalty)
         ahead = self.ahead - dual + dual * (self.penalty / penalty)
         pull = pulling(self.anchor, self.slope, penalty, matrix)
         return replace(self, ahead=ahead, penalty=penalty, inverse=matrix, pull=pull)
 
     def advanced(self, steps: int) -> Splitting:
-        """After `steps` steps of
+        """Return the state after `steps` steps of
 
             V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
             H = a V + (1 - a) Z + U,   Z = prox_{h/rho}(H),   U = H - Z,      a = RELAXATION,
 
-        each of which is H <- (Z - U) M + (2 - a) U + pull: one product of the size of `V G`, as in a proximal gradient
+        each of which is H <- (Z - U) M + (2 - a) U + pull. That is one product of the size of `V G`, as in a proximal gradient
         method, whose steps however are shorter than 1 / |G|: in unit-diagonal coordinates |G| is near 100 on layers, and
-        most eigenvalues below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
+        most eigenvalues are below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
         and Bertsekas 1992 for the relaxation.)
         """
         limit, ahead = self.weight / self.penalty, self.ahead
@@ -78,7 +82,10 @@ class Splitting:
 
 
 def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:
-    """The state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible. Unit-diagonal coordinates."""
+    """Return the state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible.
+
+    The problem is in unit-diagonal coordinates.
+    """
     xp = namespace(weights)
     limit = term.weight_like(weights) + xp.zeros_like(weights)
     ahead = weights + clip(-gradient, -limit, limit) / penalty
@@ -90,7 +97,7 @@ def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty
 
 
 def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -> Array:
-    """W + (1 - a) slope / rho - (W + slope / rho) M."""
+    """Return W + (1 - a) slope / rho - (W + slope / rho) M."""
     if slope is None:
         return anchor - anchor @ matrix
     slope = slope / penalty
@@ -98,26 +105,28 @@ def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -
 
 
 def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
-    """A penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times: at the first the threshold
-    lambda / rho is of the size of V.
+    """Return a penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times.
 
-    limit: lambda (n, p). A power of two, so that problems that share a Gram share inverses. On layers at 50 and 70 %
-    sparsity the first is within a factor of two of the best (0.05 to 0.4), and at a tiny lambda, where the best is, too.
+    At the first the threshold lambda / rho is of the size of V. limit: lambda (n, p). The penalty is a power of two, so that
+    problems that share a Gram share inverses. On layers at 50 and 70 % sparsity the first is within a factor of two of the best
+    (0.05 to 0.4), and at a tiny lambda, where the best is tiny, it is too.
     """
     xp = namespace(weights)
     limit, weights = xp.astype(limit, xp.float64), xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
     sizes = to_numpy(xp.sum(limit * xp.abs(weights), axis=1)), to_numpy(xp.sum(weights * weights, axis=1))
     present = (sizes[0] > 0) & (sizes[1] > 0)
     typical = float(np.median(sizes[0][present] / sizes[1][present])) if np.any(present) else 1.0
-    return 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+    power: float = 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+    return power
 
 
 def inverses(gram: Array) -> Inverses:
-    """The matrix of a step for every rho, in float32, each computed once, in float64."""
+    """Return a function of rho for the matrix of a step, in float32, each computed once, in float64."""
     xp = namespace(gram)
     known: dict[float, Array] = {}
 
     def inverse(penalty: float) -> Array:
+        """Return M at this rho."""
         if penalty not in known:
             identity = xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
             found = RELAXATION * penalty * xp.linalg.inv(gram + penalty * identity) + (1 - RELAXATION) * identity

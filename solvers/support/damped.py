@@ -18,8 +18,11 @@ MARGIN = 1.5  # text set aside is of the same source: what a model will read dif
 
 @dataclass(frozen=True)
 class CalibrationSplit:
-    """What a layer's problem was made of. tokens: how many. split: the same layer's problems from two disjoint parts of
-    those tokens, one to fit and one to choose by, and the tokens of the first; None where there is no such split."""
+    """Describe what the problem of a layer was made of.
+
+    tokens: how many. split: the same layer's problems from two disjoint parts of those tokens, one to fit and one to choose by,
+    and the tokens of the first; None where there is no such split.
+    """
 
     tokens: int
     split: tuple[Quadratic, Quadratic, int] | None = None
@@ -27,29 +30,32 @@ class CalibrationSplit:
 
 @dataclass(frozen=True)
 class DampedMethod:
-    """solve: argmin over a pattern, a method with its options. damping: d for the ridge `d G_jj` on the change of
+    """Run a method on a damped problem, and refit its answer where that is wanted.
+
+    solve: argmin over a pattern, a method with its options. damping: d for the ridge `d G_jj` on the change of
     channel j; "auto" for the empirical Bayes ridge, MARGIN times the strength that is best on the held-out split, if there is
-    one; 0 for none.
-    refit: solve for the best weights on the method's support, which never loses."""
+    one; 0 for none. refit: solve for the best weights on the method's support, which never raises the loss.
+    """
 
     solve: Callable[[Quadratic, Pattern], Solution]
     damping: float | str = 0.0
     refit: bool = False
 
-    def __call__(self, problem: Quadratic, pattern: Pattern, evidence: CalibrationSplit) -> Solution:
-        """The certificate is that of the damped problem, which is the one that was solved."""
-        damped, detail = self.damped(problem, pattern, evidence)
+    def __call__(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> Solution:
+        """Return the answer of the method; its certificate is that of the damped problem, which is the one that was solved."""
+        damped, detail = self.damped(problem, pattern, calibration)
         solution = self.solve(damped, pattern)
         if self.refit:
             polished = refit(damped, solution.weights != 0, start=solution.weights)
             solution = replace(solution, weights=polished.weights, certificate=polished.certificate)
         return replace(solution, detail={**solution.detail, **detail})
 
-    def damped(self, problem: Quadratic, pattern: Pattern, evidence: CalibrationSplit) -> tuple[Quadratic, dict[str, float]]:
+    def damped(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> tuple[Quadratic, dict[str, float]]:
+        """Return the damped problem, and what its damping was."""
         if self.damping == "auto":
-            fitted, judge, tokens = evidence.split or (problem, None, evidence.tokens)
-            found = empirical_ridge(fitted, pattern, tokens, heldout=judge)
-            factor = 1.0 if judge is None else MARGIN
+            fitted, other, tokens = calibration.split or (problem, None, calibration.tokens)
+            found = empirical_ridge(fitted, pattern, tokens, heldout=other)
+            factor = 1.0 if other is None else MARGIN
             # the ridge stands against a sum over tokens, so it is the same for a part of them and for all
             return problem.damped(factor * found.ridge), {"ridge_strength": factor * found.strength}
         if self.damping:
@@ -58,6 +64,6 @@ class DampedMethod:
 
 
 def check_damping(damping: float | str) -> None:
-    """Raises ValueError for what is neither "auto" nor a finite number of at least zero."""
+    """Raise ValueError for what is neither "auto" nor a finite number of at least zero."""
     if damping != "auto" and not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
         raise ValueError(f"damping must be a number of at least 0 or 'auto' but is {damping!r}")

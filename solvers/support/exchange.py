@@ -26,25 +26,59 @@ SHIFTS = 1024  # rows at most that give a weight to others in one round
 def exchange_weights(
     problem: Quadratic, pattern: Pattern, start: Array, *, rounds: int = 10, candidates: int = 64, widest: int = 128
 ) -> Solution:
-    """Local search for `min_V f(V) subject to V satisfying the pattern`: from the support of any method's answer towards
-    one where no exchange of a kept weight for a pruned one lowers the loss, all others refitted.
+    """min_V f(V) subject to V satisfying the pattern, by local search from the support of any method's answer
 
-    start: weights (q, p) that satisfy the pattern; where they keep fewer than it admits, the support is filled up first.
+    The search goes towards a support where no exchange of a kept weight for a pruned one lowers the loss, all others refitted.
     The loss is at most that of `start` and that of the refit on its support, but for 1e-12 of the loss at zero: supports
     that fit the data exactly differ by rounding alone, which must not choose among them.
 
     With K the kept channels of a row, A = G_KK^-1 and g the gradient, dropping j costs v_j^2 / (2 A_jj) and adding i gains
-    g_i^2 / (2 S_i), S_i = G_ii - G_iK A G_Ki; how the two interact a `Tableau` knows, of `candidates` channels of the row:
+    g_i^2 / (2 S_i), S_i = G_ii - G_iK A G_Ki. How the two interact is in a `Tableau` of `candidates` channels of the row:
     those of least cost and largest gain with 1 / ((G + D)^-1)_jj in place of 1 / A_jj and S_i. Exchanges among them, the
     best first, need no factorisation, so a round takes one of every row and a product `V G`, like a refit. A row keeps what
     it found if its loss, computed anew, falls; else it tries half as many. Where none helps, it is searched again with
-    twice the candidates, up to `widest`. Exchanges stay in a row, for n:m in a group. For a count over the whole matrix,
-    weights also shift from rows that lose least to rows that gain most, if the loss of all falls; else half as many.
+    twice the candidates, up to `widest`. Exchanges are made within a row, for n:m within a group. For a count over the whole
+    matrix, weights also shift from rows where dropping one costs least to rows that gain most, if the loss of all falls; else
+    half as many.
 
-    detail: exchanges and shifts made; rows_at_rest, where no exchange at all helps (not known if widest < p); swap_optimal,
-    1 if that is every row and no shift helps, by more than 1e-6 of the rows' loss; ridge, 0 unless channels depend on each
-    other, that the search put on the change of v_j sqrt(G_jj): gains up to this part of the loss at zero then do not count.
-    history: (round, relative error). Raises ValueError for a start off the pattern.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    pattern : TopK or NM
+        Which masks are allowed.
+    start : array (q, p)
+        Weights that satisfy the pattern; where they keep fewer than it admits, the support is filled up first.
+    rounds : int, default 10
+        The most rounds.
+    candidates : int, default 64
+        The channels of a row among which exchanges are sought at first.
+    widest : int, default 128
+        The most channels of a row among which exchanges are sought.
+
+    Returns
+    -------
+    Solution
+        SEARCHED, with (round, relative error) as its history. Its detail: `exchanges` and `shifts` made; `rows_at_rest`, where
+        no exchange at all helps (not known if widest < p); `swap_optimal`, 1 if that is every row and no shift helps, by more
+        than 1e-6 of the rows' loss; `ridge`, 0 unless channels depend on each other, that the search put on the change of v_j
+        sqrt(G_jj): gains up to this part of the loss at zero then do not count.
+
+    Raises
+    ------
+    ValueError
+        For a start off the pattern, and for numbers out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import NM, Quadratic, exchange_weights, wanda
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> start = wanda(problem, NM(2, 4))
+    >>> found = exchange_weights(problem, NM(2, 4), start.weights)
+    >>> found.certificate.objective < start.certificate.objective, found.detail["swap_optimal"]
+    (True, 1.0)
     """
     if rounds < 0 or not 2 <= candidates <= widest:
         raise ValueError(f"need rounds >= 0 and 2 <= candidates <= widest but got {rounds}, {candidates} and {widest}")
@@ -68,10 +102,12 @@ def exchange_weights(
 
 
 class Walk:
-    """Where the search stands, in unit-diagonal coordinates and float64: weights (q, p), refitted on mask (q, p), losses
-    (q,), and worth (q, p), what dropping a kept weight costs and adding a pruned one gains, NaN where that is not known. Per
-    row, on the host: going, whether it is to be searched; rest, whether it is known that no exchange helps; width, how many
-    candidates it has; limit, how many exchanges."""
+    """Hold where the search stands, in unit-diagonal coordinates and float64.
+
+    weights: (q, p), refitted on mask (q, p). losses: (q,). worth: (q, p), what dropping a kept weight costs and adding a pruned
+    one gains, NaN where that is not known. Per row, on the host, there are: going, whether it is to be searched; rest, whether
+    it is known that no exchange helps; width, how many candidates it has; limit, how many exchanges.
+    """
 
     def __init__(self, problem: Quadratic, pattern: Pattern, start: Array, candidates: int, widest: int) -> None:
         xp = namespace(problem.anchor)
@@ -100,7 +136,7 @@ class Walk:
         self.exchanges, self.shifts, self.most_shifts = 0.0, 0.0, SHIFTS
 
     def exchange(self) -> bool:
-        """One round within rows; whether another may find more."""
+        """Make one round within rows, and return whether another may find more."""
         order = np.flatnonzero(self.going)
         if order.size == 0:
             return False
@@ -134,7 +170,10 @@ class Walk:
     def search(
         self, weights: Array, mask: Array, gradient: Array, tolerance: Array, limit: np.ndarray, width: int
     ) -> tuple[Array, Array, Array, np.ndarray]:
-        """Weights, masks and worth (b, p) of some rows after the exchanges found in them, and how many these were (b,)."""
+        """Return weights, masks and worth (b, p) of some rows after the exchanges found in them.
+
+        Return also how many these were (b,).
+        """
         xp = namespace(weights)
         chosen = self.choose(weights, mask, gradient, width)
         spots = xp.argsort(xp.astype(~chosen, xp.int8), axis=1, stable=True)[:, :width]
@@ -167,7 +206,7 @@ class Walk:
         return moved * xp.astype(now, weights.dtype), now, worth, made
 
     def choose(self, weights: Array, mask: Array, gradient: Array, width: int) -> Array:
-        """Mask of the `width` channels of every row that an exchange is likeliest among."""
+        """Return the mask of the `width` channels of every row that an exchange is likeliest among."""
         xp = namespace(weights)
         infinity = full((1, 1), float("inf"), weights)
         cost = xp.where(mask, weights**2 * self.pivots, infinity)
@@ -180,11 +219,11 @@ class Walk:
         return ranked(xp.where(mask, ranked(cost), ranked(-gain))) < width  # as many of either kind, while there are
 
     def helpful_shifts(self) -> list[tuple[int, int, int, int]]:
-        """Shifts between rows that gain, by what is known; none where counts hold per row or group."""
+        """Return shifts between rows that gain, by what is known; there are none where counts hold per row or group."""
         return best_shifts(*(to_numpy(a) for a in (self.worth, self.mask, self.tolerance))) if self.whole else []
 
     def shift(self) -> bool:
-        """One round between rows; whether another may find more."""
+        """Make one round between rows, and return whether another may find more."""
         pairs = self.helpful_shifts()[: self.most_shifts]
         if not pairs:
             return False
@@ -218,10 +257,10 @@ class Walk:
 
 @dataclass(frozen=True, eq=False)
 class Tableau:
-    """c channels in each of b rows: [-A, B; B^T, S] on kept and pruned ones (b, c, c), values (-v, g) and kept (b, c).
+    """[-A, B; B^T, S] on c kept and pruned channels in each of b rows (b, c, c), values (-v, g) and kept (b, c).
 
-    A = G_KK^-1, B = A G_KP, S = G_PP - G_PK A G_KP, of which the table has the part of these channels; v the refitted
-    weights, g the gradient. That is the Gram after Gauss-Jordan pivots on K (the sweep operator of regression); a further
+    A = G_KK^-1, B = A G_KP, S = G_PP - G_PK A G_KP, of which the table has the part of these channels; v are the refitted
+    weights, g the gradient. That is the Gram after Gauss-Jordan pivots on K (the sweep operator of regression). A further
     pivot adds a channel or drops it, and changes the loss by -value^2 / (2 pivot).
     """
 
@@ -231,14 +270,16 @@ class Tableau:
 
     @property
     def worth(self) -> Array:
-        """What dropping a kept channel costs, what adding a pruned one gains; (b, c)."""
+        """Return what dropping a kept channel costs, and what adding a pruned one gains, (b, c)."""
         xp = namespace(self.table)
         pivots = xp.abs(xp.linalg.diagonal(self.table))
         return 0.5 * self.values**2 / xp.where(pivots > NEAR, pivots, full((1, 1), float("inf"), pivots))
 
     def improved(self, group: int, tolerance: Array, limit: np.ndarray) -> tuple[Tableau, np.ndarray]:
-        """After the best exchange within groups of neighbours, and the next, until none gains more than `tolerance` or
-        `limit` is reached, (b,) each; and how many every row made."""
+        """Return the tableau after the best exchanges within groups of neighbours, and how many every row made.
+
+        A row ends when none gains more than `tolerance`, or when `limit` is reached, (b,) each.
+        """
         xp = namespace(self.table)
         left, made = np.arange(limit.size), np.zeros(limit.size, dtype=np.int64)
         current, parts, ends = self, [], []
@@ -258,11 +299,14 @@ class Tableau:
         return Tableau(*(xp.concat([getattr(p, n) for p in parts]) for n in ("table", "values", "kept"))).take(order), made
 
     def take(self, rows: Array) -> Tableau:
+        """Return the tableau of some rows."""
         return Tableau(*(namespace(rows).take(array, rows, axis=0) for array in (self.table, self.values, self.kept)))
 
     def best(self, group: int) -> tuple[Array, Array, Array]:
-        """Change of the loss by the best exchange of every row, the channel it adds and the one it drops; (b,) each. Without
-        j the value of a pruned i is r_i - T_ij r_j / T_jj and its pivot T_ii - T_ij^2 / T_jj."""
+        """Return the change of the loss by the best exchange of every row, the channel it adds and the one it drops, (b,) each.
+
+        Without j the value of a pruned i is r_i - T_ij r_j / T_jj and its pivot T_ii - T_ij^2 / T_jj.
+        """
         xp = namespace(self.table)
         count, width = self.values.shape
         groups = width // group
@@ -282,8 +326,11 @@ class Tableau:
         return xp.min(change, axis=1), first + pair // group, first + pair % group
 
     def exchanged(self, added: Array, dropped: Array) -> Tableau:
-        """After a pivot on both channels F of every row at once. With U = T_:F and D = T_FF, rows and columns F become
-        U D^-1 with the signs of F (-1 for the dropped), F itself -D^-1 with both, all others T - U D^-1 U^T."""
+        """Return the tableau after a pivot on both channels F of every row at once.
+
+        With U = T_:F and D = T_FF, rows and columns F become U D^-1 with the signs of F (-1 for the dropped), F itself -D^-1
+        with both, and all others T - U D^-1 U^T.
+        """
         xp = namespace(self.table)
         places = xp.arange(self.values.shape[1], device=device(self.values))
         spots = places[None, :, None] == xp.stack([added, dropped], axis=1)[:, None, :]
@@ -300,8 +347,10 @@ class Tableau:
 
 
 def best_shifts(worth: np.ndarray, mask: np.ndarray, tolerance: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """(row that gives, channel it drops, row that takes, channel it adds), the best first, while they gain; each row once,
-    for worth is that of a single change."""
+    """Return (row that gives, channel it drops, row that takes, channel it adds), the best first, while they gain.
+
+    Each row takes part once, for worth is that of a single change.
+    """
     known = ~np.isnan(worth)
     cost, gain = np.where(mask & known, worth, np.inf), np.where(~mask & known, worth, 0.0)
     dropped, added = np.argmin(cost, axis=1), np.argmax(gain, axis=1)
@@ -317,6 +366,6 @@ def best_shifts(worth: np.ndarray, mask: np.ndarray, tolerance: np.ndarray) -> l
 
 
 def ranked(score: Array) -> Array:
-    """Place of every entry in the order of its row, the least first."""
+    """Return the place of every entry in the order of its row, the least first."""
     xp = namespace(score)
     return xp.argsort(xp.argsort(score, axis=1, stable=True), axis=1, stable=True)

@@ -38,20 +38,55 @@ def fistapruner(
     first_lambda: float = 1e-5,
     max_lambdas: int = 12,
 ) -> Solution:
-    """Best of the points visited by: V = FISTA on min f(V) + lambda |V|_1 from the best point so far, for `inner_steps`;
-    round V to the pattern; if rounding made more than `threshold` of the error, raise lambda, else lower it.
+    """min_V f(V) subject to V satisfying the pattern, approximately, by LASSOs that are rounded to the pattern
 
-    FISTAPruner, Eq. (3), (8) and Algorithm 1, where K = inner_steps, T = patience, xi = threshold, epsilon = tolerance,
-    lambda_0 = first_lambda (here in units of lambda_max, so that scaling the inputs changes nothing); the paper's epsilon
-    is 1e-3 for LLaMA and 1e-6 for OPT. `max_lambdas` bounds
-    the number of lambdas. Errors are |X* V^T - X W^T|_F, compared in float64; FISTA runs in float32.
+    V = FISTA on min f(V) + lambda |V|_1 runs from the best point so far, for `inner_steps`, and V is rounded to the pattern; if
+    rounding made more than `threshold` of the error, lambda is raised, else lowered. The best of the points visited is
+    returned. It satisfies the pattern and is never worse than the warm start rounded to it. Errors are |X* V^T - X W^T|_F,
+    compared in float64; FISTA runs in float32.
 
-    warm_start: `dense`, `magnitude`, `wanda` or `sparsegpt`. The result satisfies the pattern and is never worse than
-    the warm start rounded to it. coordinates: `unit` runs FISTA and rounds in v'_j = v_j sqrt(G_jj), where rounding by
-    size is exact for diagonal G; `raw` is the paper's. l1: `plain` is the paper's lambda |v_j|; `scaled` is
-    lambda sqrt(G_jj) |v_j|, another model, equivariant under scaling of a channel.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    pattern : TopK or NM
+        Which masks are allowed.
+    warm_start : str, default "sparsegpt"
+        `dense`, `magnitude`, `wanda` or `sparsegpt`.
+    coordinates : str, default "unit"
+        `unit` runs FISTA and rounds in v'_j = v_j sqrt(G_jj), where rounding by size is exact for diagonal G; `raw` is the
+        paper's.
+    l1 : str, default "plain"
+        `plain` is the paper's lambda |v_j|; `scaled` is lambda sqrt(G_jj) |v_j|, another model, equivariant under scaling of a
+        channel.
+    inner_steps : int, default 20
+        Steps of FISTA at one lambda, the paper's K.
+    patience : int, default 3
+        Failures in a row after which the search ends, the paper's T.
+    threshold : float, default 0.3
+        The part of the error that rounding may make before lambda is raised, the paper's xi.
+    tolerance : float, default 1e-3
+        The relative gain below which the search ends, the paper's epsilon, there 1e-3 for LLaMA and 1e-6 for OPT.
+    first_lambda : float, default 1e-5
+        The paper's lambda_0, here in units of lambda_max, so that scaling the inputs changes nothing.
+    max_lambdas : int, default 12
+        The most lambdas.
 
-    Mended here, against Algorithm 1 as printed:
+    Returns
+    -------
+    Solution
+        SEARCHED, with (steps, error) of every lambda as its history. Its detail: `lasso_gap`, the relative gap of the LASSO
+        point that was rounded; `warm_start_error`; what the warm start's own detail says.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, and for a pattern that does not fit.
+
+    Notes
+    -----
+    This is mended, against Algorithm 1 as printed:
+
     - the certificate of the rounded LASSO point replaces the stop on |W_k - W_{k-1}| < 1e-6, which depends on scale;
       inner runs end at their budget and the gap they reached is reported (`lasso_gap`);
     - lambda is bisected on a log scale inside [1e-7, 1] lambda_max: halving [0, 1e6] visits only lambdas whose solution
@@ -61,27 +96,43 @@ def fistapruner(
     - a dense start is rounded before it may be called the best, so what is returned is always sparse;
     - `patience` counts failures in a row, as the text says and the pseudocode does not; and each failure halves the
       inner budget, because a point that FISTA has carried too far is lost in rounding at any lambda;
-    - rounding in `unit` coordinates, and a pattern that is exact to the count under ties.
+    - rounding is in `unit` coordinates, and a pattern is exact to the count under ties.
+
+    References
+    ----------
+    FISTAPruner, Eq. (3), (8) and Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import NM, Quadratic, fistapruner, wanda
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = fistapruner(problem, NM(2, 4), warm_start="wanda")
+    >>> solution.certificate.objective < wanda(problem, NM(2, 4)).certificate.objective, int((solution.weights == 0).sum())
+    (True, 16)
     """
     check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, max_lambdas)
     pattern.check(problem.shape)
     xp = namespace(problem.anchor)
-    judge = problem.double
-    exact, scale = judge.rescaled() if coordinates == "unit" else (judge, xp.ones_like(judge.diagonal))
-    channel = judge.unit_scale if l1 == "scaled" else xp.ones_like(scale)
+    double = problem.double
+    exact, scale = double.rescaled() if coordinates == "unit" else (double, xp.ones_like(double.diagonal))
+    channel = double.unit_scale if l1 == "scaled" else xp.ones_like(scale)
     unit = L1(channel[None, :]).rescaled(scale)  # the term at lambda = 1, in working coordinates
     top = float(xp.max(unit.polar(exact.at_zero[1])))  # lambda_max
     work = exact.astype(xp.float32)
 
     def error_of(weights: Array) -> float:
+        """Return |X* V^T - X W^T|_F in working coordinates, but for a constant factor."""
         return math.sqrt(max(exact.loss(weights), 0.0))
 
     def rounded(weights: Array) -> Array:
+        """Return the weights on the largest entries that the pattern admits."""
         score = xp.where(exact.diagonal > 0, xp.abs(weights), xp.zeros_like(weights))  # dead channels go first
         return Support(pattern.select(score)).prox(weights, 1.0)
 
-    warm = starting_point(judge, pattern, warm_start)
-    start = xp.astype((judge.anchor if warm is None else warm.weights) * scale, xp.float64)
+    warm = starting_point(double, pattern, warm_start)
+    start = xp.astype((double.anchor if warm is None else warm.weights) * scale, xp.float64)
     best = rounded(start)
     if warm is not None:
         start = best
@@ -120,12 +171,12 @@ def fistapruner(
     if source is not None:
         detail["lasso_gap"] = certify(exact, source[1], source[0]).relative_gap
     weights = best / scale
-    certificate = certify(judge, Support(weights != 0), weights)
+    certificate = certify(double, Support(weights != 0), weights)
     return Solution(weights, Status.SEARCHED, certificate, steps, tuple(history), detail)
 
 
 def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Solution | None:
-    """What the search starts from; None for `dense`, the anchor, which is not sparse yet."""
+    """Return what the search starts from, or None for `dense`, the anchor, which is not sparse yet."""
     if warm_start == "dense":
         return None
     choose = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt}[warm_start]
@@ -143,7 +194,7 @@ def check_options(
     first_lambda: float,
     max_lambdas: int,
 ) -> None:
-    """Raises ValueError for the first option out of range."""
+    """Raise ValueError for the first option out of range."""
     if warm_start not in WARM_STARTS:
         raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)} but is {warm_start!r}")
     if coordinates not in COORDINATES:

@@ -15,14 +15,51 @@ __all__ = ["sparsegpt"]
 
 @full_precision()
 def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, block: int = 128) -> Solution:
-    """Greedy sweep over columns j = 1..p: prune by the score v_j^2 / U_jj^2, then move the error of column j into the
-    columns right of it, V_{j:} -= (v_j - pruned v_j) / U_jj * U_{j,j:}, where (G + D)^-1 = U^T U with U upper triangular.
+    """min_V f(V) subject to V satisfying the pattern, greedily, by a sweep over columns j = 1..p
 
-    damping: D = damping * mean(diag G) * I, a ridge on the change of the weights (0.01 is the published value). If
-    G + D is not positive definite in float64 the damping is raised tenfold until it is; the status and the detail
-    `damping` say so. block: columns that choose their mask together and update lazily; per block the count is exact,
-    and the counts add up to the pattern's. With X* != X the sweep starts from the minimiser of the damped loss.
-    Returns weights that satisfy the pattern; certificate on their support.
+    The sweep prunes by the score v_j^2 / U_jj^2, then moves the error of column j into the columns right of it,
+
+        V_{j:} -= (v_j - pruned v_j) / U_jj * U_{j,j:},   (G + D)^-1 = U^T U with U upper triangular.
+
+    With X* != X the sweep starts from the minimiser of the damped loss.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    pattern : TopK or NM
+        Which masks are allowed.
+    damping : float, default 0.01
+        D = damping * mean(diag G) * I, a ridge on the change of the weights; 0.01 is the published value. If G + D is not
+        positive definite in float64 the damping is raised tenfold until it is.
+    block : int, default 128
+        Columns that choose their mask together and update lazily. Per block the count is exact, and the counts add up to the
+        pattern's.
+
+    Returns
+    -------
+    Solution
+        DIRECT, or DAMPED where the damping was raised, with the KKT residual on the support. Its detail: `damping`, what was
+        used.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, and for a pattern that does not fit.
+
+    References
+    ----------
+    Frantar and Alistarh 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import NM, Quadratic, sparsegpt, wanda
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = sparsegpt(problem, NM(2, 4))
+    >>> solution.certificate.objective < wanda(problem, NM(2, 4)).certificate.objective, solution.detail["damping"]
+    (True, 0.01)
     """
     if damping < 0 or block < 1:
         raise ValueError(f"need damping >= 0 and block >= 1 but got {damping} and {block}")
@@ -68,7 +105,7 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
 
 
 def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: int) -> Array:
-    """Mask (b, q) of one block of columns; the blocks' counts of zeros add up to the pattern's exactly."""
+    """Return the mask (b, q) of one block of columns; the zeros of all blocks add up to the pattern's exactly."""
     xp = namespace(part)
     score = xp.abs(part / pivots[:, None]).T  # (q, b)
     rivals = 1 if pattern.per_row else score.shape[0]
@@ -82,7 +119,7 @@ def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: i
 
 
 def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
-    """Upper triangular U with (G + damping * mean(diag G) * I)^-1 = U^T U, in float64, and the damping it took.
+    """Return the upper triangular U with (G + damping * mean(diag G) * I)^-1 = U^T U, in float64, and the damping it took.
 
     One Cholesky of the index-reversed matrix gives G + D = R R^T with R upper triangular, and U = R^-1.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace
+from gramian.solvers.backend.printed import digits, extent
 from gramian.solvers.core.patterns import Pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.direct.restricted import refit
@@ -21,12 +22,32 @@ PRIOR_ROWS = 8  # how many rows the average channel counts for in the spread of 
 
 @dataclass(frozen=True, eq=False)
 class Shrinkage:
-    """ridge: (p,), to be given to `problem.damped`, zero on dead channels. strength: the multiple of the Gaussian ridge that
-    this is. heldout: (strength, held-out loss of the pilot) for every strength that was tried, empty if none was."""
+    """Hold a ridge on the change of the weights, and how it was chosen.
+
+    Parameters
+    ----------
+    ridge : array (p,)
+        What `problem.damped` takes, zero on dead channels.
+    strength : float
+        The multiple of the Gaussian ridge that this is.
+    heldout : tuple of (float, float), default ()
+        (strength, held-out loss of the pilot) for every strength that was tried.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Shrinkage
+    >>> Shrinkage(np.zeros(8), 6.0)
+    Shrinkage(8 channels, strength 6)
+    """
 
     ridge: Array
     strength: float
     heldout: tuple[tuple[float, float], ...] = ()
+
+    def __repr__(self) -> str:
+        tried = f" of {len(self.heldout)} tried" if self.heldout else ""
+        return f"Shrinkage({extent(self.ridge)} channels, strength {digits(self.strength)}{tried})"
 
 
 def empirical_ridge(
@@ -37,20 +58,49 @@ def empirical_ridge(
     heldout: Quadratic | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Shrinkage:
-    """ridge_j = strength * sigma^2 / tau_j^2, the ridge of an empirical Bayes estimate of the change V - W.
+    """ridge_j = strength * sigma^2 / tau_j^2, the ridge of an empirical Bayes estimate of the change V - W
 
     With outputs `X W^T` missed by Gaussian errors of variance sigma^2, and changes of channel j Gaussian around zero with
     variance tau_j^2, the most probable V minimises `f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2` at strength 1. Both variances
-    are read off a pilot: some rows, pruned by SparseGPT and refitted; sigma^2 is its mean squared error per token and
+    are read off a pilot: some rows, pruned by SparseGPT and refitted. sigma^2 is its mean squared error per token and
     output, tau_j^2 the mean square of its changes in channel j (over kept weights, and drawn a little to the average in
     coordinates v_j sqrt(G_jj)). A channel whose weights have to move much is thus held less.
 
     Tokens are neither independent nor Gaussian, so they count for less than their number: `strength` is how many make
-    one. With `heldout`, the same layer's problem on other tokens, it is the one of `strengths` at which the pilot's
-    refit loses least there; without it, TYPICAL.
+    one. With `heldout` it is the one of `strengths` at which the loss of the pilot's refit is least there; without it, TYPICAL.
 
-    tokens: how many the Gram was made of (its scale does not matter: a mean will do). The ridge scales as the Gram.
-    Raises ValueError for tokens or strengths out of range, and a held-out problem of another shape.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    pattern : TopK or NM
+        What the pilot is pruned to.
+    tokens : int
+        How many tokens the Gram was made of. Its scale does not matter, so a mean will do; the ridge scales as the Gram.
+    heldout : Quadratic, optional
+        The problem of the same layer on other tokens.
+    strengths : sequence of float
+        What is tried on the held-out problem.
+
+    Returns
+    -------
+    Shrinkage
+        The ridge, its strength, and the held-out losses.
+
+    Raises
+    ------
+    ValueError
+        For tokens or strengths out of range, and for a held-out problem of another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, TopK, empirical_ridge, refit
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> found = empirical_ridge(problem, TopK(0.5), 64)
+    >>> found.strength, found.ridge.shape, bool((found.ridge > 0).all())
+    (6.0, (8,), True)
     """
     if tokens < 1 or not strengths or not all(0 <= strength < float("inf") for strength in strengths):
         raise ValueError(f"need at least one token and finite strengths >= 0 but got {tokens} tokens and {tuple(strengths)}")
@@ -72,7 +122,7 @@ def empirical_ridge(
     ridge = variance / spread * pilot.diagonal  # none on a dead channel, or it would cost something to prune it
     if heldout is None:
         return Shrinkage(as_floating(TYPICAL * ridge, like=problem.anchor), TYPICAL)
-    judge = heldout.double.rows(chosen)
-    losses = tuple((strength, judge.loss(refit(pilot.damped(strength * ridge), mask).weights)) for strength in strengths)
+    other = heldout.double.rows(chosen)
+    losses = tuple((strength, other.loss(refit(pilot.damped(strength * ridge), mask).weights)) for strength in strengths)
     best = min(losses, key=lambda pair: pair[1])[0]
     return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, losses)

@@ -12,19 +12,53 @@ from gramian.solvers.units.program import BoxProgram
 
 __all__ = ["relaxed_mask", "solve_program"]
 
-PROGRESS = 0.5  # a step that leaves more than this of the complementarity is tried again without its second-order terms
+PROGRESS = 0.5  # a step after which more than this of the complementarity remains is tried again without its second-order terms
 FINISH_ROUNDS = 5  # of guessing the active set anew; after an interior point one or two are the rule
 
 
 def relaxed_mask(
     problem: MaskProblem, budget: float, *, penalty: float = float("inf"), tol: float = 1e-9, max_steps: int = 100
 ) -> RelaxedMask:
-    """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget; a finite penalty adds it to the loss instead,
-    penalty / 2 (<c, z> - budget)^2 (Numerical Pruning, Eq. (3), with the box that its Newton iteration leaves out).
+    """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget, or to a penalty in its place
 
-    Ends where objective - bound <= tol * objective, bound being a proven one; an objective below 1e-4 of the summed losses
-    of single units, where the relative gap loses its meaning, counts as that. One step is one Cholesky factorisation and
-    6 to 20 are the rule: 2048 channels take 4 seconds of one core. A may be singular; z is then one of several minimisers.
+    A finite penalty adds penalty / 2 (<c, z> - budget)^2 to the loss and leaves the budget out. This is Numerical Pruning,
+    Eq. (3), with the box that its Newton iteration lacks. One step is one Cholesky factorisation and 6 to 20 are the rule:
+    2048 channels take 4 seconds of one core. A may be singular; z is then one of several minimisers.
+
+    Parameters
+    ----------
+    problem : MaskProblem
+        The loss.
+    budget : float
+        What the kept units may cost.
+    penalty : float, default inf
+        The penalty; infinity makes the budget exact.
+    tol : float, default 1e-9
+        The relative gap at which the solver has converged: objective - bound <= tol * objective, with a proven bound. An
+        objective below 1e-4 of the summed losses of single units, where the relative gap has no meaning, counts as that.
+    max_steps : int, default 100
+        The most steps.
+
+    Returns
+    -------
+    RelaxedMask
+        CONVERGED, STEP_LIMIT, BROKEN, or DIRECT where only one point is feasible.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import MaskProblem, Quadratic, relaxed_mask
+    >>> rng = np.random.default_rng(0)
+    >>> layer = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> problem = MaskProblem.from_problem(layer)
+    >>> relaxed = relaxed_mask(problem, 6)
+    >>> relaxed.status.name, bool((relaxed.keep >= 0).all() and (relaxed.keep <= 1).all())
+    ('CONVERGED', True)
     """
     limit = Budget(float(budget), problem.total, float(penalty))
     return solve_program(BoxProgram((problem,), (1.0,), limit), tol=tol, max_steps=max_steps)
@@ -34,7 +68,7 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
     """argmin of a box program by Mehrotra's predictor-corrector method, then by the linear system of its active set.
 
     The price enters a step as one more column, so a step of a joint problem costs one factorisation per module and there
-    is no search over prices. Stops on the certificate of the point that would be returned.
+    is no search over prices. It stops on the certificate of the point that would be returned.
     """
     if not tol > 0 or max_steps < 1:
         raise ValueError(f"need tol > 0 and max_steps >= 1 but got {tol} and {max_steps}")
@@ -43,7 +77,7 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
     budget = program.budget
     fraction = min(1.0, budget.target / budget.total)
     removed = xp.full_like(program.cost, fraction)
-    certificate, price = program.judge(removed)
+    certificate, price = program.evaluated(removed)
     if program.size == 0 or (budget.exact and fraction in (0.0, 1.0)):  # any point will do, or only one is feasible
         return RelaxedMask(1 - removed, budget, price, certificate, Status.DIRECT)
     point = first_point(program, min(max(fraction, 0.01), 0.99) if fraction in (0.0, 1.0) else fraction)
@@ -55,7 +89,7 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
             break
         steps += 1
         removed = clip(point.removed, 0.0, 1.0)  # u and 1 - u round apart
-        certificate, price = program.judge(removed)
+        certificate, price = program.evaluated(removed)
     removed, certificate, price = finish(program, removed, certificate, price, tol)
     status = Status.CONVERGED if program.meets(certificate, tol) else unmet
     return RelaxedMask(1 - removed, budget, price, certificate, status, steps)
@@ -63,7 +97,10 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
 
 @dataclass(frozen=True, eq=False)
 class InteriorPoint:
-    """0 < u < 1, 1 - u (kept apart: near u = 1 it has digits that u has not), the multipliers of both bounds, the price."""
+    """Hold 0 < u < 1, 1 - u, the multipliers of both bounds, and the price.
+
+    1 - u is kept apart: near u = 1 it has digits that u has not.
+    """
 
     removed: Array
     kept: Array
@@ -73,9 +110,9 @@ class InteriorPoint:
 
 
 def first_point(program: BoxProgram, fraction: float) -> InteriorPoint:
-    """u = fraction everywhere, with multipliers that satisfy stationarity."""
+    """Return u = fraction everywhere, with multipliers that satisfy stationarity."""
     removed = namespace(program.cost).full_like(program.cost, fraction)
-    price = program.judge(removed)[1]
+    price = program.evaluated(removed)[1]
     reduced = program.product(removed) - program.linear - price * program.cost
     xp = namespace(reduced)
     positive = xp.where(reduced > 0, reduced, xp.zeros_like(reduced))
@@ -85,11 +122,11 @@ def first_point(program: BoxProgram, fraction: float) -> InteriorPoint:
 
 
 def mehrotra_step(program: BoxProgram, point: InteriorPoint) -> InteriorPoint:
-    """One Newton step on the perturbed optimality conditions
+    """Take one Newton step on the perturbed optimality conditions
 
         H u - b - price c - x + y = 0,   <c, u> + price / penalty = target,   u x = s,   (1 - u) y = s,
 
-    with s and the second-order terms taken from a first step towards s = 0. One factorisation, three solves.
+    with s and the second-order terms taken from a first step towards s = 0. It costs one factorisation and three solves.
     """
     xp = namespace(point.removed)
     cost, budget = program.cost, program.budget
@@ -100,6 +137,7 @@ def mehrotra_step(program: BoxProgram, point: InteriorPoint) -> InteriorPoint:
     stiffness = 1 / budget.penalty + float(xp.sum(cost * column))
 
     def direction(lower_miss: Array, upper_miss: Array) -> InteriorPoint:
+        """Return the step towards these products u x and (1 - u) y."""
         base = solve(lower_miss / point.removed - upper_miss / point.kept - dual)
         price = (primal - float(xp.sum(cost * base))) / stiffness
         move = base + price * column
@@ -126,13 +164,13 @@ def mehrotra_step(program: BoxProgram, point: InteriorPoint) -> InteriorPoint:
 
 
 def complementarity(point: InteriorPoint) -> float:
-    """Mean of u x and (1 - u) y, a 2m-th of the duality gap of a feasible point."""
+    """Return the mean of u x and (1 - u) y, a 2m-th of the duality gap of a feasible point."""
     xp = namespace(point.removed)
     return 0.5 * float(xp.mean(point.removed * point.lower + point.kept * point.upper))
 
 
 def searched(point: InteriorPoint, move: InteriorPoint) -> InteriorPoint:
-    """The step of least complementarity, which is a quadratic in it; without this the method is known to cycle."""
+    """Return the step of least complementarity, which is a quadratic in it; without this the method is known to cycle."""
     step = min(1.0, 0.995 * longest_step(point, move))
     start, bend = complementarity(point), complementarity(move)
     slope = complementarity(moved(point, move, 1.0)) - start - bend
@@ -142,6 +180,7 @@ def searched(point: InteriorPoint, move: InteriorPoint) -> InteriorPoint:
 
 
 def moved(point: InteriorPoint, move: InteriorPoint, step: float) -> InteriorPoint:
+    """Return the point after `step` times a move."""
     return InteriorPoint(
         point.removed + step * move.removed,
         point.kept + step * move.kept,
@@ -152,7 +191,7 @@ def moved(point: InteriorPoint, move: InteriorPoint, step: float) -> InteriorPoi
 
 
 def longest_step(point: InteriorPoint, move: InteriorPoint) -> float:
-    """Largest step that keeps everything at least zero."""
+    """Return the largest step that keeps everything at least zero."""
     xp = namespace(point.removed)
     longest = float("inf")
     for name in ("removed", "kept", "lower", "upper"):
@@ -166,7 +205,7 @@ def longest_step(point: InteriorPoint, move: InteriorPoint) -> float:
 def finish(
     program: BoxProgram, removed: Array, certificate: Certificate, price: float, tol: float
 ) -> tuple[Array, Certificate, float]:
-    """The same optimum with exact zeros and ones, if the active set can be told; else what came in.
+    """Return the same optimum with exact zeros and ones, if the active set can be identified, else what came in.
 
     A unit is at a bound when a projected gradient step ends there. The others solve H_FF u_F - price c_F = b_F - H_FA u_A
     with the budget; a tiny ridge on the change, undone by repeating, serves the case of a singular H_FF.
@@ -189,7 +228,7 @@ def finish(
             missing = budget.target - float(xp.sum(cost * (point + base))) - slope / budget.penalty
             change = missing / stiffness if stiffness > 0 else 0.0
             point, slope = point + base + change * column, slope + change
-        candidate, slope = program.judge(point)
+        candidate, slope = program.evaluated(point)
         inside = float(xp.min(point)) >= 0 and float(xp.max(point)) <= 1 and candidate.violation <= 1e-12
         if inside and (candidate.gap <= certificate.gap or program.meets(candidate, 0.01 * tol)):
             return point, candidate, slope

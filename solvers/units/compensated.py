@@ -15,22 +15,51 @@ ACCURATE = 1e-7  # error of the inverse, on a random vector, from which it is co
 
 
 def greedy_removal(problem: Quadratic, groups: int | None = None, cost: Array | float | None = None) -> RemovalPath:
-    """argmin over units P of (L(R + P) - L(R)) / cost_P, again and again, with L(R) = min_V f(V) subject to V_R = 0:
-    backward elimination of input channels, from the least-squares weights V and A = G^-1, both restricted to what is left,
+    """argmin over units P of (L(R + P) - L(R)) / cost_P, again and again, with L(R) = min_V f(V) subject to V_R = 0
+
+    This is backward elimination of input channels, from the least-squares weights V and A = G^-1, both restricted to the
+    channels that remain,
 
         L(R + P) - L(R) = 1/2 tr(V_P (A_PP)^-1 V_P^T),   V <- V - V_P A_PP^-1 A_P:,   A <- A - A_:P A_PP^-1 A_P:.
 
-    groups: as many equal runs of consecutive channels (heads) are one unit each; None, every channel is. cost: (m,) or one
-    number; None is 1. One support serves all rows. O(p^3 + q p^2), the updates in blocks; among equals the first unit goes.
+    One support serves all rows. It takes O(p^3 + q p^2), the updates in blocks; among equals the first unit is removed.
 
     The losses returned do not come from these updates: one Cholesky factorisation along the order found yields them all
-    (`removal_path`). A is computed anew where it has lost digits. Dead units go first. If G is singular, a unit made up for
-    by others costs nothing, and the choice is that of the problem with a ridge, 1e-8 or what makes G positive definite, on
-    the change of v_j sqrt(G_jj): such units go first, those that change the weights least before others, unless units
-    hardly dearer than the ridge are in between. Where what is left is regular there is no ridge. In float64.
-    detail: ridge, the largest; factorisations.
-    Source: Numerical Pruning, Remark 4 and Eq. (12), for P of one unit, and Remark 5 with gamma for `problem.damped(gamma /
-    2)`, whose losses contain the ridge; the paper fixes the mask first, by what masked weights lose before compensation.
+    (`removal_path`). A is computed anew where it has lost digits. Dead units are removed first. If G is singular, a unit made
+    up for by others costs nothing, and the choice is that of the problem with a ridge, 1e-8 or what makes G positive definite,
+    on the change of v_j sqrt(G_jj): such units are removed first, those that change the weights least before others, unless
+    units hardly dearer than the ridge are in between. Where what remains is regular there is no ridge. It runs in float64.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    groups : int, optional
+        As many equal runs of consecutive channels (heads) are one unit each. None makes every channel a unit.
+    cost : array (m,) or float, optional
+        What keeping a unit costs. None is 1, so that a budget counts units.
+
+    Returns
+    -------
+    RemovalPath
+        The order with its losses. Its detail: `ridge`, the largest; `factorisations`.
+
+    Raises
+    ------
+    ValueError
+        For groups or costs that do not fit.
+
+    References
+    ----------
+    Numerical Pruning, Remark 4 and Eq. (12), for P of one unit, and Remark 5 with gamma for `problem.damped(gamma / 2)`, whose
+    losses contain the ridge; the paper fixes the mask first, by the losses of masked weights before compensation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, greedy_removal
+    >>> greedy_removal(Quadratic(np.eye(3), np.array([[4.0, 1.0, 2.0]]))).order.tolist()
+    [1, 2, 0]
     """
     work, size, alive = unit_problem(problem, groups)
     costs = unit_costs(work, alive.size, cost)
@@ -52,7 +81,7 @@ def greedy_removal(problem: Quadratic, groups: int | None = None, cost: Array | 
 
 
 def eliminated(inverse: Array, columns: Array, cost: Array, size: int, most: int) -> tuple[list[int], Array, Array]:
-    """Places of `most` units removed greedily (fewer where a pivot is rounding), and A and V^T of the others.
+    """Return places of `most` units removed greedily (fewer where a pivot is rounding), and A and V^T of the others.
 
     A is updated once at the end, by L^T L; until then the rows of A and V that a step needs are corrected one by one by the
     rows of L (way) and of U (pull): A - L^T L, V^T - L^T U. Blocks of the diagonals of A and V^T V are always current.
@@ -91,7 +120,7 @@ def eliminated(inverse: Array, columns: Array, cost: Array, size: int, most: int
 
 
 def block_losses(blocks: Array, products: Array) -> Array:
-    """1/2 tr(A_PP^-1 V_P^T V_P) per unit, from blocks (..., s, s) of both; what rounding made negative is zero."""
+    """Return 1/2 tr(A_PP^-1 V_P^T V_P) per unit, from blocks (..., s, s) of both; what rounding made negative is zero."""
     xp = namespace(blocks, products)
     if blocks.shape[-1] == 1:
         traces = (products / blocks)[..., 0, 0]
@@ -101,13 +130,15 @@ def block_losses(blocks: Array, products: Array) -> Array:
 
 
 def times(left: Array, right: Array) -> Array:
-    """Products of blocks (..., s, s); stacks of numbers are multiplied as such, which is far quicker."""
+    """Return products of blocks (..., s, s); stacks of numbers are multiplied as such, which is far quicker."""
     return left * right if left.shape[-1] == right.shape[-1] == 1 else left @ right
 
 
 def factorised(problem: Quadratic, channels: np.ndarray) -> tuple[Array, Array, float]:
-    """A = (G_KK + ridge I)^-1, the least-squares weights V_K^T (k, q) on these channels K, and the ridge on the change, 0
-    unless G_KK is singular to rounding."""
+    """Return A = (G_KK + ridge I)^-1, the least-squares weights V_K^T (k, q) on these channels K, and the ridge on the change.
+
+    The ridge is 0 unless G_KK is singular to rounding.
+    """
     xp = namespace(problem.gram)
     index = xp.asarray(channels, device=device(problem.gram))
     part = xp.take(xp.take(problem.gram, index, axis=0), index, axis=1)
@@ -121,7 +152,7 @@ def factorised(problem: Quadratic, channels: np.ndarray) -> tuple[Array, Array, 
 
 
 def inverse_error(gram: Array, inverse: Array, channels: np.ndarray, probe: np.ndarray) -> float:
-    """|A G_KK x - x| / |x| for a random x, the largest entries."""
+    """Return |A G_KK x - x| / |x| for a random x, the largest entries."""
     if channels.size == 0:
         return 0.0
     xp = namespace(gram)

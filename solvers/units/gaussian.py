@@ -1,4 +1,4 @@
-"""Means of functions of Gaussian numbers, by quadrature that is exact to rounding for what activations are like."""
+"""Means of functions of Gaussian numbers, by quadrature that is exact to rounding for functions such as activations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GRADES = np.concatenate([[0.0], 2.0 ** np.arange(-12, 1)])
 
 
 def panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of composite Gauss-Legendre quadrature between consecutive edges, along the last axis."""
+    """Return nodes and weights of composite Gauss-Legendre quadrature between consecutive edges, along the last axis."""
     half = 0.5 * np.diff(edges, axis=-1)[..., None]
     middle = 0.5 * (edges[..., 1:] + edges[..., :-1])[..., None]
     shape = (*edges.shape[:-1], -1)
@@ -22,11 +22,12 @@ def panels(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gaussian_means(function: Callable[[np.ndarray], np.ndarray], mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """E f(x), E f(x) z and E f(x) z^2, (3, n), for x = mean + sqrt(variance) z with z ~ N(0, 1), for every mean and variance.
+    """Return E f(x), E f(x) z and E f(x) z^2, (3, n), for x = mean + sqrt(variance) z with z ~ N(0, 1).
 
-    function: elementwise, smooth away from zero, where it may have a kink; it sees (n, nodes). Panels shrink geometrically
-    towards zero on either side. With them the mean of a product with a second Gaussian is one of the same kind: for (u, x)
-    jointly Gaussian, E u^2 f(x) = (m_u^2 + v_u - s^2) E f + 2 m_u s E f z + s^2 E f z^2, s = cov(u, x) / sqrt(variance).
+    There is one x for every mean and variance. function: elementwise, smooth away from zero, where it may have a kink; it
+    receives (n, nodes). Panels shrink geometrically towards zero on either side. With them the mean of a product with a second
+    Gaussian is one of the same kind: for (u, x) jointly Gaussian,
+    E u^2 f(x) = (m_u^2 + v_u - s^2) E f + 2 m_u s E f z + s^2 E f z^2, s = cov(u, x) / sqrt(variance).
     """
     mean, variance = np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     if mean.shape != variance.shape or mean.ndim != 1 or not np.all(variance >= 0):

@@ -19,17 +19,48 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
 
         u = A^-1 (b + price c),   price = (<c, 1> - budget - <c, A^-1 b>) / (1 / penalty + <c, A^-1 c>),   z = 1 - u,
 
-    from one Cholesky factor: the objective is quadratic, so Newton's method (Numerical Pruning, Algorithm 1, Theorem 2)
+    comes from one Cholesky factor: the objective is quadratic, so Newton's method (Numerical Pruning, Algorithm 1, Theorem 2)
     arrives in its first step and the other T do nothing. In the paper's case, b = 0, c = 1, with s = <1, A^-1 1>, this is
-    z = 1 - penalty (D - r) / (1 + penalty s) A^-1 1. If A is singular to rounding, which its Cholesky factor tells, it is
-    the minimiser of least |1 - z|, from an eigendecomposition; `detail["rank"]` is the rank found.
+    z = 1 - penalty (D - r) / (1 + penalty s) A^-1 1. If A is singular to rounding, which its Cholesky factor shows, it is
+    the minimiser of least |1 - z|, from an eigendecomposition.
 
-    Four things to know. z is not kept in [0, 1], against Theorem 2: `detail["outside"]` says how far it strays, and
-    `relaxed_mask` solves the problem with the box. A unit that loses nothing, such as a dead channel, takes the whole
-    removal upon itself, and all others get z = 1. <c, z> misses the budget by price / penalty. And when b = 0 the order of
-    the units in z depends neither on penalty nor on budget; the two matter where scores of different layers are compared,
-    and the mean of the equality limit is budget / m whatever the layer. The paper prints no value of penalty.
-    The bound is the objective less half the squared Newton decrement, -inf if the problem has no minimiser.
+    Parameters
+    ----------
+    problem : MaskProblem
+        The loss.
+    budget : float
+        What the kept units may cost.
+    penalty : float, default 1.0
+        The penalty. The paper prints no value.
+
+    Returns
+    -------
+    RelaxedMask
+        DIRECT. The bound is the objective less half the squared Newton decrement, -inf if the problem has no minimiser. Its
+        detail: `rank`, the rank found of A; `outside`, how far z strays from [0, 1].
+
+    Raises
+    ------
+    ValueError
+        For a budget or a penalty out of range.
+
+    Notes
+    -----
+    z is not kept in [0, 1], against Theorem 2; `relaxed_mask` solves the problem with the box. A unit whose removal costs
+    nothing, such as a dead channel, takes the whole removal upon itself, and all others get z = 1. <c, z> misses the budget by
+    price / penalty. And when b = 0 the order of the units in z depends neither on penalty nor on budget; the two matter where
+    scores of different layers are compared, and the mean of the equality limit is budget / m whatever the layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import MaskProblem, Quadratic, newton_score
+    >>> rng = np.random.default_rng(0)
+    >>> layer = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> problem = MaskProblem.from_problem(layer)
+    >>> found = newton_score(problem, 6, penalty=float("inf"))
+    >>> round(float(found.keep.sum()), 6), int(found.detail["rank"])
+    (6.0, 8)
     """
     limit = Budget(float(budget), problem.total, float(penalty))
     limit.check_against(problem.size)
@@ -62,9 +93,35 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
 
 
 def head_scores(score: Array, heads: int) -> Array:
-    """z_h = mean of z_i over the channels of head h, (heads,), from channel scores (p,) with heads one after another.
+    """z_h = mean of z_i over the channels of head h
 
+    Parameters
+    ----------
+    score : array (p,)
+        Scores of channels, with heads one after another.
+    heads : int
+        The number of heads.
+
+    Returns
+    -------
+    array (heads,)
+        Scores of heads.
+
+    Raises
+    ------
+    ValueError
+        When the channels do not divide into the heads.
+
+    References
+    ----------
     Numerical Pruning, Section 3.3; its printed sum runs over one channel too many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import head_scores
+    >>> head_scores(np.array([1.0, 3.0, 0.0, 0.5]), 2).tolist()
+    [2.0, 0.25]
     """
     if score.ndim != 1 or heads < 1 or score.shape[0] % heads:
         raise ValueError(f"scores of shape {tuple(score.shape)} do not divide into {heads} heads of equal size")
@@ -72,7 +129,7 @@ def head_scores(score: Array, heads: int) -> Array:
 
 
 def pseudo_inverse(matrix: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array], int]:
-    """x -> A^+ x, x -> its component in the null space of A, and the rank, for a symmetric positive semidefinite A.
+    """Return x -> A^+ x, x -> its component in the null space of A, and the rank, for a symmetric positive semidefinite A.
 
     Units of zero diagonal are null by themselves; an eigendecomposition is for what else is singular.
     """
@@ -87,6 +144,7 @@ def pseudo_inverse(matrix: Array) -> tuple[Callable[[Array], Array], Callable[[A
     if exists and bool(xp.all(xp.linalg.diagonal(factor) ** 2 > rounding)):  # a pivot of rounding size means singular
 
         def solve(right: Array) -> Array:
+            """Return A^+ x by the Cholesky factor."""
             half = solve_triangular(factor, ((1 - idle) * right / scale)[:, None], upper=False)
             return solve_triangular(factor.T, half, upper=True)[:, 0] / scale
 

@@ -16,24 +16,59 @@ SMALL = 1e-4  # of the summed losses of single units: an optimum below this is m
 
 
 def certify_mask(problem: MaskProblem, mask: Array, budget: float, *, penalty: float = float("inf")) -> Certificate:
-    """Certificate of any mask (m,) for `relaxed_mask`'s problem, from the mask alone.
+    """gap >= loss(z) - min loss, for any mask z and the problem of `relaxed_mask`, from the mask alone
 
-    bound: the Lagrange dual of the linearisation at z, a lower bound by convexity. With u = 1 - z and g = A u - b,
+    The bound is the Lagrange dual of the linearisation at z, a lower bound by convexity. With u = 1 - z and g = A u - b,
+
         gap = min_price sum_j (r_j^+ u_j + r_j^- (1 - u_j)) + what the budget adds,   r = g - price c,
-    and the best price is found exactly. violation: the larger of the distance to the box, and to the budget / <c, 1>.
+
+    and the best price is found exactly.
+
+    Parameters
+    ----------
+    problem : MaskProblem
+        The loss.
+    mask : array (m,)
+        z, boolean or real.
+    budget : float
+        What the kept units may cost.
+    penalty : float, default inf
+        The penalty; infinity makes the budget exact.
+
+    Returns
+    -------
+    Certificate
+        Its violation is the larger of the distance to the box, and to the budget / <c, 1>.
+
+    Raises
+    ------
+    ValueError
+        For a mask of another shape, and for a budget or a penalty out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import MaskProblem, Quadratic, certify_mask, relaxed_mask
+    >>> rng = np.random.default_rng(0)
+    >>> layer = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> problem = MaskProblem.from_problem(layer)
+    >>> optimum = relaxed_mask(problem, 6).certificate.objective
+    >>> any_mask = certify_mask(problem, np.arange(8) > 1, 6)
+    >>> any_mask.bound <= optimum <= any_mask.objective, any_mask.violation
+    (True, 0.0)
     """
     program = BoxProgram((problem,), (1.0,), Budget(float(budget), problem.total, float(penalty)))
     if tuple(mask.shape) != (problem.units,):
         raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {problem.units} units")
     xp = namespace(problem.matrix, mask)
-    return program.judge(1 - xp.astype(mask, xp.float64))[0]
+    return program.evaluated(1 - xp.astype(mask, xp.float64))[0]
 
 
 @dataclass(frozen=True, eq=False)
 class BoxProgram:
-    """min_u sum_m weight_m loss_m(1 - u_m) under one budget, 0 <= u <= 1: the modules' masks one after another.
+    """min_u sum_m weight_m loss_m(1 - u_m) under one budget, 0 <= u <= 1: the masks of the modules one after another.
 
-    The Hessian is block diagonal, the budget the only thing that the modules share.
+    The Hessian is block diagonal; the budget is the only thing that the modules share.
     """
 
     problems: tuple[MaskProblem, ...]
@@ -42,32 +77,38 @@ class BoxProgram:
 
     @cached_property
     def cost(self) -> Array:
+        """Return the costs of all units."""
         return namespace(self.problems[0].cost).concat([problem.cost for problem in self.problems])
 
     @cached_property
     def linear(self) -> Array:
+        """Return the linear terms of all units."""
         parts = [weight * problem.linear for problem, weight in zip(self.problems, self.weights)]
         return namespace(*parts).concat(parts)
 
     @cached_property
     def diagonal(self) -> Array:
+        """Return the diagonal of the Hessian."""
         parts = [weight * problem.diagonal for problem, weight in zip(self.problems, self.weights)]
         return namespace(*parts).concat(parts)
 
     @cached_property
     def constant(self) -> float:
+        """Return the objective at u = 0."""
         return sum(weight * problem.constant for problem, weight in zip(self.problems, self.weights))
 
     @cached_property
     def energy(self) -> float:
+        """Return the objective at u = 1."""
         return sum(weight * problem.energy for problem, weight in zip(self.problems, self.weights))
 
     @cached_property
     def size(self) -> float:
+        """Return the summed losses of units removed one at a time, signs aside."""
         return sum(weight * problem.size for problem, weight in zip(self.problems, self.weights))
 
     def split(self, vector: Array) -> list[Array]:
-        """One slice per module."""
+        """Return one slice per module."""
         parts, first = [], 0
         for problem in self.problems:
             parts.append(vector[first : first + problem.units])
@@ -75,12 +116,12 @@ class BoxProgram:
         return parts
 
     def product(self, vector: Array) -> Array:
-        """Hessian times vector."""
+        """Return the Hessian times a vector."""
         parts = self.split(vector)
         return namespace(vector).concat([w * (q.matrix @ part) for q, w, part in zip(self.problems, self.weights, parts)])
 
-    def judge(self, removed: Array) -> tuple[Certificate, float]:
-        """Certificate of u and the price that proves its bound."""
+    def evaluated(self, removed: Array) -> tuple[Certificate, float]:
+        """Return the certificate of u and the price that proves its bound."""
         xp = namespace(removed)
         pull = self.product(removed)
         gradient = pull - self.linear
@@ -96,10 +137,14 @@ class BoxProgram:
         return Certificate(objective, bound, ratio(loss, self.energy), violation=violation), price
 
     def meets(self, certificate: Certificate, tol: float) -> bool:
+        """Return whether the gap is within the tolerance."""
         return certificate.gap <= tol * max(certificate.objective, SMALL * self.size)
 
     def normal(self, free: Array, diagonal: Array) -> Callable[[Array], Array]:
-        """x -> (F H F + diag)^-1 x, block by block, F = diag(free); a block that rounding made indefinite gets a ridge."""
+        """Return x -> (F H F + diag)^-1 x, block by block, F = diag(free).
+
+        A block that rounding made indefinite gets a ridge.
+        """
         factors = []
         for problem, weight, kept, added in zip(self.problems, self.weights, self.split(free), self.split(diagonal)):
             xp = namespace(kept)
@@ -114,6 +159,7 @@ class BoxProgram:
             factors.append((factor, scale))
 
         def solve(right: Array) -> Array:
+            """Return (F H F + diag)^-1 x."""
             parts = []
             for (factor, scale), part in zip(factors, self.split(right)):
                 half = solve_triangular(factor, (part * scale)[:, None], upper=False)
@@ -124,8 +170,11 @@ class BoxProgram:
 
 
 def best_price(gradient: Array, cost: Array, budget: Budget) -> float:
-    """argmax_price sum_j min(0, g_j - price c_j) + price target - price^2 / (2 penalty): concave, with a kink where a unit's
-    g_j / c_j is, so the maximum is at the first kink beyond which it falls, or between that and the kink before."""
+    """argmax_price sum_j min(0, g_j - price c_j) + price target - price^2 / (2 penalty).
+
+    The function is concave, with a kink where a unit's g_j / c_j is, so the maximum is at the first kink beyond which it falls,
+    or between that and the kink before.
+    """
     xp = namespace(gradient, cost)
     order = xp.argsort(gradient / cost)
     kinks = xp.take(gradient / cost, order)

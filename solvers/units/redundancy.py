@@ -1,4 +1,4 @@
-"""Which of several like things to do without, told by their distances: D (n, n), symmetric, zero on the diagonal.
+"""Which of several like things to do without, by their distances: D (n, n), symmetric, zero on the diagonal.
 
 Two are similar when D_ij < threshold. Everything here is combinatorial and small, on numpy arrays.
 """
@@ -15,16 +15,18 @@ RULES = ("independent", "scan")
 def scan(distances: np.ndarray, threshold: float) -> np.ndarray:
     """C = {i : D_ij < threshold for some j > i}, ascending: what Algorithm 1 of Greedy Output Approximation removes.
 
-    No two that stay are similar, but what an element was similar to may be gone too: in a chain of similar neighbours only
-    the last stays. Shown for comparison; `representatives` is what the algorithm is meant to find.
+    No two that are kept are similar, but what an element was similar to may be removed too: in a chain of similar neighbours
+    only the last is kept. It is here for comparison; `representatives` is what the algorithm is meant to find.
     """
     later = np.triu(checked(distances) < threshold, 1)
     return np.flatnonzero(later.any(axis=1))
 
 
 def representatives(distances: np.ndarray, threshold: float, weights: np.ndarray) -> np.ndarray:
-    """A maximal independent set, ascending: i stays unless one that stays already is similar to it, heaviest first (among
-    equals the first). No two that stay are similar, and each that leaves is similar to one that stays."""
+    """Return a maximal independent set, ascending: i is kept unless one that is kept already is similar to it, heaviest first.
+
+    Among equals the first is kept. No two that are kept are similar, and each that is removed is similar to one that is kept.
+    """
     similar = checked(distances) < threshold
     kept: list[int] = []
     for place in heaviest_first(weights):
@@ -34,7 +36,10 @@ def representatives(distances: np.ndarray, threshold: float, weights: np.ndarray
 
 
 def similarity_groups(distances: np.ndarray, threshold: float) -> tuple[tuple[int, ...], ...]:
-    """Connected components of the graph with an edge wherever D_ij < threshold, each ascending, in order of their firsts."""
+    """Return the connected components of the graph with an edge wherever D_ij < threshold.
+
+    Each is ascending, and they are in order of their firsts.
+    """
     similar = checked(distances) < threshold
     component = np.arange(len(similar))
     for one, other in zip(*np.nonzero(np.triu(similar, 1))):
@@ -44,12 +49,12 @@ def similarity_groups(distances: np.ndarray, threshold: float) -> tuple[tuple[in
 
 
 def farthest_first(distances: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order (n,) that starts with the heaviest and goes on with whatever is farthest from all before it (among equals the
-    heaviest, then the first), and these distances (n,), falling from inf.
+    """Return an order (n,) that goes on with whatever is farthest from all before it, and these distances (n,).
 
-    Whatever the number k that stays, the first k are a maximal independent set for every threshold t with
-    radius[k] < t <= radius[k - 1]: no two of them are closer than radius[k - 1], and every other is within radius[k] of one
-    of them. So a number chooses its threshold, and the sets are nested (Gonzalez, 1985: no k cover twice as well).
+    It starts with the heaviest, at distance inf; among equals the heaviest comes first, then the first. Whatever the number
+    k that is kept, the first k are a maximal independent set for every threshold t with radius[k] < t <= radius[k - 1]: no
+    two of them are closer than radius[k - 1], and every other is within radius[k] of one of them. So a number chooses its
+    threshold, and the sets are nested (Gonzalez, 1985: no k cover twice as well).
     """
     distances = checked(distances)
     order, radii = np.empty(len(distances), dtype=np.int64), np.empty(len(distances))
@@ -64,18 +69,20 @@ def farthest_first(distances: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
 
 
 def cover(distances: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """min over kept k of D_ik, (n,): how far everything is from what stays."""
-    return checked(distances)[:, kept].min(axis=1)
+    """min over kept k of D_ik, (n,): how far everything is from what is kept."""
+    least: np.ndarray = checked(distances)[:, kept].min(axis=1)
+    return least
 
 
 def redundant_first(
     distances: np.ndarray, weights: np.ndarray, threshold: float | None, rule: str = "independent"
 ) -> np.ndarray:
-    """Scores (n,), larger = stays longer: first leaves what is redundant, the nearest to what stays first, with scores
-    -1 / (1 + distance) below zero; then the least of weights >= 0, which are the scores of the others.
+    """Return scores (n,), larger = kept longer: what is redundant is removed first, then the least of weights >= 0.
 
-    Redundant is what is not among the `representatives` (rule `independent`) or what `scan` removes. threshold None: all but
-    the heaviest may leave for what is left of them, in the order of `farthest_first`, so that any number has its threshold.
+    What is redundant is removed the nearest to what is kept first, with scores -1 / (1 + distance) below zero; the weights are
+    the scores of the others. Redundant is what is not among the `representatives` (rule `independent`) or what `scan` removes.
+    threshold None: all but the heaviest may be removed for what remains of them, in the order of `farthest_first`, so that any
+    number has its threshold.
     """
     distances, weights = checked(distances), np.asarray(weights, dtype=np.float64)
     if weights.shape != distances.shape[:1] or not np.all(weights >= 0):
@@ -85,28 +92,28 @@ def redundant_first(
     scores = weights.copy()
     if threshold is None:
         order, radii = farthest_first(distances, weights)
-        leaving, nearest = order[1:], radii[1:]
+        removed, nearest = order[1:], radii[1:]
     else:
-        staying = np.setdiff1d(np.arange(len(distances)), scan(distances, threshold))
+        kept = np.setdiff1d(np.arange(len(distances)), scan(distances, threshold))
         if rule == "independent":
-            staying = representatives(distances, threshold, weights)
-        leaving = np.setdiff1d(heaviest_first(weights), staying, assume_unique=True)
-        nearest = cover(distances, staying)[leaving]
+            kept = representatives(distances, threshold, weights)
+        removed = np.setdiff1d(heaviest_first(weights), kept, assume_unique=True)
+        nearest = cover(distances, kept)[removed]
         farthest = np.argsort(-nearest, kind="stable")
-        leaving, nearest = leaving[farthest], nearest[farthest]
+        removed, nearest = removed[farthest], nearest[farthest]
     last = 0.0
-    for place, distance in zip(leaving, nearest):  # strictly falling, also among equals
+    for place, distance in zip(removed, nearest):  # strictly falling, also among equals
         last = scores[place] = min(-1 / (1 + distance), np.nextafter(last, -np.inf))
     return scores
 
 
 def heaviest_first(weights: np.ndarray) -> np.ndarray:
-    """Places by falling weight, among equals the first first."""
+    """Return places by falling weight, among equals the first first."""
     return np.argsort(-np.asarray(weights, dtype=np.float64), kind="stable")
 
 
 def checked(distances: np.ndarray) -> np.ndarray:
-    """ValueError unless they are a square symmetric matrix of numbers of at least 0 with a zero diagonal."""
+    """Raise ValueError unless the distances are a square symmetric matrix of numbers >= 0 with a zero diagonal."""
     distances = np.asarray(distances, dtype=np.float64)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
         raise ValueError(f"distances must be a square matrix but are {distances.shape}")

@@ -1,4 +1,4 @@
-"""Chains of masks of channels or heads: what removing them one after another loses when the rest is refitted."""
+"""Chains of masks of channels or heads: what removing them one after another costs when the rest is refitted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, full, namespace, solve_triangular, to_numpy
+from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.units.mask import keep_within
 
@@ -20,13 +21,40 @@ STEP = 2.0**-45  # part of the largest price by which a price exceeds the one be
 
 @dataclass(frozen=True, eq=False)
 class RemovalPath:
-    """A chain of masks, each with one unit less, and what each loses when the weights on it are least squares:
+    """losses_k = min_V f(V) subject to V_P = 0,   P the channels of units order_0, ..., order_k
 
-        losses_k = min_V f(V) subject to V_P = 0,   P the channels of units order_0, ..., order_k.
+    This is a chain of masks, each with one unit less, and the loss of each when the weights on it are least squares.
 
-    order: (m,), units as they are removed. losses: (m,), float64, in that order, nondecreasing, the last one f(0).
-    least: min_V f(V), nothing removed. cost: (m,), float64, what keeping a unit costs, in the units' own order.
-    detail: figures of the choice.
+    Parameters
+    ----------
+    order : array (m,)
+        Units as they are removed.
+    losses : array (m,)
+        In float64 and that order, nondecreasing, the last one f(0).
+    least : float
+        min_V f(V), nothing removed.
+    cost : array (m,)
+        In float64, what keeping a unit costs, in the units' own order.
+    detail : dict of str to float
+        Figures of how the order was found.
+
+    Attributes
+    ----------
+    units : int
+        m.
+    energy : float
+        f(0).
+    prices : array (m,)
+        For every unit, relative error per cost along the lower convex hull of the losses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, greedy_removal
+    >>> rng = np.random.default_rng(0)
+    >>> path = greedy_removal(Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8))))
+    >>> int(path.mask(6).sum()), path.loss(8) <= path.loss(6) <= path.loss(0)
+    (6, True)
     """
 
     order: Array
@@ -35,34 +63,38 @@ class RemovalPath:
     cost: Array
     detail: dict[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"RemovalPath({self.units} units, loss {digits(self.least)} to {digits(self.energy)})"
+
     @property
     def units(self) -> int:
-        return self.order.shape[0]
+        """Return m."""
+        return int(self.order.shape[0])
 
     @cached_property
     def energy(self) -> float:
-        """f(0) = 1/2 |X W^T|^2, the scale of a relative error."""
+        """Return f(0) = 1/2 |X W^T|^2, the scale of a relative error."""
         return float(self.losses[-1])
 
     def loss(self, count: int) -> float:
-        """The loss of `mask(count)` refitted."""
+        """Return the loss of `mask(count)` refitted."""
         self.check(count)
         return self.least if count == self.units else float(self.losses[self.units - count - 1])
 
     def mask(self, count: int) -> Array:
-        """Boolean (m,), True for the `count` units removed last."""
+        """Return a boolean mask (m,), True for the `count` units removed last."""
         self.check(count)
         return namespace(self.order).argsort(self.order) >= self.units - count
 
     def mask_within(self, budget: float) -> Array:
-        """Boolean (m,): as many of the units removed last as a budget pays for, by the rule of `keep_within`."""
+        """Return a boolean mask (m,): as many of the units removed last as a budget pays for, by the rule of `keep_within`."""
         return keep_within(self.prices, self.cost, budget)
 
     @cached_property
     def prices(self) -> Array:
-        """(m,), float64, for every unit the slope of the lower convex hull of loss / f(0) against the cost removed, over the
-        step that removes the unit: relative error per cost, so prices of different modules compare.
+        """Return the slope of the lower convex hull of loss / f(0) against the cost removed, for every unit, (m,), float64.
 
+        The slope is that over the step that removes the unit: relative error per cost, so prices of different modules compare.
         Removing, in many modules, what is cheaper than one multiplier minimises the sum of relative errors plus multiplier
         times cost kept over all masks of the chains; `keep_within` and `allocate_by_score` take prices as scores. Along the
         order they rise strictly, each by at least 2^-45 of the largest, so that within a segment of the hull, and where
@@ -76,6 +108,7 @@ class RemovalPath:
         return namespace(self.cost).asarray(prices, device=device(self.cost))
 
     def check(self, count: int) -> None:
+        """Raise ValueError for a number of units that there are not."""
         if not 0 <= count <= self.units:
             raise ValueError(f"a mask keeps between 0 and {self.units} units, all there are, but is to keep {count}")
 
@@ -83,10 +116,36 @@ class RemovalPath:
 def removal_path(
     problem: Quadratic, order: Sequence[int] | Array, groups: int | None = None, cost: Array | float | None = None
 ) -> RemovalPath:
-    """losses_k = min_V f(V) subject to V_P = 0, P the units order_0 ... order_k, for all k from one Cholesky factorisation.
+    """losses_k = min_V f(V) subject to V_P = 0, P the units order_0 ... order_k, for all k from one Cholesky factorisation
 
-    order: a permutation of the units, by any method, the first to be removed first (ascending scores). groups and cost as
-    in `greedy_removal`. Raises ValueError for an order that is no permutation.
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    order : sequence of int or array (m,)
+        A permutation of the units, by any method, the first to be removed first (ascending scores).
+    groups : int, optional
+        As many equal runs of consecutive channels (heads) are one unit each. None makes every channel a unit.
+    cost : array (m,) or float, optional
+        What keeping a unit costs. None is 1, so that a budget counts units.
+
+    Returns
+    -------
+    RemovalPath
+        The chain of masks with their losses.
+
+    Raises
+    ------
+    ValueError
+        For an order that is no permutation, and for groups or costs that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, removal_path
+    >>> path = removal_path(Quadratic(np.eye(3), np.array([[1.0, 2.0, 4.0]])), [0, 1, 2])
+    >>> path.losses.tolist()
+    [0.5, 2.5, 10.5]
     """
     work, size, alive = unit_problem(problem, groups)
     chosen = np.array(order) if isinstance(order, Sequence) else to_numpy(order)
@@ -96,7 +155,7 @@ def removal_path(
 
 
 def path_along(work: Quadratic, size: int, order: np.ndarray, costs: Array, detail: dict[str, float]) -> RemovalPath:
-    """The path that removes units in this order."""
+    """Return the path that removes units in this order."""
     xp = namespace(work.gram)
     added, least = nested_losses(work, channels_of(order, size))
     losses = least + np.cumsum(np.sum(added.reshape(-1, size), axis=1))
@@ -105,15 +164,15 @@ def path_along(work: Quadratic, size: int, order: np.ndarray, costs: Array, deta
 
 
 def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, float]:
-    """What removing each channel adds to the least loss, (p,), in the order of removal, and the loss before.
+    """Return what removing each channel adds to the least loss, (p,), in the order of removal, and the loss before.
 
     With the channel removed first as the last one and G = R^T R, R upper triangular, f(V) = least + 1/2 |R V^T - z|^2 for
     z = R W^T - R^-T slope^T and least = floor - 1/2 |R^-T slope^T|^2. What is kept spans the first rows of R, so each row
-    of z counts as soon as its channel is gone. A channel that is a combination of those removed later has a zero row.
+    of z counts as soon as its channel is removed. A channel that is a combination of those removed later has a zero row.
     """
     xp = namespace(problem.gram)
     width = problem.shape[1]
-    negligible = 4 * width * float(xp.finfo(xp.float64).eps)  # of a unit diagonal: what rounding leaves of such a channel
+    negligible = 4 * width * float(xp.finfo(xp.float64).eps)  # of a unit diagonal: what rounding makes of such a channel
     index = xp.asarray(order[::-1].copy(), device=device(problem.gram))
     rest = xp.take(xp.take(problem.gram, index, axis=0), index, axis=1)
     weight = xp.take(problem.anchor.T, index, axis=0)
@@ -142,7 +201,7 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def independent(matrix: Array, negligible: float) -> np.ndarray:
-    """Positions whose Cholesky pivot, those of smaller ones skipped, is more than `negligible`."""
+    """Return positions whose Cholesky pivot, those of smaller ones skipped, is more than `negligible`."""
     xp = namespace(matrix)
     factor, exists = cholesky(matrix)
     if exists and bool(xp.all(xp.linalg.diagonal(factor) ** 2 > negligible)):
@@ -157,7 +216,10 @@ def independent(matrix: Array, negligible: float) -> np.ndarray:
 
 
 def hull_slopes(rises: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """Slopes (m,), nondecreasing, of the greatest convex function below the chain of steps (run, rise), over each step."""
+    """Return slopes (m,) of the greatest convex function below the chain of steps (run, rise), over each step.
+
+    They are nondecreasing.
+    """
     segments: list[tuple[float, float, int]] = []  # rise, run, steps
     for rise, run in zip(rises, runs):
         segments.append((float(rise), float(run), 1))
@@ -171,7 +233,32 @@ def hull_slopes(rises: np.ndarray, runs: np.ndarray) -> np.ndarray:
 
 
 def unit_support(mask: Array, shape: tuple[int, int]) -> Array:
-    """Boolean (q, p) of a mask (m,) of units, each p / m consecutive channels, for `refit` and `Support`."""
+    """Spread a mask of units over the weights, for `refit` and `Support`.
+
+    Parameters
+    ----------
+    mask : array (m,) of bool
+        True = kept; every unit is p / m consecutive channels.
+    shape : tuple of int
+        (q, p).
+
+    Returns
+    -------
+    array (q, p) of bool
+        The same for every row.
+
+    Raises
+    ------
+    ValueError
+        When the channels do not divide into the units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import unit_support
+    >>> unit_support(np.array([True, False]), (1, 4)).tolist()
+    [[True, True, False, False]]
+    """
     if mask.ndim != 1 or mask.shape[0] < 1 or shape[1] % mask.shape[0]:
         raise ValueError(f"{shape[1]} channels do not divide into units of a mask {tuple(mask.shape)}")
     xp = namespace(mask)
@@ -180,8 +267,10 @@ def unit_support(mask: Array, shape: tuple[int, int]) -> Array:
 
 
 def unit_problem(problem: Quadratic, groups: int | None) -> tuple[Quadratic, int, np.ndarray]:
-    """The problem in float64 and unit-diagonal coordinates, dead channels of weight 0 and diagonal 1; the channels of a unit;
-    and which units have a channel alive, (m,)."""
+    """Return the problem in float64 and unit-diagonal coordinates, the channels of a unit, and which units have one alive.
+
+    Dead channels get weight 0 and diagonal 1. The last is (m,).
+    """
     width = problem.shape[1]
     units = width if groups is None else groups
     if units < 1 or width % units:
@@ -194,7 +283,7 @@ def unit_problem(problem: Quadratic, groups: int | None) -> tuple[Quadratic, int
 
 
 def unit_costs(problem: Quadratic, units: int, cost: Array | float | None) -> Array:
-    """Costs (m,) in float64. Raises ValueError unless there is a positive one for every unit."""
+    """Return costs (m,) in float64. ValueError is raised unless there is a positive one for every unit."""
     number = 1.0 if cost is None else cost
     like = problem.gram
     costs = full((units,), float(number), like) if isinstance(number, int | float) else as_floating(number, like=like)
@@ -204,12 +293,12 @@ def unit_costs(problem: Quadratic, units: int, cost: Array | float | None) -> Ar
 
 
 def channels_of(units: np.ndarray, size: int) -> np.ndarray:
-    """Channels of these units, one unit after another."""
+    """Return the channels of these units, one unit after another."""
     return (units[:, None] * size + np.arange(size)).reshape(-1)
 
 
 def diagonal_blocks(matrix: Array, size: int) -> Array:
-    """The blocks (m, s, s) on the diagonal of a matrix (m s, m s)."""
+    """Return the blocks (m, s, s) on the diagonal of a matrix (m s, m s)."""
     xp = namespace(matrix)
     count = matrix.shape[0] // size
     blocks = xp.permute_dims(xp.reshape(matrix, (count, size, count, size)), (1, 3, 0, 2))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
+from gramian.solvers.backend.printed import kept
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.direct.restricted import BATCH_BYTES, refit
@@ -22,27 +23,74 @@ BETWEEN = 64  # exchanges at most before the tableau is computed anew
 
 @dataclass(frozen=True, eq=False)
 class UnitExchange:
-    """mask: boolean (m,), True = kept. solution: the weights refitted on it. Its detail: exchanges made; swap_optimal, 1 if
-    no exchange of a kept unit for a removed one helps, by more than 1e-6 of the loss; ridge of the search."""
+    """Hold a mask of units and the weights refitted on it.
+
+    Parameters
+    ----------
+    mask : array (m,) of bool
+        True = kept.
+    solution : Solution
+        The weights. Its detail: `exchanges` made; `swap_optimal`, 1 if no exchange of a kept unit for a removed one helps, by
+        more than 1e-6 of the loss; `ridge` of the search.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, exchange_units
+    >>> exchange_units(Quadratic(np.eye(2), np.array([[1.0, 4.0]])), np.array([True, False]))
+    UnitExchange(1 of 2 units, Solution(1x2, searched, KKT residual 0, 50 % zeros))
+    """
 
     mask: Array
     solution: Solution
 
+    def __repr__(self) -> str:
+        return f"UnitExchange({kept(self.mask)} units, {self.solution})"
+
 
 def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *, rounds: int = 10) -> UnitExchange:
-    """Local search for argmin over masks of as many units of min_V f(V) subject to V = 0 off the mask: while the loss falls,
-    the best exchange of a kept unit j for a removed one i. With K the kept channels, A = G_KK^-1, v the refitted weights
-    and g the gradient, dropping j and then adding i changes the loss by
+    """argmin over masks of as many units of min_V f(V) subject to V = 0 off the mask, by local search
+
+    While the loss falls, the best exchange of a kept unit j for a removed one i is made. With K the kept channels,
+    A = G_KK^-1, v the refitted weights and g the gradient, dropping j and then adding i changes the loss by
 
         1/2 tr(v_j A_jj^-1 v_j^T) - 1/2 tr(g'_i S'_ii^-1 g'_i^T),   S'_ii = S_ii + B_ji^T A_jj^-1 B_ji,
         g'_i = g_i - v_j A_jj^-1 B_ji,   B = A G_KP,   S = G_PP - G_PK B.
 
-    mask: boolean (m,), True = kept; groups as in `greedy_removal`. All units cost the same. The pivots of Gauss and Jordan
-    carry A, B, S, v and g along for 64 exchanges, then they are computed anew; a round, of which there are `rounds` at most,
-    counts if the loss computed from its mask falls, else it takes half as many exchanges. Never worse than the given mask,
-    but for 1e-12 of f(0): masks that fit the data exactly differ by rounding alone, which must not choose among them. Where
-    channels depend on each other the search puts a ridge on the change of v_j sqrt(G_jj), and gains up to this part of f(0)
-    do not count. Raises ValueError for a mask that does not fit.
+    All units cost the same. The pivots of Gauss and Jordan carry A, B, S, v and g along for 64 exchanges, then they are
+    computed anew; a round counts if the loss computed from its mask falls, else it takes half as many exchanges. The answer is
+    never worse than the given mask, but for 1e-12 of f(0): masks that fit the data exactly differ by rounding alone, which must
+    not choose among them. Where channels depend on each other the search puts a ridge on the change of v_j sqrt(G_jj), and
+    gains up to this part of f(0) do not count.
+
+    Parameters
+    ----------
+    problem : Quadratic
+        f.
+    mask : array (m,) of bool
+        True = kept.
+    groups : int, optional
+        As many equal runs of consecutive channels (heads) are one unit each. None makes every channel a unit.
+    rounds : int, default 10
+        The most rounds.
+
+    Returns
+    -------
+    UnitExchange
+        The mask, and the weights refitted on it.
+
+    Raises
+    ------
+    ValueError
+        For a mask that does not fit, and for rounds < 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, exchange_units
+    >>> found = exchange_units(Quadratic(np.eye(2), np.array([[1.0, 4.0]])), np.array([True, False]))
+    >>> found.mask.tolist(), found.solution.weights.tolist()
+    ([False, True], [[0.0, 4.0]])
     """
     work, size, alive = unit_problem(problem, groups)
     if tuple(mask.shape) != alive.shape:
@@ -78,8 +126,10 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
 
 
 class Tableau:
-    """The Gram after pivots on the kept channels, [-A, B; B^T, S] (p, p), and values [-v, g]^T (p, q), in the order of the
-    channels; kept (m,), on the host; and the loss, when this was computed."""
+    """[-A, B; B^T, S] (p, p), the Gram after pivots on the kept channels, and values [-v, g]^T (p, q).
+
+    Both are in the order of the channels. kept: (m,), on the host. loss: what it was when this was computed.
+    """
 
     def __init__(self, problem: Quadratic, kept: np.ndarray, size: int) -> None:
         xp = namespace(problem.gram)
@@ -102,7 +152,10 @@ class Tableau:
         self.loss = float(xp.sum(losses))
 
     def improve(self, limit: int, tolerance: float) -> int:
-        """Make the best exchange, and the next, until none gains more than `tolerance` or `limit` is reached; how many."""
+        """Make the best exchange, and the next, until none gains more than `tolerance` or `limit` is reached.
+
+        Return how many were made.
+        """
         for made in range(limit):
             change, dropped, added = self.best()
             if not change < -tolerance:
@@ -112,7 +165,7 @@ class Tableau:
         return limit
 
     def best(self) -> tuple[float, int, int]:
-        """Change of the loss by the best exchange, the unit it drops and the one it adds."""
+        """Return the change of the loss by the best exchange, the unit it drops and the one it adds."""
         xp, size = namespace(self.table), self.size
         inside, outside = np.flatnonzero(self.kept), np.flatnonzero(~self.kept)
         best = (float("inf"), 0, 0)
@@ -144,7 +197,10 @@ class Tableau:
         return best
 
     def pivot(self, unit: int, sign: float) -> None:
-        """Add a unit (sign 1) or drop it (-1): T - T_:F T_FF^-1 T_F:, the rows and columns F sign T_FF^-1 T_F:, F -T_FF^-1."""
+        """Add a unit (sign 1) or drop it (-1).
+
+        T becomes T - T_:F T_FF^-1 T_F:, its rows and columns F sign T_FF^-1 T_F:, and F itself -T_FF^-1.
+        """
         xp = namespace(self.table)
         here = slice(unit * self.size, (unit + 1) * self.size)
         rows, values = (xp.asarray(array[here, :], copy=True) for array in (self.table, self.values))

@@ -216,6 +216,32 @@ def test_help_needs_no_torch():
     assert "examples:" in done.stdout and done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prune", "missing/model/here", "--out", "sparse"],
+        ["prune", "org/model", "--out", "taken"],
+        ["prune", "org/model", "--out", "sparse", "--calibration", "missing.txt"],
+        ["perplexity", "org/model", "--text", "missing.txt"],
+        ["capture", "./missing", "--include", ".", "--out", "problems"],
+        ["demo", "--out", "taken"],
+    ],
+)
+def test_what_the_file_system_shows_is_said_before_torch_is_imported(arguments, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("x")
+    code = f"import sys; from gramian.adapters.cli.main import main; print(main({arguments!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout.split() == ["1", "False"] and done.stderr.startswith("gramian: error: ")
+
+
+def test_the_lines_of_a_run_stand_in_their_order(model, text, tmp_path, capsys):
+    assert call("prune", model, "--out", tmp_path / "out", *FAST, "--calibration", text, "--method", "magnitude") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"loading {model}", f"{text}: 4 windows to calibrate, 2 held out"]
+    assert lines[2].startswith("operator ") and lines[-1].startswith("saved to ")
+
+
 def test_version(capsys):
     assert call("--version") == 0
     assert capsys.readouterr().out.strip() == f"gramian {version('gramian')}"

@@ -4,9 +4,10 @@ import types
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import BEGIN, VOCABULARY, tiny_tokenizer
+from tiny import BEGIN, VOCABULARY, tiny_model, tiny_tokenizer
 
 from gramian.adapters.data.sources import builtin_text, calibration, text_windows
+from gramian.adapters.data.texts import read_texts
 from gramian.adapters.data.tokens import Tokens
 
 TOKENIZER = tiny_tokenizer()
@@ -164,3 +165,18 @@ def test_bad_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"gramian\[datasets\]"):
         calibration("hf:name", TOKENIZER, samples=1, length=9, seed=0)
+
+
+def test_tokens_are_one_line():
+    tokens = Tokens(torch.arange(12).reshape(4, 3), "text.txt")
+    assert repr(tokens) == f"Tokens(4 windows of 3 tokens, text.txt, sha256 {tokens.digest})"
+    assert "shape (12,)" in repr(Tokens(torch.arange(12), "text.txt"))
+
+
+def test_what_a_run_reads_is_logged_and_not_printed(tmp_path, capsys, caplog):
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog " * 20)
+    with caplog.at_level("INFO", logger="gramian"):
+        read = read_texts(tiny_model("llama"), TOKENIZER, str(text), samples=3, length=8, seed=0, heldout=2)
+    assert caplog.messages == [f"{text}: 3 windows to calibrate, 2 held out"]
+    assert capsys.readouterr().out == "" and len(read.calibration.windows) == 3

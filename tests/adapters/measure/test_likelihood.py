@@ -1,4 +1,9 @@
+"""Perplexities against the full logits of tiny models, and windows and models that are refused."""
+
+from __future__ import annotations
+
 import dataclasses
+import doctest
 
 import pytest
 import torch
@@ -51,7 +56,7 @@ def test_half_precision_and_training_mode():
     assert rounded.value == pytest.approx(exact.value, rel=0.05)
 
 
-def test_every_module_is_left_in_its_mode():
+def test_every_module_keeps_its_mode():
     model = tiny_model("llama").train()
     model.model.layers[0].eval()
     modes = {name: module.training for name, module in model.named_modules()}
@@ -86,6 +91,12 @@ def test_refuses_a_model_without_a_head():
 def test_bad_windows(windows, message):
     with pytest.raises(ValueError, match=message):
         perplexity(tiny_model("gpt2"), windows, progress=False)
+
+
+def test_the_example_of_the_docstring_and_one_line_for_a_result():
+    assert repr(Perplexity(18.8149, torch.zeros(16368))) == "Perplexity(18.81, 16368 tokens)"
+    done = doctest.testmod(evaluate)
+    assert done.attempted > 3 and done.failed == 0
 
 
 def test_paired_difference():

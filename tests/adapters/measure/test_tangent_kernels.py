@@ -57,6 +57,8 @@ def test_kernels_by_hand(model_type, output):
         np.testing.assert_allclose(np.diag(found.sign[place]), np.abs(by_hand).sum(axis=1), rtol=1e-8)
     np.testing.assert_allclose(found.gone + found.kept, np.diag(found.sign[0]), rtol=1e-9)
     assert np.all(found.change <= found.measured_bound * (1 + 1e-9)) and np.all(found.change > 0)
+    before, change = np.diag(found.sign[0]).mean(), found.change.mean()
+    assert repr(found) == f"KernelChange(4 windows, SignGD kernel {before:.3g} changed by {change:.3g} on average)"
 
 
 def test_removed_saliency_is_that_of_the_method():

@@ -1,4 +1,4 @@
-"""Greedy Output Approximation in the pipeline: second moments against definitions, and which heads leave."""
+"""Greedy Output Approximation in the pipeline: second moments against definitions, and which heads are removed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_quadrature_against_scipy(activation):
             def integrand(z, m=mean, s=deviation, p=power):
                 return activation(m + s * z) ** 2 * z**p * norm.pdf(z)
 
-            unit_groups = [quad(integrand, *ends, epsabs=0, limit=100)[0] for ends in pairwise(edges)]
-            assert found[power, k] == pytest.approx(sum(unit_groups), rel=1e-8, abs=1e-8 * found[0, k])
+            pieces = [quad(integrand, *ends, epsabs=0, limit=100)[0] for ends in pairwise(edges)]
+            assert found[power, k] == pytest.approx(sum(pieces), rel=1e-8, abs=1e-8 * found[0, k])
 
 
 def test_closed_forms_and_constants():
@@ -116,7 +116,7 @@ def test_the_printed_product(model_type):
     np.testing.assert_allclose(channel_moments(model, unit_group, moments, "gaussian"), 9 * truth, rtol=1e-9)
 
 
-@pytest.mark.parametrize("heads", ["groups", "even"])
+@pytest.mark.parametrize("heads", ["groups", "per_kv_group"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "opt", "gpt2"])
 def test_moments_of_heads_without_data(model_type, heads):
     model = exact(model_type)
@@ -133,34 +133,34 @@ def test_moments_of_heads_without_data(model_type, heads):
         for unit in range(unit_group.units)
     ]
     np.testing.assert_allclose(
-        head_moments(model, unit_set), [sum(losses[u] for u in atom) for atom in unit_set.scored], rtol=1e-9
+        head_moments(model, unit_set), [sum(losses[unit] for unit in units) for units in unit_set.scored], rtol=1e-9
     )
 
 
-@pytest.mark.parametrize("atoms", [12, 4, 1])
-def test_moments_of_the_consumers_inputs(atoms):
+@pytest.mark.parametrize("units", [12, 4, 1])
+def test_moments_of_the_consumers_inputs(units):
     generator = np.random.default_rng(2)
     inputs, weight = generator.normal(size=(9, 12)), generator.normal(size=(5, 12))
     inputs[:, 4], inputs[:, 7] = 0, inputs[:, 6]
-    problem, size = Quadratic.from_data(inputs, weight), 12 // atoms
-    wholes, unit_groups = [], []
-    for atom in range(atoms):
-        columns = range(atom * size, (atom + 1) * size)
+    problem, size = Quadratic.from_data(inputs, weight), 12 // units
+    wholes, alone = [], []
+    for unit in range(units):
+        columns = range(unit * size, (unit + 1) * size)
         wholes.append(np.sum((inputs[:, columns] @ weight[:, columns].T) ** 2))
-        unit_groups.append(sum(np.sum(np.outer(inputs[:, c], weight[:, c]) ** 2) for c in columns))
-    np.testing.assert_allclose(consumer_moments(problem, atoms), wholes, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(consumer_moments(problem, atoms, whole=False), unit_groups, rtol=1e-10, atol=1e-12)
+        alone.append(sum(np.sum(np.outer(inputs[:, c], weight[:, c]) ** 2) for c in columns))
+    np.testing.assert_allclose(consumer_moments(problem, units), wholes, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(consumer_moments(problem, units, whole=False), alone, rtol=1e-10, atol=1e-12)
 
 
 def test_groups_are_as_far_apart_as_their_heads():
     points = np.random.default_rng(3).normal(size=(6, 2))
     distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    atoms = np.arange(6).reshape(3, 2)
-    for i, one in enumerate(atoms):
-        for j, other in enumerate(atoms):
+    units = np.arange(6).reshape(3, 2)
+    for i, one in enumerate(units):
+        for j, other in enumerate(units):
             there = max(min(distances[a, b] for b in other) for a in one)
             back = max(min(distances[a, b] for a in one) for b in other)
-            assert between_units(distances, atoms)[i, j] == max(there, back)
+            assert between_units(distances, units)[i, j] == max(there, back)
     assert np.array_equal(between_units(distances, np.arange(6)[:, None]), distances)
 
 
@@ -168,17 +168,17 @@ def test_groups_are_as_far_apart_as_their_heads():
 
 
 def kept_heads(dense, model, name: str) -> set[int]:
-    """Heads that stayed, told by the columns of a consumer that nothing made up for."""
+    """The heads kept, found by the columns of a consumer whose other weights were not solved for."""
     before, after = rows_of(dense, name).T, rows_of(model, name).T
     where = {column.tobytes(): place for place, column in enumerate(before)}
     return {where[column.tobytes()] // unit_groups_of(dense)[name].size for column in after}
 
 
 @pytest.mark.parametrize("model_type", ["opt", "gpt2", "llama"])
-def test_heads_that_look_alike_leave_first(model_type):
+def test_similar_heads_are_removed_first(model_type):
     dense = exact(model_type, **({"num_key_value_heads": 4} if model_type == "llama" else {}))
     names = names_of(dense, "heads")
-    for name in names:  # head 3 looks where head 1 does, and adds most of all
+    for name in names:  # head 3 attends to what head 1 attends to, and adds most of all
         unit_group = unit_groups_of(dense)[name]
         for path, levels in unit_group.structure.producers:
             module = dense.get_submodule(f"{unit_group.block}.{path}")

@@ -25,7 +25,7 @@ from gramian.solvers import refit
 
 
 def curvature(problem, pattern, *, power=1.0):
-    """Keep the weights that cost most to lose alone, w^2 G_jj^power, and refit them."""
+    """Keep the weights whose removal alone costs most, w^2 G_jj^power, and refit them."""
     score = problem.anchor**2 * problem.diagonal**power
     return refit(problem, pattern.select(score))
 
@@ -142,7 +142,7 @@ def test_an_answer_that_is_no_solution(mine):
 
 
 def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, capsys):
-    """numpy's numbers become plain ones; what is no number, or no answer, ends a run before it begins."""
+    """Numbers of numpy become plain ones, and what is no number, or no answer, is refused before a run begins."""
     solution = resolve("mymethod:noted").bind({})(PROBLEM, TopK(0.5))
     assert type(solution.detail["kept"]) is float
     model = save(tiny_model("llama"), tiny_tokenizer(), mine / "model")
@@ -164,19 +164,19 @@ def test_the_laws_hold_for_it(mine):
 
 
 def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
-    """`prune` and `solve` of a real model, forecast included; what cannot be imported ends with one line and code 1."""
+    """`prune` and `solve` of a real model, its estimate included; what cannot be imported ends with one line and code 1."""
     model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--include", "0.mlp"]
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
-    asked = ["prune", str(model), *texts, "--heldout", "0", "--no-perplexity"]
-    assert main([*asked, "--out", str(out), "--method", "mymethod:walked"]) == 0
+    command = ["prune", str(model), *texts, "--heldout", "0", "--no-perplexity"]
+    assert main([*command, "--out", str(out), "--method", "mymethod:walked"]) == 0
     report = json.loads((out / "gramian.json").read_text())
     settings = report["settings"]
     assert settings["method"] == "mymethod:walked" and settings["pattern"] == "50% per row"
     assert settings["options"] == {"power": 1.0} and settings["target"] == "block" and settings["calibrate_on"] == "dense"
     assert all(row["residual"] < 1e-5 for row in report["operators"]) and report["sparsity"] >= 0.5
 
-    assert main([*asked, "--dry-run", "--method", "mymethod:curvature"]) == 0
+    assert main([*command, "--dry-run", "--method", "mymethod:curvature"]) == 0
     assert "working arrays of mymethod:curvature" in capsys.readouterr().out
     assert main(["capture", str(model), *texts, "--out", "problems"]) == 0
     files = sorted(map(str, (mine / "problems").iterdir()))
@@ -185,13 +185,13 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
     assert {row["method"] for row in rows} == {"mymethod:curvature"} and rows[0]["certificate"]["residual"] < 1e-5
 
     capsys.readouterr()
-    for command in ([*asked, "--out", "other"], ["solve", *files]):
-        assert main([*command, "--method", "faulty:x"]) == 1
+    for each in ([*command, "--out", "other"], ["solve", *files]):
+        assert main([*each, "--method", "faulty:x"]) == 1
         line = "gramian: error: method 'faulty:x' cannot be imported: ZeroDivisionError: division by zero"
         assert capsys.readouterr().err.splitlines()[-1] == line
-        assert main([*command, "--method", "mymethod:answers"]) == 1
+        assert main([*each, "--method", "mymethod:answers"]) == 1
         assert "returned ndarray, not a gramian.solvers.Solution" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit, match="2"):
-        main([*asked, "--out", "other", "--method", "mymethod.curvature"])
+        main([*command, "--out", "other", "--method", "mymethod.curvature"])
     assert "invalid choice: 'mymethod.curvature' is none of fistapruner, " in capsys.readouterr().err
     assert not (mine / "other").exists()

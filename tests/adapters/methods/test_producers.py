@@ -1,4 +1,4 @@
-"""Producers refitted before their module is pruned: what is solved, that it never loses, what is refused."""
+"""Producers refitted before their module is pruned: what is solved, that it is never worse, what is refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from structured_models import HELD, TOKENS, exact, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, names_of
 
-from gramian.adapters.methods.producers import Recovery
+from gramian.adapters.methods.producers import ProducerRefit
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.unit_groups import unit_groups_of
-from gramian.adapters.removal import walks as removal
+from gramian.adapters.removal import walks
 
 
 def test_both_levels_are_least_squares_with_their_ridge():
@@ -23,22 +23,22 @@ def test_both_levels_are_least_squares_with_their_ridge():
     star = [each + 0.3 * torch.from_numpy(generator.normal(size=each.shape)) for each in dense]
     layers = [Layer(name, torch.nn.Linear(8, 5, bias=name == "q").double().requires_grad_(False)) for name in "qk"]
     before = [layer.weight.clone() for layer in layers]
-    recovery = Recovery(layers, "o", (2, 1), 0.1, torch.float64)
+    refitted = ProducerRefit(layers, "o", (2, 1), 0.1, torch.float64)
     for batch, inputs in enumerate(dense):
-        recovery.collector.receive(batch, inputs)
-    recovery.refit(star)
+        refitted.collector.receive(batch, inputs)
+    refitted.refit(star)
     fitted, target = (np.concatenate([np.asarray(each).reshape(-1, 8) for each in some[:2]]) for some in (star, dense))
     ridge = np.diag(np.sqrt(0.1 * (fitted**2).sum(axis=0)))
     for layer, old in zip(layers, before):
         wanted = np.vstack([target @ old.numpy().T, ridge @ old.numpy().T])
         expected = np.linalg.lstsq(np.vstack([fitted, ridge]), wanted, rcond=None)[0].T
         np.testing.assert_allclose(layer.weight.numpy(), expected, rtol=1e-8, atol=1e-10)
-    recovery.undo()
+    refitted.undo()
     assert all(layer.weight.equal(old) for layer, old in zip(layers, before))
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_a_module_is_left_with_the_better_of_both(model_type):
+def test_a_module_keeps_the_better_of_both(model_type):
     dense = exact(model_type)
     model, report = pruned(copy.deepcopy(dense), ratio=0.4, refit_producers=True, method="greedy-output", options={"tau": 0})
     wide, narrow, apart, held = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
@@ -60,19 +60,19 @@ def test_a_module_is_left_with_the_better_of_both(model_type):
             for path, _ in unit_group.structure.producers
         ]
         assert all(moved) if row.recovered else not any(moved), row.name
-    assert f"recovery brought {sum(row.recovered for row in tried)} of {len(tried)} modules nearer" in str(report)
+    assert f"refitted producers brought {sum(row.recovered for row in tried)} of {len(tried)} modules nearer" in str(report)
 
 
 def test_what_does_not_help_is_undone(monkeypatch):
-    """Producers switched off by a refit that went wrong: every module goes on without, as if nothing had been asked."""
+    """A refit that goes wrong switches producers off: every module then keeps its own, as if none had been refitted."""
 
     def ruin(self, star):
         refit(self, star)
         for layer in self.producers:
             layer.weight.zero_()
 
-    refit = Recovery.refit
-    monkeypatch.setattr(removal.Recovery, "refit", ruin)
+    refit = ProducerRefit.refit
+    monkeypatch.setattr(walks.ProducerRefit, "refit", ruin)
     tried, report = pruned(exact("llama"), refit_producers=True)
     plain, expected = pruned(exact("llama"), target_blend=1)
     assert all(tensor.equal(plain.state_dict()[name]) for name, tensor in tried.state_dict().items())
@@ -95,11 +95,11 @@ def test_nothing_drifts_with_dense_inputs():
         pruned(exact("opt"), refit_producers=True, method="flap")
 
 
-# -- ranges of blocks and kinds of modules -----------------------------------------------------------------------------
+# -- ranges of blocks and types of modules -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("blocks", "touched"), [(slice(1, 2), [1]), (slice(-1, None), [2]), (slice(None, 2), [0, 1])])
-def test_blocks_outside_the_range_stay_whole(blocks, touched):
+def test_blocks_outside_the_range_are_kept_whole(blocks, touched):
     dense = exact("gemma3_text")
     model, report = pruned(copy.deepcopy(dense), ratio=0.1, blocks=blocks)
     assert [row.name.split(".")[2] for row in report.modules] == [str(index) for index in touched for _ in range(2)]
@@ -111,7 +111,7 @@ def test_blocks_outside_the_range_stay_whole(blocks, touched):
         pruned(exact("gemma3_text"), blocks=slice(3, 9))
 
 
-def test_kinds_lose_the_same_part_and_layers_what_their_scores_say():
+def test_the_same_fraction_is_removed_of_each_type_and_scores_divide_it_among_layers():
     dense = exact("llama", num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=8)
     for index, layer in enumerate(dense.model.layers):
         for module in (layer.mlp.down_proj, layer.self_attn.o_proj):

@@ -1,4 +1,4 @@
-"""What saliency methods leave of a model, what they remove from it, and what they refuse."""
+"""What saliency methods remove from a model, what they do not touch, and what they refuse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = ("tasp", "snip", "grasp", "synflow", "ntk-sap", "px", "llm-pruner")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_nothing_is_left_behind(name, monkeypatch):
+def test_the_model_is_as_it_was(name, monkeypatch):
     model = tiny_model("llama").train()
     before = {name: (each, each.clone(), each.requires_grad) for name, each in model.named_parameters()}
     mine = torch.ones_like(model.model.layers[0].mlp.up_proj.weight)
@@ -51,7 +51,7 @@ def test_dead_and_duplicate_units(name):
     for unit_group, found in zip(unit_groups_of(model).values(), scores(name, model)):
         assert np.isfinite(found).all()
         if unit_group.size == 1:
-            if name != "ntk-sap":  # noise tells duplicates apart
+            if name != "ntk-sap":  # noise distinguishes duplicates
                 np.testing.assert_allclose(found[10:14], found[20:24], rtol=1e-3, atol=1e-5 * np.abs(found).max())
                 assert not found[:3].any()
 
@@ -89,21 +89,21 @@ def test_a_sum_of_outputs_that_is_constant_ranks_nothing():
 
 
 @pytest.mark.parametrize("portion", [0.0625, 0.25, 0.5, 0.9])
-def test_half_of_all_units_leave_and_attention_stays(portion):
-    """h - ceil(r h) units stay of all modules together, with rows of producers and columns of the consumer cut alike."""
+def test_a_portion_of_all_units_is_removed_and_attention_is_kept(portion):
+    """h - ceil(r h) units of all modules together are kept, with the same rows of producers and columns of the consumer."""
     model = exact("opt")
     inside = sum(each.numel() for each in model.model.decoder.layers.parameters())
     ratio = portion * 2 * 48 * (2 * 32 + 1) / inside
     for allocation in ("score", "uniform"):
         model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation)
         assert [row.name for row in report.modules] == names_of(model, "channels")
-        left = [row.units[1] for row in report.modules]
-        assert sum(left) == 96 - math.ceil(portion * 96) and all(each.residual is None for each in report.modules)
-        for block, width in zip(model.model.decoder.layers, left):
+        kept = [row.units[1] for row in report.modules]
+        assert sum(kept) == 96 - math.ceil(portion * 96) and all(each.residual is None for each in report.modules)
+        for block, width in zip(model.model.decoder.layers, kept):
             assert block.fc1.weight.shape == (width, 32) and block.fc2.weight.shape == (32, width)
             assert block.self_attn.q_proj.weight.shape == (32, 32)
         if allocation == "uniform":
-            assert max(left) - min(left) <= 1
+            assert max(kept) - min(kept) <= 1
     _, report = pruned(exact("opt"), method="tasp", include=".")
     assert [row.name for row in report.modules] == list(unit_groups_of(model))
 

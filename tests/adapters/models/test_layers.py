@@ -34,6 +34,11 @@ def captured(module: nn.Module, inputs: torch.Tensor) -> Layer:
     return layers["0"]
 
 
+def test_a_layer_is_one_line():
+    linear, _, inputs = pair()
+    assert repr(captured(linear, inputs)) == "Layer(0, 8 outputs x 12 inputs, 40 tokens)"
+
+
 @pytest.mark.parametrize("place", [0, 1], ids=["Linear", "Conv1D"])
 def test_weight_and_inputs_reproduce_the_output(place):
     *modules, inputs = pair()

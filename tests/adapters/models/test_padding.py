@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import rounding_of
 from safetensors.torch import load_file, save_file
 from shrunk_models import GROUPED, generated, logits, uneven, uniform
 from structured_models import same_model
@@ -63,14 +64,14 @@ def test_a_process_without_this_package_loads_the_first_and_the_third_form(tmp_p
     for model_type, choose, pad in (("gemma3_text", uniform, False), ("opt", uneven, True), ("mistral", uneven, True)):
         model = shrunk(model_type, choose)
         out = save(model, None, tmp_path / model_type, pad=pad)
-        expected[str(out)] = (logits(model), generated(model)[0])
+        expected[str(out)] = (logits(model), rounding_of(model, logits), generated(model)[0])
     torch.save(expected, tmp_path / "expected")
     script = (
         "import sys, torch; from transformers import AutoModelForCausalLM\n"
-        f"for path, (logits, tokens) in torch.load({str(tmp_path / 'expected')!r}).items():\n"
+        f"for path, (logits, slack, tokens) in torch.load({str(tmp_path / 'expected')!r}).items():\n"
         "    model = AutoModelForCausalLM.from_pretrained(path)\n"
         f"    ids = torch.arange(40).view(2, 20) * 7 % {VOCABULARY}\n"
-        "    assert (model(input_ids=ids).logits - logits).abs().max() < 1e-5, path\n"
+        "    assert (model(input_ids=ids).logits - logits).abs().max() <= slack, path\n"
         "    mask = torch.ones(2, 20, dtype=torch.int64); mask[1, :3] = 0\n"
         "    done = model.generate(ids, attention_mask=mask, max_new_tokens=6, min_new_tokens=6, do_sample=False)\n"
         "    assert done.equal(tokens), path\n"
@@ -125,7 +126,7 @@ def test_heads_that_do_not_divide_the_hidden_size_are_recorded(tmp_path):
     assert logits(load(out)[0]).equal(logits(model))
     wide = AutoModelForCausalLM.from_pretrained(save(model, None, tmp_path / "wide", pad=True))
     assert wide.config.num_attention_heads == 4
-    torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(wide), logits(model), rtol=0, atol=rounding_of(model, logits))
 
 
 def test_a_loaded_model_can_be_shrunk_on(tmp_path):
@@ -168,10 +169,11 @@ def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_p
     out = save(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
     assert not (out / RECORD).exists() and (out / "gramian.json").exists()
     stock = AutoModelForCausalLM.from_pretrained(out)
-    torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=1e-5)
+    slack = rounding_of(model, logits)
+    torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=slack)
     ours, theirs = generated(stock), generated(model)
     assert ours[0].equal(theirs[0])
-    torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=slack)
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
     assert stated(model) == config and unit_groups_of(model) == widths  # the model itself stays narrow
 
@@ -262,13 +264,6 @@ def test_damaged_directories(damage, error, message, sound, tmp_path):
     with pytest.raises(error, match=message) as caught:
         load(out)
     assert str(out) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_load_wants_a_directory(tmp_path):
-    (tmp_path / "file").write_text("x")
-    for path in (tmp_path / "missing", tmp_path / "file", "org/name", "demo"):
-        with pytest.raises(FileNotFoundError, match="no such directory"):
-            load(path)
 
 
 @pytest.mark.parametrize("pad", [False, True])

@@ -1,4 +1,4 @@
-"""Where structured pruning has little to go by: budgets met exactly, modules that add nothing, requests that change nothing."""
+"""Edges of structured pruning: budgets met exactly, modules that add nothing, settings that would change nothing."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def silent(cancelling: bool):
 
 
 @pytest.mark.parametrize("cancelling", [True, False])
-def test_what_adds_nothing_leaves_first(cancelling):
+def test_what_adds_nothing_is_removed_first(cancelling):
     _, report = pruned(silent(cancelling), target_blend=1, ratio=0.1)
-    left = {row.name: row.units for row in report.modules}
-    assert left[DOWN][1] < left[DOWN][0]
-    assert all(units[1] == units[0] for name, units in left.items() if name != DOWN)
+    units_of = {row.name: row.units for row in report.modules}
+    assert units_of[DOWN][1] < units_of[DOWN][0]
+    assert all(units[1] == units[0] for name, units in units_of.items() if name != DOWN)
 
 
 @pytest.mark.parametrize("target_blend", [1.0, 0.5])
@@ -86,7 +86,7 @@ def test_sums_of_heads_that_cancel_make_a_mask_problem():
     rng = np.random.default_rng(0)
     for _ in range(20):
         weight, other = rng.normal(size=(3, 8)), rng.normal(size=(3, 8))
-        null = np.linalg.svd(weight)[2][3:]  # inputs that the first head's weights do not see
+        null = np.linalg.svd(weight)[2][3:]  # inputs that the first head's weights map to zero
         inputs = np.hstack([rng.normal(size=(20, 5)) @ null, rng.normal(size=(20, 8))])
         problem = MaskProblem.from_problem(Quadratic.from_data(inputs, np.hstack([weight, other])), groups=2)
         head = inputs[:, 8:] @ other.T
@@ -106,20 +106,20 @@ def test_errors_of_masks_are_on_dense_inputs_whatever_the_target(target_blend):
         assert row.detail["mask_bound"] <= error * (1 + 1e-9)
 
 
-def test_figures_of_masks_that_exchanges_replaced_are_not_reported():
+def test_figures_of_masks_that_swaps_replaced_are_not_reported():
     how = {"options": {"score": "box"}, "calibrate_on": "dense"}
     assert set(pruned(exact("llama"), **how)[1].allocation) == {"mask_error", "mask_bound", "rounding"}
     assert set(pruned(exact("llama"), **how, swap_search=True)[1].allocation) == {"mask_bound"}
 
 
-@pytest.mark.parametrize("part", [0.05, 0.1])
+@pytest.mark.parametrize("ratio", [0.05, 0.1])
 @pytest.mark.parametrize("model_type", ["llama", "qwen3"])
-def test_recovery_adds_no_bias_that_nobody_counted(model_type, part):
+def test_refitted_producers_add_no_bias_that_the_plan_did_not_count(model_type, ratio):
     dense = exact(model_type)
     model, report = pruned(
-        copy.deepcopy(dense), method="flap", calibrate_on="pruned", refit_producers=True, allocation="uniform", ratio=part
+        copy.deepcopy(dense), method="flap", calibrate_on="pruned", refit_producers=True, allocation="uniform", ratio=ratio
     )
-    assert report.ratio >= part
+    assert report.ratio >= ratio
     for row in report.modules:
         assert (operator(model, row.name).bias is not None) <= (row.units[1] < row.units[0])
 
@@ -144,8 +144,8 @@ def test_damping_counts_where_scores_do_though_nothing_is_compensated():
     assert not torch.equal(*[model.model.layers[1].mlp.down_proj.weight[:, :20] for model in runs])
 
 
-def test_kinds_are_two_whatever_the_stacks():
-    """Feed-forward weights of the decoder are tiny: taken as one kind, all that leaves is theirs."""
+def test_types_are_two_whatever_the_stacks():
+    """Feed-forward weights of the decoder are tiny: as all stacks are one type, all that is removed is theirs."""
     model = stacked_model("t5")
     for block in model.decoder.block:
         for parameter in block.layer[2].DenseReluDense.parameters():

@@ -1,4 +1,4 @@
-"""Structured pruning end to end on tiny models: how much leaves, what it depends on, what is refused."""
+"""Structured pruning end to end on tiny models: how much is removed, what it depends on, what is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.removal.pruning import prune_units
 
-# -- how much leaves ---------------------------------------------------------------------------------------------------
+# -- how much is removed ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", STRUCTURED_METHODS)
@@ -39,11 +39,10 @@ def test_the_ratio_is_met_to_within_the_cheapest_unit(model_type, method):
 
 @pytest.mark.parametrize("allocation", ["uniform", "score", "loss"])
 @pytest.mark.parametrize("score", ["newton", "box", "compensated"])
-def test_every_module_keeps_one_choice_and_no_ratio_goes_further(score, allocation):
+def test_every_module_keeps_one_removable_and_no_ratio_goes_further(score, allocation):
     model = tiny_model("qwen3")
     removable = (
-        sum((choices - 1) * cost for choices, cost in [(2, (2 * 2 + 2) * 32 * 16), (48, 3 * 32)])
-        * model.config.num_hidden_layers
+        sum((count - 1) * cost for count, cost in [(2, (2 * 2 + 2) * 32 * 16), (48, 3 * 32)]) * model.config.num_hidden_layers
     )
     most = removable / in_blocks(model)
     options = {"options": {"score": score}, "allocation": allocation}
@@ -58,7 +57,7 @@ def test_every_module_keeps_one_choice_and_no_ratio_goes_further(score, allocati
 @pytest.mark.parametrize(
     ("groups", "heads"), [(4, "groups"), (2, "groups"), (2, "per_kv_group"), (1, "groups"), (1, "per_kv_group")]
 )
-def test_what_leaves_attention(groups, heads):
+def test_what_is_removed_of_attention(groups, heads):
     shape = SHAPES["llama"] | {"num_key_value_heads": groups, "num_hidden_layers": 3}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape, vocab_size=VOCABULARY)).eval()
@@ -70,13 +69,13 @@ def test_what_leaves_attention(groups, heads):
     elif groups == 2 and heads == "groups":
         assert all(units == 2 * kept for units, kept in widths)
     else:
-        assert all(kept == groups and units % groups == 0 for units, kept in widths)  # keys and values stay
+        assert all(kept == groups and units % groups == 0 for units, kept in widths)  # keys and values are kept
     assert any(units < 4 for units, _ in widths) and model.model.layers[0].mlp.gate_proj.out_features == 48
     assert 0 <= report.ratio - 0.12 < 0.12
     assert (logits(model) - logits(reference)).abs().max() > 1e-4
 
 
-def test_chosen_modules_alone_are_touched():
+def test_selected_modules_alone_are_touched():
     dense = tiny_model("gemma3_text")
     model, report = pruned(copy.deepcopy(dense), ratio=0.05, include="down_proj", exclude=r"\.1\.")
     assert [row.name for row in report.modules] == ["model.layers.0.mlp.down_proj", "model.layers.2.mlp.down_proj"]
@@ -95,13 +94,13 @@ def test_same_run_same_tensors():
     assert any(one[name].shape != other[name].shape or not one[name].equal(other[name]) for name in one)
 
 
-def test_held_out_windows_only_judge():
-    one, message = pruned(tiny_model("opt"))
-    two, untold = pruned(tiny_model("opt"), heldout=None)
+def test_held_out_windows_only_evaluate():
+    one, evaluated = pruned(tiny_model("opt"))
+    two, without = pruned(tiny_model("opt"), heldout=None)
     assert all(tensor.equal(two.state_dict()[name]) for name, tensor in one.state_dict().items())
-    assert untold.mean_heldout_error is None and all(row.heldout_error is None for row in untold.modules)
-    assert message.mean_heldout_error is not None and [r.relative_error for r in message.modules] == [
-        r.relative_error for r in untold.modules
+    assert without.mean_heldout_error is None and all(row.heldout_error is None for row in without.modules)
+    assert evaluated.mean_heldout_error is not None and [r.relative_error for r in evaluated.modules] == [
+        r.relative_error for r in without.modules
     ]
 
 
@@ -140,10 +139,10 @@ def test_one_layer_one_window_one_head():
     shape = SHAPES["opt"] | {"num_hidden_layers": 1, "num_attention_heads": 1}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", **shape, vocab_size=VOCABULARY)).eval()
     report = prune_units(model, TOKENS[:1, :2], ratio=0.1, progress=False)
-    assert [row.name for row in report.modules] == ["model.decoder.layers.0.fc2"]  # the one head stays
+    assert [row.name for row in report.modules] == ["model.decoder.layers.0.fc2"]  # the one head is kept
 
 
-def test_the_model_s_mode_and_gradients_stay():
+def test_the_model_s_mode_and_gradients_are_kept():
     model = tiny_model("gpt2").train()
     for parameter in model.parameters():
         parameter.requires_grad_(False)

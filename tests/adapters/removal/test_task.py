@@ -1,6 +1,6 @@
 """A task that a small model learns in seconds: sequences of symbols, each class with a rule of its own for what comes next.
 
-The model has more channels than it needs, so what is removed with sense costs little, and what is removed without, much.
+The model has more channels than it needs, so a good selection of what is removed costs little, and a bad one costs much.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def after(model: PreTrainedModel, ratio: float, **options) -> float:
 
 
 def test_the_task_is_learnt(trained):
-    assert loss(trained) < 1.0  # knowing nothing is log(12) = 2.5, and the noise alone leaves about 0.7
+    assert loss(trained) < 1.0  # the loss without knowledge is log(12) = 2.5, and that of the noise alone about 0.7
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5])
@@ -80,7 +80,7 @@ def test_numerical_beats_the_baselines(trained):
 
 
 def test_each_part_of_it_helps(trained):
-    """Compensation, units chosen at all, and units chosen for compensation: without any one of them more is lost."""
+    """Compensation, a selection of units, and a selection that counts on compensation: without any one the loss is higher."""
     best = after(trained, 0.5)
     without = {
         "compensation": after(trained, 0.5, compensate=False),

@@ -15,7 +15,7 @@ from gramian.adapters import load, prune_weights, save
 from gramian.adapters.cli.main import main
 from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.run.moments import MomentCollector
-from gramian.adapters.run.streaming import StreamedVisits, stream_model
+from gramian.adapters.run.streaming import StreamedPlacement, stream_model
 
 pytestmark = pytest.mark.usefixtures("small_batches", "no_network")
 OPTIONS = {"method": "sparsegpt", "calibrate_on": "pruned", "target": "block", "heldout": HELDOUT, "progress": False}
@@ -131,7 +131,7 @@ def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
     save(tiny_model("opt"), None, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    take, broken = StreamedVisits.take, []
+    take, broken = StreamedPlacement.take, []
 
     def breaking(self, block):
         take(self, block)
@@ -140,9 +140,9 @@ def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
             raise RuntimeError("the power fails")
 
     if when == "finishing":
-        monkeypatch.setattr(StreamedVisits, "finish", lambda self: (_ for _ in ()).throw(RuntimeError("the power fails")))
+        monkeypatch.setattr(StreamedPlacement, "finish", lambda self: (_ for _ in ()).throw(RuntimeError("the power fails")))
     else:
-        monkeypatch.setattr(StreamedVisits, "take", breaking)
+        monkeypatch.setattr(StreamedPlacement, "take", breaking)
     with pytest.raises(RuntimeError, match="the power fails"):
         streamed(folder, out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -25,7 +25,7 @@ def keep_the_largest(problem: Quadratic, pattern: Any) -> Solution:
     return Solution(weights, Status.DIRECT, certify(problem, support, weights))
 
 
-def judged_before_rounding(problem: Quadratic, pattern: Any) -> Solution:
+def certified_before_rounding(problem: Quadratic, pattern: Any) -> Solution:
     whole = certify(problem, L1(0.0), problem.anchor)
     return replace(keep_the_largest(problem, pattern), certificate=whole)
 
@@ -61,8 +61,13 @@ def never_the_same(problem: Quadratic, pattern: Any) -> Solution:
 
 
 METHODS = [
-    judged_before_rounding, claims_a_bound, one_weight_too_many, spoils_its_problem, rounds_in_units_of_its_own, never_the_same,
-]  # fmt: skip
+    certified_before_rounding,
+    claims_a_bound,
+    one_weight_too_many,
+    spoils_its_problem,
+    rounds_in_units_of_its_own,
+    never_the_same,
+]
 
 
 class Untransposed(Layer):

@@ -98,7 +98,7 @@ def test_the_case_is_the_smallest(theirs):
 
 def test_what_cannot_be_imported_is_left_to_the_reader():
     _, code = message(partial(laws.check_pattern, Greedy()))
-    assert "subject1 = ...  # put here what was checked: Greedy()" in code and "(\n    subject1," in code
+    assert "checked1 = ...  # put here what was checked: Greedy()" in code and "(\n    checked1," in code
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ Greedy, _ = Hidden, globals().pop("Hidden")
 
 def test_a_term_of_somebody_elses(theirs):
     first, code = message(partial(laws.check_term, lambda shape: st.sampled_from([1.0, 2.0]).map(theirs.Ridge)))
-    assert first.startswith("prox is optimal: prox gives") and "subject1 = ..." in code
+    assert first.startswith("prox is optimal: prox gives") and "checked1 = ..." in code
 
 
 def test_an_exception_fails_too():
@@ -134,12 +134,12 @@ def test_an_exception_fails_too():
 
 
 def test_a_law_counts_its_cases():
-    law = Law(holds=nothing, given=lambda subject: st.tuples(st.just(subject), st.integers(0, 1000)), slow=4)
+    law = Law(holds=nothing, given=lambda candidate: st.tuples(st.just(candidate), st.integers(0, 1000)), slow=4)
     assert law.check("anything", 40) == 10 and str(law) == "nothing"
 
 
-def nothing(subject: str, number: int) -> None:
-    assert subject == "anything"
+def nothing(candidate: str, number: int) -> None:
+    assert candidate == "anything"
 
 
 class Pair(NamedTuple):

@@ -84,7 +84,7 @@ def test_everything_is_found():
     assert {L1, Support} <= set(get_args(Term)) and {TopK, NM} <= set(get_args(Pattern))
 
 
-def test_a_kind_that_nothing_can_draw_is_told():
+def test_a_kind_that_nothing_can_draw_is_named():
     class Box:
         pass
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gramian.proofs.fistapruner.correction import CLAIMS
+from gramian.proofs.fistapruner import CLAIMS
 from gramian.proofs.fistapruner.printed import algorithm_one, fractional, hard_threshold, iterate, printed
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import FISTA, L1, NM, TopK

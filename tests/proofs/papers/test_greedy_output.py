@@ -8,6 +8,7 @@ from scipy.integrate import quad
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import norm
 
+from gramian.proofs.greedy_output import CLAIMS
 from gramian.proofs.greedy_output.gaussian_moments import (
     gated_relu_moment,
     gaussian_mean,
@@ -19,7 +20,6 @@ from gramian.proofs.greedy_output.gaussian_moments import (
     silu,
 )
 from gramian.proofs.greedy_output.head_divergence import head_distance
-from gramian.proofs.greedy_output.modules import CLAIMS
 
 
 def test_every_entry_is_there():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.grids import grids
-from gramian.proofs.tasp.kernels import CLAIMS
+from gramian.proofs.tasp import CLAIMS
 from gramian.proofs.tasp.tiny_networks import (
     GELU,
     IDENTITY,

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rounding import rounding
 
 from gramian.solvers import L1, Affine, Support
 
@@ -27,7 +28,7 @@ def l1(xp, weight: np.ndarray) -> L1:
 @given(matrix=matrices, weight=weights)
 def test_l1_value(xp, matrix, weight):
     expected = np.sum(np.broadcast_to(weight, matrix.shape) * np.abs(matrix), axis=1)
-    np.testing.assert_allclose(xp.numpy(l1(xp, weight).value(xp.asarray(matrix))), expected, rtol=1e-15)
+    np.testing.assert_allclose(xp.numpy(l1(xp, weight).value(xp.asarray(matrix))), expected, rtol=rounding(COLUMNS, 1.0))
 
 
 @given(matrix=matrices, weight=weights, step=steps)

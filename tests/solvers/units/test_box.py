@@ -298,5 +298,5 @@ def test_the_step_limit_is_a_status(xp):
     for options in ({"tol": 0.0}, {"max_steps": 0}):
         with pytest.raises(ValueError, match="need tol > 0 and max_steps >= 1"):
             relaxed_mask(problem, 6.0, **options)
-    with pytest.raises(ValueError, match="cannot be told from an exact budget"):
+    with pytest.raises(ValueError, match="cannot be distinguished from an exact budget"):
         relaxed_mask(problem, 6.0, penalty=1e30)

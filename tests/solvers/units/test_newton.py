@@ -185,5 +185,5 @@ def test_head_scores_average_the_channels_of_a_head(xp):
 
 
 def test_a_penalty_beyond_float64(xp):
-    with pytest.raises(ValueError, match="penalty of 1e\\+20 cannot be told from an exact budget"):
+    with pytest.raises(ValueError, match="penalty of 1e\\+20 cannot be distinguished from an exact budget"):
         newton_score(from_matrix(xp, np.eye(3)), 1.0, penalty=1e20)

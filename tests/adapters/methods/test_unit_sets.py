@@ -1,4 +1,4 @@
-"""What can leave, what it costs, how much leaves each module, what makes up for it: each against a direct computation."""
+"""What can be removed, what it costs, how much is removed of each module, and compensation, by direct computations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import SHAPES, VOCABULARY, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gramian.adapters.methods.allocation import choose, kept_counts, reachable
+from gramian.adapters.methods.allocation import kept_counts, reachable, select_units
 from gramian.adapters.methods.compensation import Output, compensate
 from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
@@ -32,9 +32,9 @@ def model_of(model_type: str, groups: int):
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **shape, vocab_size=VOCABULARY))
 
 
-@pytest.mark.parametrize("heads", ["groups", "even"])
+@pytest.mark.parametrize("heads", ["groups", "per_kv_group"])
 @pytest.mark.parametrize(("model_type", "groups"), SHAPED)
-def test_a_choice_costs_and_weighs_what_leaves_with_it(model_type, groups, heads):
+def test_a_removable_costs_and_weighs_what_is_removed_with_it(model_type, groups, heads):
     dense = model_of(model_type, groups)
     for name, unit_group in list(unit_groups_of(dense).items())[:2]:
         unit_set = unit_set_of(dense, unit_group, heads)
@@ -45,7 +45,7 @@ def test_a_choice_costs_and_weighs_what_leaves_with_it(model_type, groups, heads
         ]
         assert np.diff(sizes).tolist() == [unit_set.cost] * (unit_set.removable - 1)
         assert reachable([unit_set], [0]) == sizes[-1] - sizes[0]
-        if unit_set.mixed:  # what leaves with a choice is told by scores
+        if unit_set.mixed:  # the scores determine what a removable consists of
             continue
         for power in (1, 2):
             last = np.delete(np.arange(unit_group.units), unit_set.scored[-1])
@@ -64,7 +64,7 @@ def matrices(model):
     return [operator(model, name).weight.detach() for name in names | set(unit_groups_of(model))]
 
 
-def test_choices_of_grouped_heads():
+def test_removables_of_grouped_heads():
     unit_group = next(iter(unit_groups_of(tiny_model("llama")).values()))  # four heads in two groups
     unit_set = UnitSet(unit_group, np.arange(4)[:, None], True, 10)
     assert unit_set.removable == 2 and unit_set.mixed
@@ -76,7 +76,7 @@ def test_choices_of_grouped_heads():
     assert whole.removable == 2 and whole.kept(np.array([0.0, 1.0]), 1).tolist() == [2, 3]
 
 
-def test_the_mask_problem_of_choices_is_that_of_their_heads():
+def test_the_mask_problem_of_removables_is_that_of_their_heads():
     unit_group = next(iter(unit_groups_of(tiny_model("llama")).values()))
     layer = normal_layer(3, 50, 32, 6, drift=0.1)
     heads = MaskProblem.from_problem(layer.problem(np), groups=4)
@@ -85,23 +85,23 @@ def test_the_mask_problem_of_choices_is_that_of_their_heads():
         problem = unit_set.problem(heads, preference)
         assert problem.units == unit_set.removable and problem.total == 7 * unit_set.removable
         for flags in itertools.product([False, True], repeat=unit_set.removable):
-            count = unit_set.grouped(preference) if unit_set.mixed else np.arange(4)
-            kept = np.isin(np.arange(4), count[np.array(flags)])
+            heads_of = unit_set.grouped(preference) if unit_set.mixed else np.arange(4)
+            kept = np.isin(np.arange(4), heads_of[np.array(flags)])
             assert problem.value(np.array(flags)) == pytest.approx(heads.value(kept), rel=1e-10)
 
 
-# -- how much leaves each module ---------------------------------------------------------------------------------------
+# -- how much is removed of each module ---------------------------------------------------------------------------------------
 
 modules = st.lists(st.tuples(st.integers(2, 6), st.sampled_from([1, 3, 10, 40])), min_size=1, max_size=4)
 
 
-@given(shapes=modules, seed=st.integers(0, 99), unit_group=st.floats(0.01, 1.0), tied=st.booleans())
-def test_kept_counts(shapes, seed, unit_group, tied):
+@given(shapes=modules, seed=st.integers(0, 99), portion=st.floats(0.01, 1.0), tied=st.booleans())
+def test_kept_counts(shapes, seed, portion, tied):
     generator = np.random.default_rng(seed)
     ranked = [generator.integers(0, 3, n).astype(float) if tied else generator.normal(size=n) for n, _ in shapes]
     costs = [cost for _, cost in shapes]
     most = sum((n - 1) * cost for n, cost in shapes)
-    removal = unit_group * most
+    removal = portion * most
     counts = kept_counts(ranked, costs, [0] * len(shapes), removal)
     assert all(1 <= count <= n for count, (n, _) in zip(counts, shapes))
     removed = sum((n - count) * cost for count, (n, cost) in zip(counts, shapes))
@@ -109,15 +109,15 @@ def test_kept_counts(shapes, seed, unit_group, tied):
     cheap = min(costs)
     if any(count > 1 for count, cost in zip(counts, costs) if cost == cheap):
         assert removed < removal + cheap
-    if len(set(costs)) == 1:  # then the ranking alone decides: whatever left is worth no more than what could have left
-        left = [value for values, count in zip(ranked, counts) for value in np.sort(values)[: len(values) - count]]
-        stayed = [value for values, count in zip(ranked, counts) for value in np.sort(values)[len(values) - count : -1]]
-        assert not left or not stayed or max(left) <= min(stayed)
+    if len(set(costs)) == 1:  # then the ranking alone decides: what was removed is worth no more than what could have been
+        gone = [value for values, count in zip(ranked, counts) for value in np.sort(values)[: len(values) - count]]
+        rest = [value for values, count in zip(ranked, counts) for value in np.sort(values)[len(values) - count : -1]]
+        assert not gone or not rest or max(gone) <= min(rest)
     more = kept_counts(ranked, costs, [0] * len(shapes), min(most, removal + max(costs)))
     assert sum((n - count) * cost for count, (n, cost) in zip(more, shapes)) >= removed
 
 
-def test_tolls_are_made_up_for():
+def test_biases_that_are_added_are_removed_on_top():
     ranked, costs = [np.arange(5.0), np.arange(5.0) + 10], [10, 10]
     assert kept_counts(ranked, costs, [0, 0], 20) == [3, 5]
     assert kept_counts(ranked, costs, [4, 4], 20) == [2, 5]
@@ -126,48 +126,48 @@ def test_tolls_are_made_up_for():
     assert reachable([], []) == 0
 
 
-def menus_of_sizes(*sizes: int) -> list[UnitSet]:
+def unit_sets_of_sizes(*sizes: int) -> list[UnitSet]:
     unit_groups = [unit_group for unit_group in unit_groups_of(tiny_model("gemma3_text")).values() if unit_group.size == 1]
     return [UnitSet(unit_group, np.arange(size)[:, None], False, 5) for unit_group, size in zip(unit_groups, sizes)]
 
 
 def test_allocations():
-    unit_sets = menus_of_sizes(8, 16)
+    unit_sets = unit_sets_of_sizes(8, 16)
     orders = [np.random.default_rng(seed).permutation(n).astype(float) for seed, n in ((0, 8), (1, 16))]
     scored = [UnitScores(orders[0] + 100, relative=orders[0]), UnitScores(orders[1], relative=orders[1] + 6)]
     bias_costs = [0, 0]
-    uniform = choose(unit_sets, scored, [], 30, "uniform", bias_costs)
+    uniform = select_units(unit_sets, scored, [], 30, "uniform", bias_costs)
     assert list(uniform.counts.values()) == [6, 12] and uniform.detail == {}
-    by_score = choose(unit_sets, scored, [], 30, "score", bias_costs)
+    by_score = select_units(unit_sets, scored, [], 30, "score", bias_costs)
     assert list(by_score.counts.values()) == [8, 10]
-    by_error = choose(unit_sets, scored, [], 30, "loss", bias_costs)
+    by_error = select_units(unit_sets, scored, [], 30, "loss", bias_costs)
     assert list(by_error.counts.values()) == [2, 16]
-    for choice in (uniform, by_score, by_error):
+    for selection in (uniform, by_score, by_error):
         for unit_set, one in zip(unit_sets, scored):
-            kept = choice.keep[unit_set.name]
-            assert len(kept) == choice.counts[unit_set.name]
+            kept = selection.keep[unit_set.name]
+            assert len(kept) == selection.counts[unit_set.name]
             assert set(kept) == set(np.argsort(-one.scores)[: len(kept)])
 
 
-def test_the_joint_relaxation_says_how_many_and_the_method_which():
-    unit_sets = menus_of_sizes(6, 9)
+def test_the_joint_relaxation_says_how_many_and_the_method_says_which():
+    unit_sets = unit_sets_of_sizes(6, 9)
     problems = [MaskProblem.from_problem(normal_layer(seed, 40, width, 4).problem(np)) for seed, width in ((0, 6), (1, 9))]
     costed = [MaskProblem(p.matrix, p.linear, p.constant, np.full(p.units, 5.0)) for p in problems]
     joint = allocate(costed, 5.0 * 10)
-    open_choice = choose(unit_sets, [UnitScores(None), UnitScores(None)], problems, 25, "loss", [0, 0])
-    assert [len(kept) for kept in open_choice.keep.values()] == [int(mask.sum()) for mask in joint.masks]
-    for kept, mask in zip(open_choice.keep.values(), joint.masks):
+    relaxed = select_units(unit_sets, [UnitScores(None), UnitScores(None)], problems, 25, "loss", [0, 0])
+    assert [len(kept) for kept in relaxed.keep.values()] == [int(mask.sum()) for mask in joint.masks]
+    for kept, mask in zip(relaxed.keep.values(), joint.masks):
         assert kept.tolist() == np.flatnonzero(mask).tolist()
-    assert open_choice.detail["mask_error"] == pytest.approx(joint.certificate.objective)
-    assert open_choice.detail["mask_bound"] == pytest.approx(joint.certificate.bound)
-    assert open_choice.detail["rounding"] == pytest.approx(joint.rounding)
+    assert relaxed.detail["mask_error"] == pytest.approx(joint.certificate.objective)
+    assert relaxed.detail["mask_bound"] == pytest.approx(joint.certificate.bound)
+    assert relaxed.detail["rounding"] == pytest.approx(joint.rounding)
     scores = [np.arange(6.0), np.arange(9.0)]
-    message = choose(unit_sets, [UnitScores(each) for each in scores], problems, 25, "loss", [0, 0])
-    assert message.counts == open_choice.counts
-    assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), message.keep.values()))
-    masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), message.keep.values())]
+    ordered = select_units(unit_sets, [UnitScores(each) for each in scores], problems, 25, "loss", [0, 0])
+    assert ordered.counts == relaxed.counts
+    assert all(kept.tolist() == list(range(n - len(kept), n)) for n, kept in zip((6, 9), ordered.keep.values()))
+    masks = [np.isin(np.arange(n), kept) for n, kept in zip((6, 9), ordered.keep.values())]
     direct = sum(problem.value(mask) / problem.energy for problem, mask in zip(problems, masks))
-    assert message.detail["mask_error"] == pytest.approx(direct)
+    assert ordered.detail["mask_error"] == pytest.approx(direct)
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_scores_from_data(count, scale):
 
 @pytest.mark.parametrize("count", [6, 3])
 def test_compensated_prices_are_rises_of_the_refitted_error(count):
-    """Removal of the cheapest unit: its price is what least squares on the others loses, per parameter."""
+    """The price of the cheapest unit is the rise of the least-squares loss on the others, per parameter."""
     generator = np.random.default_rng(2)
     inputs, weight = generator.normal(size=(40, 6)) @ generator.normal(size=(6, 6)), generator.normal(size=(4, 6))
     one = scored("numerical", context(inputs, weight, count, damping=0.0))
@@ -228,7 +228,7 @@ def test_compensated_prices_are_rises_of_the_refitted_error(count):
 
 def test_dead_modules_score():
     for name, method in STRUCTURED_METHODS.items():
-        if method.gather is not None:  # then the evidence is the score
+        if method.gather is not None:  # then the statistics are the scores
             continue
         for inputs, weight in ((np.zeros((5, 4)), np.ones((2, 4))), (np.ones((5, 4)), np.zeros((2, 4)))):
             one = method.bind({})(context(inputs, weight, 4))
@@ -265,12 +265,12 @@ def test_the_loss_of_weights_and_bias(xp, drift):
 
 def test_sums_over_tokens(xp):
     layer = normal_layer(5, 24, 4, 2, drift=0.2)
-    unit_groups = []
+    halves = []
     for half in (slice(0, 10), slice(10, 24)):
         moments = Moments(4)
         moments.update(xp.asarray(layer.inputs[half]), xp.asarray(layer.dense[half]))
-        unit_groups.append(moments)
-    both = unit_groups[0].merged(unit_groups[1])
+        halves.append(moments)
+    both = halves[0].merged(halves[1])
     np.testing.assert_allclose(xp.numpy(both.total), layer.inputs.sum(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(xp.numpy(both.shift), (layer.inputs - layer.dense).sum(axis=0), rtol=1e-10, atol=1e-12)
     weighted, times = Moments(4), np.arange(24) % 3

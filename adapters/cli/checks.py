@@ -1,0 +1,38 @@
+"""Mistakes that the file system alone shows. They are reported at once, since importing torch takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gramian.adapters.data.source_names import check_source
+from gramian.adapters.files import check_output, check_result
+from gramian.adapters.models.places import locate
+
+__all__ = ["check_places"]
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """Raise for outputs that cannot be written, texts that are not there, and a model that is nowhere.
+
+    Errors are those of `check_output`, `check_result`, `check_source` and `locate`. `demo` is not looked for here, because
+    finding it assembles it.
+    """
+    given = vars(args)
+    if given.get("out") is not None:
+        check_output(args.out, args.overwrite, adding=args.command == "capture")
+    if given.get("problems") is not None:
+        check_output(args.problems, overwrite=False)
+    check_result(given.get("json"))
+    if "calibration" in given:
+        check_source(args.calibration)
+    for text in (given.get("evaluate"), given.get("text")):
+        check_text(text)
+    if given.get("model", "demo") != "demo":
+        locate(args.model)
+
+
+def check_text(path: Path | None) -> None:
+    """Raise FileNotFoundError if there is no such file."""
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no text file {str(path)!r}")
