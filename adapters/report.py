@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gramian.adapters.extras import need
 from gramian.adapters.html import html_table
+from gramian.extras import need
 from gramian.tables import figure, table
 
 if TYPE_CHECKING:

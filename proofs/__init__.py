@@ -11,3 +11,7 @@ Where to begin:
 
 All of it needs `pip install 'gramian[proofs]'`. Only `laws.check_layer` needs torch and transformers.
 """
+
+from gramian.extras import PROOFS, need
+
+need("proofs", PROOFS, "gramian.proofs")

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gramian.extras import named
+
 __all__ = ["exports"]
 
 
@@ -19,7 +21,8 @@ def exports(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[],
     """Read `__getattr__`, `__dir__` and `__all__` of a package off the `from module import name as name` lines of its stub.
 
     package, file: the package's `__name__` and `__file__`. A name that the stub imports under another name is looked up by the
-    one it has in its module. `__getattr__` raises AttributeError for a name that the stub does not hold, as any module does.
+    one it has in its module. `__getattr__` raises AttributeError for a name that the stub does not hold, as any module does,
+    and ImportError, with the command that helps, for a name that needs a package of an extra.
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     homes = {
@@ -33,7 +36,10 @@ def exports(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[],
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, there = homes[name]
-        value = getattr(import_module(module), there)
+        try:
+            value = getattr(import_module(module), there)
+        except ModuleNotFoundError as error:
+            raise named(error, f"{package}.{name}") from error
         setattr(sys.modules[package], name, value)
         return value
 

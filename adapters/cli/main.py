@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from gramian.adapters.cli.checks import check_places
 from gramian.adapters.cli.parser import check_usage, command_line
-from gramian.adapters.extras import MODELS, need
+from gramian.extras import MODELS, need
 
 __all__ = ["main"]
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from gramian.adapters.extras import need
 from gramian.adapters.files import check_result, write_json
+from gramian.extras import PROOFS, need
 
 __all__ = ["verify_claims"]
-
-NEEDED = ("hypothesis", "cvxpy", "tqdm")
 
 
 def verify_claims(args: argparse.Namespace) -> None:
     """Print a row per claim. ImportError: the extra `proofs` is missing. RuntimeError: a claim is not as stated. An id that no
     claim has is bad usage, exit code 2."""
-    need("proofs", NEEDED, "gramian verify")
+    need("proofs", PROOFS, "gramian verify")
     from gramian.proofs.ledger import CLAIMS, verify_all
 
     if unknown := [name for name in args.claims or () if name not in CLAIMS]:

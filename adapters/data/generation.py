@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ def sampled_tokens(
     logits that are not finite.
     """
     width = check_sampling(model, tokenizer, length)
+    keyword = (
+        "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    )  # before transformers 5.24
     config = model.config.get_text_config()
     begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
     batches = []
@@ -43,8 +47,8 @@ def sampled_tokens(
             first = torch.randint(config.vocab_size, (count, 1), generator=generator)
             windows, cache = [first if begin is None else torch.full((count, 1), begin)], None
             while len(windows) < width:
-                made: Any = model(input_ids=windows[-1].to(model.device), past_key_values=cache, use_cache=True)
-                cache = made.past_key_values
+                made: Any = model(input_ids=windows[-1].to(model.device), use_cache=True, **{keyword: cache})
+                cache = getattr(made, keyword)
                 windows.append(drawn(made.logits[:, -1, : config.vocab_size], generator))
                 bar.update(count)
             batches.append(torch.cat(windows, dim=1))

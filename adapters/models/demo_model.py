@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from gramian.adapters.extras import need
+from gramian.extras import need
 
 __all__ = ["demo_model_path"]
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from gramian.adapters.extras import need
 from gramian.adapters.models.demo_model import demo_model_path
+from gramian.extras import need
 
 __all__ = ["WEIGHTS", "Place", "locate"]
 

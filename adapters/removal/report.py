@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gramian.adapters.extras import need
 from gramian.adapters.html import html_table
 from gramian.adapters.report import mean_error
+from gramian.extras import need
 from gramian.tables import figure, table
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from gramian.adapters import extras
+from gramian import extras
 from gramian.adapters.cli.main import main
 from gramian.proofs import ledger
 from gramian.proofs.kit.claims import MUTANT_EXAMPLES, Claim, Counterexample, Property, Verdict, verify

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny import FAMILIES, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gramian.adapters import extras
+from gramian import extras
 from gramian.adapters.files import check_output
 from gramian.adapters.models import demo_model
 from gramian.adapters.models.loading import load, storage_dtype

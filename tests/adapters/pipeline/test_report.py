@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from gramian.adapters import Report, extras
+from gramian import extras
+from gramian.adapters import Report
 from gramian.adapters.estimates import Estimate, EstimatedOperator, Rates
 from gramian.adapters.report import OperatorReport
 

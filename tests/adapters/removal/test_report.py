@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gramian.adapters import extras
+from gramian import extras
 from gramian.adapters.html import html_table
 from gramian.adapters.removal.report import ModuleReport, StructuredReport
 

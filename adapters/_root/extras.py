@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["MODELS", "need"]
+__all__ = ["MODELS", "PROOFS", "named", "need"]
 
 MODELS = ("torch", "transformers", "safetensors", "tqdm")  # packages that loading and pruning a model needs
+PROOFS = ("hypothesis", "cvxpy", "tqdm")  # packages that checking claims and laws needs
 
 
 def need(extra: str, packages: tuple[str, ...], what: str) -> None:
     """Raise ImportError if any of the packages is missing, naming those, `what` needs them, and the command that adds them."""
     if missing := [package for package in packages if find_spec(package) is None]:
         raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'gramian[{extra}]'")
+
+
+def named(error: ModuleNotFoundError, what: str) -> ImportError:
+    """Return the error of `need` in place of Python's own if the module that is missing belongs to an extra, else `error`."""
+    missing = (error.name or "").partition(".")[0]
+    for extra, packages in (("models", MODELS), ("proofs", PROOFS)):
+        if missing in packages:
+            return ImportError(f"{what} needs {missing}: pip install 'gramian[{extra}]'")
+    return error
