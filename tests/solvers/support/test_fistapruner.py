@@ -61,7 +61,7 @@ def test_promises_on_odd_layers(data):
         assert layer.loss(solution.weights) <= layer.loss(begin) + slack
     np.testing.assert_allclose(solution.certificate.objective, layer.loss(solution.weights), atol=slack)
     assert -1e-9 <= solution.detail.get("lasso_gap", 0.0) <= 1 + 1e-9
-    assert math.isfinite(solution.detail["warm_start_error"])
+    assert math.isfinite(solution.detail["warm_start_error"]) or problem.energy == 0  # it is relative to the output
 
 
 def test_a_dense_start_comes_back_sparse():
