@@ -92,7 +92,7 @@ def parts(xp, **changes):
         ({"matrix": np.ones((3, 2))}, r"matrix must be square but is \(3, 2\)"),
         ({"linear": np.ones(2)}, r"matrix has 3 units but linear is \(2,\)"),
         ({"cost": np.ones((3, 1))}, r"matrix has 3 units but cost is \(3, 1\)"),
-        ({"matrix": np.eye(3, dtype=np.float32)}, "matrix is .*float32 but mask problems are judged in float64"),
+        ({"matrix": np.eye(3, dtype=np.float32)}, "matrix is .*float32 but mask problems are in float64"),
         ({"linear": np.array([0, np.nan, 0])}, "linear holds NaN or Inf"),
         ({"cost": np.array([1.0, 0.0, 1.0])}, "every unit must have a positive cost"),
         ({"matrix": np.array([[1.0, 2, 0], [0, 1, 0], [0, 0, 1]])}, "matrix is not symmetric"),
