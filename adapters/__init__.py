@@ -1,7 +1,7 @@
 """Transformers as layer-wise problems: load a model, calibrate, prune it, measure what that cost, save it.
 
-`README.md` in this folder has a map, and says what each method does and how a model family or a method is added. Every name
-is imported when it is first used (`gramian.lazy`); the stub beside this file lists all of them.
+`adapters/README.md` in the repository has a map, and says what each method does and how a model family or a method is added.
+Every name is imported when it is first used (`gramian.lazy`); the stub beside this file lists all of them.
 """
 
 from gramian.lazy import exports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.methods.registry import METHODS
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS, gathered
 from gramian.adapters.methods.vocabulary import Heads
 from gramian.adapters.pipeline import prune_weights
 from gramian.adapters.removal.pruning import prune_units
@@ -36,7 +37,10 @@ def methods() -> dict[str, str]:
     True
     """
     weights = {name: method.solve for name, method in METHODS.items()}
-    units = {name: method.gather or method.score for name, method in STRUCTURED_METHODS.items()}
+    units = {
+        name: method.gather if method.score is gathered and method.gather else method.score
+        for name, method in STRUCTURED_METHODS.items()
+    }
     return {name: (function.__doc__ or name).strip().partition("\n")[0] for name, function in {**weights, **units}.items()}
 
 
@@ -158,11 +162,13 @@ def prune(
         "swap_search": swap_search or None, "heads": heads, "blocks": blocks,
     }  # fmt: skip
     structured = method in STRUCTURED_METHODS
+    if not (structured or method in METHODS or ":" in method):
+        raise ValueError(f"no method {method!r}; there are {', '.join(methods())}, and module:name for one of your own")
     for name, value in (of_weights if structured else of_units).items():
         if value is not None:
-            amount = "ratio" if structured else "sparsity"
             kind = "removes whole heads and channels" if structured else "zeroes single weights"
-            raise ValueError(f"{name}={value!r} does not go with {method!r}, which {kind}: its amount is {amount}=")
+            amount = f": give it {'ratio' if structured else 'sparsity'}=" if name in ("sparsity", "ratio") else ""
+            raise ValueError(f"{name}={value!r} does not go with {method!r}, which {kind}{amount}")
     if structured:
         if damping == "auto":
             raise ValueError(
@@ -174,7 +180,7 @@ def prune(
             refit_producers=refit_producers, swap_search=swap_search, heads=heads or "groups", heldout=heldout,
             include=include, exclude=exclude, blocks=blocks, device=device, progress=progress,
         )  # fmt: skip
-    number, pattern = (sparsity, None) if sparsity is None or isinstance(sparsity, int | float) else (None, sparsity)
+    number, pattern = (sparsity, None) if sparsity is None or isinstance(sparsity, Real) else (None, sparsity)
     return prune_weights(
         model, tokens, method=method, sparsity=number, pattern=pattern, options=options, calibrate_on=calibrate_on,
         target=target, target_blend=target_blend, damping=damping, refit=refit, heldout=heldout, include=include,

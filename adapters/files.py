@@ -8,12 +8,12 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["check_output", "check_result", "new_directory", "write_bytes", "write_json"]
+__all__ = ["Saved", "check_output", "check_result", "new_directory", "plain", "write_bytes", "write_json"]
 
 
 def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
@@ -27,9 +27,11 @@ def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None
     if Path.cwd().is_relative_to(out) or Path.home().is_relative_to(out):
         raise FileExistsError(f"{out} is or contains the current or home directory: choose a new directory")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise FileExistsError(f"{out} exists and is not empty: choose another, or replace it with --overwrite")
+        raise FileExistsError(
+            f"{out} exists and is not empty: choose another, or allow it to be replaced (--overwrite, overwrite=True)"
+        )
     if out.exists() and not (out.is_dir() and (adding or not any(out.iterdir()) or (out / "config.json").is_file())):
-        raise FileExistsError(f"{out} is not a saved model, so --overwrite does not replace it: choose another")
+        raise FileExistsError(f"{out} is not a saved model, so overwriting does not replace it: choose another")
     if not adding and os.path.ismount(out):
         raise FileExistsError(f"{out} is a mount point, which nothing can replace: choose a directory inside it")
     parent = next(folder for folder in out.parents if folder.exists())
@@ -100,9 +102,21 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, (json.dumps(spelt(document), indent=2, allow_nan=False) + "\n").encode())
 
 
+class Saved(Protocol):
+    """A report that is saved beside a model."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, for JSON."""
+
+
+def plain(report: Mapping[str, Any] | Saved) -> dict[str, Any]:
+    """A report as a document that `write_json` writes."""
+    return dict(report) if isinstance(report, Mapping) else report.to_dict()
+
+
 def spelt(document: Any) -> Any:
     """Return the document with strings in place of numbers that are not finite."""
-    if isinstance(document, dict):
+    if isinstance(document, Mapping):
         return {key: spelt(value) for key, value in document.items()}
     if isinstance(document, list | tuple):
         return [spelt(value) for value in document]

@@ -28,14 +28,12 @@ class Entry:
     the header."""
 
     def __init__(self, path: Path, name: str, entry: object) -> None:
-        try:
-            assert isinstance(entry, dict)
-            self.kind, shape, (self.first, self.last) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            numbers = [*shape, self.first, self.last]
-            assert isinstance(self.kind, str) and all(type(number) is int and number >= 0 for number in numbers)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable safetensors file: its header says {entry!r} of {name!r}") from error
-        self.shape = tuple(shape)
+        said = entry if isinstance(entry, dict) else {}
+        kind, shape, offsets = said.get("dtype"), said.get("shape"), said.get("data_offsets")
+        lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+        if not (isinstance(kind, str) and lists and all(type(number) is int and number >= 0 for number in shape + offsets)):
+            raise ValueError(f"{path} is not a readable safetensors file: its header says {entry!r} of {name!r}")
+        self.kind, self.shape, (self.first, self.last) = kind, tuple(shape), offsets
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str], int]:
@@ -48,7 +46,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str], int]:
             raise ValueError(f"{path} is not a readable safetensors file: {size} bytes do not hold a header of {length}")
         try:
             header = json.loads(file.read(length).decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable safetensors file: its header is no JSON ({error})") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a readable safetensors file: its header is a {type(header).__name__}")

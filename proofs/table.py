@@ -20,7 +20,7 @@ __all__ = ["claims", "file_of", "verdicts", "written"]
 
 HERE = Path(__file__).parent
 README = Path("proofs/README.md")
-BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
 
 
 def file_of(claim: Claim) -> str:
@@ -60,7 +60,10 @@ TABLES = {"claims": claims, "verdicts": verdicts}
 
 
 def written(text: str) -> str:
-    """Return a text with its tables as they have to be."""
+    """Return a text with its tables as they have to be. Raises SystemExit unless it has a place for each and for no other."""
+    places = [found[2] for found in BLOCK.finditer(text)]
+    if sorted(places) != sorted(TABLES):
+        raise SystemExit(f"{README} has places for the tables {places}, and needs one for each of {list(TABLES)}")
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 

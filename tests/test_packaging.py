@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from source_tree import FOLDERS, PACKAGES, ROOT, folder_of
 
 pytestmark = pytest.mark.slow
-KEPT = (*FOLDERS, "pyproject.toml", "constraints.txt", "README.md", "LICENSE", ".gitignore")
+KEPT = (*FOLDERS, ".github", ".ci", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", ".gitignore")
 LIGHT = {"numpy", "scipy", "array-api-compat", "threadpoolctl"}
 HELD_BY_GIT = """
 git init -q
@@ -62,7 +62,9 @@ def run(command: Sequence[str], cwd: Path, **environment: str) -> str:
 def kept() -> set[str]:
     """The files of the working tree that belong to it."""
     left_behind = {"__pycache__", ".pytest_cache", ".hypothesis"}
-    deep = {file for name in FOLDERS for file in (ROOT / name).rglob("*") if not left_behind & set(file.parts)}
+    deep = {
+        file for name in (*FOLDERS, ".github", ".ci") for file in (ROOT / name).rglob("*") if not left_behind & set(file.parts)
+    }
     return {file.relative_to(ROOT).as_posix() for file in deep | {ROOT / name for name in KEPT} if file.is_file()}
 
 

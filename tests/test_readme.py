@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import tiny_model, tiny_tokenizer
@@ -27,7 +28,10 @@ def test_snippets_run(snippet, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mymethod", raising=False)
     (tmp_path / "mymethod.py").write_text(next(text for text in SNIPPETS if text.startswith("# mymethod.py")))
     monkeypatch.setattr(gramian, "load", lambda _: (tiny_model("llama"), tiny_tokenizer()), raising=False)
-    exec(compile(snippet.replace("samples=32, length=512", "samples=4, length=32"), "README.md", "exec"), {})
+    names: dict[str, Any] = {}
+    exec(compile(snippet.replace("samples=32, length=512", "samples=4, length=32"), "README.md", "exec"), names)
+    for test in [value for name, value in names.items() if name.startswith("test_")]:
+        test()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

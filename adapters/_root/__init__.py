@@ -20,7 +20,7 @@ Then:
 
 The same on the command line is `gramian prune org/model --out sparse-model --method l0`; `gramian --help` lists the commands.
 
-`gramian.solvers` needs numpy and scipy only; what loads models needs `pip install 'gramian[models]'`.
+`gramian.solvers` needs no extra; what loads models needs `pip install 'gramian[models]'`.
 """
 
 from importlib.metadata import version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["MODELS", "PROOFS", "named", "need"]
+__all__ = ["MODELS", "PROOFS", "complete", "named", "need"]
 
 MODELS = ("torch", "transformers", "safetensors", "tqdm")  # packages that loading and pruning a model needs
 PROOFS = ("hypothesis", "cvxpy", "tqdm")  # packages that checking claims and laws needs
@@ -23,3 +23,8 @@ def named(error: ModuleNotFoundError, what: str) -> ImportError:
         if missing in packages:
             return ImportError(f"{what} needs {missing}: pip install 'gramian[{extra}]'")
     return error
+
+
+def complete() -> bool:
+    """Whether all packages of the two extras are installed."""
+    return all(find_spec(package) is not None for package in (*MODELS, *PROOFS))

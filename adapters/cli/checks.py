@@ -22,6 +22,8 @@ def check_places(args: argparse.Namespace) -> None:
     if given.get("out") is not None:
         check_output(args.out, args.overwrite, adding=args.command == "capture")
     if given.get("problems") is not None:
+        if args.problems.is_dir() and any(args.problems.iterdir()):
+            raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
         check_output(args.problems, overwrite=False)
     check_result(given.get("json"))
     if "calibration" in given:

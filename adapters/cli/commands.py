@@ -99,7 +99,8 @@ def stream_pruned(args: argparse.Namespace) -> None:
             target_blend=args.target_blend, problems=args.problems, **how,
         )  # fmt: skip
         stream.report = {"model": str(args.model), **report.to_dict()}
-    print(f"{report}\n\nsaved to {args.out}; it loads with AutoModelForCausalLM.from_pretrained({str(args.out)!r})")
+    out = str(args.out.absolute())
+    print(f"{report}\n\nsaved to {out}; it loads with AutoModelForCausalLM.from_pretrained({out!r})")
     if args.json is not None:
         write_json(args.json, stream.report)
 
@@ -166,8 +167,8 @@ def prune_and_save(
         document["embeddings"], shown = compare_embeddings(dense, measure(model, read.evaluated), read)
         lines.append(shown)
     saved = save(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
-    loader = "gramian.adapters.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
-    lines.append(f"saved to {saved}; it loads with {loader}({str(out)!r})")
+    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
+    lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
         write_tokens(saved / SAMPLED, torch.cat(windows))

@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         check_usage(args)
-        run(args)
+        with warnings.catch_warnings():
+            if not args.debug:
+                warnings.simplefilter("ignore")
+            run(args)
     except KeyboardInterrupt:
         print("gramian: interrupted", file=sys.stderr)
         return 130
@@ -92,9 +95,7 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
     theirs.disable_progress_bar()
     enable_progress_bars()  # downloads are long work, and the line above silenced their bars too
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         theirs.set_verbosity(verbosity)
         if bars:

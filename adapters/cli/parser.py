@@ -98,8 +98,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     prune.add_argument(
         "--target-blend", type=target_blend, metavar="S",
-        help="how far the target goes, from what the operator's own input gives (0) to what the dense block or model "
-        "gives (1); structured methods with pruned inputs go towards the dense model (default: the method's own)",
+        help="how far the target goes, above 0 to 1, from what the operator's own input gives to what the dense block or "
+        "model gives; structured methods with pruned inputs go towards the dense model (default: the method's own)",
     )  # fmt: skip
     add_calibration(prune)
     prune.add_argument(

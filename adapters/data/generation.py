@@ -71,7 +71,8 @@ def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
     width, context = length + (begin is not None), getattr(config, "max_position_embeddings", None)
     if context is not None and width > context:
         raise ValueError(
-            f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: lower --length"
+            f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: use a "
+            "smaller length"
         )
     return width
 

@@ -147,7 +147,7 @@ def calibration(
     if len(windows) < samples:
         raise ValueError(
             f"{source} holds {len(windows)} windows of {windows.shape[1]} tokens, fewer than the {samples} requested: "
-            "lower --samples or --length, or give more text"
+            "ask for fewer or shorter ones, or give more text"
         )
     if len(windows) == samples:
         return Tokens(windows, source)
@@ -192,7 +192,7 @@ def cut(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) -> torc
     count = len(ids) // length
     if count == 0:
         what = "the text is empty" if not ids else f"the text has {len(ids)} tokens"
-        raise ValueError(f"{what}, one window needs {length}: give more text or lower --length")
+        raise ValueError(f"{what}, one window needs {length}: give more text, or use a smaller length")
     windows = torch.tensor(ids[: count * length], dtype=torch.int64).view(count, length)
     if tokenizer.bos_token_id is None:
         return windows

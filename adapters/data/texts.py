@@ -68,7 +68,7 @@ def read_texts(
         if len(rest) < heldout:
             raise ValueError(
                 f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} requested: "
-                "lower --heldout or --length"
+                "hold out fewer, or use a smaller length"
             )
         rest = rest[:heldout]
     elif heldout:

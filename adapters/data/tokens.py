@@ -65,5 +65,5 @@ def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "wi
     if context is not None and windows.shape[1] > context:
         raise ValueError(
             f"{what} have {windows.shape[1]} tokens, a begin token included, but the model's context has {context}: "
-            "lower --length"
+            "use a smaller length"
         )

@@ -45,7 +45,8 @@ def sides_of(unit_sets: Sequence[UnitSet]) -> dict[str, Side]:
 
 def run(model: nn.Module, leaves: Mapping[str, torch.Tensor], inputs: Mapping[str, Any]) -> Any:
     """The model's output with the stand-ins in place of its weights."""
-    return functional_call(model, dict(leaves), (), dict(inputs))
+    others = {name: parameter.detach() for name, parameter in model.named_parameters() if name not in leaves}
+    return functional_call(model, {**others, **leaves}, (), dict(inputs))
 
 
 def descend(value: torch.Tensor, leaves: Leaves, receive: Receive) -> None:

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.files import check_output, new_directory, write_json
+from gramian.adapters.files import Saved, check_output, new_directory, plain, write_json
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.widths import unstated_widths, write_widths
 
 __all__ = ["save"]
-
-
-class Saved(Protocol):
-    """A report that is saved beside a model."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, for JSON."""
 
 
 def save(
@@ -97,7 +90,7 @@ def save(
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
             if report is not None:
-                write_json(draft / "gramian.json", report if isinstance(report, Mapping) else report.to_dict())
+                write_json(draft / "gramian.json", plain(report))
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error

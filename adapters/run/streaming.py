@@ -9,7 +9,7 @@ Memory holds the embeddings, whatever else outside the blocks is needed to enter
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +24,7 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import check_output, new_directory, write_json
+from gramian.adapters.files import Saved, check_output, new_directory, plain, write_json
 from gramian.adapters.models.families import blocks_of, family_named, family_of
 from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
 from gramian.adapters.models.places import WEIGHTS, locate
@@ -44,7 +44,7 @@ class Stream:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     placement: StreamedPlacement
-    report: dict[str, Any] | None = None
+    report: Mapping[str, Any] | Saved | None = None
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def stream_model(
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
         if stream.report is not None:
-            write_json(draft / "gramian.json", stream.report)
+            write_json(draft / "gramian.json", plain(stream.report))
 
 
 class StreamedPlacement(Placement):

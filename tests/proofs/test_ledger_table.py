@@ -97,3 +97,10 @@ def test_imports_point_down_the_map():
 def test_the_python_of_the_readme_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {})
+
+
+@pytest.mark.parametrize("marker", ["<!-- table: claims -->", "<!-- end -->"])
+def test_a_readme_without_a_place_for_a_table_is_an_error(marker):
+    text = README.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit, match="has places for the tables"):
+        table.written(text.replace(marker, "", 1))

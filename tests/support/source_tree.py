@@ -39,11 +39,12 @@ def modules() -> dict[str, Path]:
 
 
 def stub_names(module: str, file: Path) -> dict[str, tuple[str, str]]:
-    """The names that the stub beside a module exports, each with the module it comes from and its name there."""
+    """The names that the stub beside a module exports, but for folders of its own, each with its module and its name there."""
     stub = file.with_suffix(".pyi")
     if not stub.exists():
         return {}
-    return {name: (source, there) for source, there, name in imported(stub.read_text(encoding="utf-8"), module) if there}
+    found = imported(stub.read_text(encoding="utf-8"), module)
+    return {name: (source, there) for source, there, name in found if there and source != module}
 
 
 def imported(text: str, module: str) -> Iterator[tuple[str, str, str]]:
