@@ -12,8 +12,8 @@ from source_tree import FOLDERS, ROOT, first_names, import_graph, modules, pytho
 
 GRAPH = import_graph()
 FILES = modules()
-BOTTOM = {"gramian.extras", "gramian.lazy", "gramian.progress", "gramian.tables", "gramian.versions"}  # below every folder
 TOP = {"gramian", "gramian.__main__"}  # above every folder
+BOTTOM = {module for module, file in FILES.items() if file.parent.name == "_root"} - TOP  # below every folder
 BELOW = {"solvers": {"solvers"}, "proofs": {"solvers", "proofs"}, "adapters": {"solvers", "adapters"}}
 HEAVY = {"torch", "transformers", "cupy"}
 LIGHT = (

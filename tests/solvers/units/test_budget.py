@@ -61,7 +61,7 @@ def cvxpy_joint(seed: int, share: float) -> float:
 # -- the joint relaxation ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed, share", product(range(2), (0.2, 0.55, 0.9)))
+@pytest.mark.parametrize("seed, share", list(product(range(2), (0.2, 0.55, 0.9))))
 def test_joint_optimum(xp, seed, share):
     allocation = allocate(modules(xp, seed), share * TOTAL, importance=IMPORTANCE)
     relaxation = allocation.relaxation
