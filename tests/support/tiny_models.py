@@ -94,9 +94,9 @@ def exact(model_type: str, **changed: Any) -> PreTrainedModel:
     """A tiny language model in float64, whose stored weights are not rounded."""
     config = AutoConfig.for_model(model_type, **SHAPES[model_type] | changed, vocab_size=VOCABULARY)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).double().eval()
+    model = AutoModelForCausalLM.from_config(config).double().eval().requires_grad_(False)
     for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0.2 * torch.randn_like(parameter))
+        parameter.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0.2 * torch.randn_like(parameter))
     model.config.dtype = torch.float64
     return model
 
@@ -107,12 +107,10 @@ def stacked_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     config = AutoConfig.for_model(model_type, **shape, vocab_size=VOCABULARY)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = CLASSES[model_type](config).to(dtype).eval()
+        model = CLASSES[model_type](config).to(dtype).eval().requires_grad_(False)
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
-            parameter.data.add_(0.1 * noise) if parameter.ndim == 1 else parameter.data.copy_(
-                parameter.shape[-1] ** -0.5 * noise
-            )
+            parameter.add_(0.1 * noise) if parameter.ndim == 1 else parameter.copy_(parameter.shape[-1] ** -0.5 * noise)
     model.config.dtype = dtype
     return model
 

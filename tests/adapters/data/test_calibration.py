@@ -64,7 +64,7 @@ def test_text_file(tmp_path):
     path.write_text("naïve " * 10, encoding="utf-8")
     tokens = calibration(str(path), TOKENIZER, samples=7, length=10, seed=3, vocabulary=VOCABULARY)
     assert tokens.windows.shape == (7, 11) and tokens.seed is None and tokens.source == str(path)
-    with pytest.raises(ValueError, match=r"holds 7 windows of 11 tokens.*8 requested.*--samples"):
+    with pytest.raises(ValueError, match=r"holds 7 windows of 11 tokens.*8 requested: ask for fewer"):
         calibration(str(path), TOKENIZER, samples=8, length=10, seed=3)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8"):
