@@ -71,7 +71,7 @@ def rounding_of(model: nn.Module, compute: Callable[[nn.Module], torch.Tensor]) 
             weight = getattr(module, "weight", None)
             if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
                 terms = weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0]
-                signs = (2 * torch.randint(2, weight.shape, generator=generator) - 1).to(weight.dtype)  # else 1 + 1e-14 is 1
+                signs = (2 * torch.randint(2, weight.shape, generator=generator) - 1).to(weight.dtype)
                 weight.mul_(1 + rounding(terms, 1.0, str(weight.dtype).removeprefix("torch.")) * signs)
         furthest = max(furthest, (compute(moved) - exact).abs().max().item())
     return FACTOR * furthest
