@@ -1,13 +1,19 @@
-"""What rounding alone can do: tolerances that follow from the arithmetic, and that no processor can miss."""
+"""What rounding alone can do: bounds for sums, losses and solves, which no processor can miss, and an estimate for networks."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from gramian.proofs.kit.strategies import Layer
+
+DRAWS, FACTOR = 4, 2  # of the estimate for networks
 
 
 def rounding(terms: int, magnitude: float, dtype: str = "float64") -> float:
@@ -23,20 +29,49 @@ def rounding(terms: int, magnitude: float, dtype: str = "float64") -> float:
     return 2 * terms * unit / (1 - terms * unit) * magnitude
 
 
+def rounding_of_loss(layer: Layer, point: np.ndarray) -> float:
+    """How far apart two computed values of 1/2 |X* V^T - X W^T|^2 can lie, from X* and X or from their moments.
+
+    With D = V - W and C = X* - X it is 1/2 |X* D^T + C W^T|^2. Multiplied out it is a sum of products whose sizes add up to at
+    most m = 1/2 Σ (|X*| (|V| + |W|)^T + |C| |W|^T)^2. With T tokens, p inputs and q outputs each passes through T + q
+    additions of tokens and outputs, 2 p of inputs, 4 p where V and W are multiplied before they are subtracted, and fewer
+    than 16 further roundings: differences, products, and the way to and from unit-diagonal coordinates.
+    """
+    (tokens, inputs), outputs = layer.inputs.shape, len(layer.weight)
+    drift = 0 if layer.dense is None else np.abs(layer.inputs - layer.dense) @ np.abs(layer.weight).T
+    size = np.abs(layer.inputs) @ (np.abs(point) + np.abs(layer.weight)).T + drift
+    return rounding(tokens + 4 * inputs + outputs + 16, 0.5 * float(np.sum(size**2)))
+
+
+def rounding_of_solve(gram: np.ndarray, magnitude: float, tokens: int = 1) -> float:
+    """2 κ γ_k m, k = n (3 n + 1 + T): how far apart, to first order, two computed solutions of G x = b with |x| <= m can lie.
+
+    A Cholesky factorisation R^T R and its two triangular solves answer (G + E) x = b with |E| <= γ_(3 n + 1) |R^T| |R|, whose
+    norm is at most n |G| (Higham, Theorem 10.4 and what follows it); a Gram G = X^T X of T tokens is itself off by at most
+    γ_T |X|^T |X|, whose norm is at most tr G <= n |G|. A change of G by ε |G| moves x by κ ε |x|, with κ = |G| |G^-1|.
+    """
+    unknowns = len(gram)
+    return float(np.linalg.cond(gram)) * rounding(unknowns * (3 * unknowns + 1 + tokens), magnitude)
+
+
 @torch.no_grad()
 def rounding_of(model: nn.Module, compute: Callable[[nn.Module], torch.Tensor]) -> float:
-    """max |compute(M') - compute(M)|, M' the model M with every matrix entry moved by a factor 1 ± 2 γ_n: how far apart two
-    orders of summation can bring what a network computes, however its layers amplify what they are given.
+    """2 max |compute(M') - compute(M)| over four M', the model M with every matrix entry moved by a factor 1 ± 2 γ_n: an
+    estimate of how far apart two orders of summation bring what a network computes, however its layers amplify it.
 
     The factors 1 + θ_k of `rounding` can be had by the weights: a product in one order of summation is that in another for
-    a matrix whose entries moved by at most 2 γ_n, n its inputs. Signs are drawn, which is not the worst case; but γ_n lets
-    all n errors add up, which in fact cancel but for about √n, and that is the room it leaves.
+    a matrix whose entries moved by at most 2 γ_n, n its inputs. This is no bound: signs are drawn, which is not the worst case,
+    and norms, softmax and other functions keep their entries. But γ_n lets all n errors add up, which in fact cancel but for
+    about √n; that, and the factor 2 over the largest of four draws, is the room it leaves.
     """
-    moved, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    for module in moved.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
-            terms = weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0]
-            signs = 2 * torch.randint(2, weight.shape, generator=generator) - 1
-            weight.mul_(1 + rounding(terms, 1.0, str(weight.dtype).removeprefix("torch.")) * signs)
-    return (compute(moved) - compute(model)).abs().max().item()
+    exact, generator, furthest = compute(model), torch.Generator().manual_seed(0), 0.0
+    for _ in range(DRAWS):
+        moved = copy.deepcopy(model)
+        for module in moved.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding):
+                terms = weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0]
+                signs = (2 * torch.randint(2, weight.shape, generator=generator) - 1).to(weight.dtype)
+                weight.mul_(1 + rounding(terms, 1.0, str(weight.dtype).removeprefix("torch.")) * signs)
+        furthest = max(furthest, (compute(moved) - exact).abs().max().item())
+    return FACTOR * furthest

@@ -63,9 +63,11 @@ def test_exact_in_float64(model_type):
     dense.set_attn_implementation("eager" if model_type != "llama" else "sdpa")
     for choose in (uniform, uneven):
         keep = choose(dense)
-        expected = logits(silenced(dense, keep))
+        reference = silenced(dense, keep)
+        expected, slack = logits(reference), rounding_of(reference, logits)
+        assert slack < 1e-10
         for function in (mask_model, shrink_model):
-            assert (logits(changed(function, dense, keep)) - expected).abs().max() < 1e-12
+            assert (logits(changed(function, dense, keep)) - expected).abs().max() <= slack
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

@@ -68,7 +68,7 @@ def test_l1_polar_is_the_dual_norm(xp, matrix, weight):
         ratios = [0.0]
         for size, price in zip(np.abs(matrix[row]), full[row]):
             ratios.append(size / price if price > 0 else (np.inf if size > 0 else 0.0))
-        assert polar[row] == pytest.approx(max(ratios), rel=1e-15)
+        assert polar[row] == pytest.approx(max(ratios), rel=1e-15)  # weights are powers of two
 
 
 @given(matrix=matrices, point=matrices, weight=weights)
@@ -136,9 +136,10 @@ def test_affine_tangent_is_the_part_along_the_set(xp, matrix, along, inside):
 def test_affine_violation_here_and_in_other_coordinates(xp, matrix, along, inside, scale):
     values = inside @ along.T
     term, expected = Affine(xp.asarray(along), xp.asarray(values)), np.max(np.abs(matrix @ along.T - values))
-    assert term.violation(xp.asarray(matrix)) == pytest.approx(expected, rel=1e-12, abs=1e-13)
+    slack = rounding(COLUMNS + 1, 2 * COLUMNS * 4 * 3)  # |V| <= 4 and |A| <= 3
+    assert term.violation(xp.asarray(matrix)) == pytest.approx(expected, abs=slack)
     moved = term.rescaled(xp.asarray(scale))
-    assert moved.violation(xp.asarray(matrix * scale)) == pytest.approx(expected, rel=1e-12, abs=1e-13)
+    assert moved.violation(xp.asarray(matrix * scale)) == pytest.approx(expected, abs=slack)
 
 
 def test_affine_without_constraints_is_everything(xp):

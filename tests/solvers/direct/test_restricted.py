@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from least_squares import answer, close, least_change, random_mask, unit_scale
-from rounding import rounding
+from rounding import rounding, rounding_of_loss, rounding_of_solve
 
 from gramian.proofs.kit.models import cvxpy_least_squares
 from gramian.proofs.kit.strategies import Layer, layers, normal_layer
@@ -31,7 +31,9 @@ def test_planted_optimum(xp, outputs):
     problem = Quadratic(*(xp.asarray(array) for array in (gram, dense, slope, np.full(outputs, 100.0))))
     solution = refit(problem, xp.asarray(mask))
     close(xp.numpy(solution.weights), optimum, rtol=1e-11)
-    assert solution.status is Status.DIRECT and solution.certificate.residual <= 1e-13
+    size = np.linalg.norm(gram) * (np.linalg.norm(optimum) + np.linalg.norm(dense)) + np.linalg.norm(slope)
+    residual = rounding(12 * (3 * 12 + 1), size) / np.linalg.norm(slope - dense @ gram)  # (G + E) x = b, as solves do
+    assert solution.status is Status.DIRECT and solution.certificate.residual <= residual < 1e-9
     assert solution.detail == {"singular_rows": 0}
 
 
@@ -70,7 +72,8 @@ def test_the_best_support_by_brute_force(xp, drift):
     many = Layer(layer.inputs, np.repeat(layer.weight, len(mask), axis=0), layer.dense)
     point, _ = answer(xp, many, mask)
     refitted, plain = many.row_losses(point), many.row_losses(np.where(mask, many.weight, 0.0))
-    assert np.all(refitted <= plain + 1e-13)
+    slack = max(rounding_of_loss(layer, point[[row]]) for row in range(len(mask)))
+    assert np.all(refitted <= plain + slack) and slack < 1e-9 * layer.energy
     chain = []
     for k in range(9):
         rows = np.flatnonzero(mask.sum(axis=1) == k)
@@ -78,9 +81,9 @@ def test_the_best_support_by_brute_force(xp, drift):
         losses = [0.5 * np.sum((layer.inputs[:, mask[r]] @ v - layer.outputs[:, 0]) ** 2) for r, v in zip(rows, found)]
         best = int(np.argmin(losses))
         close(point[rows[best], mask[rows[best]]], found[best], rtol=1e-9)
-        assert refitted[rows[best]] == pytest.approx(losses[best], abs=1e-13) and rows[best] == rows[np.argmin(refitted[rows])]
+        assert refitted[rows[best]] == pytest.approx(losses[best], abs=slack) and rows[best] == rows[np.argmin(refitted[rows])]
         chain.append(losses[best])
-    assert np.all(np.diff(chain) <= 1e-13) and chain[0] == pytest.approx(layer.energy)
+    assert np.all(np.diff(chain) <= slack) and chain[0] == pytest.approx(layer.energy)
 
 
 @given(layer=layers(tokens=9, inputs=6, shifted=False, scales=(1.0,)), data=st.data())
@@ -111,14 +114,14 @@ def test_one_support_for_all_rows_in_closed_form(xp, layer: Layer, data):
 def test_damped_by_hand(xp):
     """X = [[1, 1], [0, 1]], W = (1, 1), second pruned, gamma = 1: dW = (2/3, -1), |X dW|^2 = 10/9, with gamma / 2 |dW|^2
     it is 11/6. Undamped: dW = (1, -1) and loss 1. One unknown, to and from unit-diagonal coordinates: fewer than 16 roundings
-    of numbers no larger than the answer."""
+    of numbers no larger than the answer, and as many on the way to losses, whose terms add up to at most 5 in size."""
     layer, mask = Layer(np.array([[1.0, 1.0], [0.0, 1.0]]), np.ones((1, 2))), xp.asarray([[True, False]])
     damped, plain = refit(layer.problem(xp).damped(0.5), mask), refit(layer.problem(xp), mask)
     np.testing.assert_allclose(xp.numpy(damped.weights), [[5 / 3, 0]], rtol=rounding(16, 1.0))
-    assert 2 * damped.certificate.objective == pytest.approx(11 / 6, rel=1e-14)
-    assert 2 * layer.problem(xp).loss(damped.weights) == pytest.approx(10 / 9, rel=1e-14)
+    assert 2 * damped.certificate.objective == pytest.approx(11 / 6, abs=rounding(32, 5.0))
+    assert 2 * layer.problem(xp).loss(damped.weights) == pytest.approx(10 / 9, abs=rounding(32, 5.0))
     np.testing.assert_allclose(xp.numpy(plain.weights), [[2, 0]], rtol=rounding(16, 1.0))
-    assert 2 * plain.certificate.objective == pytest.approx(1, rel=1e-14)
+    assert 2 * plain.certificate.objective == pytest.approx(1, abs=rounding(32, 5.0))
 
 
 @given(layer=layers(shifted=False, scales=(1.0,)), data=st.data())
@@ -196,7 +199,10 @@ def test_duplicate_channels_share_the_change(xp):
     layer = Layer(column * np.array([[1.0, 2.0, 1.0]]), np.array([[3.0, 5.0, 8.0]]))
     point, solution = answer(xp, layer, np.array([[True, True, False]]))
     np.testing.assert_allclose(point, [[3 + 4, 5 + 2, 0]], rtol=1e-12)
-    assert solution.status is Status.SINGULAR and solution.certificate.relative_error <= 1e-25
+    assert (
+        solution.status is Status.SINGULAR
+        and solution.certificate.relative_error <= rounding_of_loss(layer, point) / layer.energy < 1e-9
+    )
 
 
 def test_dead_channels_keep_their_weights(xp):
@@ -205,7 +211,8 @@ def test_dead_channels_keep_their_weights(xp):
     mask[0, dead], mask[1] = True, dead  # nothing but dead channels in the second row
     mask[2] &= ~dead
     point, solution = answer(xp, layer, mask)
-    close(point[:, dead], np.where(mask, layer.weight, 0.0)[:, dead], rtol=1e-13)
+    live = layer.inputs[:, ~dead].T @ layer.inputs[:, ~dead]  # eigenvectors of a dead channel mix with live ones by rounding
+    close(point[:, dead], np.where(mask, layer.weight, 0.0)[:, dead], rtol=rounding_of_solve(live, len(mask), 40))
     expected, _ = least_change(layer, mask & ~dead)
     close(point[:, ~dead], expected[:, ~dead])
     assert solution.status is Status.SINGULAR
@@ -229,11 +236,13 @@ def test_units_do_not_matter(xp, tokens, unit):
     """V follows W, and sqrt(G_jj) V_j stays when a channel is rescaled; singular or not."""
     layer, mask = normal_layer(69, tokens, 10, 4, drift=0.2), random_mask(69, (4, 10), 0.8)
     point, solution = answer(xp, layer, mask)
+    slack = rounding_of_loss(layer, point) / layer.energy
+    assert slack < 1e-9
     for inputs, weight in ((unit, 1.0), (1.0, unit), (unit, unit)):
         moved, other = answer(xp, layer.scaled(inputs, weight), mask)
         close(moved, point * weight)
         assert other.status is solution.status
-        assert other.certificate.relative_error == pytest.approx(solution.certificate.relative_error, rel=1e-9, abs=1e-13)
+        assert other.certificate.relative_error == pytest.approx(solution.certificate.relative_error, rel=1e-9, abs=slack)
     channels = np.logspace(0, np.log10(unit), 10)
     scaled = Layer(layer.inputs * channels, layer.weight / channels, layer.dense * channels)
     close(answer(xp, scaled, mask)[0] * channels, point, rtol=1e-7)

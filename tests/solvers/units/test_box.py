@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mask_instances import absolute, all_masks, costs, from_matrix
+from rounding import rounding
 
 from gramian.proofs.kit.models import Masked, best_mask, cvxpy_masks
 from gramian.proofs.kit.strategies import Layer, layers, normal_layer
@@ -255,7 +256,7 @@ def test_hundreds_of_channels(xp, condition):
     for share in (0.1, 0.6):
         solution = relaxed_mask(problem, share * 256)
         assert solution.status is Status.CONVERGED and solution.steps <= 25
-        assert solution.certificate.relative_gap <= 1e-9 and solution.certificate.violation <= 1e-14
+        assert solution.certificate.relative_gap <= 1e-9 and solution.certificate.violation <= rounding(256, 1.0)
 
 
 def test_fewer_tokens_than_channels_in_float32(xp):
