@@ -180,7 +180,8 @@ def prune(
             refit_producers=refit_producers, swap_search=swap_search, heads=heads or "groups", heldout=heldout,
             include=include, exclude=exclude, blocks=blocks, device=device, progress=progress,
         )  # fmt: skip
-    number, pattern = (sparsity, None) if sparsity is None or isinstance(sparsity, Real) else (None, sparsity)
+    number: Any = sparsity if isinstance(sparsity, Real) else None  # a number of any library
+    pattern: Any = None if number is not None else sparsity
     return prune_weights(
         model, tokens, method=method, sparsity=number, pattern=pattern, options=options, calibrate_on=calibrate_on,
         target=target, target_blend=target_blend, damping=damping, refit=refit, heldout=heldout, include=include,

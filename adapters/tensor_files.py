@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,16 @@ class Entry:
 
     def __init__(self, path: Path, name: str, entry: object) -> None:
         said = entry if isinstance(entry, dict) else {}
-        kind, shape, offsets = said.get("dtype"), said.get("shape"), said.get("data_offsets")
+        kind: Any = said.get("dtype")
+        shape: Any = said.get("shape")
+        offsets: Any = said.get("data_offsets")
         lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
         if not (isinstance(kind, str) and lists and all(type(number) is int and number >= 0 for number in shape + offsets)):
             raise ValueError(f"{path} is not a readable safetensors file: its header says {entry!r} of {name!r}")
-        self.kind, self.shape, (self.first, self.last) = kind, tuple(shape), offsets
+        self.kind: str = kind
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.first: int = offsets[0]
+        self.last: int = offsets[1]
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str], int]:
