@@ -82,6 +82,19 @@ def test_the_same_bytes_as_in_memory(model_type, dtype, shards, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_report_is_saved_as_it_was_returned(tmp_path):
+    """In memory and streamed, where it is written at the very end of a long run."""
+    folder = source(tmp_path / "source", "llama")
+    with stream_model(folder, tmp_path / "streamed") as stream:
+        report = stream.report = prune_weights(
+            stream.model, WINDOWS, method="magnitude", device=stream.placement, progress=False
+        )
+    model, tokenizer = load(folder)
+    save(model, tokenizer, tmp_path / "memory", report=report)
+    for place in ("streamed", "memory"):
+        assert json.loads((tmp_path / place / "gramian.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+
+
 def test_part_of_the_blocks_and_another_dtype(tmp_path):
     folder = source(tmp_path / "source", "llama")
     options = {"include": r"layers\.0\..*_proj", "dtype": "bfloat16"}
