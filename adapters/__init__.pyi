@@ -1,4 +1,5 @@
 from gramian.adapters.api import prune as prune
+from gramian.adapters.config import PruneConfig as PruneConfig
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.sources import builtin_text as builtin_text
@@ -16,8 +17,10 @@ from gramian.adapters.measure.tangent_kernels import KernelChange as KernelChang
 from gramian.adapters.measure.tangent_kernels import kernel_change as kernel_change
 from gramian.adapters.methods.attention_maps import head_distances as head_distances
 from gramian.adapters.methods.head_graph import draw_heads as draw_heads
+from gramian.adapters.methods.method import Method as Method
 from gramian.adapters.methods.registry import METHODS as METHODS
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS as STRUCTURED_METHODS
+from gramian.adapters.methods.types import ScoreContext as ScoreContext
+from gramian.adapters.methods.types import UnitScores as UnitScores
 from gramian.adapters.models.families import FAMILIES as FAMILIES
 from gramian.adapters.models.families import Family as Family
 from gramian.adapters.models.layers import Layer as Layer
@@ -27,10 +30,7 @@ from gramian.adapters.models.shrink import count_parameters as count_parameters
 from gramian.adapters.models.shrink import mask_model as mask_model
 from gramian.adapters.models.shrink import shrink_model as shrink_model
 from gramian.adapters.models.unit_groups import unit_groups_of as unit_groups_of
-from gramian.adapters.pipeline import prune_weights as prune_weights
 from gramian.adapters.removal.estimates import estimate_removal as estimate_removal
-from gramian.adapters.removal.pruning import prune_units as prune_units
 from gramian.adapters.removal.report import StructuredReport as StructuredReport
 from gramian.adapters.report import Report as Report
 from gramian.adapters.run.hooks import capture as capture
-from gramian.adapters.run.streaming import stream_model as stream_model

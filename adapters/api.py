@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Real
+import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from gramian.adapters.config import PruneConfig
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.files import check_output
+from gramian.adapters.journal import refuse_journal
 from gramian.adapters.methods.registry import METHODS
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS, gathered
-from gramian.adapters.methods.vocabulary import Heads
-from gramian.adapters.pipeline import prune_weights
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters.pipeline import run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.solvers import Pattern
+from gramian.adapters.run.blocks import InMemory, Offloaded
+from gramian.adapters.run.streaming import open_checkpoint
+from gramian.adapters.resuming import journaled
+from gramian.adapters.settings import settings_of
 
 __all__ = ["methods", "prune"]
 
@@ -36,100 +39,57 @@ def methods() -> dict[str, str]:
     >>> gramian.methods()["wanda"].startswith("W on the pattern's largest")
     True
     """
-    weights = {name: method.solve for name, method in METHODS.items()}
-    units = {
-        name: method.gather if method.score is gathered and method.gather else method.score
-        for name, method in STRUCTURED_METHODS.items()
-    }
-    return {name: (function.__doc__ or name).strip().partition("\n")[0] for name, function in {**weights, **units}.items()}
+    return {name: method.described.partition("\n")[0] for name, method in METHODS.items()}
 
 
 def prune(
-    model: PreTrainedModel,
-    tokens: Tokens | torch.Tensor,
-    method: str = "fistapruner",
+    model: PreTrainedModel | str | Path,
+    tokens: Any,
+    method: str | None = None,
     *,
-    sparsity: float | str | Pattern | None = None,
-    ratio: float | None = None,
-    heldout: Tokens | torch.Tensor | None = None,
-    options: Mapping[str, Any] | None = None,
-    calibrate_on: str | None = None,
-    target: str | None = None,
-    target_blend: float | None = None,
-    damping: float | str | None = None,
-    refit: bool = False,
-    allocation: str | None = None,
-    compensate: bool | None = None,
-    refit_producers: bool = False,
-    swap_search: bool = False,
-    heads: Heads | None = None,
-    include: str | None = None,
-    exclude: str | None = None,
-    blocks: slice | None = None,
-    jobs: int = 1,
+    config: PruneConfig | None = None,
+    heldout: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     device: str | torch.device | None = None,
+    problems: str | Path | None = None,
     progress: bool = True,
+    **settings: Any,
 ) -> Report | StructuredReport:
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, or without some units, for every operator.
 
-    The model is pruned in place, block by block; `save` then writes it. `sparsity` is how many weights a method zeroes that
-    zeroes single weights, and `ratio` how many parameters a method removes that removes whole heads and hidden channels;
-    `methods` lists both kinds.
+    A model in memory is pruned in place, block by block; `save` then writes it. Of a path one block at a time is in memory, and
+    the pruned model is written to `out`. `sparsity` is how many weights a method zeroes that zeroes single weights, and
+    `ratio` how many parameters a method removes that removes whole heads and hidden channels; `methods` lists both kinds.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        A language model or a text encoder, as `load` returns it. Weights are zeroed in causal models only.
+    model : PreTrainedModel, str or Path
+        A language model or a text encoder, as `load` returns it, or the directory or hub id of one. Weights are zeroed in
+        causal models only.
     tokens : Tokens or tensor of integers (n, length)
         Calibration windows, as `calibration` returns them.
     method : str
-        A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` of your own.
-    sparsity : float, str or Pattern, optional
-        Of methods that zero weights: the part of an operator's weights that becomes zero, 0.5 by default, or a pattern such
-        as `"2:4"`, which keeps 2 of every 4 consecutive weights of a row.
-    ratio : float, optional
-        Of methods that remove units: the part of all parameters inside the blocks that is removed, 0.2 by default.
+        A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` or
+        `score(module) -> UnitScores` of your own.
+    config : PruneConfig, optional
+        All settings together, in place of `method` and those below.
     heldout : Tokens or tensor of integers (n, length), optional
         Windows on which errors are reported beside those on the calibration windows.
-    options : mapping, optional
-        Keywords of the method itself, such as `{"warm_start": "wanda"}`.
-    calibrate_on : {"dense", "pruned"}, optional
-        What enters a block: activations of the dense model, or of the model pruned so far. The method's own by default.
-    target : {"own", "block", "model"}, optional
-        Of methods that zero weights: whose output an operator should match, that of its own input through the dense weights
-        (own), of the dense block on the same block input (block), or of the dense model (model). The method's own by default.
-    target_blend : float, optional
-        How far the target goes there from the operator's own output, above 0 to 1. The method's own by default.
-    damping : float or "auto", optional
-        Ridge d G_jj on the change of channel j; "auto" chooses it layer by layer, for methods that zero weights. The method's
-        own by default.
-    refit : bool
-        Of methods that zero weights: solve at the end for the best weights at the positions that the method kept.
-    allocation : {"uniform", "per_type", "score", "loss"}, optional
-        Of methods that remove units: what decides how many units are removed from each module. The method's own by default.
-    compensate : bool, optional
-        Of methods that remove units: make up for removed units in the weights or the bias of the operator that reads them.
-        The method's own by default.
-    refit_producers : bool
-        Of methods that remove units: fit the operators before removed units too, to the dense model's outputs.
-    swap_search : bool
-        Of methods that remove units: exchange kept units for removed ones while the loss falls.
-    heads : {"groups", "per_kv_group"}, optional
-        Of methods that remove units: what is removed of grouped-query attention, whole key/value groups (the default), or
-        equally many query heads of every group.
-    include : str, optional
-        A regular expression; only operators are pruned in whose full name it matches somewhere.
-    exclude : str, optional
-        A regular expression; operators are not pruned in whose full name it matches somewhere.
-    blocks : slice, optional
-        Of methods that remove units: the blocks to prune, such as `slice(4, 30)`. All by default.
-    jobs : int
-        Of methods that zero weights: how many blocks are pruned at once, with `calibrate_on="dense"`.
+    out : str or Path, optional
+        Of a path: the directory for the pruned model. What is done is kept in a journal beside it until the run ends.
+    resume : bool
+        Go on with the run that the journal beside `out` is of.
+    overwrite : bool
+        Replace a saved model that is at `out`, and begin again where a journal is beside it.
     device : str or device, optional
         Where blocks are worked on, one at a time, if not where the model is.
+    problems : str or Path, optional
+        An empty directory for problem files of the operators as they were solved.
     progress : bool
         Whether long work shows a bar.
-
+SETTINGS
     Returns
     -------
     Report or StructuredReport
@@ -154,36 +114,70 @@ def prune(
     >>> report.parameters[1] < report.parameters[0]
     True
     """
-    of_weights: dict[str, Any] = {
-        "sparsity": sparsity, "target": target, "refit": refit or None, "jobs": None if jobs == 1 else jobs,
-    }  # fmt: skip
-    of_units: dict[str, Any] = {
-        "ratio": ratio, "allocation": allocation, "compensate": compensate, "refit_producers": refit_producers or None,
-        "swap_search": swap_search or None, "heads": heads, "blocks": blocks,
-    }  # fmt: skip
-    structured = method in STRUCTURED_METHODS
-    if not (structured or method in METHODS or ":" in method):
-        raise ValueError(f"no method {method!r}; there are {', '.join(methods())}, and module:name for one of your own")
-    for name, value in (of_weights if structured else of_units).items():
-        if value is not None:
-            kind = "removes whole heads and channels" if structured else "zeroes single weights"
-            amount = f": give it {'ratio' if structured else 'sparsity'}=" if name in ("sparsity", "ratio") else ""
-            raise ValueError(f"{name}={value!r} does not go with {method!r}, which {kind}{amount}")
-    if structured:
-        if damping == "auto":
-            raise ValueError(
-                f"damping='auto' does not go with {method!r}, which removes whole heads and channels: give a number"
-            )
-        return prune_units(
-            model, tokens, method=method, ratio=0.2 if ratio is None else ratio, allocation=allocation, options=options,
-            compensate=compensate, calibrate_on=calibrate_on, target_blend=target_blend, damping=damping,  # type: ignore[arg-type]
-            refit_producers=refit_producers, swap_search=swap_search, heads=heads or "groups", heldout=heldout,
-            include=include, exclude=exclude, blocks=blocks, device=device, progress=progress,
+    config = settled(config, method, settings)
+    calibration = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
+    apart = heldout.windows if isinstance(heldout, Tokens) else heldout
+    folder = None if problems is None else Path(problems)
+    if isinstance(model, str | Path):
+        if out is None:
+            raise ValueError(f"{str(model)!r} is a path, and out= is not given: give a directory, or load the model first")
+        check_output(out, overwrite or resume)
+        refuse_journal(Path(out), resume, overwrite)
+        stream = open_checkpoint(model, device=device or "cpu")
+        return journaled(
+            stream, calibration, config, heldout=apart, out=Path(out), problems=folder, resume=resume, overwrite=overwrite,
+            progress=progress,
         )  # fmt: skip
-    number: Any = sparsity if isinstance(sparsity, Real) else None  # a number of any library
-    pattern: Any = None if number is not None else sparsity
-    return prune_weights(
-        model, tokens, method=method, sparsity=number, pattern=pattern, options=options, calibrate_on=calibrate_on,
-        target=target, target_blend=target_blend, damping=damping, refit=refit, heldout=heldout, include=include,
-        exclude=exclude, jobs=jobs, device=device, progress=progress,
-    )  # fmt: skip
+    if out is not None or resume or overwrite:
+        raise ValueError("out, resume and overwrite go with the path of a model: write a model in memory with save")
+    blocks = InMemory(model) if device is None else Offloaded(model, device)
+    return run(blocks, calibration, config, heldout=apart, problems=folder, progress=progress)
+
+
+def settled(config: PruneConfig | None, method: str | None, settings: dict[str, Any]) -> PruneConfig:
+    """The configuration that is given, whole or setting by setting. TypeError for a name that is no setting, ValueError for
+    both at once."""
+    if config is None:
+        named = {} if method is None else {"method": method}
+        known = [each.name for each in settings_of(PruneConfig)]
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"prune() has no setting {name!r}; there are {', '.join(known)}")
+        return PruneConfig(**named, **settings)
+    if method is not None or settings:
+        raise ValueError(f"config is given, and so is {', '.join([*(['method'] if method else []), *settings])}: give one of them")
+    return config
+
+
+def described() -> str:
+    """The documentation of all settings but the method."""
+    lines = []
+    for each in settings_of(PruneConfig):
+        if each.name == "method":
+            continue
+        kind = {"weights": "Of methods that zero weights: ", "units": "Of methods that remove units: ", None: ""}[each.of]
+        text = f"{kind}{each.help}."
+        text = text[0].upper() + text[1:]
+        if each.default is None and each.usual is not None:
+            text += f" The method's own by default, {each.usual} for most."
+        elif each.default is None and each.name in ("target_blend", "damping"):
+            text += " The method's own by default."
+        lines += [f"    {each.name} : {each.kind.annotation}", f"        {text}"]
+    return "\n".join(lines)
+
+
+def with_settings(function: Any) -> Any:
+    """Let `help` and editors see the settings as parameters of the function."""
+    plain = inspect.signature(function)
+    fixed = [each for each in plain.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default)
+        for each in settings_of(PruneConfig)
+        if each.name != "method"
+    ]
+    function.__signature__ = plain.replace(parameters=[*fixed, *added])
+    function.__doc__ = (function.__doc__ or "").replace("SETTINGS\n", f"{described()}\n\n")
+    return function
+
+
+with_settings(prune)

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from gramian.adapters.config import PruneConfig
 from gramian.adapters.measure.likelihood import VOCABULARY
-from gramian.adapters.methods.registry import METHODS, resolve
-from gramian.adapters.models.families import blocks_of, family_of, operator_names
+from gramian.adapters.methods.registry import METHODS
+from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.run.blocks import TOKENS_PER_BATCH
+from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.targets import patterns_of
 from gramian.solvers.direct.restricted import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
 from gramian.tables import table
@@ -111,38 +113,23 @@ class Estimate:
 
 
 def estimate_pruning(
-    model: Any,
-    windows: tuple[int, int],
-    *,
-    heldout: int = 0,
-    evaluated: int = 0,
-    method: str = "fistapruner",
-    options: Mapping[str, Any] | None = None,
-    calibrate_on: str | None = None,
-    target: str | None = None,
-    damping: float | str | None = None,
-    refit: bool = False,
-    include: str | None = None,
-    exclude: str | None = None,
-    jobs: int = 1,
-    rates: Rates | None = None,
+    model: Any, windows: tuple[int, int], config: PruneConfig, *, heldout: int = 0, evaluated: int = 0, rates: Rates | None = None
 ) -> Estimate:
-    """Estimate what `prune_weights` with the same arguments would take; `model` is unchanged.
+    """Estimate what a run with these settings, of a method that zeroes weights, would take; `model` is unchanged.
 
     windows: how many calibration windows there are, and how many tokens in each. heldout, evaluated: how many more such
     windows errors and perplexity (before and after) are measured on. rates: measured within a quarter of a second where they
-    are not given. Nothing is known of a method of the user's own, so it is counted as SparseGPT. ValueError: an unknown
-    method, an unknown family, no operator chosen.
+    are not given. Nothing is known of a method of the user's own, so it is counted as SparseGPT. Errors are those of
+    `patterns_of`.
     """
-    recipe = resolve(method)
-    calibrate_on, target = calibrate_on or recipe.calibrate_on, target or recipe.target
-    names = operator_names(model, include, exclude)
+    method, jobs, options = config.method, config.jobs, config.options
+    calibrate_on, target, damping = config.own("calibrate_on"), config.own("target"), config.own("damping") or 0.0
+    names = list(patterns_of(model, config)[0])
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {name: layer_shape(model, name) for name in names}
-    damping = recipe.damping if damping is None else damping
     operators = [
-        EstimatedOperator(name, shape, solver_seconds(method, shape, options or {}, rates, heldout > 0, damping, refit))
+        EstimatedOperator(name, shape, solver_seconds(method, shape, options, rates, heldout > 0, damping, config.refit))
         for name, shape in shapes.items()
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.html import html_table
@@ -48,12 +48,18 @@ class OperatorReport:
 class Report:
     """What a run did: `print` shows a table, a notebook shows it in HTML, `to_dict` and `to_dataframe` give the figures.
 
-    operators: in the order pruned. settings: method, pattern, calibrate_on, target, calibration, versions, ....
+    operators: in the order pruned. settings: method, pattern, calibrate_on, target, calibration, versions, .... dense: names of
+    operators that rules of sparsity leave as they are.
     """
 
     operators: tuple[OperatorReport, ...]
     settings: dict[str, Any]
     seconds: float
+    dense: tuple[str, ...] = ()
+
+    def timed(self, seconds: float) -> Report:
+        """The same report of a run that took `seconds`."""
+        return replace(self, seconds=seconds)
 
     @property
     def sparsity(self) -> float:
@@ -80,6 +86,7 @@ class Report:
             "sparsity": self.sparsity,
             "mean_error": self.mean_error,
             "mean_heldout_error": self.mean_heldout_error,
+            "dense": list(self.dense),
             "operators": [asdict(operator) for operator in self.operators],
         }
 
@@ -118,7 +125,9 @@ class Report:
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
-        return f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+        return f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s" + (
+            f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}" if self.dense else ""
+        )
 
     def __str__(self) -> str:
         """The table, with the totals below it."""

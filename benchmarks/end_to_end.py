@@ -25,12 +25,12 @@ from common.protocol import TEXTS, Protocol
 from common.results import RESULTS, read, summary
 
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference
-from gramian.adapters.pipeline import prune_weights
+from gramian.adapters import prune
 from gramian.tables import table
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """Name -> keywords of `prune_weights`; the dense model has none."""
+    """Name -> keywords of `prune`; the dense model has none."""
     fista = {"method": "fistapruner"}
     found: dict[str, dict[str, Any]] = {"dense": {}}
     for name, amount in (("50%", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
@@ -104,7 +104,7 @@ def main() -> None:
         cell: dict[str, Any] = {}
         short = " target " in name
         if keywords:
-            report = prune_weights(
+            report = prune(
                 protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords
             )
             cell["report"] = summary(report.to_dict(), "operators")

@@ -38,7 +38,7 @@ from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.unit_groups import UnitGroup, operator, unit_groups_of
 from gramian.adapters.removal.plan import block_parameters
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters import prune
 from gramian.tables import table
 from gramian.versions import versions
 
@@ -99,7 +99,7 @@ def halved(model: Any, windows: torch.Tensor, how: Mapping[str, Any]) -> Any:
     inside = sum(group.units * unit_set_of(model, group).cost for group in channels)
     include = "|".join(f"^{group.name}$" for group in channels)
     smaller, ratio = copy.deepcopy(model), HALF * inside / block_parameters(model)
-    prune_units(smaller, windows, ratio=ratio, allocation="score", include=include, progress=False, **how)
+    prune(smaller, windows, ratio=ratio, allocation="score", include=include, progress=False, **how)
     return smaller
 
 

@@ -8,7 +8,7 @@ it now give: `capture` sees what enters the output projections of its attention,
 remove them. The figure is the mean cosine similarity of sentence embeddings to the dense model's, on sentences that calibrated
 nothing. FOLDER holds wikitext2.valid.txt (calibration) and ptb.test.txt (test).
 
-The language model (llama, four layers of eight heads) is trained on bytes of the calibration text for a minute, `prune_units`
+The language model (llama, four layers of eight heads) is trained on bytes of the calibration text for a minute, `prune`
 removes some of its heads, and perplexity per byte is measured on the rest of that text.
 """
 
@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from gramian.adapters import capture
 from gramian.adapters.measure.likelihood import perplexity
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters import prune
 from gramian.solvers import MaskProblem, Quadratic, greedy_removal, head_scores, newton_score, refit
 from gramian.tables import table
 from gramian.versions import versions
@@ -127,7 +127,7 @@ def language_rows(folder: Path) -> list[dict[str, Any]]:
                 if compensate and method != "numerical":
                     continue
                 pruned = copy.deepcopy(model)
-                report = prune_units(
+                report = prune(
                     pruned, windows[:128], method=method, options=options, ratio=part * attention, compensate=compensate,
                     include="self_attn", heldout=apart, progress=False,
                 )  # fmt: skip

@@ -28,7 +28,7 @@ from common.results import RESULTS, read, save
 from tqdm import tqdm
 
 from gramian.adapters.data.problem_files import read_gram, read_problem
-from gramian.adapters.methods.registry import METHODS, Method
+from gramian.adapters.methods.registry import WEIGHT_METHODS, Method
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, exchange_weights
 from gramian.solvers.support.baselines import wanda
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -49,7 +49,7 @@ def grown_and_pruned(problem: Quadratic, pattern: Pattern) -> Solution:
     return dsnot(problem, pattern, wanda(problem, pattern).weights != 0)
 
 
-KNOWN = METHODS | {"exchanged": Method(exchanged, per_row=True), "dsnot": Method(grown_and_pruned, per_row=True)}
+KNOWN = WEIGHT_METHODS | {"exchanged": Method(exchanged, per_row=True), "dsnot": Method(grown_and_pruned, per_row=True)}
 RUNS: dict[str, tuple[str, dict[str, Any], float | str, bool]] = {  # method, its options, damping, refit
     "wanda": ("wanda", {}, 0.0, False),
     "wanda, refit": ("wanda", {}, 0.0, True),
@@ -79,7 +79,7 @@ def run(
     method = KNOWN[name]
     if isinstance(pattern, TopK):
         pattern = TopK(pattern.sparsity, per_row=method.per_row)
-    damped = DampedMethod(method.bind(options), damping, refit)
+    damped = DampedMethod(method.tried(options), damping, refit)
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()

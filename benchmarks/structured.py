@@ -36,7 +36,7 @@ from torch import nn
 
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.models.families import blocks_of
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters import prune
 from gramian.tables import table
 from gramian.versions import versions
 
@@ -59,7 +59,7 @@ TIMES = 7  # repetitions of every timing, of which the median counts
 
 
 def cells() -> dict[str, dict[str, Any]]:
-    """Name -> keywords of `prune_units`, and `windows` or `calibration` where the calibration tokens are not the protocol's.
+    """Name -> keywords of `prune`, and `windows` or `calibration` where the calibration tokens are not the protocol's.
 
     A method that does not compensate does not depend on its inputs, so it takes dense ones, which are one pass less."""
     found: dict[str, dict[str, Any]] = {}
@@ -123,10 +123,10 @@ def speed(protocol: Protocol) -> list[dict[str, Any]]:
     few = protocol.calibration.windows[:1]
     for ratio in RATIOS:
         models[f"{ratio:.0%}"] = copy.deepcopy(protocol.model)
-        report = prune_units(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
+        report = prune(models[f"{ratio:.0%}"], few, method="magnitude-l2", ratio=ratio)
         print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
     models["half of the MLP"] = copy.deepcopy(protocol.model)
-    prune_units(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_part(protocol.model) / 2, include="mlp")
+    prune(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_part(protocol.model) / 2, include="mlp")
     prompt = protocol.windows["wikitext2"][:1, :512]
     hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
     tasks: dict[str, Callable[[Any], object]] = {
@@ -210,7 +210,7 @@ def main() -> None:
         windows = keywords.get("windows")
         tokens = protocol.drawn(*windows) if windows else own() if "calibration" in keywords else protocol.calibration
         args = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
-        report = prune_units(model, tokens, heldout=protocol.heldout, **args)
+        report = prune(model, tokens, heldout=protocol.heldout, **args)
         print(report, flush=True)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
         return {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}

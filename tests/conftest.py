@@ -43,7 +43,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 3, 3 and 1 windows, and of 3 and 2 held out."""
     from tiny import LENGTH  # here and below: tests of solvers need not wait for transformers
 
-    from gramian.adapters.run import blocks as walk
+    from gramian.adapters.run import forward as walk
 
     monkeypatch.setattr(walk, "TOKENS_PER_BATCH", 3 * LENGTH)
 

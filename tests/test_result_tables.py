@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gramian.adapters import METHODS, STRUCTURED_METHODS, prune_units, prune_weights
+from gramian.adapters import METHODS, UNIT_METHODS, prune
 from gramian.adapters.methods.vocabulary import ALLOCATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,10 +195,10 @@ def test_keywords_of_cells_are_those_of_the_functions_that_they_are_for(scripts)
         for cell in [*scripts("structured").cells().values(), *scripts("finetune").METHODS.values()]
     ]
     weights = scripts("end_to_end").cells().values()
-    for prune, methods, cells in ((prune_weights, METHODS, weights), (prune_units, STRUCTURED_METHODS, units)):
+    for prune, methods, cells in ((prune, METHODS, weights), (prune, UNIT_METHODS, units)):
         for keywords in filter(None, cells):
             inspect.signature(prune).bind(None, None, **keywords)
-            methods[keywords["method"]].bind(keywords.get("options", {}))
+            methods[keywords["method"]].tried(keywords.get("options", {}))
             assert keywords.get("allocation", "uniform") in ALLOCATIONS
             assert keywords.get("target", "own") in ("own", "block", "model")
             assert keywords.get("calibrate_on", "dense") in ("dense", "pruned")

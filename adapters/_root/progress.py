@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["progress"]
+__all__ = ["bar", "progress", "say"]
 
 Item = TypeVar("Item")
 
@@ -18,3 +19,15 @@ def progress(items: Sequence[Item], what: str, unit: str) -> Iterable[Item]:
     from tqdm import tqdm
 
     return tqdm(items, desc=what, unit=unit)
+
+
+@contextmanager
+def bar(total: int, what: str, unit: str, shown: bool = True) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit=unit, disable=not shown) as made:
+        yield made
+
+
+def say(text: str) -> None:
+    print(text, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import check_output, check_result
+from gramian.adapters.journal import refuse_journal
 from gramian.adapters.models.places import locate
 
 __all__ = ["check_places"]
@@ -20,14 +21,16 @@ def check_places(args: argparse.Namespace) -> None:
     """
     given = vars(args)
     if given.get("out") is not None:
-        check_output(args.out, args.overwrite, adding=args.command == "capture")
+        check_output(args.out, args.overwrite or getattr(args, "resume", False), adding=args.command == "capture")
+        if args.command == "prune":
+            refuse_journal(args.out, args.resume, args.overwrite)
     if given.get("problems") is not None:
-        if args.problems.is_dir() and any(args.problems.iterdir()):
+        if not args.resume and args.problems.is_dir() and any(args.problems.iterdir()):
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
-        check_output(args.problems, overwrite=False)
+        check_output(args.problems, overwrite=args.resume, adding=args.resume)
     check_result(given.get("json"))
-    if "calibration" in given:
-        check_source(args.calibration)
+    if "texts" in given:
+        check_source(args.texts.calibration)
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
     if given.get("model", "demo") != "demo":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,35 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.cli.method_parser import removal_of, removes_units
-from gramian.adapters.cli.parser import options_of, pattern_of
+from gramian.adapters.cli.output import emit
 from gramian.adapters.data.sources import file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates import estimate_pruning
-from gramian.adapters.files import write_json
+from gramian.adapters.fingerprint import fingerprint, weights_digest
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
-from gramian.adapters.methods.registry import resolve
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
-from gramian.adapters.models.families import family_named, operator_names
-from gramian.adapters.models.loading import load
+from gramian.adapters.models.families import family_named
+from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
-from gramian.adapters.pipeline import check_weights, prune_weights, target_of
+from gramian.adapters.pipeline import check_run, run
+from gramian.adapters.recipes import recipe_of
 from gramian.adapters.removal.estimates import estimate_removal
-from gramian.adapters.removal.plan import check_placement, plan_removal
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.adapters.run.streaming import stream_model
+from gramian.adapters.resuming import Finished, journaled, started
+from gramian.adapters.run.blocks import Blocks, InMemory, Offloaded
+from gramian.adapters.run.streaming import open_checkpoint
+from gramian.progress import say
 from gramian.tables import table
 from gramian.versions import versions
 
-__all__ = ["check_family", "measure_perplexity", "prune_and_save", "prune_model"]
+__all__ = ["check_family", "measure_perplexity", "prune_model"]
 
 # The file beside a model that was calibrated on text of its own: it holds the calibration windows, then those held out.
 SAMPLED = "calibration.safetensors"
@@ -47,134 +46,123 @@ SAMPLED = "calibration.safetensors"
 
 def prune_model(args: argparse.Namespace) -> None:
     """Prune a model and save it, or say what that would take."""
-    check_family(args.model, structured=removes_units(args))
+    config, texts = args.config, args.texts
+    check_family(args.model, structured=config.recipe.granularity == "units")
     place = usable_device(args.device)
     if place.type == "cuda" and solver_library(place) == "torch":
-        print(NO_CUPY)
-    if args.stream:
-        stream_pruned(args)
-        return
-    print(f"loading {args.model}", flush=True)
-    model, tokenizer = load(args.model, dtype=args.dtype, device="cpu" if args.offload else args.device)
-    # Mistakes that can be known are reported before the first long computation, although `prune_weights` would report them too.
-    how = units_how(args, model) if removes_units(args) else weights_how(args, model)
-    heldout = held_out(args)
+        say(NO_CUPY)
+    try:
+        if args.memory == "stream":
+            stream_pruned(args)
+            return
+        say(f"loading {args.model}")
+        model, tokenizer = load(args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu")
+        blocks: Blocks = InMemory(model) if args.memory == "host" else Offloaded(model, args.device)
+        # Mistakes that can be known are reported before the first long computation, although `run` would report them too.
+        plan = check_run(blocks, config)
+        check_padding(args, model, plan)
+        read = texts_of(args, model, tokenizer)
+        if args.dry_run:
+            count, length = read.calibration.windows.shape
+            evaluated = 0 if read.evaluated is None else len(read.evaluated)
+            estimated = estimate_removal if isinstance(plan, Removal) else estimate_pruning
+            print(estimated(model, (count, length), config, heldout=texts.apart, evaluated=evaluated))
+            return
+        prune_and_save(args, model, tokenizer, blocks, read)
+    except Finished as finished:
+        say(f"{finished}")
+
+
+def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Texts:
+    """The windows that a run reads."""
+    texts = args.texts
     read = read_texts(
-        model, tokenizer, args.calibration, args.samples, args.length, args.seed, heldout, args.evaluate, args.dry_run
-    )
-    if args.no_perplexity:
-        read = replace(read, evaluated=None)
-    if args.dry_run:
-        count, length = read.calibration.windows.shape
-        evaluated = 0 if read.evaluated is None else len(read.evaluated)
-        estimated = estimate_removal if removes_units(args) else estimate_pruning
-        print(estimated(model, (count, length), heldout=heldout, evaluated=evaluated, **how))
-        return
-    if args.problems is not None:
-        args.problems.mkdir(parents=True, exist_ok=True)
-    if args.offload:
-        how |= {"device": args.device}
-    if not removes_units(args):
-        how |= {"pattern": pattern_of(args), "target_blend": args.target_blend, "problems": args.problems}
-    report = prune_and_save(model, tokenizer, args.model, read, how, args.out, args.overwrite, args.pad)
-    if args.json is not None:
-        write_json(args.json, report)
-
-
-def held_out(args: argparse.Namespace) -> int:
-    """How many windows are held out of calibration, for errors and perplexity."""
-    heldout: int | None = args.heldout
-    return max(1, args.samples // 8) if heldout is None else heldout
+        model, tokenizer, texts.calibration, texts.samples, texts.length or longest_window(model, tokenizer, 512), texts.seed,
+        texts.apart, args.evaluate, args.dry_run,
+    )  # fmt: skip
+    return replace(read, evaluated=None) if args.no_perplexity or args.memory == "stream" else read
 
 
 def stream_pruned(args: argparse.Namespace) -> None:
     """Prune a model and save it, with one block in memory at a time."""
-    print(f"opening {args.model}", flush=True)
-    with stream_model(args.model, args.out, dtype=args.dtype, device=args.device, overwrite=args.overwrite) as stream:
-        how = weights_how(args, stream.model)
-        heldout = held_out(args)
-        read = read_texts(stream.model, stream.tokenizer, args.calibration, args.samples, args.length, args.seed, heldout)
-        report = prune_weights(
-            stream.model, read.calibration, heldout=read.heldout, device=stream.placement, pattern=pattern_of(args),
-            target_blend=args.target_blend, problems=args.problems, **how,
-        )  # fmt: skip
-        stream.report = {"model": str(args.model), **report.to_dict()}
-    out = str(args.out.absolute())
-    print(f"{report}\n\nsaved to {out}; it loads with AutoModelForCausalLM.from_pretrained({out!r})")
-    if args.json is not None:
-        write_json(args.json, stream.report)
+    say(f"opening {args.model}")
+    stream = open_checkpoint(args.model, dtype=args.texts.dtype, device=args.device)
+    check_run(stream.blocks, args.config)
+    read = texts_of(args, stream.model, stream.tokenizer)
+    document: dict[str, Any] = {}
+
+    def documented(report: Report | StructuredReport) -> dict[str, Any]:
+        document.update(document_of(args, report))
+        return document
+
+    report = journaled(
+        stream, read.calibration, args.config, out=args.out, heldout=read.heldout, problems=args.problems, resume=args.resume,
+        overwrite=args.overwrite, document=documented,
+    )  # fmt: skip
+    saved = args.out.expanduser().resolve()
+    loader = "gramian.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
+    emit(document, f"{report}\n\nsaved to {saved}; it loads with {loader}({str(saved)!r})", args.json)
 
 
-def weights_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_weights` and `estimate_pruning` share, which are checked against the model."""
-    check_weights(model, operator_names(model, args.include, args.exclude), pattern_of(args))
-    recipe = resolve(args.method)
-    target_of(recipe, args.target or recipe.target, args.target_blend, args.damping, args.refit)
-    recipe.tried(options_of(args), pattern_of(args))
-    return {
-        "method": args.method,
-        "options": options_of(args),
-        "calibrate_on": args.calibrate_on,
-        "target": args.target,
-        "damping": args.damping,
-        "refit": args.refit,
-        "include": args.include,
-        "exclude": args.exclude,
-        "jobs": args.jobs,
-    }
+def document_of(args: argparse.Namespace, report: Report | StructuredReport) -> dict[str, Any]:
+    """What gramian.json says of a run: its report, and the recipe that repeats it."""
+    report.settings["recipe"] = recipe_of(args.config, args.texts)
+    return {"model": str(args.model), **report.to_dict()}
 
 
-def units_how(args: argparse.Namespace, model: PreTrainedModel) -> dict[str, Any]:
-    """Keywords that `prune_units` and `estimate_removal` share, which are checked against the model."""
-    how = removal_of(args)
-    check_placement(model, args.device if args.offload else None)
-    bias_costs = plan_removal(model, **{name: value for name, value in how.items() if name != "allocation"}).bias_costs
-    if args.pad and any(width.bias for width in unstated_widths(model).values()):
+def check_padding(args: argparse.Namespace, model: PreTrainedModel, plan: object) -> None:
+    """Raise ValueError where the model is to be padded and has, or gets, biases that stock classes do not have."""
+    if not args.texts.pad:
+        return
+    if any(width.bias for width in unstated_widths(model).values()):
         raise ValueError(f"--pad cannot hold the biases that {args.model} has where stock classes have none: leave it out")
-    if args.pad and any(bias_costs):
+    if isinstance(plan, Removal) and any(plan.bias_costs):
         raise ValueError(
-            f"--pad cannot hold the biases that {args.method} gives operators without one: leave it out, or add --no-compensate"
+            f"--pad cannot hold the biases that {args.config.method} gives operators without one: leave it out, or add "
+            "--no-compensate"
         )
-    return how
 
 
 def prune_and_save(
+    args: argparse.Namespace,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    source: str,
+    blocks: Blocks,
     read: Texts,
-    how: Mapping[str, Any],
-    out: Path,
-    overwrite: bool,
-    pad: bool = False,
-) -> dict[str, Any]:
-    """Measure a model, prune it, measure it again, save it and print what was done; the result is the report that was saved.
+) -> None:
+    """Measure a model, prune it, measure it again, save it and print what was done.
 
-    how: keywords of `prune_weights`, or of `prune_units` where they name a structured method. Perplexity is measured, or, of a
-    model that has none, how far its embeddings move. pad: see `save`.
+    Perplexity is measured, or, of a model that has none, how far its embeddings move.
     """
-    kind = kind_of(model.config)
-    measure: Any = perplexity if kind == "causal" else embed
-    dense = None if read.evaluated is None else measure(model, read.evaluated)
-    remove = prune_units if how["method"] in STRUCTURED_METHODS else prune_weights
-    report: Report | StructuredReport = remove(model, read.calibration, heldout=read.heldout, **how)
-    document: dict[str, Any] = {"model": str(source), **report.to_dict()}
-    lines = [str(report)]
-    if dense is not None and kind == "causal":
-        document["perplexity"], shown = compare(dense, measure(model, read.evaluated), read)
-        lines.append(shown)
-    elif dense is not None:
-        document["embeddings"], shown = compare_embeddings(dense, measure(model, read.evaluated), read)
-        lines.append(shown)
-    saved = save(model, tokenizer, out, pad=pad, report=document, overwrite=overwrite)
+    config, storage = args.config, storage_dtype(model)
+    others = {"dtype": str(storage), "pad": args.texts.pad}
+    expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
+    journal = started(args.out, expected, args.resume)
+    try:
+        kind = kind_of(model.config)
+        measure: Any = perplexity if kind == "causal" else embed
+        dense = None if read.evaluated is None else measure(model, read.evaluated)
+        report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
+        document = document_of(args, report)
+        lines = [str(report)]
+        if dense is not None and kind == "causal":
+            document["perplexity"], shown = compare(dense, measure(model, read.evaluated), read)
+            lines.append(shown)
+        elif dense is not None:
+            document["embeddings"], shown = compare_embeddings(dense, measure(model, read.evaluated), read)
+            lines.append(shown)
+        document["fingerprint"] = journal.fingerprint
+        saved = save(model, tokenizer, args.out, pad=args.texts.pad, report=document, overwrite=args.overwrite)
+        journal.remove()
+    finally:
+        journal.release()
     loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
         write_tokens(saved / SAMPLED, torch.cat(windows))
-        lines.append(f"what was sampled to calibrate it is in {Path(out) / SAMPLED}, to be used again with --calibration")
-    print("\n\n".join(lines))
-    return document
+        lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
+    emit(document, "\n\n".join(lines), args.json)
 
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
@@ -206,23 +194,21 @@ def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -
 
 def measure_perplexity(args: argparse.Namespace) -> None:
     """Measure the perplexity of a model on a text, and print it."""
-    print(f"loading {args.model}", flush=True)
+    say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     length = args.length or longest_window(model, tokenizer)
     windows = file_windows(args.text, tokenizer, length)[: args.windows]
     result = perplexity(model, windows)
-    print(f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}")
-    if args.json is not None:
-        figures = {
-            "model": args.model,
-            "text": str(args.text),
-            "sha256": Tokens(windows, str(args.text)).digest,
-            "perplexity": result.value,
-            "windows": len(windows),
-            "context": windows.shape[1],
-            "versions": dict(versions()),
-        }
-        write_json(args.json, figures)
+    figures = {
+        "model": args.model,
+        "text": str(args.text),
+        "sha256": Tokens(windows, str(args.text)).digest,
+        "perplexity": result.value,
+        "windows": len(windows),
+        "context": windows.shape[1],
+        "versions": dict(versions()),
+    }
+    emit(figures, f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}", args.json)
 
 
 def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:

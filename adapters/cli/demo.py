@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from gramian.adapters.cli.commands import prune_and_save
-from gramian.adapters.data.texts import read_texts
-from gramian.adapters.models.loading import load
+from gramian.adapters.cli.checks import check_places
+from gramian.adapters.cli.commands import prune_model
+from gramian.adapters.cli.parser import check_usage, command_line
+from gramian.progress import say
 
 __all__ = ["run_demo"]
 
@@ -22,8 +23,13 @@ MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half as many as by default
 
 def run_demo(args: argparse.Namespace) -> None:
     """Load, prune, measure and save the demonstration model."""
-    print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
-    model, tokenizer = load(MODEL)
-    read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
-    how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"max_lambdas": MAX_LAMBDAS}}
-    prune_and_save(model, tokenizer, "gemma-3-270m", read, how, args.out, args.overwrite)
+    say(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner")
+    settings = {
+        "sparsity": SPARSITY, "samples": SAMPLES, "heldout": HELDOUT, "length": LENGTH, "seed": SEED,
+        "set": f"max_lambdas={MAX_LAMBDAS}", "out": args.out,
+    }  # fmt: skip
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    prune = command_line().parse_args(["prune", MODEL, *words, *(["--overwrite"] if args.overwrite else [])])
+    check_usage(prune)
+    check_places(prune)
+    prune_model(prune)

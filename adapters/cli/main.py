@@ -54,6 +54,10 @@ def run(args: argparse.Namespace) -> None:
         from gramian.adapters.cli.solve import solve_problems
 
         solve_problems(args)
+    elif args.command == "methods":
+        from gramian.adapters.cli.methods import list_methods
+
+        list_methods(args)
     elif args.command == "verify":
         from gramian.adapters.cli.verify import verify_claims
 

@@ -7,19 +7,13 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
-from gramian.adapters.cli.method_parser import (
-    add_method,
-    add_removal,
-    damping_of,
-    options_of,
-    pattern_of,
-    removal_usage,
-    removes_units,
-)
-from gramian.adapters.cli.types import expression, natural, path, positive, target_blend
-from gramian.adapters.methods.registry import resolve
+from gramian.adapters.cli.options import add_settings, configs_from
+from gramian.adapters.cli.types import expression, path, positive
+from gramian.adapters.config import DTYPES, PruneConfig, RunConfig
 
-__all__ = ["check_usage", "command_line", "damping_of", "options_of", "pattern_of"]
+__all__ = ["check_usage", "command_line"]
+
+MEMORY = ("host", "offload", "stream")
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -65,65 +59,41 @@ def command_line() -> argparse.ArgumentParser:
         "`from_pretrained` like the original; gramian.json beside it records how it was made and the layers' errors.\n"
         "Structured methods remove whole attention heads and hidden channels instead, so that the model becomes smaller.",
         "  gramian prune org/model --out sparse                          half of the weights\n"
-        "  gramian prune ./model --out sparse --pattern 2:4              2 of every 4 weights kept\n"
+        "  gramian prune ./model --out sparse --sparsity 2:4             2 of every 4 weights kept\n"
         "  gramian prune ./model --out sparse --method wanda --sparsity 0.6 --calibration text.txt\n"
         "  gramian prune ./model --out small --method numerical --ratio 0.2   a fifth of the blocks' parameters removed\n"
         "  gramian prune ./model --dry-run                               what it would take; nothing is done",
     )
-    add_model(prune)
+    prune.usage = "gramian prune MODEL --out DIR [--method NAME] [--sparsity S | --ratio R] [options]"
+    add_model(prune, dtype=False)
     prune.add_argument(
-        "--offload", action="store_true",
-        help="keep the model in the host's memory, in float32, and bring one block at a time to --device, for models larger "
-        "than the device's memory; perplexity is measured on the host (or --no-perplexity)",
-    )  # fmt: skip
-    prune.add_argument(
-        "--stream", action="store_true",
-        help="read one block at a time from the checkpoint (stock safetensors weights) and write it out pruned, for models "
-        "larger than memory; not for structured methods, and perplexity is not measured",
+        "--memory", choices=MEMORY, default="host",
+        help="the model in memory (host), in the host's memory with a block at a time on --device (offload), or a block at a "
+        "time read from the checkpoint (stream) (%(default)s)",
     )  # fmt: skip
     add_output(prune, "directory for the pruned model; needed unless --dry-run", REPLACING)
-    add_method(prune, structured=True)
-    add_removal(prune)
     prune.add_argument(
-        "--calibrate-on",
-        choices=("dense", "pruned"),
-        help="what enters a block: activations of the dense model (blocks are then independent) or of the model pruned so "
-        "far (default: the method's own); structured methods with pruned inputs fit towards the dense model's outputs",
+        "--resume", action="store_true", help="go on with the run that was interrupted, from its journal beside DIR"
     )
     prune.add_argument(
-        "--target",
-        choices=("own", "block", "model"),
-        help="what an operator's output should match: what its own input gives with the dense weights (own), what the dense "
-        "block gives (block), what the dense model gives (model) (default: the method's own)",
+        "--recipe", type=path, metavar="FILE", help="settings from a YAML file or a gramian.json; options given here win"
     )
-    prune.add_argument(
-        "--target-blend", type=target_blend, metavar="S",
-        help="how far the target goes, above 0 to 1, from what the operator's own input gives to what the dense block or "
-        "model gives; structured methods with pruned inputs go towards the dense model (default: the method's own)",
-    )  # fmt: skip
-    add_calibration(prune)
-    prune.add_argument(
-        "--heldout",
-        type=natural,
-        metavar="N",
-        help="windows of the same source that are not calibrated on: errors are measured on them, and perplexity on the "
-        "first 8 (default: an eighth of --samples, at least 1; 0 for none)",
-    )
-    prune.add_argument(
-        "--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on this text instead, its first 8 windows"
-    )
+    add_settings(prune, PruneConfig, "settings of every method")
+    add_settings(prune, RunConfig, "calibration and saving")
+    prune.add_argument("--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on the first 8 windows of this text")
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
-    add_choice(prune)
-    prune.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="blocks pruned at once; needs --calibrate-on dense (default 1)"
-    )
-    prune.add_argument(
-        "--dry-run", action="store_true", help="check everything, list operators, estimate memory and time, stop"
-    )
-    prune.add_argument(
-        "--problems", type=path, metavar="DIR", help="write every operator's problem, as it was solved, as a problem file there"
-    )
+    prune.add_argument("--dry-run", action="store_true", help="check everything, estimate memory and time, stop")
+    prune.add_argument("--problems", type=path, metavar="DIR", help="write the operators' problems, as they were solved, there")
     add_json(prune)
+
+    listed = command(
+        "methods",
+        "list the methods, or explain one",
+        "List the methods, or say of one what it is for, its options and their defaults, and what it gathers.",
+        "  gramian methods\n  gramian methods l0",
+    )
+    listed.add_argument("name", nargs="?", metavar="NAME", help="a name, or MODULE:NAME")
+    add_json(listed)
 
     perplexity = command(
         "perplexity",
@@ -151,8 +121,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_model(capture)
     add_output(capture, "directory for the files", ADDING, required=True)
-    add_calibration(capture)
-    add_choice(capture, required=True)
+    add_settings(capture, RunConfig, "calibration", ("calibration", "samples", "length", "seed"))
+    add_settings(capture, PruneConfig, "operators", ("exclude", "blocks"))
+    capture.add_argument("--include", type=expression, required=True, metavar="REGEX", help="the operators, by their full name")
 
     solve = command(
         "solve",
@@ -160,10 +131,12 @@ def command_line() -> argparse.ArgumentParser:
         "Solve layer-wise problems from files and print every layer's error, |X* V^T - X W^T|^2 / |X W^T|^2, evaluated in\n"
         "float64 from the answer alone. The format is described in gramian.adapters.data.problem_files.",
         "  gramian solve problems/*.safetensors --method sparsegpt --sparsity 0.5\n"
-        "  gramian solve problems/*.safetensors --method fistapruner --pattern 2:4 --heldout heldout --json result.json",
+        "  gramian solve problems/*.safetensors --method fistapruner --sparsity 2:4 --heldout heldout --json result.json",
     )
     solve.add_argument("files", nargs="+", type=path, metavar="FILE", help="problem files")
-    add_method(solve)
+    add_settings(
+        solve, PruneConfig, "method", ("method", "sparsity", "per_row", "options", "damping", "refit")
+    )
     solve.add_argument(
         "--heldout",
         nargs="+",
@@ -192,18 +165,19 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the model and where and how it runs."""
+def add_model(parser: argparse.ArgumentParser, dtype: bool = True) -> None:
+    """Add the model and where and how it runs. dtype: whether its dtype is added too, where it is no setting."""
     parser.add_argument(
         "model", metavar="MODEL", help="hub id (org/name), local directory, .gguf file, or `demo` for gemma-3-270m"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default %(default)s)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="the dtype in which weights are stored; on a CPU the model runs in float32 regardless (default: the checkpoint's)",
-    )
+    if dtype:
+        parser.add_argument(
+            "--dtype",
+            default="auto",
+            choices=DTYPES,
+            help="the dtype in which weights are stored; on a CPU the model runs in float32 regardless (default: the checkpoint's)",
+        )
 
 
 REPLACING = "replace the model that is in DIR; everything in DIR is deleted"
@@ -223,57 +197,29 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=path, metavar="FILE", help="write the results there as JSON too")
 
 
-def add_choice(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Add the operators to work on."""
-    parser.add_argument(
-        "--include", type=expression, required=required, metavar="REGEX",
-        help="only operators whose full name, such as model.layers.3.mlp.down_proj, matches somewhere",
-    )  # fmt: skip
-    parser.add_argument("--exclude", type=expression, metavar="REGEX", help="not operators whose name matches this somewhere")
-
-
-def add_calibration(parser: argparse.ArgumentParser) -> None:
-    """Add the calibration text."""
-    group = parser.add_argument_group("calibration text")
-    group.add_argument(
-        "--calibration", default="builtin", metavar="SOURCE",
-        help="builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors (an integer "
-        "tensor `tokens`, one window a row), or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`) (default %(default)s)",
-    )  # fmt: skip
-    group.add_argument("--samples", type=positive, default=32, metavar="N", help="windows (default %(default)s)")
-    group.add_argument("--length", type=positive, default=512, metavar="N", help="tokens in a window (default %(default)s)")
-    group.add_argument("--seed", type=natural, default=0, help="which windows, where the source has more (default %(default)s)")
-
-
 def check_usage(args: argparse.Namespace) -> None:
-    """End with exit code 2, bad usage, where options contradict each other."""
-    if args.command in ("prune", "solve"):
-        if args.method != "fistapruner" and not removes_units(args) and (given := options_of(args)):
-            args.usage_error(f"--{next(iter(given)).replace('_', '-')} is an option of fistapruner, not of {args.method}")
-        if args.pattern is not None and args.per_row is not None:
-            args.usage_error("--per-row and --whole-matrix go with --sparsity; an n:m pattern has groups of its own")
+    """End with exit code 2, bad usage, where options contradict each other. The configurations of commands that have settings
+    are set as `args.config` and `args.texts`."""
+    if args.command in ("prune", "solve", "capture"):
+        args.config, args.texts = configs_from(args)
     if args.command == "prune":
-        if (wrong := removal_usage(args)) is not None:
-            args.usage_error(wrong)
         if args.out is None and not args.dry_run:
             args.usage_error("--out DIR is needed: where the pruned model goes")
-        calibrate_on = args.calibrate_on or ("dense" if removes_units(args) else resolve(args.method).calibrate_on)
-        if args.jobs > 1 and calibrate_on == "pruned":
-            args.usage_error(
-                f"--jobs {args.jobs} needs --calibrate-on dense: a block with pruned inputs waits for those before it"
-            )
-        if args.jobs > 1 and args.offload:
-            args.usage_error(f"--jobs {args.jobs} and --offload contradict each other: one block at a time is on the device")
-        if args.stream:
+        if args.texts.pad and args.config.recipe.granularity == "weights":
+            args.usage_error(f"--pad is for methods that remove units, not for {args.config.method}")
+        if args.problems is not None and args.config.recipe.granularity == "units":
+            args.usage_error(f"--problems is for methods that zero weights, not for {args.config.method}")
+        if args.config.jobs > 1 and args.memory != "host":
+            args.usage_error(f"--jobs {args.config.jobs} and --memory {args.memory} contradict each other: there is one block at a time")
+        if args.memory == "stream":
             for flag, present in (
-                ("--offload", args.offload), ("--jobs", args.jobs > 1), ("--dry-run", args.dry_run),
-                ("--evaluate", args.evaluate is not None), ("--calibration self", args.calibration == "self"),
-                (f"--method {args.method}", removes_units(args)),
+                ("--dry-run", args.dry_run), ("--evaluate", args.evaluate is not None), ("--pad", args.texts.pad),
+                ("--calibration self", args.texts.calibration == "self"),
             ):  # fmt: skip
                 if present:
-                    args.usage_error(f"{flag} does not go with --stream, where no more than one block is in memory")
-        if args.dry_run and (args.json or args.problems):
-            args.usage_error("--dry-run writes nothing: leave out --json and --problems")
+                    args.usage_error(f"{flag} does not go with --memory stream, where no more than one block is in memory")
+        if args.dry_run and (args.json or args.problems or args.resume):
+            args.usage_error("--dry-run writes nothing: leave out --json, --problems and --resume")
         if args.problems and args.out and overlap(args.problems.absolute(), args.out.absolute()):
             args.usage_error("--problems and --out need separate directories")
         if args.json and any(args.json.absolute() == folder.absolute() for folder in (args.out, args.problems) if folder):

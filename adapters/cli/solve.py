@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gramian.adapters.cli.parser import damping_of, options_of, pattern_of
+from gramian.adapters.config import PruneConfig
 from gramian.adapters.data.problem_files import read_gram, read_problem, write_tensors
 from gramian.adapters.files import check_output, check_result, write_json
-from gramian.adapters.methods.registry import resolve
 from gramian.progress import progress
 from gramian.solvers import Pattern, Quadratic, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -29,32 +28,41 @@ def solve_problems(args: argparse.Namespace) -> None:
         check_output(args.out, args.overwrite, adding=True)
         if len({file.name for file in args.files}) < len(args.files):
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
-    pattern = pattern_of(args)
+    config: PruneConfig = args.config
+    pattern = one_pattern(config)
     for file in args.files:  # every file is read once before the first is solved, which may take long
         read(file, args.heldout, pattern)
-    solve = DampedMethod(resolve(args.method).tried(options_of(args), pattern), damping_of(args), args.refit)
+    solve = DampedMethod(config.recipe.of_weights(config.options, None), config.own("damping") or 0.0, config.refit)
     rows: list[dict[str, Any]] = []
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    for file in progress(args.files, args.method, "problem"):
+    for file in progress(args.files, config.method, "problem"):
         problem, heldout, tokens = read(file, args.heldout, pattern)
         started = time.perf_counter()
         solution = solve(problem, pattern, CalibrationSplit(tokens))
         seconds = time.perf_counter() - started
         single = np.asarray(solution.weights, dtype=np.float32)  # evaluated as it is stored
-        row = {"file": str(file), "method": args.method, "pattern": str(pattern), **evaluated(problem, pattern, single)}
+        row = {"file": str(file), "method": config.method, "pattern": str(pattern), **evaluated(problem, pattern, single)}
         if "lasso_gap" in solution.detail:
             row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
         if heldout is not None:
             row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-        how = {"options": options_of(args), "damping": solve.damping, "refit": solve.refit}
+        how = {"options": dict(config.options), "damping": solve.damping, "refit": solve.refit}
         rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
         if args.out is not None:
-            metadata = {"method": args.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
+            metadata = {"method": config.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
             write_tensors(args.out / file.name, {"weight": single}, metadata)
     if args.json is not None:
         write_json(args.json, rows)
     print(shown(rows))
+
+
+def one_pattern(config: PruneConfig) -> Pattern:
+    """The pattern of all problems; ValueError for rules by name, since problems have none."""
+    patterns = config.amounts.kinds(config.own("per_row"))
+    if len(patterns) > 1:
+        raise ValueError("rules of sparsity go by names of operators, which problem files do not have: give one amount")
+    return patterns[0]
 
 
 def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.unit_groups import owner_of, unit_groups_of
-from gramian.adapters.run.blocks import batches_of
+from gramian.adapters.run.blocks import Blocks, InMemory
+from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.walk import Replay, Taps, walk
 
 __all__ = ["head_distances"]
 
@@ -26,14 +29,18 @@ SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def head_distances(
-    model: PreTrainedModel, tokens: Tokens | torch.Tensor, names: Iterable[str] | str | None = None
+    model: PreTrainedModel,
+    tokens: Tokens | torch.Tensor,
+    names: Iterable[str] | str | None = None,
+    blocks: Blocks | None = None,
 ) -> dict[str, np.ndarray]:
     """D_ij = mean over windows and query rows of sqrt(JSD(p_i, p_j)), JSD(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2.
 
     p_i and p_j are the attention rows of query heads i and j, so D_ij is the Jensen-Shannon distance in nats, from 0 to
     sqrt(ln 2) = 0.83 (Greedy Output Approximation, Eq. (1), whose text calls it the divergence).
 
-    tokens: windows (n, length). names: consumers of attention modules (all by default). The answer holds a symmetric
+    tokens: windows (n, length). names: consumers of attention modules (all by default). blocks: where those of the model live,
+    if not in memory. The answer holds a symmetric
     (heads, heads) by name, in float64. Rows are in the model's dtype, at least float32, and their entropies are summed in
     float64. The difference of entropies has errors of about 1e-4 in distances of nearly equal rows, and none where rows are
     equal.
@@ -51,16 +58,47 @@ def head_distances(
         if name not in unit_groups:
             raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(unit_groups)[:2])}")
     sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in selected}
+    home = blocks or InMemory(model)
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
-        for batch in batches_of(windows) if selected else []:
-            model.base_model(input_ids=batch.to(model.device), use_cache=False)
-            if not all(each.rows for each in sums.values()):
-                raise ValueError(
-                    f"the attention maps of {type(model).__name__} cannot be seen: its attention does not go through "
-                    "transformers' AttentionInterface. Use a class whose attention does (`attn_implementation` is then free "
-                    "to choose), or do without the distances of heads (tau=0)"
-                )
+        if selected:
+            walk(SeeHeads(len(home.paths)), home, batches_of(windows))
+    if not all(each.rows for each in sums.values()):
+        raise ValueError(
+            f"the attention maps of {type(model).__name__} cannot be seen: its attention does not go through transformers' "
+            "AttentionInterface. Use a class whose attention does (`attn_implementation` is then free to choose), or do without "
+            "the distances of heads (tau=0)"
+        )
     return {name: each.mean for name, each in zip(selected, sums.values())}
+
+
+@dataclass(frozen=True)
+class SeeHeads:
+    """The pass that only runs the blocks, up to number `stop`, while their attention is seen."""
+
+    stop: int
+    name = "heads"
+    follows = "dense"
+    runs = True
+    taps_dense = False
+    types: Sequence[type] = ()
+
+    def written(self, index: int) -> list[str]:
+        """Nothing is written."""
+        return []
+
+    def open(self, index: int, block: nn.Module) -> Seen:
+        """Begin with a block."""
+        return Seen()
+
+
+class Seen:
+    """Nothing is tapped, and nothing decided."""
+
+    taps: Taps = {}
+
+    def decide(self, replay: Replay, drifted: bool) -> list[None]:
+        """There is nothing to do."""
+        return []
 
 
 class DistanceSum:

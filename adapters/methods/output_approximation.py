@@ -80,10 +80,12 @@ def look_at_heads(
 
     unit_sets = context.unit_sets
     attention = [unit_set.name for unit_set in unit_sets if not unit_set.unit_group.structure.activation and tau != 0]
-    distances = head_distances(context.model, context.windows, attention) if attention else {}  # type: ignore[arg-type]
+    distances: dict[str, np.ndarray] = {}
+    if attention:
+        distances = head_distances(context.model, context.windows, attention, context.blocks)  # type: ignore[arg-type]
     moments: list[np.ndarray | None] = [None] * len(unit_sets)
     if moment != "empirical":
-        moments = unit_moments(context.model, context.windows, unit_sets, moment)
+        moments = unit_moments(context.model, context.windows, unit_sets, moment, context.blocks)
     return [HeadStatistics(distances.get(unit_set.name), unit_set.scored, each) for unit_set, each in zip(unit_sets, moments)]
 
 

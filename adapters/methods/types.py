@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gramian.adapters.methods.unit_sets import UnitSet
+    from gramian.adapters.run.blocks import Blocks
 
 __all__ = ["ModelContext", "ScoreContext", "UnitScores"]
 
@@ -24,12 +25,13 @@ class ModelContext:
     """The dense model before anything is scored, for methods that need more than the inputs of a module.
 
     windows: calibration tokens (n, length). unit_sets: what can be removed of each module, in order. progress: whether long
-    work shows a bar."""
+    work shows a bar. blocks: where the model's blocks live, if not in memory."""
 
     model: nn.Module
     windows: torch.Tensor
     unit_sets: Sequence[UnitSet]
     progress: bool = False
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, eq=False)

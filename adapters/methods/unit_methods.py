@@ -6,28 +6,19 @@ allocation decides how many units are removed from each module.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
 import numpy as np
 
 from gramian.adapters.methods import saliency_methods as saliency
+from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.output_approximation import check_moments, check_options, greedy_output, look_at_heads
-from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
+from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import SCORES
 from gramian.solvers import MaskProblem, Quadratic, head_scores, newton_score, relaxed_mask
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.units.compensated import greedy_removal
 from gramian.solvers.units.mask import SILENT
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from gramian.adapters.methods.unit_sets import UnitSet
-
-__all__ = ["STRUCTURED_METHODS", "StructuredMethod", "structured_method"]
+__all__ = ["UNIT_METHODS"]
 
 
 def numerical(module: ScoreContext, *, score: str = "compensated", penalty: float | None = None) -> UnitScores:
@@ -111,100 +102,28 @@ def gathered(module: ScoreContext) -> UnitScores:
     return UnitScores(module.statistics)
 
 
-@dataclass(frozen=True)
-class StructuredMethod:
-    """score(module, **options) -> UnitScores, with what has to be gathered for it and the defaults of a run.
-
-    needs: `inputs`, where the score needs the moments of what enters the consumers of the dense model.
-    gather(context, **options) -> the statistics of every unit set, which are gathered before any module is scored.
-    check(**options) raises ValueError for options that gather would refuse, and suits(model, unit_sets, **options) for models.
-    damps: whether damping enters the scores. modules: `channels` where the method prunes no attention unless `include` names
-    it. compensation: how the method compensates for removed units; with `weights` the consumer's other weights are solved for
-    anew, with `bias` the mean of what was removed goes into the consumer's bias. The rest are defaults of `prune_units`."""
-
-    score: Callable[..., UnitScores]
-    needs: frozenset[str] = frozenset({"inputs"})
-    gather: Callable[..., Sequence[Any]] | None = None
-    check: Callable[..., None] | None = None
-    suits: Callable[..., None] | None = None
-    modules: Literal["all", "channels"] = "all"
-    damps: bool = False
-    compensation: Literal["weights", "bias"] = "weights"
-    compensate: bool = False
-    allocation: str = "uniform"
-    calibrate_on: str = "pruned"
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The options and their defaults: the keyword-only parameters of `gather` and `score`."""
-        return {**keywords(self.gather), **keywords(self.score)}
-
-    def bind(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
-        """The score with its options fixed.
-
-        ValueError is raised for an option that the method does not have, and for a value that a small problem shows to be out
-        of range."""
-        for name in options:
-            if name not in self.defaults:
-                known = ", ".join(self.defaults) or "none"
-                owner = self.score if keywords(self.score) or self.gather is None else self.gather
-                raise ValueError(f"{owner.__name__} has no option {name!r}; it has {known}")
-        if self.check is not None:
-            self.check(**{name: value for name, value in options.items() if name in keywords(self.check)})
-        own = {name: value for name, value in options.items() if name in keywords(self.score)}
-        if self.gather is None:
-            probe = Quadratic(np.eye(2), np.ones((1, 2)))
-            try:
-                self.score(ScoreContext(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2), **own)
-            except TypeError as error:  # a value of the wrong kind
-                raise ValueError(f"options of {self.score.__name__}: {error}") from error
-        return lambda module: self.score(module, **own)
-
-    def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
-        """Raise ValueError for a model that the method does not suit, as far as is known without running it."""
-        if self.suits is not None:
-            self.suits(model, unit_sets, **{name: value for name, value in options.items() if name in keywords(self.suits)})
-
-    def look(self, context: ModelContext, options: Mapping[str, Any]) -> Sequence[Any]:
-        """The statistics gathered for every unit set, None for each where the method gathers nothing.
-
-        ValueError is raised before long work for bad options, and for a model that the method does not suit."""
-        if self.gather is None:
-            return [None] * len(context.unit_sets)
-        return self.gather(context, **{name: value for name, value in options.items() if name in keywords(self.gather)})
-
-
-def keywords(function: Callable[..., Any] | None) -> dict[str, Any]:
-    """The keyword-only parameters of a function and their defaults, none for no function."""
-    parameters = inspect.signature(function).parameters.values() if function else ()
-    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-
-
-STRUCTURED_METHODS: dict[str, StructuredMethod] = {
-    "numerical": StructuredMethod(numerical, damps=True, compensate=True, allocation="loss"),
-    "flap": StructuredMethod(flap, compensation="bias", compensate=True, allocation="score", calibrate_on="dense"),
-    "greedy-output": StructuredMethod(
-        greedy_output, gather=look_at_heads, check=check_options, suits=check_moments, compensate=True
+UNIT_METHODS: dict[str, Method] = {
+    "numerical": Method(numerical, "units", settings={"compensate": True, "allocation": "loss"}),
+    "flap": Method(
+        flap, "units", settings={"compensate": True, "allocation": "score", "calibrate_on": "dense"}, damps=False,
+        compensation="bias",
     ),
-    "wanda-sp": StructuredMethod(wanda_sp),
-    "magnitude-l1": StructuredMethod(magnitude_l1, needs=frozenset()),
-    "magnitude-l2": StructuredMethod(magnitude_l2, needs=frozenset()),
-    "random": StructuredMethod(random, needs=frozenset()),
+    "greedy-output": Method(
+        greedy_output, "units", look_at_heads, {"compensate": True}, damps=False, check=check_options, suits=check_moments
+    ),
+    "wanda-sp": Method(wanda_sp, "units", damps=False),
+    "magnitude-l1": Method(magnitude_l1, "units", damps=False, inputs=False),
+    "magnitude-l2": Method(magnitude_l2, "units", damps=False, inputs=False),
+    "random": Method(random, "units", damps=False, inputs=False),
     **{
-        name: StructuredMethod(
-            gathered, frozenset(), gather, saliency.check, suits, modules="channels", allocation="score"
+        name: Method(
+            gathered, "units", prepare, {"allocation": "score"}, damps=False, inputs=False, modules="channels",
+            check=saliency.check, suits=suits, gradients=True,
         )
-        for name, gather, suits in (
+        for name, prepare, suits in (
             ("tasp", saliency.tasp, saliency.predicts), ("snip", saliency.snip, saliency.predicts),
             ("grasp", saliency.grasp, saliency.predicts), ("llm-pruner", saliency.llm_pruner, saliency.predicts),
             ("synflow", saliency.synflow, None), ("ntk-sap", saliency.ntk_sap, None), ("px", saliency.px, saliency.activates),
         )
     },
 }  # fmt: skip
-
-
-def structured_method(name: str) -> StructuredMethod:
-    """The method called `name`; ValueError, which lists the names, is raised where there is none."""
-    if name not in STRUCTURED_METHODS:
-        raise ValueError(f"no structured method {name!r}; there are {', '.join(STRUCTURED_METHODS)}")
-    return STRUCTURED_METHODS[name]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-from gramian.adapters.methods.unit_sets import UnitSet
-from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.methods.unit_sets import UnitSet, places_in
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.unit_groups import UnitGroup
-from gramian.adapters.run.blocks import batches_of, enter, run_block
-from gramian.adapters.run.hooks import feed
+from gramian.adapters.run.blocks import Blocks, InMemory
+from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.hooks import tapped
+from gramian.adapters.run.walk import Receive, Replay, walk
 from gramian.solvers import Moments
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.units.gaussian import gaussian_means
@@ -22,40 +24,83 @@ from gramian.solvers.units.gaussian import gaussian_means
 __all__ = ["channel_moments", "head_moments", "unit_moments"]
 
 
-def unit_moments(model: nn.Module, windows: torch.Tensor, unit_sets: Sequence[UnitSet], moment: str) -> list[np.ndarray | None]:
+def unit_moments(
+    model: nn.Module, windows: torch.Tensor, unit_sets: Sequence[UnitSet], moment: str, blocks: Blocks | None = None
+) -> list[np.ndarray | None]:
     """M_u = E |C_u h(P_u x)|^2 for every unit of every unit set, (units,), where x follows a model of the module's inputs.
 
     The model of the inputs by `moment`: `gaussian`, x ~ N(mean, covariance) of the dense model's inputs, for feed-forward
     modules; `product`, the second moment of these inputs in the printed formula, for the same modules; `identity`,
     x ~ N(0, I), for all modules and without data. The answer is None for a module whose moments follow from the inputs of its
-    consumer: given its attention a head is linear, so a Gaussian adds nothing to them.
+    consumer: given its attention a head is linear, so a Gaussian adds nothing to them. blocks: where those of the model live,
+    if not in memory.
     """
-    if moment == "identity":
-        return [
-            channel_moments(model, unit_set.unit_group, None, moment)
-            if unit_set.unit_group.structure.activation
-            else head_moments(model, unit_set)
-            for unit_set in unit_sets
-        ]
+    wanted = [k for k, unit_set in enumerate(unit_sets) if moment == "identity" or unit_set.unit_group.structure.activation]
     found: list[np.ndarray | None] = [None] * len(unit_sets)
-    wanted = [place for place, unit_set in enumerate(unit_sets) if unit_set.unit_group.structure.activation]
-    if not wanted:
-        return found
-    hidden, calls = enter(model, batches_of(windows))
-    path = family_of(model).blocks
-    with torch.no_grad():
-        for index, (block, call) in enumerate(zip(blocks_of(model), calls)):
-            places = [place for place in wanted if unit_sets[place].unit_group.block == f"{path}.{index}"]
-            inside = {place: producers(model, unit_sets[place].unit_group) for place in places}
-            receivers = {layers[0].module: partial(receive, layers[0]) for layers in inside.values()}
-            hidden = run_block(block, call, hidden, receivers)
-            for place, layers in inside.items():
-                found[place] = channel_moments(model, unit_sets[place].unit_group, layers[0].moments, moment)
+    if wanted:
+        home = blocks or InMemory(model)
+        places = [[place for place in inside if place in wanted] for inside in places_in(unit_sets, home.paths)]
+        walk(GatherMoments(model, unit_sets, places, moment, found), home, batches_of(windows))
     return found
 
 
-def receive(layer: Layer, _: int, inputs: torch.Tensor) -> None:
-    feed(layer.name, layer.moments, inputs)
+@dataclass(frozen=True, eq=False)
+class GatherMoments:
+    """The pass that gathers unit moments. places: the modules of every block; found: the moments by module, as they come."""
+
+    model: nn.Module
+    unit_sets: Sequence[UnitSet]
+    places: Sequence[Sequence[int]]
+    moment: str
+    found: list[np.ndarray | None]
+    name = "moments"
+    follows = "dense"
+    taps_dense = False
+    types: Sequence[type] = ()
+
+    @property
+    def stop(self) -> int:
+        """After the last block with a module."""
+        return 1 + max(index for index, places in enumerate(self.places) if places)
+
+    @property
+    def runs(self) -> bool:
+        """Whether data are needed."""
+        return self.moment != "identity"
+
+    def written(self, index: int) -> list[str]:
+        """Nothing is written."""
+        return []
+
+    def open(self, index: int, block: nn.Module) -> BlockOfMoments:
+        """Begin with a block."""
+        groups = {place: self.unit_sets[place].unit_group for place in self.places[index]}
+        return BlockOfMoments(self, {place: producers(self.model, unit_group) for place, unit_group in groups.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOfMoments:
+    """The producers of one block by their modules' places."""
+
+    each: GatherMoments
+    layers: dict[int, list[Layer]]
+
+    @property
+    def taps(self) -> dict[nn.Module, Receive]:
+        """The input that the producers of a module share is tapped."""
+        return {layers[0].module: partial(tapped, layers[0]) for layers in self.layers.values()} if self.each.runs else {}
+
+    def decide(self, replay: Replay, drifted: bool) -> list[None]:
+        """Compute the moments of every module."""
+        each = self.each
+        for place, layers in self.layers.items():
+            unit_set = each.unit_sets[place]
+            if each.runs or unit_set.unit_group.structure.activation:
+                inputs = layers[0].moments if each.runs else None
+                each.found[place] = channel_moments(each.model, unit_set.unit_group, inputs, each.moment)
+            else:
+                each.found[place] = head_moments(each.model, unit_set)
+        return []
 
 
 def producers(model: nn.Module, unit_group: UnitGroup) -> list[Layer]:

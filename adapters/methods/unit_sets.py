@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from gramian.adapters.models.unit_groups import Side, UnitGroup, axis, operator
 from gramian.solvers import MaskProblem
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
-__all__ = ["UnitSet", "magnitudes", "owners", "unit_set_of", "unit_sums"]
+__all__ = ["UnitSet", "magnitudes", "owners", "places_in", "unit_set_of", "unit_sums"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,13 @@ def unit_set_of(model: nn.Module, unit_group: UnitGroup, heads: Heads = "groups"
     some = scored[:: unit_group.members, 0] if per_kv_group else scored[0]
     cost = sum(len(places) * slice_size(model, name, side) for name, side, places in slabs_of(unit_group, some, per_kv_group))
     return UnitSet(unit_group, scored, per_kv_group, cost)
+
+
+def places_in(unit_sets: Sequence[UnitSet], paths: Sequence[str]) -> list[list[int]]:
+    """The places of the unit sets inside each of the modules at `paths`."""
+    return [
+        [place for place, unit_set in enumerate(unit_sets) if path in ("", unit_set.unit_group.block)] for path in paths
+    ]
 
 
 def slabs_of(unit_group: UnitGroup, units: np.ndarray, per_kv_group: bool) -> list[tuple[str, Side, np.ndarray]]:

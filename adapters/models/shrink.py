@@ -21,7 +21,7 @@ from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, rearr
 from gramian.adapters.models.widths import state_widths
 from gramian.solvers.backend._xp import to_numpy
 
-__all__ = ["Keep", "count_parameters", "mask_model", "shrink_model"]
+__all__ = ["Keep", "count_parameters", "cut_units", "mask_model", "shrink_model"]
 
 Keep = Mapping[str, Sequence[int] | Any]  # indices or booleans of any array library
 
@@ -42,6 +42,14 @@ def shrink_model(model: PreTrainedModel, keep: Keep) -> None:
         if len(units) < unit_group.units:
             rearrange(model, unit_group, units, groups)
     state_widths(model)
+
+
+def cut_units(model: PreTrainedModel, name: str, kept: Any) -> None:
+    """Cut one module of a model whose other blocks may have no weights in memory; the configuration is left as it is."""
+    unit_group = unit_groups_of(model)[name]
+    units, groups = selected(unit_group, kept)
+    if len(units) < unit_group.units:
+        rearrange(model, unit_group, units, groups)
 
 
 def mask_model(model: PreTrainedModel, keep: Keep) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from gramian.adapters.models.families import FAMILIES, UNIT, Structure, blocks_of, family_of
 
-__all__ = ["STACKS", "Stack", "blocks_in", "stacks_of", "walks_by_block"]
+__all__ = ["STACKS", "Stack", "blocks_in", "run_paths", "stacks_of", "walks_by_block"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,14 @@ def walks_by_block(model: nn.Module) -> bool:
         return False
     family_of(model)
     return True
+
+
+def run_paths(model: nn.Module) -> tuple[str, ...]:
+    """The full names of what runs one after the other: the blocks, or the model itself, of the empty name."""
+    if not walks_by_block(model):
+        return ("",)
+    path = family_of(model).blocks
+    return tuple(f"{path}.{index}" for index in range(len(blocks_of(model))))
 
 
 def stacks_of(model: nn.Module) -> tuple[Stack, ...]:

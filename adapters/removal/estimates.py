@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from gramian.adapters.config import PruneConfig
 from gramian.adapters.estimates import PASSES, Estimate, EstimatedOperator, Rates, peak_memory
-from gramian.adapters.methods.unit_methods import structured_method
 from gramian.adapters.methods.unit_sets import UnitSet
-from gramian.adapters.methods.vocabulary import Heads
 from gramian.adapters.models.stacks import blocks_in, walks_by_block
 from gramian.adapters.models.tasks import kind_of
 from gramian.adapters.models.unit_groups import operator, unit_groups_of, width
 from gramian.adapters.removal.plan import plan_removal
-from gramian.adapters.run.blocks import TOKENS_PER_BATCH
+from gramian.adapters.run.forward import TOKENS_PER_BATCH
 from gramian.solvers.units.unit_exchange import BETWEEN
 
 __all__ = ["estimate_removal"]
@@ -32,40 +30,17 @@ WORKING = (8, 10)  # arrays of the Gram's size and of the weight's beside a prob
 
 
 def estimate_removal(
-    model: Any,
-    windows: tuple[int, int],
-    *,
-    heldout: int = 0,
-    evaluated: int = 0,
-    method: str = "numerical",
-    ratio: float = 0.2,
-    allocation: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    compensate: bool | None = None,
-    calibrate_on: str | None = None,
-    target_blend: float | None = None,
-    damping: float | None = None,
-    refit_producers: bool = False,
-    swap_search: bool = False,
-    heads: Heads = "groups",
-    include: str | None = None,
-    exclude: str | None = None,
-    blocks: slice | None = None,
-    rates: Rates | None = None,
+    model: Any, windows: tuple[int, int], config: PruneConfig, *, heldout: int = 0, evaluated: int = 0, rates: Rates | None = None
 ) -> Estimate:
-    """Estimate what `prune_units` with the same arguments would do to `model`, which is not changed.
+    """Estimate what a run with these settings would do to `model`, which is not changed.
 
     The operators of the estimate are the consumers. windows, heldout, evaluated, rates and the errors raised are as in
     `estimate_pruning`; `target_blend` and `damping` are checked, and change no estimate."""
-    recipe = structured_method(method)
-    removal = plan_removal(
-        model, method, ratio, options=options, compensate=compensate, calibrate_on=calibrate_on, target_blend=target_blend,
-        damping=damping, refit_producers=refit_producers, swap_search=swap_search, heads=heads, include=include,
-        exclude=exclude, blocks=blocks,
-    )  # fmt: skip
-    settings = {**recipe.defaults, **(options or {})}
+    recipe, method, refit_producers = config.recipe, config.method, config.refit_producers
+    removal = plan_removal(model, config)
+    settings = {**recipe.defaults, **config.options}
     score = str(settings["score"]) if "score" in settings else method
-    allocation = allocation or recipe.allocation
+    allocation = config.own("allocation")
     device = next(model.parameters()).device
     rates = rates or Rates.measured(device)
     shapes = {unit_set.name: consumer_shape(model, unit_set.name) for unit_set in removal.unit_sets}
@@ -74,12 +49,12 @@ def estimate_removal(
         spent = module_seconds(unit_set, shapes[unit_set.name], score, removal.compensation, rates)
         if refit_producers:
             spent += producer_seconds(model, unit_set, shapes[unit_set.name], rates)
-        if swap_search:
+        if config.swap_search:
             spent += swap_seconds(shapes[unit_set.name], rates)
         operators.append(EstimatedOperator(unit_set.name, shapes[unit_set.name], spent))
 
     drifting = removal.calibrate_on == "pruned"  # the second walk then follows two paths, and keeps the inputs of the dense one
-    gathers = "inputs" in recipe.needs or allocation == "loss"
+    gathers = recipe.inputs or allocation == "loss"
     relaxing = allocation == "loss" and score != "compensated"
     layers, length, by_block = list(blocks_in(model).values()), windows[1], walks_by_block(model)
     fitted, tokens = windows[0] * length, (windows[0] + heldout) * length
@@ -113,7 +88,7 @@ def estimate_removal(
     memory = peak_memory(model, pruning, length if evaluated and kind_of(model.config) == "causal" else 0)
 
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
-    looks = 2 * (recipe.gather is not None and not passes)  # statistics that are no gradients take one or two runs of the model
+    looks = 2 * (recipe.prepare is not None and not passes)  # statistics that are no gradients take one or two runs of the model
     walked = fitted * (gathers + looks) + tokens * (
         1 + (1 + (1 + 2 * refit_producers) * len(shapes) / (2 * len(layers))) * drifting
     )

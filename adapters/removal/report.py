@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gramian.adapters.html import html_table
 from gramian.adapters.report import mean_error
@@ -51,11 +54,12 @@ class ModuleReport:
 
 @dataclass(frozen=True)
 class StructuredReport:
-    """One run of `prune_units`: its modules in the order pruned, its totals, and its settings.
+    """One run that removed units: its modules in the order pruned, its totals, and its settings.
 
     parameters: those of the whole model before and after; block_parameters: those of its blocks, which the ratio counts. Both
     are counted from the tensors. allocation: figures of the joint relaxation, see `Selection`. settings: method, requested
-    ratio, allocation, calibration, versions, and everything else that the run can be repeated with."""
+    ratio, allocation, calibration, versions, and everything else that the run can be repeated with. keep: the units that every
+    module keeps, by the name of its consumer."""
 
     modules: tuple[ModuleReport, ...]
     parameters: tuple[int, int]
@@ -63,6 +67,11 @@ class StructuredReport:
     allocation: dict[str, float]
     settings: dict[str, Any]
     seconds: float
+    keep: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def timed(self, seconds: float) -> StructuredReport:
+        """The same report of a run that took `seconds`."""
+        return replace(self, seconds=seconds)
 
     @property
     def ratio(self) -> float:

@@ -1,139 +1,131 @@
-"""A model block by block: the hidden states between blocks, and the other arguments that each block is called with."""
+"""Where the blocks of a model live: in memory, in memory with a device that they visit, or (`streaming`) in a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from gramian.adapters.devices import release_cached
-from gramian.adapters.models.families import blocks_of
-from gramian.adapters.run.hooks import watch
+from gramian.adapters.devices import release_cached, usable_device
+from gramian.adapters.models.stacks import run_paths
 
-__all__ = ["TOKENS_PER_BATCH", "BlockCall", "batches_of", "enter", "inputs_of", "run_block"]
-
-TOKENS_PER_BATCH = 2048
+__all__ = ["Blocks", "InMemory", "Offloaded", "module_at", "put", "tie"]
 
 
-def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
-    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
-    return list(torch.split(windows, max(1, TOKENS_PER_BATCH // windows.shape[1])))
+class Blocks(Protocol):
+    """The blocks of a model in the order in which they run. A block is worked on between `acquire` and `commit`.
 
-
-@dataclass(frozen=True)
-class BlockCall:
-    """Arguments of one block after the hidden states: masks, rotary tables, positions.
-
-    They are kept by batch size and length, because windows without padding differ in nothing else, and follow the block to
-    its device.
+    model: the model that they belong to. paths: their full names. place: the device on which they are worked on. elsewhere:
+    whether a block is there for its turn only, so that one block at a time can be worked on, and nothing can run the whole
+    model.
     """
 
-    by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
+    model: Any
+    paths: tuple[str, ...]
+    place: torch.device
+    elsewhere: bool
 
-    def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
-        device = next(block.parameters()).device
-        following: torch.Tensor = block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
-        return following
+    def acquire(self, index: int) -> nn.Module:
+        """Bring a block to where it is worked on."""
+
+    def commit(self, index: int) -> None:
+        """Give the block back, with what was written to it."""
+
+    def __enter__(self) -> Blocks: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
 
 
-def moved(value: Any, device: torch.device) -> Any:
-    """Move tensors, also those inside tuples, lists and dicts, to a device; anything else is returned as it is."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: moved(each, device) for key, each in value.items()}
-    return type(value)(moved(each, device) for each in value) if type(value) in (tuple, list) else value
+class InMemory:
+    """Blocks that are where they are worked on. A model that does not run block by block is one block, of the empty path."""
+
+    elsewhere = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.paths = run_paths(model)
+        self.place: torch.device = next(model.parameters()).device
+
+    def __enter__(self) -> InMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None
+
+    def acquire(self, index: int) -> nn.Module:
+        """The block."""
+        return module_at(self.model, self.paths[index])
+
+    def commit(self, index: int) -> None:
+        """Nothing is to be done."""
 
 
-@torch.no_grad()
-def enter(model: Any, batches: Iterable[torch.Tensor]) -> tuple[list[torch.Tensor], list[BlockCall]]:
-    """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
+class Offloaded:
+    """Blocks that visit a device one at a time, for models larger than its memory.
 
-    The model itself runs, with its embedding, positions and masks as it makes them, but with its blocks replaced by
-    identities, and without a cache, which would grow with every replay.
+    ValueError: a device that cannot be used, a model that does not run block by block, a block whose weights are not in memory.
     """
-    blocks = blocks_of(model)
-    seen: list[dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
-    hidden: list[torch.Tensor] = []
-    device = next(model.parameters()).device
-    with ExitStack() as stack:
-        for index, block in enumerate(blocks):
-            stack.enter_context(bypass(block, seen[index], hidden if index == 0 else None))
-        for rows in batches:
-            model.base_model(input_ids=rows.to(device), use_cache=False)
-    return hidden, [BlockCall(calls) for calls in seen]
+
+    elsewhere = True
+
+    def __init__(self, model: Any, device: str | torch.device) -> None:
+        self.model, self.place = model, usable_device(device)
+        self.paths = run_paths(model)
+        if self.paths == ("",):
+            raise ValueError(f"{type(model).__name__} does not run block by block: no single block can visit {device}")
+        self.present = ExitStack()
+
+    def __enter__(self) -> Offloaded:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self.present.__exit__(kind, error, trace)
+
+    def acquire(self, index: int) -> nn.Module:
+        """Bring the block to the device."""
+        block = module_at(self.model, self.paths[index])
+        home = next(block.parameters()).device
+        if home.type == "meta":
+            raise ValueError(f"a block has no weights in memory, so it cannot visit {self.place}: load the model on the CPU")
+        self.present.callback(self.take_home, block, home)
+        block.to(self.place)
+        return block
+
+    def take_home(self, block: nn.Module, home: torch.device) -> None:
+        """Bring the block back to where it was."""
+        block.to(home)
+        release_cached(self.place)
+
+    def commit(self, index: int) -> None:
+        """Bring the block home with what was written to it."""
+        self.present.close()
 
 
-@contextmanager
-def bypass(
-    block: Any,
-    calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]],
-    hidden: list[torch.Tensor] | None,
-) -> Iterator[None]:
-    """Let `block` return its input while the context is open, and note its other arguments in `calls`."""
-
-    def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        calls.setdefault((states.shape[0], states.shape[1]), (args, kwargs))
-        if hidden is not None:
-            hidden.append(states)
-        return states
-
-    own = vars(block).get("forward")  # libraries that dispatch modules to devices set it on the instance
-    block.forward = identity
-    try:
-        yield
-    finally:
-        del block.forward  # the class's own method is visible again
-        if own is not None:
-            block.forward = own
+def module_at(model: nn.Module, path: str) -> nn.Module:
+    """The module of a path, the model itself at the empty one."""
+    return model.get_submodule(path) if path else model
 
 
-class Reached(Exception):
-    """Raised out of a block once the module of interest has been called: the rest of the block is not needed."""
+def put(model: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Put a tensor where the model has a parameter or a buffer of that name, or where a module can have a parameter."""
+    path, _, leaf = name.rpartition(".")
+    module = module_at(model, path)
+    if leaf in module._parameters:
+        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+    else:
+        module._buffers[leaf] = value
 
 
-@torch.no_grad()
-def run_block(
-    block: nn.Module,
-    call: BlockCall,
-    hidden: list[torch.Tensor],
-    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
-) -> list[torch.Tensor]:
-    """Compute the outputs of `block` for every batch, each on the device that the batch came from.
-
-    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module.
-    """
-    outputs: list[torch.Tensor] = []
-
-    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
-        return lambda inputs: receive(len(outputs), inputs)
-
-    with ExitStack() as hooks:
-        for module, receive in (receivers or {}).items():
-            hooks.enter_context(watch(module, relay(receive)))
-        for states in hidden:
-            outputs.append(call(block, states).to(states.device))
-    release_cached(next(block.parameters()).device)
-    return outputs
-
-
-@torch.no_grad()
-def inputs_of(module: nn.Module, block: nn.Module, call: BlockCall, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield what flows into one module inside `block`, batch by batch; nothing past that module is computed."""
-    found: list[torch.Tensor] = []
-
-    def receive(inputs: torch.Tensor) -> None:
-        found.append(inputs)
-        raise Reached
-
-    with watch(module, receive):
-        for states in hidden:
-            try:
-                call(block, states)
-            except Reached:
-                yield found.pop()
+def tie(model: nn.Module, name: str, other: str) -> None:
+    """Let a model have one parameter under two names."""
+    path, _, leaf = name.rpartition(".")
+    module_at(model, path)._parameters[leaf] = model.get_parameter(other)

@@ -16,7 +16,7 @@ from gramian.adapters.models.layers import Layer
 from gramian.solvers import Moments
 from gramian.solvers.backend.precision import full_precision
 
-__all__ = ["capture", "feed", "watch"]
+__all__ = ["capture", "feed", "tapped", "watch"]
 
 MASKS = ("attention_mask", "decoder_attention_mask")
 CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|key|value|k_proj|v_proj)$")  # read the encoder
@@ -110,6 +110,11 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
         for layer in layers.values():
             hooks.enter_context(watch(layer.module, receiver(layer)))
         yield layers
+
+
+def tapped(layer: Layer, _: int, inputs: torch.Tensor) -> None:
+    """Add inputs to the moments of their layer, whichever batch they are."""
+    feed(layer.name, layer.moments, inputs)
 
 
 def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:

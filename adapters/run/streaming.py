@@ -1,21 +1,20 @@
-"""Checkpoints larger than memory: a block is read from safetensors files for its turn, and written out after it.
-
-    with stream_model("checkpoint", "sparse") as stream:
-        stream.report = prune_weights(stream.model, tokens, device=stream.placement).to_dict()
+"""Checkpoints larger than memory: a block is read from safetensors files for its turn, and what is written to it is journaled.
 
 Memory holds the embeddings, whatever else outside the blocks is needed to enter them, and one block.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
@@ -24,43 +23,81 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import Saved, check_output, new_directory, plain, write_json
-from gramian.adapters.models.families import blocks_of, family_named, family_of
+from gramian.adapters.files import Saved, new_directory, plain, write_json
+from gramian.adapters.fingerprint import add_tensor
+from gramian.adapters.journal import Journal
+from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
 from gramian.adapters.models.places import WEIGHTS, locate
+from gramian.adapters.models.shrink import cut_units
+from gramian.adapters.models.stacks import run_paths
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
-from gramian.adapters.models.widths import WIDTHS
-from gramian.adapters.run.placement import Placement
+from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
+from gramian.adapters.run.blocks import put, tie
+from gramian.adapters.run.walk import restore
 
-__all__ = ["Stream", "StreamedPlacement", "stream_model"]
+__all__ = ["Stream", "Streamed", "open_checkpoint"]
 
 SHARD_BYTES = 2**31  # of a file of tensors that are only copied
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
-    """A model without its blocks' weights, its tokeniser, the placement that brings the weights, and the report to be saved."""
+    """A checkpoint opened to be pruned: its model without the blocks' weights, its tokeniser, and its blocks."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
-    placement: StreamedPlacement
-    report: Mapping[str, Any] | Saved | None = None
+    blocks: Streamed
+
+    def save(
+        self,
+        out: Path,
+        journal: Journal,
+        passed: str,
+        keep: Mapping[str, np.ndarray],
+        report: Mapping[str, Any] | Saved,
+        overwrite: bool = False,
+    ) -> Path:
+        """Save the pruned model, block by block: stored tensors with what the pass called `passed` has written, cut to the
+        units of `keep`. After an error `out` is what it was before."""
+        out = out.expanduser().resolve()
+        with new_directory(out, overwrite) as draft:
+            written = Written(draft)
+            for index, path in enumerate(self.blocks.paths):
+                block = self.blocks.acquire(index)
+                if index < journal.finished(passed):
+                    restore(journal.read(passed, index), self.model, self.blocks.place)
+                inside = {name: kept for name, kept in keep.items() if name.startswith(f"{path}.")}
+                for name, kept in inside.items():
+                    cut_units(self.model, name, kept)
+                found = {f"{path}.{name}": value for name, value in block.state_dict().items()}
+                written.add({name: self.blocks.rounded(value.cpu()) for name, value in found.items()})
+                self.blocks.commit(index)
+            for group in self.blocks.rest():
+                written.add(group)
+            written.finish()
+            if keep:
+                state_widths(self.model)
+                write_widths(draft, unstated_widths(self.model))
+            self.model.config.save_pretrained(draft)
+            if self.model.can_generate():
+                self.model.generation_config.save_pretrained(draft)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(draft)
+            write_json(draft / "gramian.json", plain(report))
+        return out
 
 
-@contextmanager
-def stream_model(
-    source: str | Path, out: str | Path, *, dtype: str = "auto", device: str | torch.device = "cpu", overwrite: bool = False
-) -> Iterator[Stream]:
-    """Open a checkpoint that is pruned block by block, and saved as `out` when the context ends without an error.
+def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | torch.device = "cpu") -> Stream:
+    """Open a checkpoint whose blocks are read one at a time.
 
-    The tensors are the same as `load`, `prune_weights` and `save` give. After an error `out` is what it was before.
-    source: a directory or hub id with stock safetensors weights, whose names are those of the model. dtype: as in
-    `load`. device: where blocks are worked on, in float32 on a CPU and in the storage dtype elsewhere; the rest of the
-    model is on the CPU. Every tensor is read once beforehand, so that one that is missing or not finite is known at once.
+    The tensors that a run leaves are the same as `load`, `prune` and `save` give. source: a directory or hub id with stock
+    safetensors weights, whose names are those of the model. dtype: as in `load`. device: where blocks are worked on, in float32
+    on a CPU and in the storage dtype elsewhere; the rest of the model is on the CPU. Every tensor is read once beforehand, so
+    that one that is missing or not finite is known at once.
 
     ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
     """
-    check_output(out, overwrite)
     where, folder = usable_device(device), folder_of(source)
     config = AutoConfig.from_pretrained(folder)
     family_named(config.model_type)
@@ -74,43 +111,60 @@ def stream_model(
         model.generation_config = GenerationConfig.from_pretrained(folder)
     mend_generation(model)
     tokenizer = load_tokenizer(locate(folder), trust_remote_code=False)
-    with new_directory(Path(out).expanduser().resolve(), overwrite) as draft:
-        placement = StreamedPlacement(model, stored, draft, storage, where)
-        placement.check()
-        placement.load_rest()
-        stream = Stream(model, tokenizer, placement)
-        yield stream
-        placement.finish()
-        model.config.save_pretrained(draft)
-        if model.can_generate():
-            model.generation_config.save_pretrained(draft)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(draft)
-        if stream.report is not None:
-            write_json(draft / "gramian.json", plain(stream.report))
+    blocks = Streamed(model, stored, storage, where)
+    blocks.check()
+    blocks.load_rest()
+    return Stream(model, tokenizer, blocks)
 
 
-class StreamedPlacement(Placement):
-    """Where blocks are worked on that have no other home than a checkpoint: each is read when it is taken, and written to
-    `draft` when its turn ends."""
+class Streamed:
+    """Blocks that are read from a checkpoint for their turn. What is written to them is kept by the journal of the run."""
 
-    def __init__(
-        self, model: PreTrainedModel, stored: StoredTensors, draft: Path, storage: torch.dtype, device: torch.device
-    ) -> None:
-        super().__init__(device)
-        self.model, self.stored, self.draft, self.storage = model, stored, draft, storage
-        self.running = model.dtype
-        self.expected: dict[str, torch.Tensor] = {}  # without the second names of tied tensors, which are not stored
+    elsewhere = True
+
+    def __init__(self, model: PreTrainedModel, stored: StoredTensors, storage: torch.dtype, place: torch.device) -> None:
+        self.model, self.stored, self.storage, self.place = model, stored, storage, place
+        self.running, self.paths = model.dtype, run_paths(model)
+        self.digest = ""  # of all tensors, once they are checked
+        self.expected: dict[str, torch.Size] = {}  # without the second names of tied tensors, which are not stored
         self.second: list[tuple[str, str]] = []
+        self.present: int | None = None  # the block that is in memory
         first: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             if first.setdefault(id(tensor), name) == name:
-                self.expected[name] = tensor
+                self.expected[name] = tensor.shape
             else:
                 self.second.append((name, first[id(tensor)]))
-        path = family_of(model).blocks
-        self.prefixes = {block: f"{path}.{index}." for index, block in enumerate(blocks_of(model))}
-        self.files: list[dict[str, int]] = []  # bytes of every tensor, by name, of the files written so far
+
+    def __enter__(self) -> Streamed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self.present is not None:
+            self.commit(self.present)
+        return None
+
+    def acquire(self, index: int) -> nn.Module:
+        """Read a block's weights."""
+        path = self.paths[index]
+        self.load(self.names(path), self.place)
+        self.present = index
+        return self.model.get_submodule(path)
+
+    def commit(self, index: int) -> None:
+        """Free the memory of a block's weights, whose shapes remain."""
+        path = self.paths[index]
+        for name, value in self.model.get_submodule(path).state_dict(keep_vars=True).items():
+            if f"{path}.{name}" in self.expected or isinstance(value, nn.Parameter):
+                put(self.model, f"{path}.{name}", value.detach().to("meta"))
+        self.present = None
+        release_cached(self.place)
+
+    def names(self, path: str) -> list[str]:
+        """The full names of a block's stored tensors."""
+        return [name for name in self.expected if name.startswith(f"{path}.")]
 
     def key(self, name: str) -> str | None:
         """Find the checkpoint's name of a tensor: with or without the model's prefix, or of any tensor that is tied to it."""
@@ -120,15 +174,17 @@ class StreamedPlacement(Placement):
 
     def check(self) -> None:
         """Raise ValueError for the first tensor that is missing, of another shape, not finite, or unlike one tied to it."""
-        for name, tensor in self.expected.items():
+        digest = hashlib.sha256()
+        for name, shape in self.expected.items():
             if (key := self.key(name)) is None:
                 raise ValueError(f"weights are missing under the model's names, such as {name}: prune without streaming")
             value = self.stored.read(key)
-            if value.shape != tensor.shape:
-                expected = f"{tuple(tensor.shape)} by the configuration"
-                raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {expected}")
+            if value.shape != shape:
+                raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {tuple(shape)} by the configuration")
             if value.is_floating_point() and not bool(torch.isfinite(value.to(self.storage)).all()):
                 raise ValueError(f"parameter {name} holds NaN or Inf in {str(self.storage).removeprefix('torch.')}")
+            add_tensor(digest, name, self.rounded(value))
+        self.digest = digest.hexdigest()
         used = {self.key(name) for name in self.expected} | {second for second, _ in self.second}
         refuse_loss(self.model, self.model.config, set(self.stored.files) - used, strict=False)
         for second, name in self.second:
@@ -148,31 +204,41 @@ class StreamedPlacement(Placement):
         for name in names:
             value = self.value(name).to(device)
             put(self.model, name, value.to(self.running) if value.is_floating_point() else value)
+            for second, first in self.second:
+                if first == name:
+                    tie(self.model, second, name)
+
+    def outside(self) -> list[str]:
+        """The names of the tensors that are in no block."""
+        inside = tuple(f"{path}." for path in self.paths)
+        return [name for name in self.expected if not name.startswith(inside)]
 
     def load_rest(self) -> None:
         """Load the tensors outside the blocks, except the head, which no block needs."""
-        inside = tuple(self.prefixes.values())
-        outside = [name for name in self.expected if not name.startswith(inside)]
         base = f"{self.model.base_model_prefix}."
-        self.load([name for name in outside if name.startswith(base)], torch.device("cpu"))
+        self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
-    @contextmanager
-    def visit(self, block: nn.Module) -> Iterator[None]:
-        """Keep a block's weights in memory while the context is open, and write them at its end."""
-        names = [name for name in self.expected if name.startswith(self.prefixes[block])]
-        assert self.device is not None
-        try:
-            self.load(names, self.device)
-            yield
-            found = self.model.state_dict()
-            self.write({name: self.rounded(found[name].cpu()) for name in names})
-        finally:
-            for name in names:
-                put(self.model, name, self.expected[name].detach())
-            release_cached(self.device)
+    def rest(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The tensors outside the blocks, in groups of a file."""
+        some: dict[str, torch.Tensor] = {}
+        for name in self.outside():
+            some[name] = self.value(name)
+            if sum(tensor.nbytes for tensor in some.values()) >= SHARD_BYTES:
+                yield some
+                some = {}
+        if some:
+            yield some
 
-    def write(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Write one more file of the result."""
+
+class Written:
+    """The files of a sharded checkpoint, as they come."""
+
+    def __init__(self, draft: Path) -> None:
+        self.draft = draft
+        self.files: list[dict[str, int]] = []  # bytes of every tensor, by name, of the files written so far
+
+    def add(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Write one more file."""
         path = self.draft / f"{len(self.files) + 1:05}.safetensors"
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -181,17 +247,7 @@ class StreamedPlacement(Placement):
         self.files.append({name: tensor.nbytes for name, tensor in tensors.items()})
 
     def finish(self) -> None:
-        """Copy the tensors that are in no file yet, name the files as sharded checkpoints do, and write their index."""
-        done = {name for file in self.files for name in file}
-        some: dict[str, torch.Tensor] = {}
-        for name in self.expected:
-            if name not in done:
-                some[name] = self.value(name)
-                if sum(tensor.nbytes for tensor in some.values()) >= SHARD_BYTES:
-                    self.write(some)
-                    some = {}
-        if some:
-            self.write(some)
+        """Name the files as sharded checkpoints do, and write their index."""
         homes: dict[str, str] = {}
         for number, file in enumerate(self.files, start=1):
             name = f"model-{number:05}-of-{len(self.files):05}.safetensors"
@@ -272,12 +328,3 @@ def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     model.train(False)
     return model
 
-
-def put(model: nn.Module, name: str, value: torch.Tensor) -> None:
-    """Put a tensor where the model has a parameter or a buffer of that name."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    if leaf in module._parameters:
-        module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
-    else:
-        module._buffers[leaf] = value

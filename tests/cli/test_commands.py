@@ -14,7 +14,7 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import load, prune_weights, read_problem, save
+from gramian.adapters import load, prune, read_problem, save
 from gramian.adapters.cli import demo
 from gramian.adapters.data.texts import MOST_EVALUATED, read_texts
 
@@ -131,7 +131,7 @@ def test_capture_then_solve_is_prune(model_type, tmp_path):
 
     loaded, tokenizer = load(source)
     tokens = read_texts(loaded, tokenizer, "builtin", 4, 32, 0, 0).calibration
-    report = prune_weights(loaded, tokens, method="wanda", calibrate_on="dense", target="own", progress=False)
+    report = prune(loaded, tokens, method="wanda", calibrate_on="dense", target="own", progress=False)
     for operator in report.operators:
         row = rows[operator.name]
         assert row["relative_error"] == pytest.approx(operator.relative_error, rel=1e-4)

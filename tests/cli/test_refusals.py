@@ -39,7 +39,7 @@ from gramian.adapters.models import saving
         (["--tolerance", "inf"], "is not a number"),
         (["--jobs", "2", "--calibrate-on", "pruned"], "--jobs 2 needs --calibrate-on dense"),
         (["--jobs", "2", "--method", "wanda"], "--jobs 2 needs --calibrate-on dense"),
-        (["--include", "("], "not a regular expression"),
+        (["--include", "("], "must be a regular expression"),
         (["--samples", "0"], "at least 1"),
         (["--evaluate", "x.txt", "--no-perplexity"], "contradict"),
     ],
@@ -173,10 +173,10 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
         raise KeyError("surprise")
 
     args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
-    monkeypatch.setattr(commands, "prune_weights", interrupted)
+    monkeypatch.setattr(commands, "prune", interrupted)
     assert call(*args) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
-    monkeypatch.setattr(commands, "prune_weights", faulty)
+    monkeypatch.setattr(commands, "prune", faulty)
     assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
     assert call(*args, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import STRUCTURED_METHODS, estimate_removal, load, save
+from gramian.adapters import PruneConfig, estimate_removal, load, save
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.estimates import Rates
 from gramian.adapters.models.widths import WIDTHS
 
@@ -102,10 +103,10 @@ def test_text_of_its_own_is_kept_and_repeats_the_run(model, text, capsys):
 
 
 def test_a_dry_run_changes_nothing(model, text, capsys):
-    for method in STRUCTURED_METHODS:
+    for method in UNIT_METHODS:
         assert prune(model, "--dry-run", "--method", method) == 0
         printed = capsys.readouterr().out
-        assert ("model.layers.0.self_attn.o_proj" in printed) == (STRUCTURED_METHODS[method].modules == "all")
+        assert ("model.layers.0.self_attn.o_proj" in printed) == (UNIT_METHODS[method].modules == "all")
         assert "model.layers.0.mlp.down_proj" in printed and "memory" in printed
     assert [path.name for path in Path().iterdir()] == ["text.txt"]
 
@@ -234,7 +235,8 @@ def test_unknown_family(text, tmp_path, capsys):
 
 def test_the_plan_follows_the_work():
     def planned(**options):
-        return estimate_removal(tiny_model("llama"), (8, 64), rates=Rates(2e9, 1e9), **options)
+        of_windows = {name: options.pop(name) for name in ("heldout", "evaluated") if name in options}
+        return estimate_removal(tiny_model("llama"), (8, 64), PruneConfig(**{"method": "numerical"} | options), rates=Rates(2e9, 1e9), **of_windows)
 
     usual = planned()
     assert [each.shape for each in usual.operators] == [(32, 32), (32, 48)] * 2

@@ -7,7 +7,7 @@ import torch
 from structured_models import TOKENS
 
 from gramian.adapters.methods.types import ModelContext
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.unit_groups import axis, operator, unit_groups_of
 
@@ -21,7 +21,7 @@ def context(model, heads="groups", windows=WINDOWS) -> ModelContext:
 
 
 def scores(name: str, model, heads="groups", windows=WINDOWS, **options) -> list[np.ndarray]:
-    return list(STRUCTURED_METHODS[name].look(context(model, heads, windows), options))
+    return list(UNIT_METHODS[name].gather(context(model, heads, windows), options))
 
 
 def gradients(model, window: torch.Tensor, output: str) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.models.families import blocks_of
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
-from gramian.adapters.removal.pruning import prune_units
+from gramian.adapters import prune
 
 __all__ = ["GATED", "HELD", "TOKENS", "exact", "generated", "in_blocks", "kept_columns", "logits", "pruned", "rows_of", "seen"]
 
@@ -20,7 +20,7 @@ GATED = [name for name in FAMILIES if name not in ("opt", "gpt2")]
 
 def pruned(model: PreTrainedModel, **options):
     """The model pruned, and its report; 30 % unless told otherwise."""
-    return model, prune_units(model, TOKENS, progress=False, **{"ratio": 0.3, "heldout": HELD} | options)
+    return model, prune(model, TOKENS, progress=False, **{"method": "numerical", "ratio": 0.3, "heldout": HELD} | options)
 
 
 def in_blocks(model: PreTrainedModel) -> int:

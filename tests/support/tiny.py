@@ -23,7 +23,7 @@ from tiny_models import (
 )
 from torch import nn
 
-from gramian.adapters import Report, prune_weights
+from gramian.adapters import Report, prune
 from gramian.adapters.models.unit_groups import unit_groups_of
 
 __all__ = [
@@ -51,7 +51,9 @@ QUICK = {"max_lambdas": 3, "inner_steps": 8, "warm_start": "wanda"}  # options o
 
 def run(model: Any, **arguments: Any) -> Report:
     arguments = {"tokens": WINDOWS, "progress": False} | arguments
-    return prune_weights(model, arguments.pop("tokens"), **arguments)
+    if "pattern" in arguments:
+        arguments["sparsity"] = arguments.pop("pattern")
+    return prune(model, arguments.pop("tokens"), **arguments)
 
 
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:

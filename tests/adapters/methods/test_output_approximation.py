@@ -13,7 +13,7 @@ from scipy.stats import norm
 from structured_models import GATED, TOKENS, exact, pruned, rows_of, seen
 from tiny import FAMILIES, names_of
 
-from gramian.adapters import prune_units
+from gramian.adapters import prune
 from gramian.adapters.methods.output_approximation import between_units, consumer_moments
 from gramian.adapters.methods.unit_moments import channel_moments, head_moments
 from gramian.adapters.methods.unit_sets import unit_set_of
@@ -220,7 +220,7 @@ def test_without_data_the_tokens_decide_nothing():
     models = []
     for tokens in (TOKENS, TOKENS.flip(0, 1) // 2):
         model = exact("qwen3")
-        prune_units(model, tokens, method="greedy-output", ratio=0.3, options={"moment": "identity", "tau": 0},
+        prune(model, tokens, method="greedy-output", ratio=0.3, options={"moment": "identity", "tau": 0},
                          compensate=False, progress=False)  # fmt: skip
         models.append(model.state_dict())
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from gramian.adapters import save
+from gramian.adapters import PruneConfig, save
 from gramian.adapters.cli.main import main
-from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.adapters.methods.registry import WEIGHT_METHODS, resolve
 from gramian.proofs import laws
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import NM, TopK
@@ -30,10 +30,10 @@ def curvature(problem, pattern, *, power=1.0):
     return refit(problem, pattern.select(score))
 
 
-walked = Method(curvature, calibrate_on="dense", target="block", per_row=True)
+walked = Method(curvature, settings={"calibrate_on": "dense", "target": "block", "per_row": True})
 number = 3
 answers = lambda problem, pattern: problem.anchor
-short = lambda problem: problem
+short = lambda: None
 strange = lambda problem, pattern, table=object(): problem
 
 
@@ -81,22 +81,23 @@ def mine(tmp_path, monkeypatch) -> Path:
 
 
 def test_names_are_resolved(mine):
-    for name, method in METHODS.items():
+    for name, method in WEIGHT_METHODS.items():
         assert resolve(name) is method
-    expected = resolve("mymethod:curvature").bind({})(PROBLEM, NM(2, 4)).weights
+    expected = resolve("mymethod:curvature").tried({})(PROBLEM, NM(2, 4)).weights
     for name in ("instance", "Family", "Family.member", "walked"):
-        found = resolve(f"mymethod:{name}").bind({})(PROBLEM, NM(2, 4)).weights
+        found = resolve(f"mymethod:{name}").tried({})(PROBLEM, NM(2, 4)).weights
         np.testing.assert_array_equal(found, expected)
     plain, walked = resolve("mymethod:curvature"), resolve("mymethod:walked")
-    assert (plain.calibrate_on, plain.target, plain.per_row, plain.damping) == ("pruned", "own", False, 0.0)
-    assert (walked.calibrate_on, walked.target, walked.per_row) == ("dense", "block", True)
+    assert dict(plain.settings) == {}
+    how = PruneConfig("mymethod:walked")
+    assert [how.own(name) for name in ("calibrate_on", "target", "per_row")] == ["dense", "block", True]
     assert plain.defaults == {"power": 1.0}
-    bound = plain.bind({"power": 0.0})(PROBLEM, TopK(0.5)).weights
+    bound = plain.tried({"power": 0.0})(PROBLEM, TopK(0.5)).weights
     np.testing.assert_array_equal(bound != 0, magnitude(PROBLEM, TopK(0.5)).weights != 0)
     with pytest.raises(ValueError, match="curvature has no option 'sparsity'; it has power"):
-        plain.bind({"sparsity": 0.5})
+        plain.tried({"sparsity": 0.5})
     with pytest.raises(ValueError, match="Family has no option 'power'; it has none"):
-        resolve("mymethod:instance").bind({"power": 1.0})
+        resolve("mymethod:instance").tried({"power": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_the_example_of_the_readme(mine):
     code = readme.split("# mymethod.py\n")[1].split("```")[0]
     assert len(code.splitlines()) <= 20
     (mine / "mymethod.py").write_text(code)
-    laws.check_method(resolve("mymethod:MyMethod").solve)
+    laws.check_method(resolve("mymethod:MyMethod").decide)
     model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
@@ -138,12 +139,12 @@ def test_the_example_of_the_readme(mine):
 
 def test_an_answer_that_is_no_solution(mine):
     with pytest.raises(ValueError, match="<lambda> returned ndarray, not a gramian"):
-        resolve("mymethod:answers").bind({})(PROBLEM, TopK(0.5))
+        resolve("mymethod:answers").tried({})(PROBLEM, TopK(0.5))
 
 
 def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, capsys):
     """Numbers of numpy become plain ones, and what is no number, or no answer, is refused before a run begins."""
-    solution = resolve("mymethod:noted").bind({})(PROBLEM, TopK(0.5))
+    solution = resolve("mymethod:noted").tried({})(PROBLEM, TopK(0.5))
     assert type(solution.detail["kept"]) is float
     model = save(tiny_model("llama"), tiny_tokenizer(), mine / "model")
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
@@ -160,7 +161,7 @@ def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, ca
 
 
 def test_the_laws_hold_for_it(mine):
-    laws.check_method(resolve("mymethod:curvature").solve, examples=10)
+    laws.check_method(resolve("mymethod:curvature").decide, examples=10)
 
 
 def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
@@ -180,7 +181,7 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
     assert "working arrays of mymethod:curvature" in capsys.readouterr().out
     assert main(["capture", str(model), *texts, "--out", "problems"]) == 0
     files = sorted(map(str, (mine / "problems").iterdir()))
-    assert main(["solve", *files, "--method", "mymethod:curvature", "--pattern", "2:4", "--json", "rows.json"]) == 0
+    assert main(["solve", *files, "--method", "mymethod:curvature", "--sparsity", "2:4", "--json", "rows.json"]) == 0
     rows = json.loads((mine / "rows.json").read_text())
     assert {row["method"] for row in rows} == {"mymethod:curvature"} and rows[0]["certificate"]["residual"] < 1e-5
 

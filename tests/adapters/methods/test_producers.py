@@ -13,7 +13,8 @@ from tiny import FAMILIES, names_of
 from gramian.adapters.methods.producers import ProducerRefit
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.unit_groups import unit_groups_of
-from gramian.adapters.removal import walks
+from gramian.adapters.passes import removal
+from gramian.adapters.settings import RANGE
 
 
 def test_both_levels_are_least_squares_with_their_ridge():
@@ -72,7 +73,7 @@ def test_what_does_not_help_is_undone(monkeypatch):
             layer.weight.zero_()
 
     refit = ProducerRefit.refit
-    monkeypatch.setattr(walks.ProducerRefit, "refit", ruin)
+    monkeypatch.setattr(removal.ProducerRefit, "refit", ruin)
     tried, report = pruned(exact("llama"), refit_producers=True)
     plain, expected = pruned(exact("llama"), target_blend=1)
     assert all(tensor.equal(plain.state_dict()[name]) for name, tensor in tried.state_dict().items())
@@ -103,7 +104,7 @@ def test_blocks_outside_the_range_are_kept_whole(blocks, touched):
     dense = exact("gemma3_text")
     model, report = pruned(copy.deepcopy(dense), ratio=0.1, blocks=blocks)
     assert [row.name.split(".")[2] for row in report.modules] == [str(index) for index in touched for _ in range(2)]
-    assert 0.1 <= report.ratio < 0.11 and report.settings["blocks"] == [blocks.start, blocks.stop, None]
+    assert 0.1 <= report.ratio < 0.11 and report.settings["blocks"] == RANGE.write(blocks)
     for name, tensor in dense.state_dict().items():
         if ".layers." in name and int(name.split(".")[2]) not in touched:
             assert tensor.equal(model.state_dict()[name])

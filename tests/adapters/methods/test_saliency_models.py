@@ -13,7 +13,7 @@ from structured_models import exact, pruned
 from tiny import FAMILIES, names_of, tiny_model
 
 from gramian.adapters.methods.gradients import UnitSums, averaged
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
 from gramian.adapters.models.unit_groups import unit_groups_of
 
@@ -123,7 +123,7 @@ def test_a_portion_of_all_units_is_removed_and_attention_is_kept(portion):
 )
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=message):
-        STRUCTURED_METHODS[name].bind(options)
+        UNIT_METHODS[name].tried(options)
 
 
 def test_gradients_that_are_not_finite_name_their_operator():

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gramian.adapters.methods.allocation import kept_counts, reachable, select_units
 from gramian.adapters.methods.compensation import Output, compensate
 from gramian.adapters.methods.types import ScoreContext, UnitScores
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.unit_sets import UnitSet, magnitudes, unit_set_of
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
@@ -181,7 +181,7 @@ def context(inputs: np.ndarray, weight: np.ndarray, count: int, **changed) -> Sc
 
 
 def scored(name: str, module: ScoreContext, **options) -> UnitScores:
-    return STRUCTURED_METHODS[name].bind(options)(module)
+    return UNIT_METHODS[name].tried(options)(module)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -227,11 +227,11 @@ def test_compensated_prices_are_rises_of_the_refitted_error(count):
 
 
 def test_dead_modules_score():
-    for name, method in STRUCTURED_METHODS.items():
+    for name, method in UNIT_METHODS.items():
         if method.gather is not None:  # then the statistics are the scores
             continue
         for inputs, weight in ((np.zeros((5, 4)), np.ones((2, 4))), (np.ones((5, 4)), np.zeros((2, 4)))):
-            one = method.bind({})(context(inputs, weight, 4))
+            one = method.tried({})(context(inputs, weight, 4))
             assert one.scores is not None and np.isfinite(one.scores).all(), name
 
 

@@ -24,24 +24,24 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from gramian.adapters import estimate_removal, load, perplexity, prune_units, prune_weights, save
+from gramian.adapters import PruneConfig, estimate_removal, load, perplexity, prune, save
 from gramian.adapters.estimates import Rates
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
-from gramian.adapters.methods.unit_methods import STRUCTURED_METHODS
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS
-from gramian.adapters.removal import pruning as structured
+from gramian.adapters import pipeline
 
 STOCK = {"t5": AutoModelForSeq2SeqLM, "gated t5": AutoModelForSeq2SeqLM, "bert": AutoModel}
 PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or a loss
 
 
 def pruned(model, **options):
-    return model, prune_units(model, WINDOWS, progress=False, **{"ratio": 0.2, "heldout": HELD} | options)
+    return model, prune(model, WINDOWS, progress=False, **{"method": "numerical", "ratio": 0.2, "heldout": HELD} | options)
 
 
 def channels(model) -> list[str]:
@@ -67,7 +67,7 @@ def test_every_feed_forward_module_is_found(name):
     assert every <= found | set(unit_groups_of(model))
 
 
-@pytest.mark.parametrize("method", STRUCTURED_METHODS)
+@pytest.mark.parametrize("method", UNIT_METHODS)
 @pytest.mark.parametrize("name", STACKED)
 def test_every_method_meets_the_ratio(name, method):
     dense = stacked_model(name)
@@ -98,7 +98,7 @@ def test_the_shrunk_model_is_the_masked_one(name, monkeypatch):
     torch.testing.assert_close(answer(model), answer(masked), rtol=1e-9, atol=1e-9)
     noted = []
     monkeypatch.setattr(
-        structured, "shrink_model", lambda model, keep: (noted.append(copy.deepcopy(model)), shrink_model(model, keep))
+        pipeline, "shrink_model", lambda model, keep: (noted.append(copy.deepcopy(model)), shrink_model(model, keep))
     )
     for method in ("numerical", "flap"):
         model, _ = pruned(stacked_model(name, torch.float64), method=method)
@@ -191,7 +191,7 @@ def test_refusals(name, tmp_path):
     with pytest.raises(ValueError, match="perplexity needs a causal language model"):
         perplexity(model, HELD)
     with pytest.raises(ValueError, match="no family row for model type"):
-        prune_weights(model, WINDOWS, progress=False)
+        prune(model, WINDOWS, progress=False)
     with pytest.raises(ValueError, match="no operator is left by include='gate'"):
         pruned(model, include="gate")
     if name != "bert":
@@ -200,7 +200,7 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    estimate = estimate_removal(stacked_model(name), (4, 20), rates=Rates(2e9, 1e9), evaluated=1)
+    estimate = estimate_removal(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
         estimate.peak > 0
         and "moments of all modules, float64" in estimate.memory
@@ -237,10 +237,10 @@ if (ENCODER := sentence_encoder()) is not None:
 
     def test_a_real_sentence_encoder(tmp_path):
         model, tokenizer = load(ENCODER)
-        ids = torch.tensor(tokenizer(Path(structured.__file__).read_text(), add_special_tokens=False)["input_ids"])
+        ids = torch.tensor(tokenizer(Path(pipeline.__file__).read_text(), add_special_tokens=False)["input_ids"])
         windows = ids[: len(ids) // 64 * 64].view(-1, 64)
         dense = embed(model, windows[:8])
-        report = prune_units(model, windows[8:24], method="wanda-sp", compensate=True, ratio=0.1, progress=False)
+        report = prune(model, windows[8:24], method="wanda-sp", compensate=True, ratio=0.1, progress=False)
         assert 0.1 <= report.ratio < 0.101 and mean_cosine(dense, embed(model, windows[:8])) > 0.8
         out = save(model, tokenizer, tmp_path / "small", report=report.to_dict())
         assert json.loads((out / "gramian.json").read_text())["parameters"][1] < report.parameters[0]

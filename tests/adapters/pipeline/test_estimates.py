@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import METHODS, Estimate, estimate_pruning
+from gramian.adapters import Estimate, PruneConfig, estimate_pruning
+from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.adapters.estimates import Rates, solver_seconds, working_bytes
 from gramian.solvers import Quadratic, TopK
 
@@ -15,13 +16,14 @@ RATES = Rates(2e9, 1e9)
 
 
 def planned(model_type: str = "llama", **changed) -> Estimate:
-    return estimate_pruning(tiny_model(model_type), (8, 64), **{"rates": RATES, **changed})
+    of_windows = {name: changed.pop(name) for name in ("heldout", "evaluated") if name in changed}
+    return estimate_pruning(tiny_model(model_type), (8, 64), PruneConfig(**changed), **of_windows, rates=RATES)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_operators_with_their_shapes(model_type):
     model = tiny_model(model_type)
-    found = estimate_pruning(model, (2, 16), rates=RATES)
+    found = estimate_pruning(model, (2, 16), PruneConfig(), rates=RATES)
     for operator in found.operators:
         weight = model.get_submodule(operator.name).weight
         shape = tuple(weight.shape)
@@ -33,14 +35,14 @@ def test_operators_with_their_shapes(model_type):
 def test_the_model_stays_as_it_is():
     model = tiny_model("llama")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    estimate_pruning(model, (2, 16))
+    estimate_pruning(model, (2, 16), PruneConfig())
     assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
 
 
 def test_figures_follow_the_work():
     usual = planned()
     assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
-    twice = estimate_pruning(tiny_model("llama"), (16, 64), rates=RATES)
+    twice = estimate_pruning(tiny_model("llama"), (16, 64), PruneConfig(), rates=RATES)
     kept = "operator inputs kept for the target"
     assert twice.memory[kept] == 2 * usual.memory[kept] and twice.seconds["moments"] == 2 * usual.seconds["moments"]
     assert kept not in planned(target="own").memory
@@ -67,13 +69,13 @@ def test_rates_are_measured():
     assert rates.single > 1e6 and rates.double > 1e6
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WEIGHT_METHODS)
 def test_working_arrays_are_within_a_factor_of_two(method):
     generator = np.random.default_rng(0)
     problem = Quadratic.from_data(generator.standard_normal((600, 256)), generator.standard_normal((192, 256)))
     tracemalloc.start()
     try:
-        METHODS[method].solve(problem, TopK(0.5))
+        WEIGHT_METHODS[method].decide(problem, TopK(0.5))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

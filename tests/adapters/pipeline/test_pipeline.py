@@ -12,8 +12,8 @@ import torch
 from tiny import FAMILIES, HELDOUT, LENGTH, QUICK, WINDOWS, parameters, run, same, tiny_model
 from torch import nn
 
-from gramian.adapters import METHODS, Report, Tokens
-from gramian.adapters.methods.registry import Method
+from gramian.adapters import METHODS, Method, PruneConfig, Report, Tokens
+from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.adapters.models.families import family_of, operator_names
 from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
@@ -90,7 +90,7 @@ def check_errors(
             np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WEIGHT_METHODS)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_and_method(model_type, method):
     """Exact pattern, honest errors, and nothing but the operators' weights changed."""
@@ -109,8 +109,8 @@ def test_every_family_and_method(model_type, method):
     assert report.sparsity == 0.5
     untouched = set(before) - {f"{name}.weight" for name in names}
     assert len(untouched) > 2 and same(before, parameters(model), untouched)
-    recipe = METHODS[method]
-    check_errors(dense, model, report, recipe.calibrate_on, recipe.target, recipe.target_blend)
+    config = PruneConfig(method)
+    check_errors(dense, model, report, *(config.own(name) for name in ("calibrate_on", "target")), config.own("target_blend") or 1.0)
 
 
 @pytest.mark.parametrize(("inputs", "target"), WALKS)
@@ -132,7 +132,7 @@ def test_the_walks_differ():
     assert len(set(errors.values())) == len(WALKS) - 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WEIGHT_METHODS)
 @pytest.mark.parametrize(("pattern", "kept", "group"), [("2:4", 2, 4), ("1:4", 1, 4), ("4:8", 4, 8)])
 def test_group_patterns_are_exact(method, pattern, kept, group):
     model = tiny_model("gpt2")
@@ -154,7 +154,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, inputs: str, target: str) -> dict[int
             problems[len(problems)] = problem
         return magnitude(problem, pattern)
 
-    monkeypatch.setitem(METHODS, "spy", Method(spy, inputs, target))
+    monkeypatch.setitem(METHODS, "spy", Method(spy, settings={"calibrate_on": inputs, "target": target}))
     return problems
 
 
@@ -195,7 +195,7 @@ def test_without_correction_no_problem_has_a_slope(monkeypatch):
 
 
 @pytest.mark.parametrize("model_type", ["gemma3_text", "gpt2"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WEIGHT_METHODS)
 def test_parallel_equals_serial_and_both_repeat(model_type, method):
     options = QUICK if method == "fistapruner" else None
     results = []

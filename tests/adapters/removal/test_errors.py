@@ -13,8 +13,8 @@ from tiny import FAMILIES, tiny_model
 
 from gramian.adapters.models.shrink import shrink_model
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
+from gramian.adapters import pipeline
 from gramian.adapters.removal import plan as removal_plan
-from gramian.adapters.removal import pruning as structured
 
 
 @pytest.mark.parametrize("method", ["numerical", "flap", "magnitude-l2"])
@@ -26,7 +26,7 @@ def test_the_shrunk_model_is_the_masked_and_compensated_one(model_type, method, 
         masked.append(copy.deepcopy(model))
         shrink_model(model, keep)
 
-    monkeypatch.setattr(structured, "shrink_model", keep_a_copy)
+    monkeypatch.setattr(pipeline, "shrink_model", keep_a_copy)
     model, _ = pruned(tiny_model(model_type), method=method, ratio=0.35)
     assert unit_groups_of(masked[0]) != unit_groups_of(model)
     torch.testing.assert_close(logits(model), logits(masked[0]), rtol=0, atol=rounding_of(model, logits))
@@ -68,7 +68,7 @@ def test_compensation_is_the_ridge_solution_and_the_report_has_its_errors(model_
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_the_target_goes_a_part_of_the_way_to_the_dense_model(model_type, target_blend, monkeypatch):
     monkeypatch.setattr(
-        structured, "shrink_model", lambda model, keep: None
+        pipeline, "shrink_model", lambda model, keep: None
     )  # the inputs of units set to zero can still be seen
     dense = exact(model_type)
     model, report = pruned(copy.deepcopy(dense), target_blend=target_blend, damping=0.02, ratio=0.4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from gramian.adapters import perplexity, prune_units
+from gramian.adapters import perplexity, prune
 
 CLASSES, SYMBOLS, LENGTH, NOISE = 3, 12, 16, 0.1
 RULES = torch.stack([torch.randperm(SYMBOLS, generator=torch.Generator().manual_seed(rule)) for rule in range(CLASSES)])
@@ -56,7 +56,7 @@ def loss(model: PreTrainedModel) -> float:
 
 def after(model: PreTrainedModel, ratio: float, **options) -> float:
     narrow = copy.deepcopy(model)
-    report = prune_units(narrow, sequences(48, 1), ratio=ratio, progress=False, **options)
+    report = prune(narrow, sequences(48, 1), ratio=ratio, progress=False, **{"method": "numerical"} | options)
     assert ratio <= report.ratio < ratio + 0.01
     return loss(narrow)
 

@@ -1,140 +1,141 @@
-"""Block by block equals all at once, for every family, mask and batch size."""
+"""Blocks that visit a device one at a time: the same result, one guest at any time, home again whatever happens."""
 
 from __future__ import annotations
 
-import functools
+import copy
 
 import pytest
 import torch
-from tiny import FAMILIES, VOCABULARY, tiny_model
+from stacked_models import stacked_model
+from structured_models import pruned
+from tiny import FAMILIES, HELDOUT, QUICK, WINDOWS, parameters, run, same, tiny_model
 from torch import nn
 
-from gramian.adapters.models.families import blocks_of, family_of
-from gramian.adapters.run.blocks import enter, inputs_of, run_block
+from gramian.adapters import devices
+from gramian.adapters.models.families import blocks_of
+from gramian.adapters.run import blocks as offload
+from gramian.adapters.run.blocks import Offloaded
+from gramian.adapters.run.forward import enter
+from gramian.adapters.run.moments import MomentCollector
 
-LENGTH = 17  # longer than the sliding windows
-BATCHES = list((torch.arange(7 * LENGTH) * 11 % VOCABULARY).view(7, LENGTH).split(3))  # 3, 3 and 1 windows
-
-
-def final_norm(model: nn.Module) -> nn.Module:
-    base = model.base_model
-    return base.decoder.final_layer_norm if hasattr(base, "decoder") else base.ln_f if hasattr(base, "ln_f") else base.norm
+pytestmark = pytest.mark.usefixtures("small_batches")
 
 
-def walked(model: nn.Module, batches: list[torch.Tensor]) -> list[torch.Tensor]:
-    hidden, calls = enter(model, batches)
-    for block, call in zip(blocks_of(model), calls, strict=True):
-        hidden = run_block(block, call, hidden)
-    return hidden
+@pytest.fixture
+def moves(monkeypatch) -> list[tuple[nn.Module, str]]:
+    """Every `block.to(device)`, as "away" and "home" in turns, the two devices being one on this machine."""
+    found: list[tuple[nn.Module, str]] = []
+    away: list[nn.Module] = []
+    original = nn.Module.to
+
+    def to(module: nn.Module, *args, **options):
+        if args and isinstance(args[0], torch.device):
+            if module in away:
+                away.remove(module)
+                found.append((module, "home"))
+            else:
+                away.append(module)
+                found.append((module, "away"))
+            assert len(away) <= 1, "two blocks are on the device"
+        return original(module, *args, **options)
+
+    monkeypatch.setattr(nn.Module, "to", to)
+    return found
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def trips(blocks: list[nn.Module]) -> list[tuple[nn.Module, str]]:
+    return [(block, way) for block in blocks for way in ("away", "home")]
+
+
+@pytest.mark.parametrize("target", ["own", "model"])
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_prune_is_the_same_and_every_block_goes_once(model_type, target, moves):
+    plain, model = tiny_model(model_type), tiny_model(model_type)
+    options = {"method": "sparsegpt", "target": target, "calibrate_on": "pruned", "heldout": HELDOUT}
+    expected = run(plain, **options)
+    assert not moves
+    report = run(model, device="cpu", **options)
+    assert moves == trips(list(blocks_of(model)))
+    assert same(parameters(plain), parameters(model))
+    for one, two in zip(expected.operators, report.operators, strict=True):
+        assert (one.name, one.relative_error, one.heldout_error) == (two.name, two.relative_error, two.heldout_error)
+    assert report.settings["device"] == "cpu" and report.settings["products"] == "float64"
+    assert report.settings["solvers"] == "numpy"
+
+
+def test_only_blocks_that_are_needed_go(moves):
+    model = tiny_model("gemma3_text")
+    run(model, method="magnitude", include=r"layers\.[01]\.", device="cpu")
+    assert moves == trips(list(blocks_of(model))[:2])
+
+
+@pytest.mark.parametrize("method", ["numerical", "flap", "magnitude-l2"])
+def test_structured_pruning_is_the_same_and_walks_twice(method, moves):
+    dense = tiny_model("llama")
+    plain, expected = pruned(copy.deepcopy(dense), method=method)
+    assert not moves
+    model, report = pruned(copy.deepcopy(dense), method=method, device="cpu")
+    blocks = list(blocks_of(model))
+    assert moves == trips(blocks * 2)
+    assert same(parameters(plain), parameters(model))
+    assert [row.relative_error for row in report.modules] == [row.relative_error for row in expected.modules]
+
+
+@pytest.mark.parametrize("granularity", ["weights", "units"])
+def test_an_error_takes_the_block_home(granularity, moves, monkeypatch):
+    model = tiny_model("llama")
+
+    def broken(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(MomentCollector, "receive", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(model, method="wanda", device="cpu") if granularity == "weights" else pruned(model, device="cpu")
+    assert moves[-1][1] == "home" and len(moves) % 2 == 0
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_the_walk_reaches_the_model_s_last_hidden_state(model_type, attention):
+def test_all_that_a_block_is_called_with_follows_it(model_type):
+    """A block on the meta device refuses tensors of any other."""
     model = tiny_model(model_type)
-    model.set_attn_implementation(attention)
-    with torch.no_grad():
-        expected = [model.base_model(input_ids=batch).last_hidden_state for batch in BATCHES]
-        for ours, theirs in zip(walked(model, BATCHES), expected, strict=True):
-            torch.testing.assert_close(final_norm(model)(ours), theirs)
-
-
-def test_windows_matter_in_the_tiny_models():
-    """Else the test above would pass with one mask for all layers."""
-    for model_type in ("mistral", "gemma3_text"):
-        model = tiny_model(model_type)
-        wide = tiny_model(model_type)
-        wide.config.sliding_window = 64
+    hidden, calls = enter(model, [WINDOWS[:3]])
+    for block, call in zip(blocks_of(model), calls):
         with torch.no_grad():
-            a, b = (each.base_model(input_ids=BATCHES[0]).last_hidden_state for each in (model, wide))
-        torch.testing.assert_close(a[:, :6], b[:, :6])
-        assert (a[:, -1] - b[:, -1]).abs().max() > 1e-3
+            out = call(copy.deepcopy(block).to("meta"), hidden[0])
+        assert out.is_meta and out.shape == hidden[0].shape
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_replaying_changes_nothing(model_type):
-    model = tiny_model(model_type)
-    first, second = walked(model, BATCHES), walked(model, BATCHES)
-    hidden, calls = enter(model, BATCHES)
-    copies = [states.clone() for states in hidden]
-    for block, call in zip(blocks_of(model), calls, strict=True):
-        once, twice = run_block(block, call, hidden), run_block(block, call, hidden)
-        assert all(a.equal(b) for a, b in zip(once, twice, strict=True))
-    assert all(a.equal(b) for a, b in zip(hidden, copies, strict=True))
-    assert all(a.equal(b) for a, b in zip(first, second, strict=True))
+def test_kept_inputs_stay_at_home():
+    collector = MomentCollector("it", (2,), keep=True, home=torch.device("meta"))
+    collector.receive(0, torch.ones(1, 3, 4))
+    assert collector.kept[0].is_meta and collector.source == torch.device("cpu")
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_entering_leaves_the_model_as_it_was(model_type):
-    model = tiny_model(model_type)
-    with torch.no_grad():
-        before = model(input_ids=BATCHES[0]).logits
-        enter(model, BATCHES)
-        assert not any("forward" in vars(block) for block in blocks_of(model))
-        assert model(input_ids=BATCHES[0]).logits.equal(before)
-        with pytest.raises(IndexError):
-            enter(model, [BATCHES[0], torch.full((1, 4), VOCABULARY)])
-        assert not any("forward" in vars(block) for block in blocks_of(model))
-        assert model(input_ids=BATCHES[0]).logits.equal(before)
-
-
-def test_a_forward_set_on_a_block_comes_back():
-    """Device placement libraries wrap `forward` on the instance."""
+def test_what_cannot_visit_is_refused(monkeypatch):
     model = tiny_model("llama")
-    block = blocks_of(model)[0]
-    wrapped = functools.partial(type(block).forward, block)
-    block.forward = wrapped
-    enter(model, BATCHES)
-    assert vars(block).get("forward") is wrapped
+    with pytest.raises(ValueError, match="jobs=2 does not go with one block at a time on cpu"):
+        run(model, method="magnitude", calibrate_on="dense", device="cpu", jobs=2)
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
+        run(model, method="magnitude", device="nonsense")
+    with pytest.raises(ValueError, match=r"T5.* does not run block by block: no single block can visit cpu"):
+        pruned(stacked_model("t5"), device="cpu")
+    with pytest.raises(ValueError, match="no weights in memory"), Offloaded(model.to("meta"), "cpu") as blocks:
+        blocks.acquire(0)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_inputs_are_those_a_hook_sees_and_nothing_later_runs(model_type):
-    model = tiny_model(model_type)
-    family = family_of(model)
-    stages = [stage[0] for stage in family.stages]
-    index = len(blocks_of(model)) - 1
-    block = blocks_of(model)[index]
-    seen: dict[str, list[torch.Tensor]] = {operator: [] for operator in stages}
-    handles = [
-        block.get_submodule(operator).register_forward_pre_hook(lambda _, args, o=operator: seen[o].append(args[0]))
-        for operator in stages
-    ]
-    with torch.no_grad():
-        for batch in BATCHES:
-            model(input_ids=batch)
-    expected = {operator: list(tensors) for operator, tensors in seen.items()}
-    hidden, calls = enter(model, BATCHES)
-    for previous, call in zip(blocks_of(model)[:index], calls):
-        hidden = run_block(previous, call, hidden)
-    for place, operator in enumerate(stages):
-        for tensors in seen.values():
-            tensors.clear()
-        found = list(inputs_of(block.get_submodule(operator), block, calls[index], hidden))
-        assert len(found) == len(BATCHES)
-        for ours, theirs in zip(found, expected[operator], strict=True):
-            torch.testing.assert_close(ours.reshape(theirs.shape), theirs)
-        assert [len(seen[other]) for other in stages[place + 1 :]] == [0] * (len(stages) - place - 1)
-    for handle in handles:
-        handle.remove()
-    received: dict[str, dict[int, torch.Tensor]] = {operator: {} for operator in stages}
-    receivers = {block.get_submodule(operator): received[operator].__setitem__ for operator in stages}
-    run_block(block, calls[index], hidden, receivers)
-    for operator in stages:
-        assert list(received[operator]) == list(range(len(BATCHES)))
-        for ours, theirs in zip(received[operator].values(), expected[operator], strict=True):
-            torch.testing.assert_close(ours.reshape(theirs.shape), theirs)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+def test_what_the_device_keeps_is_released_after_every_visit(monkeypatch):
+    released: list[torch.device] = []
+    monkeypatch.setattr(offload, "release_cached", released.append)
+    with Offloaded(tiny_model("llama"), "cpu") as blocks:
+        blocks.acquire(0)
+        assert not released
+        blocks.commit(0)
+        assert len(released) == 1
+        blocks.acquire(1)
+    assert released == [torch.device("cpu")] * 2
+    assert devices.release_cached(torch.device("cpu")) is None  # no GPU is needed
 
 
-def test_a_reader_that_stops_early_leaves_no_hook():
-    model = tiny_model("llama")
-    hidden, calls = enter(model, BATCHES)
-    block = blocks_of(model)[0]
-    reader = inputs_of(block.mlp.down_proj, block, calls[0], hidden)
-    next(reader)
-    reader.close()
-    assert not block.mlp.down_proj._forward_pre_hooks
-    with pytest.raises(ZeroDivisionError):
-        run_block(block, calls[0], hidden, {block.mlp.down_proj: lambda batch, inputs: 1 // 0})
-    assert not block.mlp.down_proj._forward_pre_hooks
+def test_options_of_the_method_are_untouched():
+    one, two = (run(tiny_model("opt"), options=QUICK, device=device) for device in (None, "cpu"))
+    assert one.settings == two.settings

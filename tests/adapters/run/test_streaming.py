@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from gramian.adapters import load, prune_weights, save
+from gramian.adapters import PruneConfig, Tokens, load, prune, save
 from gramian.adapters.cli.main import main
 from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.resuming import journaled
 from gramian.adapters.run.moments import MomentCollector
-from gramian.adapters.run.streaming import StreamedPlacement, stream_model
+from gramian.adapters.run.streaming import Stream, Streamed, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_batches", "no_network")
 OPTIONS = {"method": "sparsegpt", "calibrate_on": "pruned", "target": "block", "heldout": HELDOUT, "progress": False}
@@ -36,14 +37,12 @@ def source(folder: Path, model_type: str, dtype: torch.dtype = torch.float32, sh
 
 
 def streamed(folder: Path, out: Path, **options) -> dict:
-    with stream_model(folder, out, dtype=options.pop("dtype", "auto"), overwrite=options.pop("overwrite", False)) as stream:
-        stream.report = prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS | options).to_dict()
-    return stream.report
+    return prune(folder, WINDOWS, out=out, **OPTIONS | options).to_dict()
 
 
-def in_memory(folder: Path, out: Path, dtype: str = "auto", **options) -> dict:
-    model, tokenizer = load(folder, dtype=dtype)
-    report = prune_weights(model, WINDOWS, **OPTIONS | options).to_dict()
+def in_memory(folder: Path, out: Path, **options) -> dict:
+    model, tokenizer = load(folder)
+    report = prune(model, WINDOWS, **OPTIONS | options).to_dict()
     save(model, tokenizer, out, report=report)
     return report
 
@@ -53,8 +52,42 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def without_times(report: dict) -> dict:
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in report["operators"]]
-    return {**report, "seconds": None, "operators": rows}
+    kind = "operators" if "operators" in report else "modules"
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in report[kind]]
+    return {**report, "seconds": None, kind: rows}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [
+        ("llama", {"method": "numerical", "ratio": 0.3}),
+        ("gemma3_text", {"method": "numerical", "ratio": 0.3, "refit_producers": True, "swap_search": True}),
+        ("qwen2", {"method": "flap", "ratio": 0.2}),
+        ("gpt2", {"method": "greedy-output", "ratio": 0.3, "options": {"moment": "gaussian"}}),
+        ("opt", {"method": "greedy-output", "ratio": 0.3, "options": {"moment": "identity"}}),
+        ("llama", {"method": "magnitude-l2", "ratio": 0.2, "allocation": "score"}),
+        ("mistral", {"method": "numerical", "ratio": 0.3, "options": {"score": "box"}}),
+    ],
+)
+def test_units_are_removed_as_in_memory(model_type, options, tmp_path):
+    folder = source(tmp_path / "source", model_type)
+    how = {"calibrate_on": None, "target": None, **options}
+    reports = [streamed(folder, tmp_path / "streamed", **how), in_memory(folder, tmp_path / "memory", **how)]
+    assert without_times(reports[0]) == without_times(reports[1])
+    found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
+    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+    assert {path.name for path in (tmp_path / "streamed").iterdir()} >= {
+        path.name for path in (tmp_path / "memory").iterdir()
+    } - {"model.safetensors"}
+    models = [load(tmp_path / name)[0] for name in ("streamed", "memory")]
+    with torch.no_grad():
+        assert models[0](input_ids=WINDOWS[:2]).logits.equal(models[1](input_ids=WINDOWS[:2]).logits)
+
+
+def test_gradients_of_the_whole_model_are_refused(tmp_path):
+    folder = source(tmp_path / "source", "llama")
+    with pytest.raises(ValueError, match="'tasp' needs gradients of the whole model"):
+        prune(folder, WINDOWS, "tasp", out=tmp_path / "out", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +108,8 @@ def test_the_same_bytes_as_in_memory(model_type, dtype, shards, tmp_path):
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         one, two = (json.loads((tmp_path / place / name).read_text()) for place in ("streamed", "memory"))
         assert one == two, name
-    assert json.loads((tmp_path / "streamed" / "gramian.json").read_text()) == json.loads(json.dumps(reports[0]))
+    saved = json.loads((tmp_path / "streamed" / "gramian.json").read_text())
+    assert {key: saved[key] for key in reports[0]} == json.loads(json.dumps(reports[0]))
     models = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("streamed", "memory")]
     with torch.no_grad():
         assert models[0](input_ids=WINDOWS[:2]).logits.equal(models[1](input_ids=WINDOWS[:2]).logits)
@@ -85,19 +119,17 @@ def test_the_same_bytes_as_in_memory(model_type, dtype, shards, tmp_path):
 def test_a_report_is_saved_as_it_was_returned(tmp_path):
     """In memory and streamed, where it is written at the very end of a long run."""
     folder = source(tmp_path / "source", "llama")
-    with stream_model(folder, tmp_path / "streamed") as stream:
-        report = stream.report = prune_weights(
-            stream.model, WINDOWS, method="magnitude", device=stream.placement, progress=False
-        )
+    report = prune(folder, WINDOWS, "magnitude", out=tmp_path / "streamed", progress=False)
     model, tokenizer = load(folder)
     save(model, tokenizer, tmp_path / "memory", report=report)
     for place in ("streamed", "memory"):
-        assert json.loads((tmp_path / place / "gramian.json").read_text()) == json.loads(json.dumps(report.to_dict()))
+        saved, returned = json.loads((tmp_path / place / "gramian.json").read_text()), json.loads(json.dumps(report.to_dict()))
+        assert {key: saved[key] for key in returned if key != "seconds"} == {key: returned[key] for key in returned if key != "seconds"}
 
 
-def test_part_of_the_blocks_and_another_dtype(tmp_path):
-    folder = source(tmp_path / "source", "llama")
-    options = {"include": r"layers\.0\..*_proj", "dtype": "bfloat16"}
+def test_part_of_the_blocks(tmp_path):
+    folder = source(tmp_path / "source", "llama", torch.bfloat16)
+    options = {"include": r"layers\.0\..*_proj"}
     streamed(folder, tmp_path / "streamed", **options)
     in_memory(folder, tmp_path / "memory", **options)
     found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
@@ -130,11 +162,12 @@ def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
         receive(self, batch, inputs)
 
     monkeypatch.setattr(MomentCollector, "receive", noted)
-    with stream_model(folder, tmp_path / "out") as stream:
-        outside = {name for name, _ in stream.model.named_parameters() if ".layers." not in name}
-        assert resident(stream.model).keys() == outside - {"lm_head.weight"}
-        prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
-        assert resident(stream.model).keys() == outside - {"lm_head.weight"}
+    stream = open_checkpoint(folder)
+    outside = {name for name, _ in stream.model.named_parameters() if ".layers." not in name}
+    assert resident(stream.model).keys() == outside - {"lm_head.weight"}
+    how = {name: value for name, value in OPTIONS.items() if name not in ("heldout", "progress")}
+    journaled(stream, Tokens(WINDOWS, ""), PruneConfig(**how), out=tmp_path / "out", heldout=HELDOUT, progress=False)
+    assert resident(stream.model).keys() == outside - {"lm_head.weight"}
     assert {frozenset(each) for each in peaks} == {frozenset("0"), frozenset("1")}
     assert len(blocks_of(stream.model)) == 2
 
@@ -144,22 +177,20 @@ def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
     save(tiny_model("opt"), None, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    take, broken = StreamedPlacement.take, []
+    take, broken = Streamed.acquire, []
 
-    def breaking(self, block):
-        take(self, block)
-        broken.append(block)
-        if len(broken) == (1 if when == "first block" else 2):
+    def breaking(self, index):
+        block = take(self, index)
+        broken.append(index)
+        if len(broken) == {"first block": 1, "last block": 2, "finishing": 4}[when]:
             raise RuntimeError("the power fails")
+        return block
 
-    if when == "finishing":
-        monkeypatch.setattr(StreamedPlacement, "finish", lambda self: (_ for _ in ()).throw(RuntimeError("the power fails")))
-    else:
-        monkeypatch.setattr(StreamedPlacement, "take", breaking)
+    monkeypatch.setattr(Streamed, "acquire", breaking)
     with pytest.raises(RuntimeError, match="the power fails"):
         streamed(folder, out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.journal", "source"]
 
 
 def spoilt(folder: Path, change) -> None:
@@ -182,8 +213,8 @@ def spoilt(folder: Path, change) -> None:
 def test_bad_weights_are_known_before_any_work(change, message, tmp_path):
     folder = source(tmp_path / "source", "llama", shards=None)
     spoilt(folder, change)
-    with pytest.raises(ValueError, match=message), stream_model(folder, tmp_path / "out"):
-        raise AssertionError("opened")
+    with pytest.raises(ValueError, match=message):
+        open_checkpoint(folder)
     assert not (tmp_path / "out").exists()
 
 
@@ -208,13 +239,18 @@ def test_a_head_of_another_class_is_not_lost(tmp_path):
         streamed(tmp_path / "source", tmp_path / "out")
 
 
-def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
+def test_what_appears_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
+    save_stream = Stream.save
+
+    def late(self, *args):
+        out.mkdir()
+        (out / "precious.txt").write_text("x")
+        return save_stream(self, *args)
+
+    monkeypatch.setattr(Stream, "save", late)
     with pytest.raises(FileExistsError, match="was empty when the work began") as caught:
-        with stream_model(folder, out) as stream:
-            prune_weights(stream.model, WINDOWS, device=stream.placement, **OPTIONS)
-            out.mkdir()
-            (out / "precious.txt").write_text("x")
+        streamed(folder, out)
     assert (out / "precious.txt").read_text() == "x"
     kept = Path(str(caught.value).split(" is in ")[1])
     assert stored(kept).keys() == stored(folder).keys() and AutoModelForCausalLM.from_pretrained(kept) is not None
@@ -242,16 +278,16 @@ def test_on_the_command_line(tmp_path, capsys):
     folder, out = source(tmp_path / "source", "llama"), tmp_path / "out"
     (tmp_path / "text.txt").write_text("A line of text, and another one of about the same length.\n" * 40)
     arguments = ["--calibration", str(tmp_path / "text.txt"), "--samples", "3", "--length", "32", "--method", "wanda"]
-    assert main(["prune", str(folder), "--out", str(out), "--stream", *arguments]) == 0
+    assert main(["prune", str(folder), "--out", str(out), "--memory", "stream", *arguments]) == 0
     assert f"saved to {out}" in capsys.readouterr().out
     report = json.loads((out / "gramian.json").read_text())
     assert report["sparsity"] == 0.5 and report["model"] == str(folder)
-    assert main(["prune", str(folder), "--out", str(tmp_path / "off"), "--offload", "--no-perplexity", *arguments]) == 0
+    assert main(["prune", str(folder), "--out", str(tmp_path / "off"), "--memory", "offload", "--no-perplexity", *arguments]) == 0
     found, expected = stored(out), tensors(tmp_path / "off")
     assert all(found[name].equal(expected[name]) for name in expected)
-    for extra in (["--offload"], ["--jobs", "2"], ["--calibration", "self"], ["--method", "numerical"]):
+    for extra in (["--pad", "--method", "flap"], ["--jobs", "2"], ["--calibration", "self"], ["--evaluate", "text.txt"]):
         with pytest.raises(SystemExit, match="2"):
-            main(["prune", str(folder), "--out", str(tmp_path / "no"), "--stream", *extra])
+            main(["prune", str(folder), "--out", str(tmp_path / "no"), "--memory", "stream", *extra])
         assert f"{extra[0]}" in capsys.readouterr().err
 
 
@@ -259,11 +295,11 @@ def test_the_skeleton_is_the_model(tmp_path):
     """Buffers that no checkpoint holds, such as rotary frequencies, are computed as when it is loaded."""
     folder = source(tmp_path / "source", "gemma3_text")
     model, _ = load(folder)
-    with stream_model(folder, tmp_path / "out") as stream:
-        buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
-        assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
-        assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
-        stream.placement.take(blocks_of(stream.model)[1])
-        for name, parameter in stream.model.model.layers[1].named_parameters():
+    stream = open_checkpoint(folder)
+    buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
+    assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
+    assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
+    with stream.blocks as blocks:
+        for name, parameter in blocks.acquire(1).named_parameters():
             assert parameter.equal(model.model.layers[1].get_parameter(name)) and not parameter.requires_grad
-        stream.placement.present.close()
+    assert all(parameter.is_meta for parameter in stream.model.model.layers.parameters())

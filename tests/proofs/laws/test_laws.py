@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import gramian.solvers
-from gramian.adapters.methods.registry import METHODS
+from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.adapters.models.layers import Layer
 from gramian.proofs.kit.strategies import patterns, terms
 from gramian.proofs.laws.law import Law
@@ -70,8 +70,8 @@ def solvers() -> dict[str, Any]:
     return found
 
 
-METHODS_OF_BOTH = {name: method.solve for name, method in METHODS.items()} | {
-    name: value for name, value in functions("problem", "pattern").items() if value not in {m.solve for m in METHODS.values()}
+METHODS_OF_BOTH = {name: method.decide for name, method in WEIGHT_METHODS.items()} | {
+    name: value for name, value in functions("problem", "pattern").items() if value not in {m.decide for m in WEIGHT_METHODS.values()}
 }
 SOLVERS, IMPROVERS = solvers(), functions("problem", "pattern", "start")
 # `solve` asks for no violation at all, which an affine set, met to rounding, cannot offer.

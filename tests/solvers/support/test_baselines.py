@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from method_instances import PATTERNS, PLAIN, SHIFTED, allowed, hard, kept_counts, problem_of, relative_error
 
-from gramian.adapters.methods.registry import METHODS
+from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.proofs.kit.strategies import Layer
 from gramian.solvers import NM, Solution, Status, TopK, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
@@ -45,25 +45,25 @@ def test_ties_are_exact_to_the_count(method, pattern):
 def test_the_problem_is_not_touched():
     problem = problem_of(SHIFTED)
     before = [array.copy() for array in (problem.gram, problem.anchor, problem.slope, problem.floor)]
-    for method in METHODS.values():
-        method.solve(problem, TopK(0.5))
+    for method in WEIGHT_METHODS.values():
+        method.decide(problem, TopK(0.5))
     for array, kept in zip((problem.gram, problem.anchor, problem.slope, problem.floor), before):
         np.testing.assert_array_equal(array, kept)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WEIGHT_METHODS)
 def test_a_pattern_that_does_not_divide_is_refused(name):
     with pytest.raises(ValueError, match="pattern 2:5 needs a multiple of 5"):
-        METHODS[name].solve(problem_of(PLAIN), NM(2, 5))
+        WEIGHT_METHODS[name].decide(problem_of(PLAIN), NM(2, 5))
 
 
 def test_options_are_bound_by_name():
-    method = METHODS["fistapruner"]
+    method = WEIGHT_METHODS["fistapruner"]
     with pytest.raises(ValueError, match="fistapruner has no option 'steps'"):
-        method.bind({"steps": 3})
+        method.tried({"steps": 3})
     with pytest.raises(ValueError, match="has no option 'problem'"):
-        method.bind({"problem": 3})
-    bound: Solution = method.bind({"max_lambdas": 1, "warm_start": "wanda"})(problem_of(PLAIN), TopK(0.5))
+        method.tried({"problem": 3})
+    bound: Solution = method.tried({"max_lambdas": 1, "warm_start": "wanda"})(problem_of(PLAIN), TopK(0.5))
     assert len(bound.history) == 1
-    for each in METHODS.values():
-        assert np.sum(each.bind({})(problem_of(PLAIN), TopK(0.5)).weights == 0) == PLAIN.weight.size // 2
+    for each in WEIGHT_METHODS.values():
+        assert np.sum(each.tried({})(problem_of(PLAIN), TopK(0.5)).weights == 0) == PLAIN.weight.size // 2

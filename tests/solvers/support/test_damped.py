@@ -13,7 +13,7 @@ from least_squares import USUAL, close
 from rounding import rounding
 from tiny import VOCABULARY, tiny_model
 
-from gramian.adapters import prune_weights
+from gramian.adapters import prune
 from gramian.adapters.run import blocks as traversal
 from gramian.proofs.kit.references import support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
@@ -143,7 +143,7 @@ def test_a_quarter_of_the_batches_chooses(monkeypatch):
     asked = {"method": "magnitude", "damping": "auto", "refit": True, "calibrate_on": "dense", "progress": False}
     strengths = {}
     for count in (3, 6):
-        report = prune_weights(tiny_model("llama"), windows[:count], **asked)
+        report = prune(tiny_model("llama"), windows[:count], **asked)
         strengths[count] = [row.detail["ridge_strength"] for row in report.operators]
         assert report.settings["damping"] == "auto" and report.settings["refit"] is True
     assert set(strengths[3]) == {6.0} and len(set(strengths[6])) > 1
@@ -156,10 +156,10 @@ def test_damping_trades_calibration_error_for_change():
     for damping in (0.0, 0.3, 1e6):
         model, dense = tiny_model("llama"), tiny_model("llama")
         asked = {"method": "magnitude", "calibrate_on": "dense", "damping": damping, "refit": True, "progress": False}
-        errors.append(prune_weights(model, windows, **asked).mean_error)
+        errors.append(prune(model, windows, **asked).mean_error)
         kept = [(after, before) for after, before in zip(model.parameters(), dense.parameters()) if after.ndim == 2]
         changes.append(sum(float(((after - before)[after != 0] ** 2).detach().sum()) for after, before in kept))
-    bare = prune_weights(tiny_model("llama"), windows, method="magnitude", calibrate_on="dense", progress=False).mean_error
+    bare = prune(tiny_model("llama"), windows, method="magnitude", calibrate_on="dense", progress=False).mean_error
     assert errors[0] < errors[1] < errors[2] == pytest.approx(bare, rel=1e-4)
     assert changes[0] > changes[1] > changes[2]
 
@@ -174,7 +174,7 @@ def test_dampings():
         with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is"):
             check_damping(damping)
     with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is 'some'"):
-        prune_weights(tiny_model("llama"), torch.zeros(1, 8, dtype=torch.int64), method="l0", damping="some")
+        prune(tiny_model("llama"), torch.zeros(1, 8, dtype=torch.int64), method="l0", damping="some")
 
 
 def test_magnitude_with_a_ridge_is_magnitude(xp):

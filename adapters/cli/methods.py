@@ -1,0 +1,58 @@
+"""`gramian methods` lists the methods, or explains one. Neither torch nor transformers is imported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from gramian.adapters.cli.output import emit
+from gramian.adapters.methods.method import Method
+from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.tables import table
+
+__all__ = ["list_methods"]
+
+KINDS = {"weights": "zeroes single weights: --sparsity", "units": "removes heads and channels: --ratio"}
+
+
+def list_methods(args: argparse.Namespace) -> None:
+    """Print what every method is for, or all about the one that is named."""
+    if args.name is None:
+        rows = [[name, method.granularity, method.described.partition("\n")[0]] for name, method in METHODS.items()]
+        text = table(["method", "decides on", "what it is"], rows)
+        emit({name: document_of(method) for name, method in METHODS.items()}, text, args.json)
+    else:
+        method = resolve(args.name)
+        emit({args.name: document_of(method)}, explained(args.name, method), args.json)
+
+
+def document_of(method: Method) -> dict[str, Any]:
+    """A method in JSON's terms."""
+    return {
+        "granularity": method.granularity,
+        "described": method.described,
+        "options": method.defaults,
+        "settings": dict(method.settings),
+        "gathers": gathered(method),
+    }
+
+
+def explained(name: str, method: Method) -> str:
+    """All about a method, for a person."""
+    options = [[f"--set {option}=", json.dumps(value)] for option, value in method.defaults.items()]
+    settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
+    parts = [f"{name} {KINDS[method.granularity]}", method.described, f"It gathers {gathered(method)}."]
+    if options:
+        parts.append(table(["option", "default"], options))
+    if settings:
+        parts.append(table(["setting", "its own default"], settings))
+    return "\n\n".join(parts)
+
+
+def gathered(method: Method) -> str:
+    """What a method needs of the model, in words."""
+    if method.gradients:
+        return "gradients or outputs of the whole dense model on the calibration windows"
+    what = "second moments of what enters each operator" if method.inputs else "nothing but the weights"
+    return f"{what}, and more from the dense model beforehand" if method.prepare else what

@@ -1,0 +1,243 @@
+"""PruneConfig: every setting of a run, once. Options of the command line, checks, recipes and reports derive from its fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gramian.adapters.amounts import AMOUNT, Rules, rules_of
+from gramian.adapters.methods.method import Method
+from gramian.adapters.methods.registry import resolve
+from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
+from gramian.adapters.settings import (
+    EXPRESSION,
+    FLAG,
+    NAME,
+    NATURAL,
+    OPTIONS,
+    POSITIVE,
+    RANGE,
+    Setting,
+    one_of,
+    read_range,
+    real,
+    setting,
+    settings_of,
+)
+from gramian.solvers import Pattern, TopK
+
+__all__ = ["PruneConfig", "RunConfig"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Settings that decide what is pruned, and how. None leaves a setting to the method; `completed` fills it in.
+
+    ValueError for a value out of range, for a setting that belongs to the other kind of method, and for settings that
+    contradict each other or would change nothing.
+    """
+
+    method: str = setting("fistapruner", NAME, "a name that `methods` lists, or MODULE:NAME for a function of your own")
+    sparsity: float | str | Mapping[str, Any] | Pattern | None = setting(
+        None, AMOUNT, "part of the weights to set to zero, from 0 to below 1; a pattern such as 2:4, which keeps 2 of every 4 "
+        "consecutive weights of a row; or rules, amounts by regular expression of an operator's full name, of which the first "
+        "that matches holds, and `*` for the rest", of="weights", usual=0.5, repeated="--sparsity-of",
+    )  # fmt: skip
+    per_row: bool | None = setting(
+        None, FLAG, "meet a sparsity in every row of a weight, or over the weight as a whole", of="weights", usual=False
+    )
+    ratio: float | None = setting(
+        None, real("a number above 0 and below 1", lambda value: 0 < value < 1, "R"),
+        "part of the parameters inside the blocks to remove", of="units", usual=0.2,
+    )  # fmt: skip
+    options: Mapping[str, Any] = setting({}, OPTIONS, "options of the method itself, such as warm_start=wanda", repeated="--set")
+    calibrate_on: str | None = setting(
+        None, one_of("dense", "pruned"), "what enters a block: activations of the dense model, where blocks are independent, "
+        "or of the model pruned so far", usual="pruned",
+    )  # fmt: skip
+    target: str | None = setting(
+        None, one_of("own", "block", "model"), "whose output an operator should match: that of its own input through the "
+        "dense weights, of the dense block on the same block input, or of the dense model", of="weights", usual="own",
+    )  # fmt: skip
+    target_blend: float | None = setting(
+        None, real("a number above 0 and at most 1", lambda value: 0 < value <= 1, "B"),
+        "how far the target goes there from the operator's own output",
+    )  # fmt: skip
+    damping: float | str | None = setting(
+        None, real("a number of at least 0, or auto", lambda value: 0 <= value < math.inf, "D", "auto"),
+        "how little to trust the calibration text: a ridge on the change of the weights, relative to each channel's energy, "
+        "or auto, chosen layer by layer on text set aside (not where units are removed)",
+    )  # fmt: skip
+    refit: bool = setting(
+        False, FLAG, "solve at the end for the best weights at the positions that the method kept", of="weights"
+    )
+    allocation: str | None = setting(
+        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: the same part of all, the "
+        "method's scores ranked among modules of a type or among all, or the error that it causes", of="units", usual="uniform",
+    )  # fmt: skip
+    compensate: bool | None = setting(
+        None, FLAG, "make up for removed units in the weights or the bias of the operator that reads them", of="units", usual=False
+    )
+    refit_producers: bool = setting(
+        False, FLAG, "fit the operators before removed units too, to the dense model's outputs, where that helps", of="units"
+    )
+    swap_search: bool = setting(False, FLAG, "exchange kept units for removed ones while the loss falls", of="units")
+    heads: str | None = setting(
+        None, one_of(*HEADS), "what is removed of grouped-query attention: whole key/value groups, or equally many query heads "
+        "of every group", of="units", usual=HEADS[0],
+    )  # fmt: skip
+    include: str | None = setting(None, EXPRESSION, "only operators whose full name it matches somewhere")
+    exclude: str | None = setting(None, EXPRESSION, "not the operators whose full name it matches somewhere")
+    blocks: slice | str | None = setting(None, RANGE, "only these blocks, such as 4:30")
+    jobs: int = setting(1, POSITIVE, "how many blocks are pruned at once, with calibrate_on dense", of="weights")
+
+    def __post_init__(self) -> None:
+        if self.options is None:
+            object.__setattr__(self, "options", {})
+        check_ranges(self)
+        method = self.recipe
+        for each in settings_of(self):
+            value = getattr(self, each.name)
+            if each.of not in (None, method.granularity) and value not in (None, each.default):
+                raise ValueError(self.misplaced(each, value, method))
+        method.known(self.options)
+        if isinstance(self.sparsity, TopK) and self.per_row is None:  # a pattern that says how it is met
+            object.__setattr__(self, "per_row", self.sparsity.per_row)
+        if method.granularity == "weights":
+            check_weights_settings(self, method)
+        else:
+            check_units_settings(self, method)
+
+    @property
+    def recipe(self) -> Method:
+        """The method."""
+        return resolve(self.method)
+
+    @property
+    def amounts(self) -> Rules:
+        """The sparsity as rules, first match first."""
+        return rules_of(0.5 if self.sparsity is None else self.sparsity)
+
+    @property
+    def span(self) -> slice:
+        """The blocks to prune."""
+        return read_range(self.blocks) if isinstance(self.blocks, str) else self.blocks or slice(None)
+
+    def misplaced(self, each: Setting, value: Any, method: Method) -> str:
+        """The message for a setting of the other kind of method."""
+        units = method.granularity == "units"
+        kind = "removes whole heads and channels" if units else "zeroes single weights"
+        amount = f": give it {'ratio=' if units else 'sparsity='}" if each.name in ("sparsity", "ratio") else ""
+        return f"{each.name}={value!r} does not go with {self.method!r}, which {kind}{amount}"
+
+    def own(self, name: str) -> Any:
+        """A setting, or what the method takes where it is not given."""
+        each = next(each for each in settings_of(self) if each.name == name)
+        value = getattr(self, name)
+        if value is not None or each.of not in (None, self.recipe.granularity):
+            return value
+        return self.recipe.settings.get(name, each.usual)
+
+    def completed(self) -> dict[str, Any]:
+        """All settings that go with the method by name, its own where none is given, and all its options, as
+        plain numbers, strings and lists."""
+        method = self.recipe
+        of = [each.name for each in settings_of(self) if each.of in (None, method.granularity)]
+        written = {each.name: each.kind.write for each in settings_of(self)}
+        values = {name: self.own(name) for name in of} | {"options": {**method.defaults, **self.options}}
+        return {name: None if value is None else written[name](value) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run of the command reads and how it is saved."""
+
+    calibration: str = setting(
+        "builtin", NAME, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors "
+        "(an integer tensor `tokens`, one window a row), or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`)",
+    )  # fmt: skip
+    samples: int = setting(32, POSITIVE, "windows")
+    length: int | None = setting(None, POSITIVE, "tokens in a window (512, or the model's context if that is less)")
+    seed: int = setting(0, NATURAL, "which windows, where the source has more")
+    heldout: int | None = setting(
+        None, NATURAL, "windows of the same source that are not calibrated on: errors are measured on them, and perplexity on "
+        "the first 8 (an eighth of samples, at least 1; 0 for none)",
+    )  # fmt: skip
+    dtype: str = setting(
+        "auto", one_of(*DTYPES), "dtype in which weights are stored, the checkpoint's own where auto; on a CPU the model runs "
+        "in float32",
+    )  # fmt: skip
+    pad: bool = setting(
+        False, FLAG, "save with zeros in place of removed units where that is needed for widths that any program loads",
+        of="units",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def apart(self) -> int:
+        """How many windows are held out."""
+        return max(1, self.samples // 8) if self.heldout is None else self.heldout
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+def check_ranges(config: PruneConfig | RunConfig) -> None:
+    """Raise ValueError for a value that its setting does not take; None is one where it is the default."""
+    for each in settings_of(config):
+        value = getattr(config, each.name)
+        if not (value is None and each.default is None) and not each.kind.admits(value):
+            raise ValueError(f"{each.name} must be {each.kind.described} but is {value!r}")
+
+
+def check_weights_settings(config: PruneConfig, method: Method) -> None:
+    """Raise ValueError where settings of a method of single weights contradict each other."""
+    calibrate_on, target = (config.own(name) for name in ("calibrate_on", "target"))
+    if config.jobs > 1 and calibrate_on == "pruned":
+        raise ValueError(
+            f"jobs={config.jobs} needs calibrate_on='dense': a block with pruned inputs waits for those before it"
+        )
+    if config.target_blend not in (None, 1) and target == "own":
+        raise ValueError(
+            f"target_blend={config.target_blend} does not go with target='own', where there is nothing to blend: leave one out"
+        )
+    if config.damping not in (None, 0) and not (method.damps or config.refit):
+        raise ValueError(
+            f"damping={config.damping!r} changes nothing, as {config.method!r} knows no inputs and solves for nothing: "
+            "add refit=True"
+        )
+    per_row = config.own("per_row")
+    for pattern in config.amounts.kinds(per_row):
+        method.tried(config.options, pattern)
+
+
+def check_units_settings(config: PruneConfig, method: Method) -> None:
+    """Raise ValueError where settings of a method of units contradict each other, as far as no model is needed."""
+    if config.damping == "auto":
+        raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
+                         "give a number")  # fmt: skip
+    method.tried(config.options)
+    solves = config.own("compensate") and method.compensation == "weights"
+    if config.swap_search and not solves:
+        raise ValueError(
+            "swap_search=True needs the other weights to be solved for: compensate=True, and a method that does it in weights"
+        )
+    if config.refit_producers and config.own("calibrate_on") == "dense":
+        raise ValueError(
+            "refit_producers=True needs calibrate_on='pruned': with dense inputs nothing drifts that a refit could correct"
+        )
+    if config.refit_producers and config.target_blend not in (None, 1):
+        raise ValueError(
+            f"refit_producers=True needs target_blend=1 but it is {config.target_blend}: two producers compare on one target"
+        )
+    if config.damping is not None and not (solves or method.damps):
+        raise ValueError(
+            f"damping={config.damping} changes nothing, as nothing is solved for that it could damp: leave it out, or "
+            "compensate in the weights"
+        )

@@ -1,0 +1,62 @@
+"""What a run depends on: two runs with one fingerprint leave the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gramian.adapters.config import PruneConfig
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.recipes import recipe_of
+from gramian.versions import versions
+
+__all__ = ["add_tensor", "fingerprint", "weights_digest"]
+
+
+def fingerprint(
+    weights: str, tokens: Tokens, heldout: torch.Tensor | None, config: PruneConfig, place: torch.device, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fingerprint of a run, in JSON's terms. weights: `weights_digest` of the dense model. others: how it is saved."""
+    settings = {name: value for name, value in recipe_of(config).items() if name != "jobs"}  # it changes no byte
+    return {
+        "method": {"name": config.method, "source": source_digest(config)},
+        "settings": {name: value for name, value in settings.items() if name != "method"},
+        "weights": weights,
+        "calibration": tokens.digest,
+        "heldout": None if heldout is None else Tokens(heldout, "").digest,
+        "threads": torch.get_num_threads(),
+        "device": place.type,
+        "versions": dict(versions()),
+        **others,
+    }
+
+
+def weights_digest(model: Any, storage: torch.dtype) -> str:
+    """SHA-256 of all tensors of a model, tied ones once, in the dtype that they are stored in."""
+    digest, seen = hashlib.sha256(), set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            value = value.detach()
+            add_tensor(digest, name, value.to(storage) if value.is_floating_point() else value)
+    return digest.hexdigest()
+
+
+def add_tensor(digest: Any, name: str, value: torch.Tensor) -> None:
+    """Add a tensor, with its name, shape and dtype, to a digest."""
+    digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def source_digest(config: PruneConfig) -> str | None:
+    """SHA-256 of the file of a method of the user's own, None for the toolkit's own methods."""
+    if ":" not in config.method:
+        return None
+    function = config.recipe.decide
+    file = getattr(sys.modules.get(getattr(function, "__module__", "")), "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()

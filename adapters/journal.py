@@ -1,0 +1,179 @@
+"""The journal of a run: what it has done so far, block by block, in a directory beside its output, so that it can go on.
+
+    OUT.journal/run.json                      which run it is: its fingerprint
+    OUT.journal/weights-00003.safetensors     what the pass `weights` wrote to block 3, and its rows of the report
+
+The module needs neither torch nor transformers, so that a journal that stands in the way is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gramian.adapters.files import write_json
+from gramian.adapters.tensor_files import read_tensors, tensor_names, write_tensors
+
+__all__ = ["Journal", "Record", "differences", "journal_of", "refuse_journal"]
+
+RUN = "run.json"
+RECORD = re.compile(r"(\w+)-(\d{5,})\.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What one pass did at one block.
+
+    rows: in JSON's terms (`Packer`), with their arrays. tensors: what was written to the model, by name, and kinds: the dtype
+    of each, which numpy may not have."""
+
+    rows: Any
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+class Journal:
+    """A journal that one process writes.
+
+    folder: its directory. fingerprint: what the run depends on, by name, in JSON's terms. OSError where it cannot be written;
+    BlockingIOError where another process writes it.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        self.folder, self.fingerprint = folder, json.loads(json.dumps(fingerprint))
+        self.lock: int | None = None
+
+    def start(self) -> None:
+        """Begin a journal, or go on with the one that is there, which has to be of this run.
+
+        ValueError, naming what differs, for a journal of another run.
+        """
+        found = fingerprint_in(self.folder)
+        if found is not None and (other := differences(found, self.fingerprint)):
+            raise ValueError(
+                f"{self.folder} is the journal of another run: {'; '.join(other)}. Repeat that run to go on with it, or "
+                "remove it (--overwrite, overwrite=True)"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.hold()
+        if found is None:
+            write_json(self.folder / RUN, self.fingerprint)
+
+    def hold(self) -> None:
+        """Keep other processes from writing the journal, where the system can do that."""
+        with suppress(ImportError):
+            import fcntl
+
+            self.lock = os.open(self.folder, os.O_RDONLY)
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(self.lock)
+                self.lock = None
+                raise BlockingIOError(f"{self.folder} is being written by another process: wait for it to end") from error
+
+    def release(self) -> None:
+        """Let other processes write the journal."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def remove(self) -> None:
+        """Remove the journal of a run that is finished."""
+        (self.folder / RUN).unlink(missing_ok=True)  # without it the rest is no journal, whatever is interrupted here
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
+
+    def finished(self, name: str) -> int:
+        """How many blocks, from the first on, a pass has finished."""
+        count = 0
+        while self.path(name, count).is_file():
+            count += 1
+        return count
+
+    def path(self, name: str, index: int) -> Path:
+        """The file of one pass at one block."""
+        return self.folder / f"{name}-{index:05}.safetensors"
+
+    def write(self, name: str, index: int, record: Record) -> None:
+        """Keep what a pass did at a block."""
+        tensors = {f"tensor/{key}": value for key, value in record.tensors.items()}
+        arrays = {f"array/{key}": np.asarray(value) for key, value in record.arrays.items()}
+        metadata = {"rows": json.dumps(record.rows), "kinds": json.dumps(dict(record.kinds))}
+        write_tensors(self.path(name, index), {**tensors, **arrays}, metadata)
+
+    def read(self, name: str, index: int) -> Record:
+        """What a pass did at a block; ValueError for a damaged file."""
+        path = self.path(name, index)
+        names, metadata = tensor_names(path)
+        found = read_tensors(path, names)
+        parts = {
+            part: {key.removeprefix(f"{part}/"): value for key, value in found.items() if key.startswith(f"{part}/")}
+            for part in ("tensor", "array")
+        }
+        try:
+            return Record(json.loads(metadata["rows"]), parts["array"], parts["tensor"], json.loads(metadata["kinds"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged record of a journal: remove {self.folder} to begin again") from error
+
+
+def journal_of(out: Path) -> Path:
+    """The directory of the journal of a run that is saved at `out`."""
+    out = out.expanduser().resolve()
+    return out.with_name(f"{out.name}.journal")
+
+
+def fingerprint_in(folder: Path) -> dict[str, Any] | None:
+    """The fingerprint of a journal; None where there is none, and ValueError where it cannot be read."""
+    if not (folder / RUN).is_file():
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / RUN} cannot be read: remove {folder} to begin again") from error
+    return found
+
+
+def refuse_journal(out: Path, resume: bool, overwrite: bool) -> None:
+    """See to what stands where the journal of a run at `out` goes, before any work.
+
+    FileExistsError: a directory that is no journal; a journal, unless `resume`, or `overwrite`, which removes it.
+    """
+    folder = journal_of(out)
+    if not folder.exists():
+        return
+    strange = [entry.name for entry in folder.iterdir()] if folder.is_dir() else [folder.name]
+    strange = [name for name in strange if name != RUN and not RECORD.fullmatch(name) and not name.startswith(".")]
+    if strange:
+        raise FileExistsError(f"{folder} is where the journal of the run goes, but holds {strange[0]}: choose another output")
+    if resume:
+        return
+    if (folder / RUN).is_file() and not overwrite:
+        blocks = sum(RECORD.fullmatch(entry.name) is not None for entry in folder.iterdir())
+        raise FileExistsError(
+            f"{folder} is the journal of a run that did not end ({blocks} blocks are done): go on with it (--resume, "
+            "resume=True), or begin again (--overwrite, overwrite=True, removes it)"
+        )
+    shutil.rmtree(folder)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], place: str = "") -> list[str]:
+    """What differs between two fingerprints, in words."""
+    found = []
+    for name in dict.fromkeys([*before, *after]):
+        one, two, path = before.get(name), after.get(name), f"{place}{name}"
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            found += differences(one, two, f"{path}.")
+        elif one != two:
+            found.append(f"{path} was {one!r} and is {two!r}")
+    return found

@@ -1,0 +1,160 @@
+"""What a method is: how it decides on single weights or on whole units, and the settings that it has of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
+from gramian.adapters.settings import Granularity
+from gramian.solvers import NM, Pattern, Quadratic, Solution
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gramian.adapters.methods.unit_sets import UnitSet
+
+__all__ = ["Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """decide(problem, pattern, **options) -> Solution on single weights, or decide(module, **options) -> UnitScores on units.
+
+    granularity: which of the two. Problems are float64; a module is a `ScoreContext`, and the largest scores are kept longest.
+    prepare(context, **options) -> what is gathered from the dense model for every unit set, before any module is scored.
+    settings: the method's own values of settings that are not given, such as `{"calibrate_on": "dense"}`, see `PruneConfig`.
+    damps: whether damping enters what the method does.
+
+    Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
+    `channels` where the method prunes no attention unless `include` names it; compensation: what makes up for removed units
+    where the setting `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean
+    of what was removed; check(**options), which raises ValueError for options that prepare would refuse, and
+    suits(model, unit_sets, **options) for models; gradients, whether `prepare` needs those of the whole model.
+    """
+
+    decide: Callable[..., Any]
+    granularity: Granularity = "weights"
+    prepare: Callable[..., Sequence[Any]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    damps: bool = True
+    inputs: bool = True
+    modules: Literal["all", "channels"] = "all"
+    compensation: Literal["weights", "bias"] = "weights"
+    check: Callable[..., None] | None = None
+    suits: Callable[..., None] | None = None
+    gradients: bool = False
+
+    @property
+    def called(self) -> str:
+        """The name of the function that has the options."""
+        function = self.decide if parameters(self.decide, self.given) or self.prepare is None else self.prepare
+        return getattr(function, "__name__", type(function).__name__)
+
+    @property
+    def given(self) -> int:
+        """How many parameters of `decide` are no options: problem and pattern, or the module."""
+        return 2 if self.granularity == "weights" else 1
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options and their defaults: the further parameters of `prepare` and `decide` that have one."""
+        return {**parameters(self.prepare, 1), **parameters(self.decide, self.given)}
+
+    @property
+    def described(self) -> str:
+        """The documentation of what the method does."""
+        function = self.prepare if self.prepare and not parameters(self.decide, self.given) else self.decide
+        return inspect.getdoc(function) or self.called
+
+    def known(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError for an option that the method does not have."""
+        for name in options:
+            if name not in self.defaults:
+                raise ValueError(f"{self.called} has no option {name!r}; it has {', '.join(self.defaults) or 'none'}")
+
+    def tried(self, options: Mapping[str, Any], pattern: Pattern | None = None) -> Callable[..., Any]:
+        """`decide` with its options fixed, after one call with a small problem.
+
+        ValueError is raised for an option that the method does not have or that is out of range, and for an answer of another
+        type, before long work begins.
+        """
+        self.known(options)
+        if self.check is not None:
+            self.check(**among(options, self.check, 0))
+        own = among(options, self.decide, self.given)
+        return self.of_weights(own, pattern) if self.granularity == "weights" else self.of_units(own)
+
+    def of_weights(self, options: Mapping[str, Any], pattern: Pattern | None) -> Callable[[Quadratic, Pattern], Solution]:
+        """`tried` for single weights; without a pattern no call is made."""
+
+        def solve(problem: Quadratic, pattern: Pattern) -> Solution:
+            solution = self.decide(problem, pattern, **options)
+            if not isinstance(solution, Solution):
+                raise ValueError(f"{self.called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
+            detail = {name: plain(self.called, name, value) for name, value in solution.detail.items()}
+            return replace(solution, detail=detail)
+
+        if pattern is not None:
+            width = pattern.group if isinstance(pattern, NM) else 2
+            solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)
+        return solve
+
+    def of_units(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
+        """`tried` for units; a method that gathers something is not called before it has."""
+
+        def score(module: ScoreContext) -> UnitScores:
+            found = self.decide(module, **options)
+            if not isinstance(found, UnitScores):
+                raise ValueError(f"{self.called} returned {type(found).__name__}, not gramian.adapters.UnitScores")
+            if found.scores is not None and np.shape(found.scores) != (module.count,):
+                raise ValueError(
+                    f"{self.called} returned scores of shape {np.shape(found.scores)} for {module.count} units: one for each"
+                )
+            if found.scores is not None and bool(np.any(np.isnan(found.scores))):
+                raise ValueError(f"{self.called} returned scores that are NaN")
+            return found
+
+        if self.prepare is None:
+            probe = Quadratic(np.eye(2), np.ones((1, 2)))
+            try:
+                score(ScoreContext(0, 2, 1.0, 0.5, lambda power: np.ones(2), probe, np.zeros(2), 2))
+            except TypeError as error:  # a value of the wrong kind
+                raise ValueError(f"options of {self.called}: {error}") from error
+        return score
+
+    def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
+        """Raise ValueError for a model that the method does not suit, as far as is known without running it."""
+        if self.suits is not None:
+            self.suits(model, unit_sets, **among(options, self.suits, 2))
+
+    def gather(self, context: ModelContext, options: Mapping[str, Any]) -> Sequence[Any]:
+        """What is gathered for every unit set, None for each where the method gathers nothing.
+
+        ValueError is raised for a model that the method does not suit."""
+        if self.prepare is None:
+            return [None] * len(context.unit_sets)
+        return self.prepare(context, **among(options, self.prepare, 1))
+
+
+def parameters(function: Callable[..., Any] | None, skipped: int) -> dict[str, Any]:
+    """The parameters of a function after the first ones that have a default, and the defaults; none for no function."""
+    found = list(inspect.signature(function).parameters.values())[skipped:] if function else []
+    return {each.name: each.default for each in found if each.default is not each.empty}
+
+
+def among(options: Mapping[str, Any], function: Callable[..., Any], skipped: int) -> dict[str, Any]:
+    """Those of the options that a function has."""
+    return {name: value for name, value in options.items() if name in parameters(function, skipped)}
+
+
+def plain(called: str, name: str, value: Any) -> float:
+    """A figure of a method's answer as a plain number for a report; ValueError is raised where it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{called} returned detail[{name!r}] of type {type(value).__name__}, not a number") from None

@@ -1,0 +1,82 @@
+"""The pass that writes problem files, whose decision changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from gramian.adapters.data.problem_files import write_problem
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.run.hooks import tapped
+from gramian.adapters.run.walk import Receive, Replay
+
+__all__ = ["WriteProblems"]
+
+
+@dataclass(frozen=True, eq=False)
+class WriteProblems:
+    """One file for every operator, from the dense model's activations; the moments of one block exist at a time.
+
+    paths: of the blocks. stages: operators of a block that receive the same input. names: the operators that are written.
+    folder: where the files go. metadata: what every file says.
+    """
+
+    paths: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
+    names: frozenset[str]
+    folder: Path
+    metadata: Mapping[str, str]
+    advance: Callable[[], object]
+    name = "problems"
+    follows = "dense"
+    runs = True
+    taps_dense = False
+    types: Sequence[type] = ()
+
+    @property
+    def stop(self) -> int:
+        """After the last block with an operator that is written."""
+        return 1 + max(index for index, path in enumerate(self.paths) if any(name.startswith(f"{path}.") for name in self.names))
+
+    def written(self, index: int) -> list[str]:
+        """Nothing is written to the model."""
+        return []
+
+    def open(self, index: int, block: nn.Module) -> BlockOfProblems:
+        """Begin with a block: layers of one stage share their input, and so their moments."""
+        stages = []
+        for stage in self.stages:
+            named = {f"{self.paths[index]}.{operator}": operator for operator in stage}
+            layers = [Layer(name, block.get_submodule(path)) for name, path in named.items() if name in self.names]
+            if layers:
+                stages.append(layers)
+        return BlockOfProblems(self, index, stages)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOfProblems:
+    """The operators of one block by stage."""
+
+    each: WriteProblems
+    index: int
+    stages: list[list[Layer]]
+
+    @property
+    def taps(self) -> dict[nn.Module, Receive]:
+        """What the operators of a stage share is tapped at its first one."""
+        return {layers[0].module: partial(tapped, layers[0]) for layers in self.stages}
+
+    def decide(self, replay: Replay, drifted: bool) -> list[None]:
+        """Write the files."""
+        for layers in self.stages:
+            moments = layers[0].moments
+            for layer in layers:
+                metadata = {"operator": layer.name, "layer": str(self.index), **self.each.metadata}
+                file = self.each.folder / f"{layer.name}.safetensors"
+                write_problem(file, layer.problem(moments), tokens=moments.tokens, metadata=metadata)
+                self.each.advance()
+        return []

@@ -1,0 +1,142 @@
+"""The pass that zeroes weights: every operator is given its problem, and the solution is written back and evaluated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gramian.adapters.data.problem_files import write_problem
+from gramian.adapters.devices import solver_array
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.report import OperatorReport
+from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.walk import Receive, Replay
+from gramian.solvers import Pattern, Support, certify
+from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
+
+__all__ = ["ZeroWeights"]
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroWeights:
+    """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, for every operator of a block in turn.
+
+    paths: of the blocks. stages: operators of a block that receive the same input, in order. patterns: by full name, of the
+    operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how many batches are fitted, and how many
+    choose the damping; the rest are held out for the report. dtype: of the checkpoint, to which weights are rounded before they
+    are evaluated. home: the device on which hidden states are kept. problems: an empty directory for problem files, if any.
+    """
+
+    paths: tuple[str, ...]
+    stages: tuple[tuple[str, ...], ...]
+    patterns: Mapping[str, Pattern]
+    solve: DampedMethod
+    follows: str
+    target: str
+    target_blend: float
+    parts: tuple[int, ...]
+    dtype: torch.dtype
+    home: torch.device
+    advance: Callable[[], object]
+    problems: Path | None = None
+    name = "weights"
+    runs = True
+    types: Sequence[type] = (OperatorReport,)
+
+    @property
+    def stop(self) -> int:
+        """After the last block with an operator to be pruned."""
+        return 1 + max(index for index in range(len(self.paths)) if self.written(index))
+
+    @property
+    def taps_dense(self) -> bool:
+        """Whether the target is the dense model's."""
+        return self.target == "model"
+
+    def written(self, index: int) -> list[str]:
+        """The operators of a block that are to be pruned, in order."""
+        return [name for stage in self.wanted(index) for name in stage]
+
+    def wanted(self, index: int) -> list[list[str]]:
+        """The same by stage, without empty ones."""
+        named = ([f"{self.paths[index]}.{operator}" for operator in stage] for stage in self.stages)
+        chosen = ([name for name in stage if name in self.patterns] for stage in named)
+        return [stage for stage in chosen if stage]
+
+    def open(self, index: int, block: nn.Module) -> BlockOfWeights:
+        """Begin with a block."""
+        prefix = f"{self.paths[index]}."
+        stages = [
+            [Layer(name, block.get_submodule(name.removeprefix(prefix))) for name in stage] for stage in self.wanted(index)
+        ]
+        collectors = [
+            MomentCollector(
+                stage[0].name, self.parts, keep=self.target != "own", target_blend=self.target_blend, home=self.home
+            )
+            for stage in stages
+        ]
+        return BlockOfWeights(self, stages, collectors)
+
+    def prune(self, layer: Layer, collector: MomentCollector) -> OperatorReport:
+        """Solve one operator's problem, write the rounded answer back, and evaluate what is stored."""
+        started, pattern = time.perf_counter(), self.patterns[layer.name]
+        moments, fitted = collector.calibration, collector.moments[0]
+        choosing, apart = collector.moments.get(1), collector.moments.get(2)
+        problem = layer.problem(moments)
+        heldout = None if apart is None else layer.problem(apart)
+        split = None if choosing is None else (layer.problem(fitted), layer.problem(choosing), fitted.tokens)
+        if self.problems is not None:
+            metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": self.target}
+            file = self.problems / f"{layer.name}.safetensors"
+            write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
+        try:
+            solution = self.solve(problem, pattern, CalibrationSplit(moments.tokens, split))
+        except ValueError as error:
+            raise ValueError(f"{layer.name}: {error}") from error
+        layer.assign(solution.weights, self.dtype)
+        stored = solver_array(layer.weight.to(torch.float64))
+        mask = stored != 0
+        if not pattern.admits(mask):
+            raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
+        certificate = certify(problem, Support(mask), stored)
+        self.advance()
+        return OperatorReport(
+            name=layer.name,
+            shape=problem.shape,
+            pattern=str(pattern),
+            sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
+            relative_error=certificate.relative_error,
+            heldout_error=None if heldout is None else heldout.relative_error(stored),
+            residual=certificate.residual or 0.0,
+            status=solution.status.value,
+            seconds=time.perf_counter() - started,
+            detail=dict(solution.detail),
+        )
+
+
+class BlockOfWeights:
+    """The operators of one block by stage, and what is collected of each stage."""
+
+    def __init__(self, each: ZeroWeights, stages: list[list[Layer]], collectors: list[MomentCollector]) -> None:
+        self.each, self.stages, self.collectors = each, stages, collectors
+
+    @property
+    def taps(self) -> dict[nn.Module, Receive]:
+        """What the operators of a stage share is tapped at its first one."""
+        return {stage[0].module: collector.receive for stage, collector in zip(self.stages, self.collectors)}
+
+    def decide(self, replay: Replay, drifted: bool) -> list[OperatorReport]:
+        """Prune stage by stage: the inputs of a stage on the pruned path follow from the stages before it."""
+        rows: list[OperatorReport] = []
+        for stage in self.stages:
+            collector = self.collectors.pop(0)
+            if self.each.target != "own":
+                collector.settle(replay(stage[0].module) if rows or drifted else None)
+            rows.extend(self.each.prune(layer, collector) for layer in stage)
+            del collector  # its memory is free before the next stage's moments are formed
+        return rows

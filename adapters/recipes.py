@@ -1,0 +1,88 @@
+"""Recipes: the settings of a run as plain names and values, which repeat it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from gramian.adapters.config import PruneConfig, RunConfig
+from gramian.adapters.settings import settings_of
+from gramian.extras import MODELS, need
+
+__all__ = ["configs_of", "read_recipe", "recipe_of"]
+
+
+def recipe_of(*configs: PruneConfig | RunConfig) -> dict[str, Any]:
+    """The settings that are not the default, by name, as plain numbers, strings and lists."""
+    return {
+        each.name: each.kind.write(getattr(config, each.name))
+        for config in configs
+        for each in settings_of(config)
+        if getattr(config, each.name) != each.default
+    }
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a recipe: a YAML or JSON file of names and values, or the `gramian.json` that a run has saved.
+
+    FileNotFoundError for no file; ValueError, naming the file, for a file of another kind and for a name that is no setting.
+    """
+    if path.is_dir():
+        path = path / "gramian.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe {str(path)!r}: expected a YAML or JSON file of settings, or a gramian.json")
+    text = path.read_text(encoding="utf-8")
+    try:
+        document = json.loads(text) if path.suffix == ".json" else yaml_of(text)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a recipe: {error}") from error
+    if isinstance(document, Mapping) and path.name == "gramian.json":
+        document = document.get("recipe")
+    if not isinstance(document, Mapping):
+        raise ValueError(f"{path} is no recipe: expected names of settings and their values, such as `method: l0`")
+    for name in document:
+        check_name(str(name), path)
+    return dict(document)
+
+
+def yaml_of(text: str) -> Any:
+    """Read YAML without anything that can execute; ValueError where it is none. `2:4` is text, and no number of base 60."""
+    need("models", (*MODELS, "yaml"), "a recipe in YAML")
+    import yaml
+
+    class Reader(yaml.SafeLoader):
+        """A loader that builds plain values only."""
+
+    def number(reader: Reader, node: yaml.ScalarNode) -> Any:
+        value = str(reader.construct_scalar(node))
+        integer = node.tag.endswith(":int")
+        return value if ":" in value else reader.construct_yaml_int(node) if integer else reader.construct_yaml_float(node)
+
+    for tag in ("int", "float"):
+        Reader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
+    try:
+        return yaml.load(text, Reader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def check_name(name: str, path: Path) -> None:
+    """Raise ValueError for a name that is no setting."""
+    known = [each.name for config in (PruneConfig, RunConfig) for each in fields(config)]
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        meant = f"do you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"{path} has a setting {name!r}, which there is not; {meant}")
+
+
+def configs_of(values: Mapping[str, Any]) -> tuple[PruneConfig, RunConfig]:
+    """The two configurations of a recipe's values."""
+    first, second = ({each.name for each in fields(config)} for config in (PruneConfig, RunConfig))
+    return (
+        PruneConfig(**{name: value for name, value in values.items() if name in first}),
+        RunConfig(**{name: value for name, value in values.items() if name in second}),
+    )

@@ -1,0 +1,216 @@
+"""The one walk over a model: at every block inputs are tapped, something is decided, and the block is given back.
+
+    for each block: acquire -> run, with taps -> decide -> keep a record -> commit
+
+Whatever a run does is a `Pass`, and where a block lives is `Blocks`. The hidden states that enter the next block follow from
+the weights of the blocks before it, so that a run that was interrupted goes on from its records, to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from gramian.adapters.devices import current_device, solver_array
+from gramian.adapters.journal import Journal, Record
+from gramian.adapters.run.blocks import Blocks, module_at, put
+from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
+from gramian.adapters.run.records import Packer, unpacked
+
+__all__ = ["Decision", "Pass", "Replay", "Taps", "walk"]
+
+Receive = Callable[[int, torch.Tensor], None]
+Replay = Callable[[nn.Module], "Iterator[torch.Tensor]"]
+Taps = Mapping[nn.Module, Receive]
+
+
+class Decision(Protocol):
+    """What a pass does at one block. taps: functions by module; `taps[module](batch, inputs)` sees what reaches the module."""
+
+    taps: Taps
+
+    def decide(self, replay: Replay, drifted: bool) -> list[Any]:
+        """Decide on what the taps have seen, write to the block, and return the rows that say what was done.
+
+        replay(module): what reaches a module inside the block on the path that the pass follows, with what has been written to
+        the block so far. drifted: whether that path differed from the one that was tapped before anything was written.
+        """
+
+
+class Pass(Protocol):
+    """One walk over the blocks.
+
+    name: under which records are kept. stop: the number of the block after the last one that is visited. runs: whether blocks
+    are run at all. follows: what enters a block, activations of the `dense` model or of the model as `pruned` so far.
+    taps_dense: whether, on pruned inputs, the taps see the dense model's activations. types: the dataclasses of rows.
+    """
+
+    name: str
+    stop: int
+    runs: bool
+    follows: str
+    taps_dense: bool
+    types: Sequence[type]
+
+    def open(self, index: int, block: nn.Module) -> Decision:
+        """Begin with a block, whose weights are there."""
+
+    def written(self, index: int) -> Iterable[str]:
+        """The full names of the operators of a block to which the pass may write."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Hidden states that enter a block, batch by batch: in the dense model, and on the path that is followed."""
+
+    dense: list[torch.Tensor]
+    entering: list[torch.Tensor]
+
+
+@torch.no_grad()
+def walk(
+    each: Pass,
+    blocks: Blocks,
+    batches: Sequence[torch.Tensor],
+    *,
+    jobs: int = 1,
+    journal: Journal | None = None,
+    storage: torch.dtype = torch.float32,
+) -> list[list[Any]]:
+    """Visit blocks in order, and return the rows of every block.
+
+    batches: windows of tokens. jobs: how many blocks are worked on at once, which dense inputs allow. journal: where records
+    are kept, and from which blocks that are finished are taken, with weights in the dtype `storage`.
+    """
+    done = 0 if journal is None else min(journal.finished(each.name), each.stop)
+    runs = each.runs and done < each.stop
+    hidden, calls = enter(blocks.model, batches) if runs else ([], [])
+
+    def visit(index: int, streams: Streams) -> tuple[list[Any], Streams]:
+        """Work on one block."""
+        block = blocks.acquire(index)
+        call = calls[index] if runs else None
+        record = journal.read(each.name, index) if journal is not None and index < done else None
+        decision = each.open(index, block) if record is None else None
+        drifted = streams.entering is not streams.dense and each.taps_dense
+        source = streams.dense if each.taps_dense or each.follows == "dense" else streams.entering
+        leaving = source
+        again = record is not None and not each.taps_dense and each.follows == "pruned" and bool(record.rows)
+        if call is not None and not again:  # else what leaves the block is computed once it has its record's weights
+            leaving = run_block(block, call, source, {} if decision is None else decision.taps)
+        if record is None:
+            assert decision is not None
+            rows = decision.decide(partial(replayed, block, call, streams.entering), drifted)
+            del decision
+            if journal is not None:
+                journal.write(each.name, index, record_of(rows, blocks.model, each.written(index), storage))
+        else:
+            rows = restored(record, blocks, each.types)
+        following = leaving
+        if each.follows == "pruned" and call is not None:
+            following = run_block(block, call, streams.entering) if drifted or rows else leaving
+        blocks.commit(index)
+        return rows, Streams(leaving if each.taps_dense else following, following)
+
+    streams = Streams(hidden, hidden)
+    if jobs > 1:
+        return at_once(visit, each.stop, streams, jobs, blocks, calls)
+    results = []
+    for index in range(each.stop):
+        rows, streams = visit(index, streams)
+        results.append(rows)
+    return results
+
+
+def at_once(
+    visit: Callable[[int, Streams], tuple[list[Any], Streams]],
+    stop: int,
+    streams: Streams,
+    jobs: int,
+    blocks: Blocks,
+    calls: Sequence[Call],
+) -> list[list[Any]]:
+    """Visit independent blocks at once: on dense inputs a block's work depends on nothing but its weights and inputs."""
+
+    def rows_of(index: int, entering: Streams) -> list[Any]:
+        with current_device(blocks.place), torch.no_grad():  # every thread has its own
+            return visit(index, entering)[0]
+
+    threads = torch.get_num_threads()
+    futures: list[Future[list[Any]]] = []
+    with ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        try:
+            for index in range(stop):
+                following = streams.dense  # computed before the block is handed over, which changes it
+                if calls and index + 1 < stop:
+                    following = run_block(blocks.acquire(index), calls[index], streams.dense)
+                if index >= jobs:
+                    futures[index - jobs].result()  # memory holds hidden states of no more blocks than are worked on
+                futures.append(pool.submit(rows_of, index, streams))
+                streams = Streams(following, following)
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def replayed(block: nn.Module, call: Call | None, entering: list[torch.Tensor], module: nn.Module) -> Iterator[torch.Tensor]:
+    """What reaches a module of a block, batch by batch."""
+    assert call is not None
+    return inputs_of(module, block, call, entering)
+
+
+def record_of(rows: list[Any], model: Any, written: Iterable[str], storage: torch.dtype) -> Record:
+    """The record of a block: its rows, and the parameters of the operators that were written to, in the storage dtype."""
+    packer, tensors, kinds = Packer(), {}, {}
+    packed = packer.packed(rows)
+    for operator in written:
+        for leaf, parameter in module_at(model, operator).named_parameters(recurse=False):
+            value = parameter.detach()
+            value = value.to("cpu", storage) if value.is_floating_point() else value.cpu()
+            kinds[f"{operator}.{leaf}"] = str(value.dtype).removeprefix("torch.")
+            tensors[f"{operator}.{leaf}"] = as_array(value)
+    return Record(packed, packer.arrays, tensors, kinds)
+
+
+def as_array(value: torch.Tensor) -> np.ndarray:
+    """A tensor as a numpy array, of whole numbers with the same bits where numpy has no such numbers."""
+    value = value.contiguous()
+    return np.asarray((value.view(torch.int16) if value.dtype is torch.bfloat16 else value).numpy())
+
+
+def as_tensor(array: np.ndarray, kind: str) -> torch.Tensor:
+    """The tensor of an array, of the dtype called `kind`."""
+    value = torch.from_numpy(array.copy())
+    return value.view(torch.bfloat16) if kind == "bfloat16" else value
+
+
+def restored(record: Record, blocks: Blocks, types: Sequence[type]) -> list[Any]:
+    """Write what a record holds to the model, and return its rows."""
+    restore(record, blocks.model, blocks.place)
+
+    def placed(array: np.ndarray) -> Any:
+        return solver_array(torch.from_numpy(array.copy()).to(blocks.place))
+
+    rows: list[Any] = unpacked(record.rows, dict(record.arrays), {each.__name__: each for each in types}, placed)
+    return rows
+
+
+def restore(record: Record, model: Any, place: torch.device) -> None:
+    """Write the tensors of a record to a model, in the dtype that it runs in."""
+    for name, array in record.tensors.items():
+        path, _, leaf = name.rpartition(".")
+        value = as_tensor(array, record.kinds[name])
+        present = getattr(module_at(model, path), leaf, None)
+        if isinstance(present, torch.Tensor) and present.shape == value.shape and not present.is_meta:
+            present.data.copy_(value)
+        else:
+            weight: torch.Tensor = module_at(model, path).weight  # type: ignore[assignment]
+            put(model, name, value.to(place, weight.dtype))

@@ -1,0 +1,52 @@
+"""What a run that zeroes weights is about: the operators, and how sparse each of them becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from gramian.adapters.config import PruneConfig
+from gramian.adapters.models.families import blocks_of, family_of, operator_names
+from gramian.adapters.models.layers import Layer
+from gramian.solvers import Pattern
+
+__all__ = ["check_finite", "chosen_operators", "patterns_of"]
+
+
+def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]]:
+    """The patterns of the operators to prune by full name, in order, and the names of those that rules leave dense.
+
+    ValueError: a family without a row, no operator chosen, a rule that matches none, a pattern that does not divide an
+    operator, weights that are not finite.
+    """
+    names = chosen_operators(model, config)
+    patterns = config.amounts.patterns(names, config.own("per_row"))
+    if not patterns:
+        raise ValueError("sparsity leaves every operator dense: give one of its rules an amount above 0")
+    for name, pattern in patterns.items():
+        weight = Layer(name, model.get_submodule(name)).weight
+        try:
+            pattern.check((weight.shape[0], weight.shape[1]))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    check_finite(model)
+    return patterns, [name for name in names if name not in patterns]
+
+
+def chosen_operators(model: Any, config: PruneConfig) -> list[str]:
+    """The full names of the operators that the settings choose, in order. Errors are those of `patterns_of`."""
+    count, path = len(blocks_of(model)), family_of(model).blocks
+    inner = tuple(f"{path}.{index}." for index in range(count)[config.span])
+    names = [name for name in operator_names(model, config.include, config.exclude) if name.startswith(inner)]
+    if not names:
+        raise ValueError(f"no operator is left by blocks={config.blocks!r}: there are blocks 0 to {count - 1}")
+    return names
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise ValueError, naming it, for a parameter that holds NaN or Inf."""
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):  # streamed parameters are checked when read
+            raise ValueError(f"{name} holds NaN or Inf")
