@@ -9,11 +9,12 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.data.context import begin_token, context_of
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of
 
-__all__ = ["begin_token", "check_sampling", "sampled_tokens"]
+__all__ = ["check_sampling", "sampled_tokens"]
 
 WINDOWS_PER_BATCH = 16
 
@@ -68,7 +69,7 @@ def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
             f"the begin token {begin} is outside the model's vocabulary of {config.vocab_size}: set bos_token_id in its "
             "configuration, or calibrate on a token file"
         )
-    width, context = length + (begin is not None), getattr(config, "max_position_embeddings", None)
+    width, context = length + (begin is not None), context_of(model)
     if context is not None and width > context:
         raise ValueError(
             f"windows of {width} tokens, a begin token included, do not fit in the model's context of {context}: use a "
@@ -82,10 +83,3 @@ def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model's logits hold NaN or Inf, so no text can be sampled from it")
     return torch.multinomial(logits.double().softmax(dim=-1).cpu(), 1, generator=generator)
-
-
-def begin_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
-    """Return the tokeniser's begin token; where there is no tokeniser, that of the configuration."""
-    source = model.config.get_text_config() if tokenizer is None else tokenizer
-    token: int | None = getattr(source, "bos_token_id", None)
-    return token

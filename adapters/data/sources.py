@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.data.tokens import Tokens
@@ -72,7 +73,7 @@ def calibration(
     tokenizer: PreTrainedTokenizerBase | None,
     *,
     samples: int,
-    length: int,
+    length: int | None = None,
     seed: int = 0,
     vocabulary: int | None = None,
     model: PreTrainedModel | None = None,
@@ -96,14 +97,16 @@ def calibration(
         The model's tokeniser, as `load` returns it; None will do for a safetensors file and for `self`.
     samples : int
         How many windows to draw.
-    length : int
-        Tokens in a window, without the begin token that a tokeniser may put before it. A safetensors file has its own.
+    length : int, optional
+        Tokens in a window, without the begin token that a tokeniser may put before it: by default 512, or as many as fit in
+        the context of `model` with the begin token, where that is fewer. A safetensors file has its own.
     seed : int
         Seed of the choice of windows, or of the text sampled from the model.
     vocabulary : int, optional
         Number of tokens that the model knows; where it is given, token ids are checked against it.
     model : PreTrainedModel, optional
-        The causal model that the source `self` samples text from.
+        The model that the windows are for, whose context bounds their default length. The source `self` samples text from it,
+        so that it has to be a causal one.
 
     Returns
     -------
@@ -136,6 +139,8 @@ def calibration(
     torch.Size([3, 5])
     >>> folder.cleanup()
     """
+    if length is None:
+        length = usual_length(model, tokenizer)
     if samples < 1 or length < 1:
         raise ValueError(f"samples is {samples} and length is {length}, both must be at least 1")
     if source == "self":

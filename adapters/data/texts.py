@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.generation import check_sampling
 from gramian.adapters.data.sources import builtin_text, calibration, file_windows, text_windows
 from gramian.adapters.data.tokens import Tokens, check_windows
@@ -34,7 +35,7 @@ def read_texts(
     tokenizer: PreTrainedTokenizerBase | None,
     source: str,
     samples: int,
-    length: int,
+    length: int | None,
     seed: int,
     heldout: int,
     evaluate: Path | None = None,
@@ -43,9 +44,11 @@ def read_texts(
     """Read calibration windows and held-out windows, and log how many of each.
 
     The built-in text has a part for each; of any other source the last of the windows drawn are held out. Perplexity is
-    measured on the text `evaluate` where it is given, else on the held-out windows. planned: only the windows' shapes matter,
-    so no text is sampled from the model.
+    measured on the text `evaluate` where it is given, else on the held-out windows. length: that of `usual_length` where it is
+    None. planned: only the windows' shapes matter, so no text is sampled from the model.
     """
+    if length is None:
+        length = usual_length(model, tokenizer)
     vocabulary = model.config.get_text_config().vocab_size
     evaluated = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_EVALUATED]
     evaluated_source = f"held out of {source}" if evaluate is None else str(evaluate)

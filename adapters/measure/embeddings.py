@@ -5,25 +5,27 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of, token_inputs
+from gramian.adapters.models.wrappers import plain_model
 
 __all__ = ["embed", "mean_cosine"]
 
 
 @torch.no_grad()
-def embed(model: PreTrainedModel, windows: Tokens | torch.Tensor) -> torch.Tensor:
+def embed(model: PreTrainedModel, windows: TokensLike) -> torch.Tensor:
     """mean_t h_t over the tokens t of every window (n, length), with h the last hidden states: (n, width) in float32.
 
     The hidden states of an encoder are its own, as sentence encoders are used; those of a sequence-to-sequence model are the
-    decoder's, which depend on both stacks. ValueError is raised for windows that the model cannot read.
+    decoder's, which depend on both stacks. windows: in any form that `windows_of` takes. ValueError is raised for windows that
+    the model cannot read, and where `plain_model` raises it.
     """
-    windows = windows.windows if isinstance(windows, Tokens) else windows
-    check_windows(model, windows)
+    model, rows = plain_model(model), windows_of(windows).windows
+    check_windows(model, rows)
     found = []
     with eval_mode(model):
-        for window in windows:
+        for window in rows:
             answer = model(**token_inputs(model, window[None]), output_hidden_states=True)
             states = answer.decoder_hidden_states if kind_of(model.config) == "seq2seq" else answer.hidden_states
             found.append(states[-1][0].float().mean(dim=0).cpu())

@@ -10,8 +10,9 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
+from gramian.adapters.models.wrappers import plain_model
 
 __all__ = ["Perplexity", "paired_difference", "perplexity"]
 
@@ -35,7 +36,7 @@ class Perplexity:
         return f"Perplexity({self.value:.4g}, {self.tokens} tokens)"
 
 
-def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch: int = 1, progress: bool = True) -> Perplexity:
+def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, progress: bool = True) -> Perplexity:
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
     Logits exist only for a slice of the vocabulary at a time, because with a large vocabulary they would be the memory peak.
@@ -43,9 +44,11 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
     Parameters
     ----------
     model : PreTrainedModel
-        A causal language model.
-    windows : Tokens or tensor of integers (n, length)
-        Windows of token ids, int64 of shape (n, length) with length at least 2, as a tensor or as what `calibration` returns.
+        A causal language model, which may be compiled or in a `DataParallel`.
+    windows : Tokens, tensor, array, nested lists, mapping or iterable
+        Windows of token ids, integers of shape (n, length) with length at least 2 and no padding: what `calibration` returns, a
+        tensor, an array or nested lists, a mapping with `input_ids` such as a tokeniser returns, or an iterable of such windows
+        or batches, such as a `DataLoader` or a `datasets.Dataset`.
     batch : int
         The number of windows that go through the model at a time.
     progress : bool
@@ -59,8 +62,10 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
     Raises
     ------
     ValueError
-        For windows of another shape, tokens outside the vocabulary, windows longer than the model's context, a batch below 1,
-        and a model that is no causal language model or that makes its logits in a way that is not supported.
+        For windows of another shape, with padding, or of several lengths; tokens outside the vocabulary, windows longer than
+        the model's context, a batch below 1; a model that is no causal language model, that has adapters of PEFT, or that makes
+        its logits in a way that is not supported. Naming the window, losses that are not finite; and a mean loss whose
+        exponential is not.
 
     Examples
     --------
@@ -75,20 +80,27 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
     >>> gramian.perplexity(model, torch.arange(32).reshape(2, 16), progress=False)
     Perplexity(32, 30 tokens)
     """
-    windows = windows.windows if isinstance(windows, Tokens) else windows
+    model, rows = plain_model(model), windows_of(windows).windows
     head = _Head.of(model)
-    check_windows(model, windows)
+    check_windows(model, rows)
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     losses = []
-    bar = tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress)
+    bar = tqdm(total=len(rows), desc="perplexity", unit="window", disable=not progress)
     with bar, eval_mode(model), torch.no_grad():
-        _check_head(model, head, windows[:1, :8])
-        for chunk in windows.split(batch):
+        _check_head(model, head, rows[:1, :8])
+        for first, chunk in zip(range(0, len(rows), batch), rows.split(batch)):
             losses.append(_losses(model, head, chunk))
+            _check_finite(model, losses[-1].view(len(chunk), -1), first)
             bar.update(len(chunk))
     joined = torch.cat(losses)
-    return Perplexity(joined.double().mean().exp().item(), joined)
+    mean = joined.double().mean()
+    if mean.exp().isinf():
+        raise ValueError(
+            f"the mean loss of {type(model).__name__} is {mean.item():.4g} nats, whose exponential is too large for a number: "
+            "equal logits would have the logarithm of the vocabulary's size, so its weights are damaged"
+        )
+    return Perplexity(mean.exp().item(), joined)
 
 
 def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
@@ -156,6 +168,17 @@ def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.T
     hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
     target = chunk[:, 1:].flatten().to(hidden.device)
     return head.losses(hidden, target).cpu()
+
+
+def _check_finite(model: PreTrainedModel, losses: torch.Tensor, first: int) -> None:
+    """Raise ValueError, naming the window, unless losses (windows, length - 1) of windows from number `first` are finite."""
+    good = losses.isfinite().all(dim=1)
+    if not good.all():
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"the losses of {type(model).__name__} are NaN or infinite at window {first + int(good.int().argmin())}, so there "
+            f"is no perplexity: its weights are damaged, or its activations overflow in {dtype} (try float32)"
+        )
 
 
 def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.methods.gradients import descend, leaves_of, prediction_value
 from gramian.adapters.methods.saliency_methods import check
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import Keep, selections, shrink_model
 from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, unit_groups_of
+from gramian.adapters.models.wrappers import plain_model
 from gramian.solvers.units.kernel_bounds import linear_bound, smooth_bound
 
 __all__ = ["KernelChange", "kernel_change"]
@@ -78,15 +79,16 @@ class KernelChange:
         return np.asarray(smooth_bound(self.saliency, self.smallest, slope, curvature, self.kept / np.abs(slope)))
 
 
-def kernel_change(model: PreTrainedModel, tokens: Tokens | torch.Tensor, keep: Keep, *, output: str = "logit") -> KernelChange:
+def kernel_change(model: PreTrainedModel, tokens: TokensLike, keep: Keep, *, output: str = "logit") -> KernelChange:
     """Theta(x, z) of both kernels on windows of the model, and on windows of what `shrink_model(model, keep)` makes of it.
 
-    The model is not changed. tokens: windows (n, length). keep: units that are kept, by names of feed-forward consumers.
-    output: which f(x), as for the method `tasp`. The gradients of all windows are held at once: 2 n times the feed-forward
-    weights. ValueError is raised for windows that the model cannot read, for a model that predicts no tokens, for a `keep`
-    that names attention or removes nothing, and where `shrink_model` raises it.
+    The model is not changed. tokens: windows (n, length), in any form that `windows_of` takes. keep: units that are kept, by
+    names of feed-forward consumers. output: which f(x), as for the method `tasp`. The gradients of all windows are held at
+    once: 2 n times the feed-forward weights. ValueError is raised for windows that the model cannot read, for a model that
+    predicts no tokens, for a `keep` that names attention or removes nothing, and where `plain_model` or `shrink_model` raises
+    it.
     """
-    windows = tokens.windows if isinstance(tokens, Tokens) else tokens
+    model, windows = plain_model(model), windows_of(tokens).windows
     check(output=output)
     check_windows(model, windows)
     selected = [(unit_group, units) for unit_group, units, _ in selections(model, keep)]
