@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gramian.solvers import NM, Pattern, Quadratic, Solution, l0_admm, sparsegpt
+from gramian.solvers import NM, Pattern, Quadratic, Solution, dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
 
@@ -79,8 +79,11 @@ def plain(called: str, name: str, value: Any) -> float:
 
 METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, calibrate_on="dense", target="block"),
+    "fistapruner-printed": Method(fistapruner_printed, calibrate_on="dense", target="block"),
     "l0": Method(l0_admm, calibrate_on="pruned", target="model", target_blend=0.5, damping="auto"),
     "sparsegpt": Method(sparsegpt, calibrate_on="pruned", target="own"),
+    "exchange": Method(exchange, calibrate_on="pruned", target="own"),
+    "dsnot": Method(dsnot, calibrate_on="pruned", target="own", per_row=True),
     "wanda": Method(wanda, calibrate_on="pruned", target="own", per_row=True),
     "magnitude": Method(magnitude, calibrate_on="pruned", target="own", damps=False),
 }
