@@ -29,33 +29,21 @@ from tqdm import tqdm
 
 from gramian.adapters.data.problem_files import read_gram, read_problem
 from gramian.adapters.methods.registry import WEIGHT_METHODS, Method
-from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, exchange_weights
-from gramian.solvers.support.baselines import wanda
+from gramian.solvers import NM, Pattern, Quadratic, TopK, exchange
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
-from gramian.solvers.support.dynamic import dsnot
 from gramian.tables import table
 from gramian.versions import versions
 
 PATTERNS: dict[str, Pattern] = {"50%": TopK(0.5), "70%": TopK(0.7), "2:4": NM(2, 4)}
 
 
-def exchanged(problem: Quadratic, pattern: Pattern) -> Solution:
-    """Wanda's mask after exchanges of kept for pruned weights, all others refitted."""
-    return exchange_weights(problem, pattern, wanda(problem, pattern).weights)
-
-
-def grown_and_pruned(problem: Quadratic, pattern: Pattern) -> Solution:
-    """Wanda's mask after the exchanges of DSnoT, which keep the weights as they are."""
-    return dsnot(problem, pattern, wanda(problem, pattern).weights != 0)
-
-
-KNOWN = WEIGHT_METHODS | {"exchanged": Method(exchanged, per_row=True), "dsnot": Method(grown_and_pruned, per_row=True)}
+KNOWN = WEIGHT_METHODS | {"exchanged": Method(exchange, settings={"per_row": True})}
 RUNS: dict[str, tuple[str, dict[str, Any], float | str, bool]] = {  # method, its options, damping, refit
     "wanda": ("wanda", {}, 0.0, False),
     "wanda, refit": ("wanda", {}, 0.0, True),
     "wanda, dsnot": ("dsnot", {}, 0.0, False),
     "wanda, dsnot, refit": ("dsnot", {}, 0.0, True),
-    "wanda, exchanged": ("exchanged", {}, 0.0, False),
+    "wanda, exchanged": ("exchanged", {"start": "wanda"}, 0.0, False),
     "sparsegpt": ("sparsegpt", {}, 0.0, False),
     "sparsegpt, refit": ("sparsegpt", {}, 0.0, True),
     "fistapruner from wanda": ("fistapruner", {"warm_start": "wanda"}, 0.0, False),
@@ -78,7 +66,7 @@ def run(
     name, options, damping, refit = recipe
     method = KNOWN[name]
     if isinstance(pattern, TopK):
-        pattern = TopK(pattern.sparsity, per_row=method.per_row)
+        pattern = TopK(pattern.sparsity, per_row=method.settings.get("per_row", False))
     damped = DampedMethod(method.tried(options), damping, refit)
     seconds = []
     for _ in range(repeats):

@@ -23,12 +23,14 @@ from gramian.solvers.l1.path import SparsitySearch as SparsitySearch
 from gramian.solvers.l1.path import lambda_max as lambda_max
 from gramian.solvers.l1.path import lasso_path as lasso_path
 from gramian.solvers.l1.path import lasso_to_sparsity as lasso_to_sparsity
+from gramian.solvers.support.as_printed import fistapruner_printed as fistapruner_printed
 from gramian.solvers.support.baselines import magnitude as magnitude
 from gramian.solvers.support.baselines import wanda as wanda
 from gramian.solvers.support.dynamic import dsnot as dsnot
 from gramian.solvers.support.exchange import exchange_weights as exchange_weights
 from gramian.solvers.support.l0 import l0_admm as l0_admm
 from gramian.solvers.support.lasso_rounding import fistapruner as fistapruner
+from gramian.solvers.support.local_search import exchange as exchange
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge

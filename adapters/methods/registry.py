@@ -12,7 +12,7 @@ from typing import Any
 
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
-from gramian.solvers import l0_admm, sparsegpt
+from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
 
@@ -20,10 +20,13 @@ __all__ = ["METHODS", "WEIGHT_METHODS", "Method", "resolve"]
 
 WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, settings={"calibrate_on": "dense", "target": "block"}),
+    "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
     "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}),
     "sparsegpt": Method(sparsegpt),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),
+    "exchange": Method(exchange),
+    "dsnot": Method(dsnot, settings={"per_row": True}),
 }
 METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS}
 

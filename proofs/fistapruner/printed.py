@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,9 +94,9 @@ def algorithm_one(
 ) -> tuple[np.ndarray, list[Visit]]:
     """Return W_best and every pass of Algorithm 1, with the settings of Section 4.1.
 
-    star: X* (N, p). target: X W^T (N, q). start: W_0 (q, p). threshold: H. The rule for lambda, of which Section 3.4 gives the
-    direction, is bisection of [0, upper]: lambda goes up if E_round / E_total > `share`, and down otherwise. E_stop counts as
-    infinite until there is one.
+    star: X* (N, p). target: X W^T (N, q). start: W_0 (q, p). threshold: H. FISTA ends after `steps`, or by Eq. (6). The rule
+    for lambda, of which Section 3.4 gives the direction, is bisection of [0, upper]: lambda goes up if E_round / E_total >
+    `share`, and down otherwise. E_stop counts as infinite until there is one.
     """
 
     def error_of(weights: np.ndarray) -> float:
@@ -105,7 +106,9 @@ def algorithm_one(
     lipschitz = float(np.linalg.eigvalsh(gram)[-1]) or 1.0
     best, least, low, high, failures, visits = start, error_of(start), 0.0, upper, 0, []
     while failures < patience:
-        point = iterate(gram, cross, weight, lipschitz, best, steps)[-1][1]
+        points = [best, *(ahead for _, ahead in iterate(gram, cross, weight, lipschitz, best, steps))]
+        still = (after for before, after in pairwise(points) if np.linalg.norm(after - before) < 1e-6)
+        point = next(still, points[-1])
         candidate = threshold(point)
         error = error_of(candidate)
         visits.append(Visit(weight, candidate, error))

@@ -25,6 +25,8 @@ class Status(Enum):
         The answer was computed directly, not by iteration.
     SEARCHED : str
         The answer is the best of the candidates that a search visited.
+    SWAP_OPTIMAL : str
+        A search ended at a support where no exchange of a kept weight for a pruned one lowers the loss.
     DAMPED : str
         The Gram matrix was not positive definite enough, so more damping was used than was requested.
     SINGULAR : str
@@ -45,6 +47,7 @@ class Status(Enum):
     STEP_LIMIT = "the step limit came before the tolerance; the certificate is what was reached"
     DIRECT = "computed directly, not by iteration"
     SEARCHED = "best of the candidates that a search visited"
+    SWAP_OPTIMAL = "no exchange of a kept weight for a pruned one, all others refitted, lowers the loss"
     DAMPED = "the Gram matrix was not positive definite enough and more damping than requested was used"
     SINGULAR = "the Gram matrix is singular on some supports; there it is the minimiser that changes the weights least"
     UNREACHABLE = "the requested sparsity cannot be distinguished from the natural zeros of the unpenalised solution"

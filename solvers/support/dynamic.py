@@ -8,17 +8,18 @@ from gramian.solvers.core.patterns import NM, Pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
+from gramian.solvers.support.starts import STARTS, check_choice
 
-__all__ = ["dsnot"]
+__all__ = ["dsnot", "grow_and_prune"]
 
 ROUNDING = 1e-12  # of a row's loss at zero: a smaller change is none
 
 
-def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50) -> Solution:
+def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: int = 50) -> Solution:
     """f(W o mask), lowered by exchanges of a kept weight for a pruned one in every row, `steps` times at most
 
-    Weights are not updated: each is w_j or 0. With g the gradient of the loss at W on the mask, growing i and pruning j changes
-    it by
+    The first mask is another method's. Weights are not updated, not even if that method did: each is w_j or 0. With g the
+    gradient of the loss at W on the mask, growing i and pruning j changes it by
 
         w_i g_i - w_j g_j + 1/2 (w_i^2 G_ii + w_j^2 G_jj - 2 w_i w_j G_ij).
 
@@ -26,28 +27,29 @@ def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50)
     i, in the same group for n:m and in the same row always, so that the count of every row remains.
 
     "Dynamic Sparse No Training" grows and prunes by the mean and variance of a row's error. Here both are chosen by their exact
-    effect on the loss, which therefore never rises.
+    effect on the loss, which therefore never rises above that of W on the first mask.
 
     Parameters
     ----------
     problem : Quadratic
         f.
     pattern : TopK or NM
-        Which masks are allowed.
-    mask : array (q, p) of bool
-        True where weights are kept, of any method; it must satisfy the pattern.
+        Which masks are allowed. The original is published for per-row patterns and n:m.
+    start : str, default "wanda"
+        Whose mask is improved: `magnitude`, `wanda` or `sparsegpt`.
     steps : int, default 50
-        The most exchanges in a row.
+        The most exchanges in a row, at least 0.
 
     Returns
     -------
     Solution
-        SEARCHED, with the KKT residual on the support. Its detail: `exchanges`, the number made in all rows.
+        SEARCHED, with the KKT residual on the support, which is not zero because nothing is refitted. Its detail: `exchanges`,
+        the number made in all rows; `start_error`, the relative error of W on the first mask.
 
     Raises
     ------
     ValueError
-        For a mask off the pattern, and for steps < 0.
+        For a start that is none of these, for steps < 0, and for a pattern that does not fit.
 
     References
     ----------
@@ -61,12 +63,21 @@ def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50)
     >>> X = rng.normal(size=(64, 8)) * np.arange(1, 9)
     >>> problem, pattern = Quadratic.from_data(X, rng.normal(size=(4, 8))), TopK(0.5)
     >>> first = magnitude(problem, pattern)
-    >>> better = dsnot(problem, pattern, first.weights != 0)
+    >>> better = dsnot(problem, pattern, start="magnitude")
     >>> better.certificate.objective < first.certificate.objective, int((better.weights == 0).sum())
     (True, 16)
     """
+    check_choice("start", start, STARTS)
+    return grow_and_prune(problem, pattern, STARTS[start](problem, pattern).weights != 0, steps=steps)
+
+
+def grow_and_prune(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50) -> Solution:
+    """f(W o mask), lowered by the exchanges of `dsnot` from a mask of any method, which must satisfy the pattern.
+
+    mask: (q, p) of bool, True where weights are kept. ValueError is raised for a mask off the pattern, and for steps < 0.
+    """
     if steps < 0:
-        raise ValueError(f"need steps >= 0 but got {steps}")
+        raise ValueError(f"steps must be at least 0 but is {steps}")
     pattern.check(problem.shape)
     if tuple(mask.shape) != problem.shape or not pattern.admits(mask):
         raise ValueError(f"the mask must be {problem.shape} and satisfy {pattern} but is {tuple(mask.shape)} or does not")
@@ -78,7 +89,7 @@ def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50)
     own = 0.5 * weight**2 * exact.diagonal
     channels = xp.arange(width, device=device(weight))[None, :]
     gradient = exact.gradient(Support(mask).prox(weight, 1.0))
-    made, done = 0.0, 0
+    first, made, done = exact.relative_error(Support(mask).prox(weight, 1.0)), 0.0, 0
     for _ in range(steps):
         growing = xp.where(mask, infinity, own + weight * gradient)
         pruning = xp.where(mask, own - weight * gradient, infinity)
@@ -103,4 +114,5 @@ def dsnot(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50)
         made, done = made + float(xp.sum(xp.astype(going, xp.float64))), done + 1
     support = Support(mask)
     weights = support.prox(problem.anchor, 1.0)
-    return Solution(weights, Status.SEARCHED, certify(problem, support, weights), done, detail={"exchanges": made})
+    detail = {"exchanges": made, "start_error": first}
+    return Solution(weights, Status.SEARCHED, certify(problem, support, weights), done, detail=detail)

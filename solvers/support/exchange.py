@@ -59,10 +59,10 @@ def exchange_weights(
     Returns
     -------
     Solution
-        SEARCHED, with (round, relative error) as its history. Its detail: `exchanges` and `shifts` made; `rows_at_rest`, where
-        no exchange at all helps (not known if widest < p); `swap_optimal`, 1 if that is every row and no shift helps, by more
-        than 1e-6 of the rows' loss; `ridge`, 0 unless channels depend on each other, that the search put on the change of v_j
-        sqrt(G_jj): gains up to this part of the loss at zero then do not count.
+        SWAP_OPTIMAL or SEARCHED, with (round, relative error) as its history. Its detail: `exchanges` and `shifts` made;
+        `rows_at_rest`, where no exchange at all helps (not known if widest < p); `swap_optimal`, 1 if that is every row and no
+        shift helps, by more than 1e-6 of the rows' loss; `ridge`, 0 unless channels depend on each other, that the search put
+        on the change of v_j sqrt(G_jj): gains up to this part of the loss at zero then do not count.
 
     Raises
     ------
@@ -80,8 +80,7 @@ def exchange_weights(
     >>> found.certificate.objective < start.certificate.objective, found.detail["swap_optimal"]
     (True, 1.0)
     """
-    if rounds < 0 or not 2 <= candidates <= widest:
-        raise ValueError(f"need rounds >= 0 and 2 <= candidates <= widest but got {rounds}, {candidates} and {widest}")
+    check_search(rounds, candidates, widest)
     pattern.check(problem.shape)
     if tuple(start.shape) != problem.shape or not pattern.admits(start != 0):
         raise ValueError(f"the start must be {problem.shape} and satisfy {pattern} but is {tuple(start.shape)} or does not")
@@ -98,7 +97,14 @@ def exchange_weights(
     optimal = best is last and np.all(walk.rest) and not walk.helpful_shifts()
     detail = best.detail | {"exchanges": walk.exchanges, "shifts": walk.shifts, "ridge": walk.ridge}
     detail |= {"rows_at_rest": float(np.sum(walk.rest)), "swap_optimal": float(optimal)}
-    return Solution(best.weights, Status.SEARCHED, best.certificate, len(history), tuple(history), detail)
+    status = Status.SWAP_OPTIMAL if optimal else Status.SEARCHED
+    return Solution(best.weights, status, best.certificate, len(history), tuple(history), detail)
+
+
+def check_search(rounds: int, candidates: int, widest: int) -> None:
+    """Raise ValueError for numbers out of range."""
+    if rounds < 0 or not 2 <= candidates <= widest:
+        raise ValueError(f"need rounds >= 0 and 2 <= candidates <= widest but got {rounds}, {candidates} and {widest}")
 
 
 class Walk:

@@ -12,12 +12,11 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, Support
 from gramian.solvers.l1.fista import FISTA
-from gramian.solvers.support.baselines import magnitude, wanda
-from gramian.solvers.support.obs import sparsegpt
+from gramian.solvers.support.starts import STARTS, check_choice
 
 __all__ = ["COORDINATES", "PENALTIES", "WARM_STARTS", "fistapruner"]
 
-WARM_STARTS = ("dense", "magnitude", "wanda", "sparsegpt")
+WARM_STARTS = ("dense", *STARTS)
 COORDINATES = ("unit", "raw")
 PENALTIES = ("plain", "scaled")
 SMALLEST = 1e-7  # of lambda_max, the lower end of the search
@@ -179,8 +178,7 @@ def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Sol
     """Return what the search starts from, or None for `dense`, the anchor, which is not sparse yet."""
     if warm_start == "dense":
         return None
-    choose = {"magnitude": magnitude, "wanda": wanda, "sparsegpt": sparsegpt}[warm_start]
-    return choose(problem.astype(namespace(problem.anchor).float32), pattern)
+    return STARTS[warm_start](problem.astype(namespace(problem.anchor).float32), pattern)
 
 
 def check_options(
@@ -195,12 +193,9 @@ def check_options(
     max_lambdas: int,
 ) -> None:
     """Raise ValueError for the first option out of range."""
-    if warm_start not in WARM_STARTS:
-        raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)} but is {warm_start!r}")
-    if coordinates not in COORDINATES:
-        raise ValueError(f"coordinates must be one of {', '.join(COORDINATES)} but is {coordinates!r}")
-    if l1 not in PENALTIES:
-        raise ValueError(f"l1 must be one of {', '.join(PENALTIES)} but is {l1!r}")
+    check_choice("warm_start", warm_start, WARM_STARTS)
+    check_choice("coordinates", coordinates, COORDINATES)
+    check_choice("l1", l1, PENALTIES)
     if min(inner_steps, patience, max_lambdas) < 1:
         raise ValueError(
             f"inner_steps, patience and max_lambdas must be at least 1 but are {inner_steps}, {patience}, {max_lambdas}"

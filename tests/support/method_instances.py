@@ -18,6 +18,14 @@ def problem_of(layer: Layer) -> Quadratic:
     return Quadratic.from_data(layer.inputs, layer.weight, layer.dense)
 
 
+def planted(seed: int, pattern: Pattern) -> tuple[Layer, np.ndarray]:
+    """A layer with X W^T = X* P^T, and the sparse weights P, which are nothing like W: there is no loss at P alone."""
+    layer, rng = normal_layer(seed, 200, 24, 5, condition=5.0), np.random.default_rng(seed)
+    support = pattern.select(rng.random((5, 24)))
+    sparse = np.where(support, np.sign(layer.weight) * (0.5 + rng.random((5, 24))), 0.0)
+    return Layer(layer.inputs, layer.weight, layer.inputs @ sparse.T @ np.linalg.pinv(layer.weight.T)), sparse
+
+
 def relative_error(layer: Layer, weights: np.ndarray) -> float:
     return layer.loss(weights) / layer.energy
 

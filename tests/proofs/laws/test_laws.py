@@ -19,7 +19,14 @@ from gramian.proofs.kit.strategies import patterns, terms
 from gramian.proofs.laws.law import Law
 from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
-from gramian.proofs.laws.methods import IMPROVER_LAWS, METHOD_LAWS, ORDER_LAWS, Pruning, from_the_largest
+from gramian.proofs.laws.methods import (
+    IMPROVER_LAWS,
+    METHOD_LAWS,
+    ORDER_LAWS,
+    Pruning,
+    from_the_largest,
+    units_do_not_matter,
+)
 from gramian.proofs.laws.patterns import PATTERN_LAWS, Selecting
 from gramian.proofs.laws.problems import PROBLEM_LAWS
 from gramian.proofs.laws.solvers import LASSO_LAWS, RATE_LAWS, SOLVER_LAWS, Solving
@@ -44,7 +51,7 @@ from gramian.solvers.core.terms import Term
 
 EXAMPLES = 25
 PUBLIC = {name: getattr(gramian.solvers, name) for name in gramian.solvers.__all__}
-SWEEPS = {"sparsegpt", "fistapruner"}  # columns in order, one after another; FISTAPruner starts from such a sweep
+SWEEPS = {"sparsegpt", "fistapruner", "exchange"}  # columns in order, one after another; the others start from such a sweep
 
 
 def functions(*first: str) -> dict[str, Callable[..., Solution]]:
@@ -80,7 +87,7 @@ ITERATED = [kind for kind in get_args(Term) if kind is not Affine]
 
 def test_everything_is_found():
     assert {"FISTA", "FISTA restart", "FISTA scaled", "FISTA restart scaled"} <= set(SOLVERS)
-    assert {"fistapruner", "wanda", "magnitude", "sparsegpt"} <= set(METHODS_OF_BOTH)
+    assert {"fistapruner", "fistapruner-printed", "wanda", "magnitude", "sparsegpt", "dsnot"} <= set(METHODS_OF_BOTH)
     assert {L1, Support} <= set(get_args(Term)) and {TopK, NM} <= set(get_args(Pattern))
 
 
@@ -172,8 +179,16 @@ def test_lambda_max(law: Law):
     law.check(lambda_max, EXAMPLES)
 
 
-@pytest.mark.parametrize("name", METHODS_OF_BOTH)
-@each(METHOD_LAWS)
+def method_cases() -> list[Any]:
+    """Every method with every law."""
+    wrong = pytest.mark.xfail(strict=True, reason="claim F11: the printed search for lambda depends on units")
+    return [
+        pytest.param(name, law, marks=[wrong] if (name, law.holds) == ("fistapruner-printed", units_do_not_matter) else [])
+        for name, law in product(METHODS_OF_BOTH, METHOD_LAWS)
+    ]
+
+
+@pytest.mark.parametrize("name, law", method_cases(), ids=message)
 def test_methods(name: str, law: Law):
     law.check(Pruning(METHODS_OF_BOTH[name]), EXAMPLES)
 
