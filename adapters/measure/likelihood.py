@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.models.modes import eval_mode
+from gramian.progress import bar
 
 __all__ = ["Perplexity", "paired_difference", "perplexity"]
 
@@ -49,7 +49,7 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
     batch : int
         The number of windows that go through the model at a time.
     progress : bool
-        Whether a bar shows how many windows are done.
+        Whether it is shown how many windows are done.
 
     Returns
     -------
@@ -81,12 +81,11 @@ def perplexity(model: PreTrainedModel, windows: Tokens | torch.Tensor, *, batch:
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     losses = []
-    bar = tqdm(total=len(windows), desc="perplexity", unit="window", disable=not progress)
-    with bar, eval_mode(model), torch.no_grad():
+    with bar(len(windows), "perplexity", "window", progress) as done, eval_mode(model), torch.no_grad():
         _check_head(model, head, windows[:1, :8])
         for chunk in windows.split(batch):
             losses.append(_losses(model, head, chunk))
-            bar.update(len(chunk))
+            done.update(len(chunk))
     joined = torch.cat(losses)
     return Perplexity(joined.double().mean().exp().item(), joined)
 
