@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gramian.adapters.cli.commands import check_family
 from gramian.adapters.data.problem_files import write_problem
@@ -21,6 +20,7 @@ from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.loading import load
 from gramian.adapters.run.blocks import batches_of, enter, run_block
 from gramian.adapters.run.hooks import feed
+from gramian.progress import bar, say
 from gramian.solvers import Moments
 
 __all__ = ["capture_problems"]
@@ -29,7 +29,7 @@ __all__ = ["capture_problems"]
 def capture_problems(args: argparse.Namespace) -> None:
     """Load a model, run calibration text through it, and write a problem file for every operator that is chosen."""
     check_family(args.model)
-    print(f"loading {args.model}", flush=True)
+    say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     names = operator_names(model, args.include, args.exclude)
     tokens = calibration(
@@ -54,7 +54,7 @@ def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path,
     """Write one file per operator, from the dense model's activations; the moments of one block exist at a time."""
     family, wanted = family_of(model), set(names)
     hidden, calls = enter(model, batches_of(tokens.windows))
-    with tqdm(total=len(names), desc="capture", unit="operator") as bar:
+    with bar(len(names), "capture", "operator") as done:
         for index, block in enumerate(blocks_of(model)):
             shared: list[tuple[list[Layer], Moments]] = []  # layers of one stage share their input, and so their moments
             for stage in family.stages:
@@ -77,7 +77,7 @@ def write_blocks(model: Any, names: Sequence[str], tokens: Tokens, folder: Path,
                             "calibration": f"{tokens.source}, sha256 {tokens.digest}",
                         },
                     )
-                    bar.update()
+                    done.update()
 
 
 def receiver(name: str, moments: Moments) -> Callable[[int, torch.Tensor], None]:

@@ -7,6 +7,7 @@ import argparse
 from gramian.adapters.cli.commands import prune_and_save
 from gramian.adapters.data.texts import read_texts
 from gramian.adapters.models.loading import load
+from gramian.progress import say
 
 __all__ = ["run_demo"]
 
@@ -22,7 +23,7 @@ MAX_LAMBDAS = 6  # lambdas that FISTAPruner tries, half as many as by default
 
 def run_demo(args: argparse.Namespace) -> None:
     """Load, prune, measure and save the demonstration model."""
-    print(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner", flush=True)
+    say(f"gemma-3-270m, {100 * SPARSITY:g} % zeros by FISTAPruner")
     model, tokenizer = load(MODEL)
     read = read_texts(model, tokenizer, "builtin", SAMPLES, LENGTH, SEED, HELDOUT)
     how = {"method": "fistapruner", "sparsity": SPARSITY, "options": {"max_lambdas": MAX_LAMBDAS}}
