@@ -1,5 +1,6 @@
 """The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, 130 when it was
-interrupted, and 141, in silence, when the program that read its output has closed the pipe, as `head` does."""
+interrupted, and 141, in silence, when the program that read its output has closed the pipe, as `head` does (0 where that was
+help, whose errors argparse ignores)."""
 
 from __future__ import annotations
 
