@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from tqdm import tqdm
-
+from gramian.progress import progress as shown
 from gramian.proofs import crossings, fistapruner, greedy_output, numerical_pruning, tasp
 from gramian.proofs.kit.claims import Claim, Outcome, verify
 from gramian.tables import table
@@ -87,9 +86,5 @@ def verify_all(ids: Sequence[str] | None = None, examples: int = 100, progress: 
     wanted = list(CLAIMS if ids is None else dict.fromkeys(ids))
     if unknown := [name for name in wanted if name not in CLAIMS]:
         raise ValueError(f"no claim {', '.join(unknown)}; there are {', '.join(CLAIMS)}")
-    outcomes = []
-    with tqdm(wanted, desc="verify", unit="claim", disable=not progress) as bar:
-        for name in bar:
-            bar.set_postfix_str(name)
-            outcomes.append(verify(CLAIMS[name], examples))
+    outcomes = (verify(CLAIMS[name], examples) for name in shown(wanted, "verify", "claim", progress))
     return Verification(tuple(outcomes), examples)

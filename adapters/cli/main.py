@@ -1,5 +1,6 @@
-"""The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, and 130 when it
-was interrupted."""
+"""The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, 130 when it was
+interrupted, and 141, in silence, when the program that read its output has closed the pipe, as `head` does (0 where that was
+help, whose errors argparse ignores)."""
 
 from __future__ import annotations
 
@@ -12,16 +13,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gramian.adapters.cli.checks import check_places
+from gramian.adapters.cli.output import abandon, flushed
 from gramian.adapters.cli.parser import check_usage, command_line
 from gramian.extras import MODELS, need
+from gramian.progress import draws_bars, quietly, say
 
 __all__ = ["main"]
 
 EXPECTED = (ImportError, ValueError, OSError, RuntimeError, MemoryError)
+CLOSED = 141  # what a shell reports of a program that SIGPIPE, signal 13, has ended: 128 + 13
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own when None) and return its exit code. Bad usage raises SystemExit(2)."""
+    try:
+        with flushed():
+            return exit_code(arguments)
+    except BrokenPipeError:
+        code = CLOSED
+    except OSError as error:  # of the flush: a disk may be full
+        print(f"gramian: error: {error}", file=sys.stderr)
+        code = 1
+    abandon()
+    return code
+
+
+def exit_code(arguments: Sequence[str] | None) -> int:
+    """Do what `main` does, but for output that cannot be written."""
     parser = command_line()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -29,13 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         check_usage(args)
-        with warnings.catch_warnings():
+        with quietly(args.quiet), warnings.catch_warnings():
             if not args.debug:
                 warnings.simplefilter("ignore")
             run(args)
     except KeyboardInterrupt:
         print("gramian: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if args.debug:
             traceback.print_exc()
@@ -91,13 +111,16 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
     if debug:
         yield
         return
-    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as theirs
 
     verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity(logging.ERROR)
     theirs.disable_progress_bar()
-    enable_progress_bars()  # downloads are long work, and the line above silenced their bars too
+    if draws_bars():  # downloads are long work, and the line above silenced their bars too
+        enable_progress_bars()
+    else:
+        disable_progress_bars()
     try:
         yield
     finally:
@@ -106,10 +129,18 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
             theirs.enable_progress_bar()
 
 
+class Remarks(logging.Handler):
+    """Whatever is logged is a remark."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        say(self.format(record))
+
+
 @contextmanager
 def shown_messages() -> Iterator[None]:
-    """Print what the library logs while the context is open, among the command's own lines."""
-    ours, shown = logging.getLogger("gramian"), logging.StreamHandler(sys.stdout)
+    """Say what the library logs while the context is open."""
+    ours, shown = logging.getLogger("gramian"), Remarks()
     before = ours.level
     ours.addHandler(shown)
     ours.setLevel(logging.INFO)

@@ -12,7 +12,7 @@ from gramian.adapters.config import PruneConfig, RunConfig
 from gramian.adapters.recipes import configs_of, read_recipe
 from gramian.adapters.settings import FLAG, OPTIONS, Setting, named_value, settings_of
 
-__all__ = ["add_settings", "configs_from", "flags_in"]
+__all__ = ["add_settings", "configs_from", "flags_in", "given"]
 
 TITLES = {None: "{}", "weights": "methods that zero weights", "units": "methods that remove units"}
 

@@ -7,6 +7,7 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
+from gramian.adapters.cli.contenders import solve_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config import DTYPES, PruneConfig, RunConfig
@@ -26,6 +27,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gramian {version('gramian')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--quiet", action="store_true", help="results and errors only: no progress and no remarks, which go to stderr"
+    )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error and what libraries print")
 
     def command(name: str, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -129,14 +133,19 @@ def command_line() -> argparse.ArgumentParser:
         "solve",
         "solve problem files and compare methods",
         "Solve layer-wise problems from files and print every layer's error, |X* V^T - X W^T|^2 / |X W^T|^2, evaluated in\n"
-        "float64 from the answer alone. The format is described in gramian.adapters.data.problem_files.",
+        "float64 from the answer alone; of several methods, a row for each and their means. The format is described in\n"
+        "gramian.adapters.data.problem_files.",
         "  gramian solve problems/*.safetensors --method sparsegpt --sparsity 0.5\n"
+        "  gramian solve problems/*.safetensors --method wanda sparsegpt l0 --sparsity 0.5 --per-row\n"
         "  gramian solve problems/*.safetensors --method fistapruner --sparsity 2:4 --heldout heldout --json result.json",
     )
     solve.add_argument("files", nargs="+", type=path, metavar="FILE", help="problem files")
-    add_settings(
-        solve, PruneConfig, "method", ("method", "sparsity", "per_row", "options", "damping", "refit")
-    )
+    solve.add_argument(
+        "--method", dest="methods", nargs="+", default=["fistapruner"], metavar="NAME",
+        help="after the files, one or several that `gramian methods` lists, or MODULE:NAME for one of your own; each takes those "
+        "of the given options that it has (fistapruner)",
+    )  # fmt: skip
+    add_settings(solve, PruneConfig, "method", ("sparsity", "per_row", "options", "damping", "refit"))
     solve.add_argument(
         "--heldout",
         nargs="+",
@@ -145,7 +154,12 @@ def command_line() -> argparse.ArgumentParser:
         metavar="PATH",
         help="files, or directories of files, that are named like the problems and hold `gram_upper` of other text",
     )
-    add_output(solve, "directory for the solutions: files named like the problems, with the tensor `weight`", ADDING)
+    add_output(
+        solve,
+        "directory for the solutions: files named like the problems, with the tensor `weight`; with several "
+        "methods they are in DIR/METHOD",
+        ADDING,
+    )
     add_json(solve)
 
     verify = command(
@@ -194,13 +208,17 @@ def add_output(
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the file that results are written to."""
-    parser.add_argument("--json", type=path, metavar="FILE", help="write the results there as JSON too")
+    parser.add_argument(
+        "--json", type=path, metavar="FILE",
+        help="write the results there as JSON too; with - the JSON alone is on stdout, and what stands there otherwise is on "
+        "stderr",
+    )  # fmt: skip
 
 
 def check_usage(args: argparse.Namespace) -> None:
     """End with exit code 2, bad usage, where options contradict each other. The configurations of commands that have settings
     are set as `args.config` and `args.texts`."""
-    if args.command in ("prune", "solve", "capture"):
+    if args.command in ("prune", "capture"):
         args.config, args.texts = configs_from(args)
     if args.command == "prune":
         if args.out is None and not args.dry_run:
@@ -226,14 +244,8 @@ def check_usage(args: argparse.Namespace) -> None:
             args.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
         if args.evaluate is not None and args.no_perplexity:
             args.usage_error("--evaluate and --no-perplexity contradict each other")
-    if args.command == "solve":
-        written = [args.json] if args.json else []
-        written += [args.out / file.name for file in args.files] if args.out else []
-        read = {file.resolve() for file in args.files} | {place.resolve() for place in args.heldout}
-        read |= {(place / file.name).resolve() for place in args.heldout for file in args.files}
-        for file in written:
-            if file.resolve() in read:
-                args.usage_error(f"{file} is a problem that is read, and would be overwritten: choose another --out or --json")
+    if args.command == "solve" and (wrong := solve_usage(args)) is not None:
+        args.usage_error(wrong)
 
 
 def overlap(one: Path, other: Path) -> bool:

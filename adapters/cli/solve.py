@@ -6,66 +6,72 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.cli.contenders import Contender, contenders_of, patterns_of, solution_files
+from gramian.adapters.cli.output import emit
 from gramian.adapters.data.problem_files import read_gram, read_problem, write_tensors
-from gramian.adapters.files import check_output, check_result, write_json
-from gramian.progress import progress
+from gramian.adapters.files import check_output, check_result
+from gramian.progress import bar
 from gramian.solvers import Pattern, Quadratic, Support, certify
-from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
+from gramian.solvers.support.damped import CalibrationSplit
 from gramian.tables import figure, table
 
 __all__ = ["solve_problems"]
 
 
 def solve_problems(args: argparse.Namespace) -> None:
-    """Solve every problem file, print a row for each, and write the solutions and the rows."""
+    """Solve every problem file by every method, and write the solutions, the rows and a table of them."""
     check_result(args.json)
     if args.out is not None:
         check_output(args.out, args.overwrite, adding=True)
         if len({file.name for file in args.files}) < len(args.files):
             raise ValueError("two problem files have the same name, so their solutions cannot share a directory")
-    config: PruneConfig = args.config
-    pattern = one_pattern(config)
+    patterns = patterns_of(args)
     for file in args.files:  # every file is read once before the first is solved, which may take long
-        read(file, args.heldout, pattern)
-    solve = DampedMethod(config.recipe.of_weights(config.options, None), config.own("damping") or 0.0, config.refit)
+        read(file, args.heldout, patterns)
+    contenders = contenders_of(args)
+    places = {} if args.out is None else solution_files(args.out, args.methods, args.files)
+    for folder in {place.parent for place in places.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-    for file in progress(args.files, config.method, "problem"):
-        problem, heldout, tokens = read(file, args.heldout, pattern)
-        started = time.perf_counter()
-        solution = solve(problem, pattern, CalibrationSplit(tokens))
-        seconds = time.perf_counter() - started
-        single = np.asarray(solution.weights, dtype=np.float32)  # evaluated as it is stored
-        row = {"file": str(file), "method": config.method, "pattern": str(pattern), **evaluated(problem, pattern, single)}
-        if "lasso_gap" in solution.detail:
-            row["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
-        if heldout is not None:
-            row["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-        how = {"options": dict(config.options), "damping": solve.damping, "refit": solve.refit}
-        rows.append({**row, "status": solution.status.value, "seconds": seconds, **how, "detail": dict(solution.detail)})
-        if args.out is not None:
-            metadata = {"method": config.method, "pattern": str(pattern), "relative_error": repr(row["relative_error"])}
-            write_tensors(args.out / file.name, {"weight": single}, metadata)
-    if args.json is not None:
-        write_json(args.json, rows)
-    print(shown(rows))
+    with bar(len(args.files) * len(contenders), ", ".join(args.methods), "problem") as done:
+        for file in args.files:
+            problem, heldout, tokens = read(file, args.heldout, patterns)
+            for contender in contenders:
+                row, weights = solved(contender, problem, heldout, tokens)
+                rows.append({"file": str(file), **row})
+                if places:
+                    metadata = {name: row[name] for name in ("method", "pattern")}
+                    metadata |= {"relative_error": repr(row["relative_error"])}
+                    write_tensors(places[contender.name, file], {"weight": weights}, metadata)
+                done.update()
+    text = shown(rows) if len(contenders) == 1 else f"{shown(rows, ['method'])}\n\n{summary(rows)}"
+    emit(rows, text, args.json)
 
 
-def one_pattern(config: PruneConfig) -> Pattern:
-    """The pattern of all problems; ValueError for rules by name, since problems have none."""
-    patterns = config.amounts.kinds(config.own("per_row"))
-    if len(patterns) > 1:
-        raise ValueError("rules of sparsity go by names of operators, which problem files do not have: give one amount")
-    return patterns[0]
+def solved(
+    contender: Contender, problem: Quadratic, heldout: Quadratic | None, tokens: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Solve a problem by one method; the result is the row of figures and the weights as they are stored."""
+    started = time.perf_counter()
+    solution = contender.solve(problem, contender.pattern, CalibrationSplit(tokens))
+    seconds = time.perf_counter() - started
+    single = np.asarray(solution.weights, dtype=np.float32)  # evaluated as it is stored
+    figures = evaluated(problem, contender.pattern, single)
+    if "lasso_gap" in solution.detail:
+        figures["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
+    if heldout is not None:
+        figures["heldout_error"] = heldout.relative_error(single.astype(np.float64))
+    how = {"options": dict(contender.options), "damping": contender.solve.damping, "refit": contender.solve.refit}
+    row = {"method": contender.name, "pattern": str(contender.pattern), **figures, "status": solution.status.value}
+    return {**row, "seconds": seconds, **how, "detail": dict(solution.detail)}, single
 
 
-def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadratic, Quadratic | None, int]:
+def read(file: Path, heldout: Sequence[Path], patterns: Sequence[Pattern]) -> tuple[Quadratic, Quadratic | None, int]:
     """Read a problem, the same operator's problem on held-out text where there is any, and the number of the first's tokens."""
     problem, metadata = read_problem(file)
     stated = str(metadata.get("tokens", problem.shape[1]))  # where it is not stated, as few tokens as there can be
@@ -73,7 +79,8 @@ def read(file: Path, heldout: Sequence[Path], pattern: Pattern) -> tuple[Quadrat
         raise ValueError(f"{file}: its metadata says tokens={stated!r}, expected a whole number")
     tokens = int(stated)
     try:
-        pattern.check(problem.shape)
+        for pattern in patterns:
+            pattern.check(problem.shape)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if not heldout:
@@ -111,14 +118,15 @@ def evaluated(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict
     }
 
 
-def shown(rows: Sequence[dict[str, Any]]) -> str:
-    """Write a table with a row per file."""
-    head = ["file", "pattern", "zeros", "error", "held-out", "KKT", "LASSO gap", "s"]
+def shown(rows: Sequence[dict[str, Any]], more: Sequence[str] = ()) -> str:
+    """Write a table with a row per file and method. more: what a row says besides, as further columns after the file."""
+    head = ["file", *more, "pattern", "zeros", "error", "held-out", "KKT", "LASSO gap", "s"]
     return table(
         head,
         [
             [
                 Path(row["file"]).name.removesuffix(".safetensors"),
+                *(row[name] for name in more),
                 row["pattern"],
                 f"{100 * row['sparsity']:.2f}%",
                 figure(row["relative_error"]),
@@ -128,5 +136,24 @@ def shown(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row['seconds']:.2f}",
             ]
             for row in rows
+        ],
+    )
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Write a table with a row per method: means of its errors over the files, and the seconds of all of them."""
+    of: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of.setdefault(row["method"], []).append(row)
+    return table(
+        ["method", "mean error", "mean held-out", "s"],
+        [
+            [
+                method,
+                figure(fmean(row["relative_error"] for row in its)),
+                figure(fmean(row["heldout_error"] for row in its) if "heldout_error" in its[0] else None),
+                f"{sum(row['seconds'] for row in its):.2f}",
+            ]
+            for method, its in of.items()
         ],
     )

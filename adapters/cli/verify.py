@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gramian.adapters.files import check_result, write_json
+from gramian.adapters.cli.output import emit
+from gramian.adapters.files import check_result
 from gramian.extras import PROOFS, need
 
 __all__ = ["verify_claims"]
@@ -18,11 +19,8 @@ def verify_claims(args: argparse.Namespace) -> None:
 
     if unknown := [name for name in args.claims or () if name not in CLAIMS]:
         args.usage_error(f"no claim {', '.join(unknown)}; there are {', '.join(CLAIMS)}")
-    if args.json is not None:
-        check_result(args.json)
+    check_result(args.json)
     done = verify_all(args.claims, args.examples)
-    print(done)
-    if args.json is not None:
-        write_json(args.json, done.to_dict())
+    emit(done.to_dict(), str(done), args.json)
     if done.failed:
         raise RuntimeError(f"not as the ledger states: {', '.join(outcome.claim.id for outcome in done.failed)}")

@@ -6,13 +6,13 @@ import inspect
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import begin_token, context_of
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of
+from gramian.progress import bar
 
 __all__ = ["check_sampling", "sampled_tokens"]
 
@@ -43,7 +43,7 @@ def sampled_tokens(
     config = model.config.get_text_config()
     begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
     batches = []
-    with eval_mode(model), tqdm(total=samples * width, desc="sampling", unit="token", disable=not progress) as bar:
+    with eval_mode(model), bar(samples * (width - 1), "sampling", "token", progress) as shown:
         for count in [min(WINDOWS_PER_BATCH, samples - done) for done in range(0, samples, WINDOWS_PER_BATCH)]:
             first = torch.randint(config.vocab_size, (count, 1), generator=generator)
             windows, cache = [first if begin is None else torch.full((count, 1), begin)], None
@@ -51,7 +51,7 @@ def sampled_tokens(
                 made: Any = model(input_ids=windows[-1].to(model.device), use_cache=True, **{keyword: cache})
                 cache = getattr(made, keyword)
                 windows.append(drawn(made.logits[:, -1, : config.vocab_size], generator))
-                bar.update(count)
+                shown.update(count)
             batches.append(torch.cat(windows, dim=1))
     return Tokens(torch.cat(batches), "self", seed)
 

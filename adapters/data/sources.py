@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import usual_length
@@ -25,6 +24,7 @@ from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.files import write_bytes
+from gramian.progress import bar
 
 __all__ = ["builtin_text", "calibration", "file_windows", "text_windows", "write_tokens"]
 
@@ -234,13 +234,13 @@ def read_dataset(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -
     ids: list[int] = []
     try:
         rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        with tqdm(total=enough, desc=f"reading {name}", unit="token", leave=False) as bar:
+        with bar(enough, f"reading {name}", "token") as shown:
             for row in rows:
                 if "text" not in row:
                     raise ValueError(f"its columns are {sorted(row)}, expected one named 'text'")
                 fresh = ids_of(row["text"] + "\n\n", tokenizer)
                 ids += fresh
-                bar.update(len(fresh))
+                shown.update(len(fresh))
                 if len(ids) >= enough:
                     break
     except Exception as error:  # a dataset's reader and the network raise anything, and the user gets one line

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.wrappers import plain_model
+from gramian.progress import bar
 
 __all__ = ["Perplexity", "paired_difference", "perplexity"]
 
@@ -52,7 +52,7 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     batch : int
         The number of windows that go through the model at a time.
     progress : bool
-        Whether a bar shows how many windows are done.
+        Whether it is shown how many windows are done.
 
     Returns
     -------
@@ -86,13 +86,12 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     losses = []
-    bar = tqdm(total=len(rows), desc="perplexity", unit="window", disable=not progress)
-    with bar, eval_mode(model), torch.no_grad():
+    with bar(len(rows), "perplexity", "window", progress) as done, eval_mode(model), torch.no_grad():
         _check_head(model, head, rows[:1, :8])
         for first, chunk in zip(range(0, len(rows), batch), rows.split(batch)):
             losses.append(_losses(model, head, chunk))
             _check_finite(model, losses[-1].view(len(chunk), -1), first)
-            bar.update(len(chunk))
+            done.update(len(chunk))
     joined = torch.cat(losses)
     mean = joined.double().mean()
     if mean.exp().isinf():

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from gramian.adapters.methods.gradients import Leaves, UnitSums, descend, leaves_of, run
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
+from gramian.progress import progress
 
 __all__ = ["activation_modules", "path_exclusion", "synaptic_flow"]
 
@@ -58,7 +58,7 @@ def path_exclusion(context: ModelContext) -> list[np.ndarray]:
     status: dict[nn.Module, torch.Tensor] = {}
     total: torch.Tensor | float = 0.0
     with torch.no_grad():
-        for window in tqdm(context.windows, desc="paths", unit="window", disable=not context.progress):
+        for window in progress(context.windows, "paths", "window", context.progress):
             inputs = token_inputs(model, window[None])
             status.clear()
             with activations(model, lambda module, given, found: status.update({module: factor_of(given, found)})):

@@ -9,16 +9,16 @@ given below; each function returns one array (count,) for every unit set of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from gramian.adapters.methods.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
+from gramian.progress import progress
 
 __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
 
@@ -30,9 +30,9 @@ def value_of(context: ModelContext, output: str) -> Value:
     return lambda leaves, window: prediction_value(context.model, leaves, window, output)
 
 
-def windows_of(context: ModelContext) -> Iterator[torch.Tensor]:
-    """The windows of the context one by one, with a bar where the context shows progress."""
-    yield from tqdm(context.windows, desc="gradients", unit="window", disable=not context.progress)
+def windows_of(context: ModelContext) -> Iterable[torch.Tensor]:
+    """The windows of the context one by one, with progress where the context shows it."""
+    return progress(context.windows, "gradients", "window", context.progress)
 
 
 def summed(context: ModelContext, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
@@ -107,5 +107,5 @@ def kernel_alignment(context: ModelContext, epsilon: float, draws: int, seed: in
         moved = {name: leaf + epsilon**0.5 * normal(*leaf.shape) for name, leaf in leaves.items()}
         return ((outputs_of(run(model, leaves, inputs)) - outputs_of(run(model, moved, inputs))) ** 2).sum()
 
-    (gradients,) = averaged((difference() for _ in tqdm(range(draws), desc="draws", disable=not context.progress)), leaves)
+    (gradients,) = averaged((difference() for _ in progress(range(draws), "draws", "draw", context.progress)), leaves)
     return summed(context, {name: each.abs() for name, each in gradients.items()})

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "FAMILIES",
@@ -139,6 +141,8 @@ def family_named(model_type: str | None) -> Family:
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:
     """Find the model's blocks; ValueError where the row's path does not lead to a list of modules."""
+    from torch import nn  # here, so that the table is read without waiting for torch
+
     path = family_of(model).blocks
     try:
         blocks = model.get_submodule(path)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.models.families import FAMILIES, UNIT, Structure, blocks_of, family_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["STACKS", "Stack", "blocks_in", "run_paths", "stacks_of", "walks_by_block"]
 
