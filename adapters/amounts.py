@@ -38,7 +38,7 @@ class Rules:
         for rule, _ in self.rules:
             if rule not in used and rule != REST:
                 matched = [name for name in names if re.search(rule, name)]
-                why = f"an earlier rule takes {matched[0]} and whatever else it matches" if matched else "it matches no operator"
+                why = f"an earlier rule takes {matched[0]}, and all that it matches" if matched else "it matches no operator"
                 raise ValueError(f"the rule {rule!r} of sparsity changes nothing, as {why}; names look like {names[0]!r}")
         amounts = {name: self.amount(name) for name in names}
         return {name: pattern_of(amount, per_row) for name, amount in amounts.items() if alone or amount != 0}

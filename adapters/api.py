@@ -17,9 +17,9 @@ from gramian.adapters.methods.registry import METHODS
 from gramian.adapters.pipeline import run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
+from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
 from gramian.adapters.run.streaming import open_checkpoint
-from gramian.adapters.resuming import journaled
 from gramian.adapters.settings import settings_of
 
 __all__ = ["methods", "prune"]
@@ -89,7 +89,7 @@ def prune(
         An empty directory for problem files of the operators as they were solved.
     progress : bool
         Whether long work shows a bar.
-SETTINGS
+    SETTINGS
     Returns
     -------
     Report or StructuredReport
@@ -145,7 +145,9 @@ def settled(config: PruneConfig | None, method: str | None, settings: dict[str, 
                 raise TypeError(f"prune() has no setting {name!r}; there are {', '.join(known)}")
         return PruneConfig(**named, **settings)
     if method is not None or settings:
-        raise ValueError(f"config is given, and so is {', '.join([*(['method'] if method else []), *settings])}: give one of them")
+        raise ValueError(
+            f"config is given, and so is {', '.join([*(['method'] if method else []), *settings])}: give one of them"
+        )
     return config
 
 
@@ -176,7 +178,7 @@ def with_settings(function: Any) -> Any:
         if each.name != "method"
     ]
     function.__signature__ = plain.replace(parameters=[*fixed, *added])
-    function.__doc__ = (function.__doc__ or "").replace("SETTINGS\n", f"{described()}\n\n")
+    function.__doc__ = (function.__doc__ or "").replace("    SETTINGS\n", f"{described()}\n\n")
     return function
 
 

@@ -1,4 +1,4 @@
-"""PruneConfig: every setting of a run, once. Options of the command line, checks, recipes and reports derive from its fields."""
+"""PruneConfig: every setting of a run, once. The command line, checks, recipes and reports derive from its fields."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class PruneConfig:
         None, real("a number above 0 and below 1", lambda value: 0 < value < 1, "R"),
         "part of the parameters inside the blocks to remove", of="units", usual=0.2,
     )  # fmt: skip
-    options: Mapping[str, Any] = setting({}, OPTIONS, "options of the method itself, such as warm_start=wanda", repeated="--set")
+    options: Mapping[str, Any] = setting(
+        {}, OPTIONS, "options of the method itself, such as warm_start=wanda", repeated="--set"
+    )
     calibrate_on: str | None = setting(
         None, one_of("dense", "pruned"), "what enters a block: activations of the dense model, where blocks are independent, "
         "or of the model pruned so far", usual="pruned",
@@ -80,7 +82,11 @@ class PruneConfig:
         "method's scores ranked among modules of a type or among all, or the error that it causes", of="units", usual="uniform",
     )  # fmt: skip
     compensate: bool | None = setting(
-        None, FLAG, "make up for removed units in the weights or the bias of the operator that reads them", of="units", usual=False
+        None,
+        FLAG,
+        "make up for removed units in the weights or the bias of the operator that reads them",
+        of="units",
+        usual=False,
     )
     refit_producers: bool = setting(
         False, FLAG, "fit the operators before removed units too, to the dense model's outputs, where that helps", of="units"
@@ -200,9 +206,7 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
     """Raise ValueError where settings of a method of single weights contradict each other."""
     calibrate_on, target = (config.own(name) for name in ("calibrate_on", "target"))
     if config.jobs > 1 and calibrate_on == "pruned":
-        raise ValueError(
-            f"jobs={config.jobs} needs calibrate_on='dense': a block with pruned inputs waits for those before it"
-        )
+        raise ValueError(f"jobs={config.jobs} needs calibrate_on='dense': a block with pruned inputs waits for those before it")
     if config.target_blend not in (None, 1) and target == "own":
         raise ValueError(
             f"target_blend={config.target_blend} does not go with target='own', where there is nothing to blend: leave one out"

@@ -113,7 +113,13 @@ class Estimate:
 
 
 def estimate_pruning(
-    model: Any, windows: tuple[int, int], config: PruneConfig, *, heldout: int = 0, evaluated: int = 0, rates: Rates | None = None
+    model: Any,
+    windows: tuple[int, int],
+    config: PruneConfig,
+    *,
+    heldout: int = 0,
+    evaluated: int = 0,
+    rates: Rates | None = None,
 ) -> Estimate:
     """Estimate what a run with these settings, of a method that zeroes weights, would take; `model` is unchanged.
 

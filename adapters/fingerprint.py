@@ -19,7 +19,12 @@ __all__ = ["add_tensor", "fingerprint", "weights_digest"]
 
 
 def fingerprint(
-    weights: str, tokens: Tokens, heldout: torch.Tensor | None, config: PruneConfig, place: torch.device, others: Mapping[str, Any]
+    weights: str,
+    tokens: Tokens,
+    heldout: torch.Tensor | None,
+    config: PruneConfig,
+    place: torch.device,
+    others: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The fingerprint of a run, in JSON's terms. weights: `weights_digest` of the dense model. others: how it is saved."""
     settings = {name: value for name, value in recipe_of(config).items() if name != "jobs"}  # it changes no byte

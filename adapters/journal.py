@@ -83,7 +83,9 @@ class Journal:
                 raise BlockingIOError(f"{self.folder} is being written by another process: wait for it to end") from error
 
     def release(self) -> None:
-        """Let other processes write the journal."""
+        """Let other processes write the journal, which is removed where it holds nothing yet."""
+        if self.lock is not None and not any(RECORD.fullmatch(entry.name) for entry in self.folder.iterdir()):
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self.lock is not None:
             os.close(self.lock)
             self.lock = None
@@ -92,7 +94,9 @@ class Journal:
         """Remove the journal of a run that is finished."""
         (self.folder / RUN).unlink(missing_ok=True)  # without it the rest is no journal, whatever is interrupted here
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.release()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def finished(self, name: str) -> int:
         """How many blocks, from the first on, a pass has finished."""

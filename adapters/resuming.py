@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.streaming import Stream
-from gramian.progress import say
 
 __all__ = ["Finished", "journaled", "started"]
 
@@ -69,7 +67,9 @@ def journaled(
     `Stream.save`; `Finished` where nothing is left to do.
     """
     check_run(stream.blocks, config)
-    expected = fingerprint(stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)})
+    expected = fingerprint(
+        stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}
+    )
     journal = started(out, expected, resume)
     try:
         report = run(

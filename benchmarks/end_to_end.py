@@ -24,8 +24,8 @@ from common.cells import resumed
 from common.protocol import TEXTS, Protocol
 from common.results import RESULTS, read, summary
 
-from gramian.adapters.measure.likelihood import Perplexity, paired_difference
 from gramian.adapters import prune
+from gramian.adapters.measure.likelihood import Perplexity, paired_difference
 from gramian.tables import table
 
 
@@ -104,9 +104,7 @@ def main() -> None:
         cell: dict[str, Any] = {}
         short = " target " in name
         if keywords:
-            report = prune(
-                protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords
-            )
+            report = prune(protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords)
             cell["report"] = summary(report.to_dict(), "operators")
             print(report, flush=True)
         texts = ("wikitext2",) if short else tuple(TEXTS)

@@ -27,9 +27,8 @@ from common.results import RESULTS, save
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from gramian.adapters import capture
+from gramian.adapters import capture, prune
 from gramian.adapters.measure.likelihood import perplexity
-from gramian.adapters import prune
 from gramian.solvers import MaskProblem, Quadratic, greedy_removal, head_scores, newton_score, refit
 from gramian.tables import table
 from gramian.versions import versions

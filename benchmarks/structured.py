@@ -34,9 +34,9 @@ from common.protocol import TEXTS, Protocol, bytes_held
 from common.results import RESULTS, save, summary
 from torch import nn
 
+from gramian.adapters import prune
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.models.families import blocks_of
-from gramian.adapters import prune
 from gramian.tables import table
 from gramian.versions import versions
 

@@ -40,9 +40,7 @@ def capture_problems(args: argparse.Namespace) -> None:
     with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.absolute().parent) as draft:
         with eval_mode(model), bar(len(names), "capture", "operator") as shown:
             blocks = InMemory(model)
-            each = WriteProblems(
-                blocks.paths, family_of(model).stages, frozenset(names), Path(draft), metadata, shown.update
-            )
+            each = WriteProblems(blocks.paths, family_of(model).stages, frozenset(names), Path(draft), metadata, shown.update)
             walk(each, blocks, batches_of(tokens.windows))
         publish(Path(draft), args.out)
     print(f"{len(names)} problem files in {args.out}")

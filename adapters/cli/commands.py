@@ -208,7 +208,9 @@ def measure_perplexity(args: argparse.Namespace) -> None:
         "context": windows.shape[1],
         "versions": dict(versions()),
     }
-    emit(figures, f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}", args.json)
+    emit(
+        figures, f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}", args.json
+    )
 
 
 def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:

@@ -35,7 +35,7 @@ def contenders_of(args: argparse.Namespace) -> list[Contender]:
 
 def configs_of(args: argparse.Namespace) -> list[PruneConfig]:
     """The settings of every method, each with those of the options that it has. ValueError for methods of units."""
-    values = given(args)
+    values = given(args, PruneConfig)
     options, configs = values.pop("options", {}), []
     for name in args.methods:
         if resolve(name).granularity == "units":
@@ -85,7 +85,7 @@ def solve_usage(args: argparse.Namespace) -> str | None:
     names: list[str] = args.methods
     if len(set(names)) < len(names):
         return f"--method names {next(name for name in names if names.count(name) > 1)} twice"
-    if foreign := foreign_options(names, given(args).get("options", {})):
+    if foreign := foreign_options(names, given(args, PruneConfig).get("options", {})):
         have = "; ".join(f"{name} has {', '.join(resolve(name).defaults) or 'none'}" for name in names)
         return f"no method that is given has the option {foreign[0]}: {have}"
     try:

@@ -17,9 +17,7 @@ __all__ = ["add_settings", "configs_from", "flags_in", "given"]
 TITLES = {None: "{}", "weights": "methods that zero weights", "units": "methods that remove units"}
 
 
-def add_settings(
-    parser: argparse.ArgumentParser, config: type, title: str, only: Collection[str] | None = None
-) -> None:
+def add_settings(parser: argparse.ArgumentParser, config: type, title: str, only: Collection[str] | None = None) -> None:
     """Add an option for every setting of a configuration, or for some; those of one kind of method are grouped."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for each in settings_of(config):
@@ -65,11 +63,11 @@ def typed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that options give, by name."""
+def given(args: argparse.Namespace, *configs: type) -> dict[str, Any]:
+    """The settings of some configurations that options give, by name."""
     values = {
         each.name: value
-        for config in (PruneConfig, RunConfig)
+        for config in configs
         for each in settings_of(config)
         if (value := getattr(args, each.name, None)) is not None
     }
@@ -87,7 +85,7 @@ def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:
     Options of a method go with the method, so those of a recipe are left out where another method is given. A mistake is bad
     usage, exit code 2; FileNotFoundError and ValueError where a recipe cannot be read.
     """
-    values, options = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}, given(args)
+    values, options = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}, given(args, PruneConfig, RunConfig)
     if options.get("method", values.get("method")) != values.get("method"):
         values.pop("options", None)
     elif "options" in values and "options" in options:

@@ -84,7 +84,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_settings(prune, PruneConfig, "settings of every method")
     add_settings(prune, RunConfig, "calibration and saving")
-    prune.add_argument("--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on the first 8 windows of this text")
+    prune.add_argument(
+        "--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on the first 8 windows of this text"
+    )
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
     prune.add_argument("--dry-run", action="store_true", help="check everything, estimate memory and time, stop")
     prune.add_argument("--problems", type=path, metavar="DIR", help="write the operators' problems, as they were solved, there")
@@ -142,8 +144,8 @@ def command_line() -> argparse.ArgumentParser:
     solve.add_argument("files", nargs="+", type=path, metavar="FILE", help="problem files")
     solve.add_argument(
         "--method", dest="methods", nargs="+", default=["fistapruner"], metavar="NAME",
-        help="after the files, one or several that `gramian methods` lists, or MODULE:NAME for one of your own; each takes those "
-        "of the given options that it has (fistapruner)",
+        help="after the files, one or several that `gramian methods` lists, or MODULE:NAME for one of your own; each takes "
+        "those of the given options that it has (fistapruner)",
     )  # fmt: skip
     add_settings(solve, PruneConfig, "method", ("sparsity", "per_row", "options", "damping", "refit"))
     solve.add_argument(
@@ -190,7 +192,7 @@ def add_model(parser: argparse.ArgumentParser, dtype: bool = True) -> None:
             "--dtype",
             default="auto",
             choices=DTYPES,
-            help="the dtype in which weights are stored; on a CPU the model runs in float32 regardless (default: the checkpoint's)",
+            help="dtype in which weights are stored; on a CPU the model runs in float32 (default: the checkpoint's)",
         )
 
 
@@ -228,7 +230,9 @@ def check_usage(args: argparse.Namespace) -> None:
         if args.problems is not None and args.config.recipe.granularity == "units":
             args.usage_error(f"--problems is for methods that zero weights, not for {args.config.method}")
         if args.config.jobs > 1 and args.memory != "host":
-            args.usage_error(f"--jobs {args.config.jobs} and --memory {args.memory} contradict each other: there is one block at a time")
+            args.usage_error(
+                f"--jobs {args.config.jobs} and --memory {args.memory} contradict each other: there is one block at a time"
+            )
         if args.memory == "stream":
             for flag, present in (
                 ("--dry-run", args.dry_run), ("--evaluate", args.evaluate is not None), ("--pad", args.texts.pad),

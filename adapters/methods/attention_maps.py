@@ -65,8 +65,8 @@ def head_distances(
     if not all(each.rows for each in sums.values()):
         raise ValueError(
             f"the attention maps of {type(model).__name__} cannot be seen: its attention does not go through transformers' "
-            "AttentionInterface. Use a class whose attention does (`attn_implementation` is then free to choose), or do without "
-            "the distances of heads (tau=0)"
+            "AttentionInterface. Use a class whose attention does (`attn_implementation` is then free to choose), or do "
+            "without the distances of heads (tau=0)"
         )
     return {name: each.mean for name, each in zip(selected, sums.values())}
 
@@ -94,7 +94,8 @@ class SeeHeads:
 class Seen:
     """Nothing is tapped, and nothing decided."""
 
-    taps: Taps = {}
+    def __init__(self) -> None:
+        self.taps: Taps = {}
 
     def decide(self, replay: Replay, drifted: bool) -> list[None]:
         """There is nothing to do."""

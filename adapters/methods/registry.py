@@ -66,6 +66,10 @@ def resolve(name: str) -> Method:
 def takes_module(function: Any) -> bool:
     """Whether one argument is enough for a function, as it is for one that scores the units of a module."""
     wanted = inspect.signature(function).parameters.values()
-    free = [each for each in wanted if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    free = [
+        each
+        for each in wanted
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
     several = any(each.kind is each.VAR_POSITIONAL for each in wanted)
     return len(free) == 1 and not several

@@ -92,9 +92,7 @@ def unit_set_of(model: nn.Module, unit_group: UnitGroup, heads: Heads = "groups"
 
 def places_in(unit_sets: Sequence[UnitSet], paths: Sequence[str]) -> list[list[int]]:
     """The places of the unit sets inside each of the modules at `paths`."""
-    return [
-        [place for place, unit_set in enumerate(unit_sets) if path in ("", unit_set.unit_group.block)] for path in paths
-    ]
+    return [[place for place, unit_set in enumerate(unit_sets) if path in ("", unit_set.unit_group.block)] for path in paths]
 
 
 def slabs_of(unit_group: UnitGroup, units: np.ndarray, per_kv_group: bool) -> list[tuple[str, Side, np.ndarray]]:

@@ -40,7 +40,9 @@ class WriteProblems:
     @property
     def stop(self) -> int:
         """After the last block with an operator that is written."""
-        return 1 + max(index for index, path in enumerate(self.paths) if any(name.startswith(f"{path}.") for name in self.names))
+        return 1 + max(
+            index for index, path in enumerate(self.paths) if any(name.startswith(f"{path}.") for name in self.names)
+        )
 
     def written(self, index: int) -> list[str]:
         """Nothing is written to the model."""

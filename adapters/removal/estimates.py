@@ -30,7 +30,13 @@ WORKING = (8, 10)  # arrays of the Gram's size and of the weight's beside a prob
 
 
 def estimate_removal(
-    model: Any, windows: tuple[int, int], config: PruneConfig, *, heldout: int = 0, evaluated: int = 0, rates: Rates | None = None
+    model: Any,
+    windows: tuple[int, int],
+    config: PruneConfig,
+    *,
+    heldout: int = 0,
+    evaluated: int = 0,
+    rates: Rates | None = None,
 ) -> Estimate:
     """Estimate what a run with these settings would do to `model`, which is not changed.
 
@@ -88,7 +94,7 @@ def estimate_removal(
     memory = peak_memory(model, pruning, length if evaluated and kind_of(model.config) == "causal" else 0)
 
     forward = PASSES * 2 * (block_weights + 2 * length * hidden_width * len(layers))  # operations per token
-    looks = 2 * (recipe.prepare is not None and not passes)  # statistics that are no gradients take one or two runs of the model
+    looks = 2 * (recipe.prepare is not None and not passes)  # statistics that are no gradients take up to two runs of the model
     walked = fitted * (gathers + looks) + tokens * (
         1 + (1 + (1 + 2 * refit_producers) * len(shapes) / (2 * len(layers))) * drifting
     )

@@ -63,8 +63,9 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     if not unit_sets:
         raise ValueError(
             f"no module is left by include={config.include!r}, exclude={config.exclude!r}, blocks={config.blocks}: units are "
-            f"removed through operators such as {', '.join(list(unit_groups)[:2])} of blocks 0 to {count - 1}, if there is more "
-            "than one" + (f"; without include {config.method} removes hidden channels only" if method.modules == "channels" else "")
+            f"removed through operators such as {', '.join(list(unit_groups)[:2])} of blocks 0 to {count - 1}, if there is "
+            "more than one"
+            + (f"; without include {config.method} removes hidden channels only" if method.modules == "channels" else "")
         )
     if config.swap_search and all(unit_set.mixed for unit_set in unit_sets):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a pass finds at a block, as text and arrays, and back: plain values, arrays, and the dataclasses that rows consist of."""
+"""What a pass finds at a block, as text and arrays, and back: plain values, arrays, and dataclasses of rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Packer:
 
     def packed(self, value: Any) -> Any:
         """The value in JSON's terms; TypeError for one that has none."""
-        if value is None or isinstance(value, str | bool | int | float) and not isinstance(value, Enum):
+        if value is None or (isinstance(value, str | bool | int | float) and not isinstance(value, Enum)):
             return value
         if isinstance(value, Enum):
             return {TYPE: type(value).__name__, "name": value.name}
@@ -44,9 +44,7 @@ class Packer:
         return {TYPE: ARRAY, "name": name, "host": isinstance(value, np.ndarray | np.generic)}
 
 
-def unpacked(
-    value: Any, arrays: dict[str, np.ndarray], types: dict[str, type], placed: Callable[[np.ndarray], Any]
-) -> Any:
+def unpacked(value: Any, arrays: dict[str, np.ndarray], types: dict[str, type], placed: Callable[[np.ndarray], Any]) -> Any:
     """The value that was packed. types: the dataclasses and enumerations that may occur, by name, and no others are made.
     placed(array) brings one home that was no numpy array."""
 

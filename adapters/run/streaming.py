@@ -327,4 +327,3 @@ def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
     model.requires_grad_(False)
     model.train(False)
     return model
-

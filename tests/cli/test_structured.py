@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 import gramian.adapters
 from gramian.adapters import PruneConfig, estimate_removal, load, save
-from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.estimates import Rates
+from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.widths import WIDTHS
 
 
@@ -236,7 +236,9 @@ def test_unknown_family(text, tmp_path, capsys):
 def test_the_plan_follows_the_work():
     def planned(**options):
         of_windows = {name: options.pop(name) for name in ("heldout", "evaluated") if name in options}
-        return estimate_removal(tiny_model("llama"), (8, 64), PruneConfig(**{"method": "numerical"} | options), rates=Rates(2e9, 1e9), **of_windows)
+        return estimate_removal(
+            tiny_model("llama"), (8, 64), PruneConfig(**{"method": "numerical"} | options), rates=Rates(2e9, 1e9), **of_windows
+        )
 
     usual = planned()
     assert [each.shape for each in usual.operators] == [(32, 32), (32, 48)] * 2

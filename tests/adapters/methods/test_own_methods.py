@@ -87,7 +87,7 @@ def test_names_are_resolved(mine):
     for name in ("instance", "Family", "Family.member", "walked"):
         found = resolve(f"mymethod:{name}").tried({})(PROBLEM, NM(2, 4)).weights
         np.testing.assert_array_equal(found, expected)
-    plain, walked = resolve("mymethod:curvature"), resolve("mymethod:walked")
+    plain = resolve("mymethod:curvature")
     assert dict(plain.settings) == {}
     how = PruneConfig("mymethod:walked")
     assert [how.own(name) for name in ("calibrate_on", "target", "per_row")] == ["dense", "block", True]

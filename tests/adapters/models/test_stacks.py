@@ -24,7 +24,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from gramian.adapters import PruneConfig, estimate_removal, load, perplexity, prune, save
+from gramian.adapters import PruneConfig, estimate_removal, load, perplexity, pipeline, prune, save
 from gramian.adapters.estimates import Rates
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
@@ -34,7 +34,6 @@ from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS
-from gramian.adapters import pipeline
 
 STOCK = {"t5": AutoModelForSeq2SeqLM, "gated t5": AutoModelForSeq2SeqLM, "bert": AutoModel}
 PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or a loss

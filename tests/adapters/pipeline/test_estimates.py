@@ -8,8 +8,8 @@ import torch
 from tiny import FAMILIES, tiny_model
 
 from gramian.adapters import Estimate, PruneConfig, estimate_pruning
-from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.adapters.estimates import Rates, solver_seconds, working_bytes
+from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.solvers import Quadratic, TopK
 
 RATES = Rates(2e9, 1e9)

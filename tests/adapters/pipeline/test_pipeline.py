@@ -110,7 +110,9 @@ def test_every_family_and_method(model_type, method):
     untouched = set(before) - {f"{name}.weight" for name in names}
     assert len(untouched) > 2 and same(before, parameters(model), untouched)
     config = PruneConfig(method)
-    check_errors(dense, model, report, *(config.own(name) for name in ("calibrate_on", "target")), config.own("target_blend") or 1.0)
+    check_errors(
+        dense, model, report, *(config.own(name) for name in ("calibrate_on", "target")), config.own("target_blend") or 1.0
+    )
 
 
 @pytest.mark.parametrize(("inputs", "target"), WALKS)

@@ -11,9 +11,9 @@ from rounding import rounding_of
 from structured_models import HELD, TOKENS, exact, kept_columns, logits, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
+from gramian.adapters import pipeline
 from gramian.adapters.models.shrink import shrink_model
 from gramian.adapters.models.unit_groups import operator, unit_groups_of
-from gramian.adapters import pipeline
 from gramian.adapters.removal import plan as removal_plan
 
 
@@ -67,9 +67,7 @@ def test_compensation_is_the_ridge_solution_and_the_report_has_its_errors(model_
 @pytest.mark.parametrize("target_blend", [0.25, None])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_the_target_goes_a_part_of_the_way_to_the_dense_model(model_type, target_blend, monkeypatch):
-    monkeypatch.setattr(
-        pipeline, "shrink_model", lambda model, keep: None
-    )  # the inputs of units set to zero can still be seen
+    monkeypatch.setattr(pipeline, "shrink_model", lambda model, keep: None)  # the inputs of units set to zero can still be seen
     dense = exact(model_type)
     model, report = pruned(copy.deepcopy(dense), target_blend=target_blend, damping=0.02, ratio=0.4)
     blend = report.settings["target_blend"]

@@ -11,9 +11,9 @@ from structured_models import GATED, TOKENS, in_blocks, logits, pruned
 from tiny import FAMILIES, SHAPES, VOCABULARY, names_of, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gramian.adapters import prune
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.unit_groups import unit_groups_of
-from gramian.adapters import prune
 
 # -- how much is removed ---------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,9 @@ def test_a_report_is_saved_as_it_was_returned(tmp_path):
     save(model, tokenizer, tmp_path / "memory", report=report)
     for place in ("streamed", "memory"):
         saved, returned = json.loads((tmp_path / place / "gramian.json").read_text()), json.loads(json.dumps(report.to_dict()))
-        assert {key: saved[key] for key in returned if key != "seconds"} == {key: returned[key] for key in returned if key != "seconds"}
+        assert {key: saved[key] for key in returned if key != "seconds"} == {
+            key: returned[key] for key in returned if key != "seconds"
+        }
 
 
 def test_part_of_the_blocks(tmp_path):
@@ -282,7 +284,9 @@ def test_on_the_command_line(tmp_path, capsys):
     assert f"saved to {out}" in capsys.readouterr().out
     report = json.loads((out / "gramian.json").read_text())
     assert report["sparsity"] == 0.5 and report["model"] == str(folder)
-    assert main(["prune", str(folder), "--out", str(tmp_path / "off"), "--memory", "offload", "--no-perplexity", *arguments]) == 0
+    assert (
+        main(["prune", str(folder), "--out", str(tmp_path / "off"), "--memory", "offload", "--no-perplexity", *arguments]) == 0
+    )
     found, expected = stored(out), tensors(tmp_path / "off")
     assert all(found[name].equal(expected[name]) for name in expected)
     for extra in (["--pad", "--method", "flap"], ["--jobs", "2"], ["--calibration", "self"], ["--evaluate", "text.txt"]):

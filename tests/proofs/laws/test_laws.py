@@ -78,7 +78,9 @@ def solvers() -> dict[str, Any]:
 
 
 METHODS_OF_BOTH = {name: method.decide for name, method in WEIGHT_METHODS.items()} | {
-    name: value for name, value in functions("problem", "pattern").items() if value not in {m.decide for m in WEIGHT_METHODS.values()}
+    name: value
+    for name, value in functions("problem", "pattern").items()
+    if value not in {m.decide for m in WEIGHT_METHODS.values()}
 }
 SOLVERS, IMPROVERS = solvers(), functions("problem", "pattern", "start")
 # `solve` asks for no violation at all, which an affine set, met to rounding, cannot offer.
