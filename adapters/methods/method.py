@@ -86,14 +86,14 @@ class Method:
         self.known(options)
         if self.check is not None:
             self.check(**among(options, self.check, 0))
-        own = among(options, self.decide, self.given)
-        return self.of_weights(own, pattern) if self.granularity == "weights" else self.of_units(own)
+        return self.of_weights(options, pattern) if self.granularity == "weights" else self.of_units(options)
 
     def of_weights(self, options: Mapping[str, Any], pattern: Pattern | None) -> Callable[[Quadratic, Pattern], Solution]:
         """`tried` for single weights; without a pattern no call is made."""
+        own = among(options, self.decide, self.given)
 
         def solve(problem: Quadratic, pattern: Pattern) -> Solution:
-            solution = self.decide(problem, pattern, **options)
+            solution = self.decide(problem, pattern, **own)
             if not isinstance(solution, Solution):
                 raise ValueError(f"{self.called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
             detail = {name: plain(self.called, name, value) for name, value in solution.detail.items()}
@@ -106,9 +106,10 @@ class Method:
 
     def of_units(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
         """`tried` for units; a method that gathers something is not called before it has."""
+        own = among(options, self.decide, self.given)
 
         def score(module: ScoreContext) -> UnitScores:
-            found = self.decide(module, **options)
+            found = self.decide(module, **own)
             if not isinstance(found, UnitScores):
                 raise ValueError(f"{self.called} returned {type(found).__name__}, not gramian.adapters.UnitScores")
             if found.scores is not None and np.shape(found.scores) != (module.count,):

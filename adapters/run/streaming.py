@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,17 +63,16 @@ class Stream:
         out = out.expanduser().resolve()
         with new_directory(out, overwrite) as draft:
             written = Written(draft)
-            for index, path in enumerate(self.blocks.paths):
+            for index, path in enumerate(self.blocks.paths[: journal.finished(passed)]):
                 block = self.blocks.acquire(index)
-                if index < journal.finished(passed):
-                    restore(journal.read(passed, index), self.model, self.blocks.place)
+                restore(journal.read(passed, index), self.model, self.blocks.place)
                 inside = {name: kept for name, kept in keep.items() if name.startswith(f"{path}.")}
                 for name, kept in inside.items():
                     cut_units(self.model, name, kept)
                 found = {f"{path}.{name}": value for name, value in block.state_dict().items()}
                 written.add({name: self.blocks.rounded(value.cpu()) for name, value in found.items()})
                 self.blocks.commit(index)
-            for group in self.blocks.rest():
+            for group in self.blocks.rest({name for file in written.files for name in file}):
                 written.add(group)
             written.finish()
             if keep:
@@ -218,10 +217,10 @@ class Streamed:
         base = f"{self.model.base_model_prefix}."
         self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
-    def rest(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The tensors outside the blocks, in groups of a file."""
+    def rest(self, written: Set[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """The tensors that are not written yet, as they are stored, in groups of a file."""
         some: dict[str, torch.Tensor] = {}
-        for name in self.outside():
+        for name in (name for name in self.expected if name not in written):
             some[name] = self.value(name)
             if sum(tensor.nbytes for tensor in some.values()) >= SHARD_BYTES:
                 yield some

@@ -38,14 +38,10 @@ __all__ = [
 
 
 def prune(model: Any, tokens: torch.Tensor, heldout: torch.Tensor | None, settings: Settings) -> dict[str, Any]:
-    """Problem files and own patterns are for the driver alone, which the front door calls."""
-    from gramian.adapters import prune, prune_weights
+    from gramian.adapters import prune
 
     given = dict(present_settings(settings))
     method = given.pop("method")
-    if "problems" in given or "device" in given:
-        given |= {"problems": Path(given["problems"])} if "problems" in given else {}
-        return prune_weights(model, tokens, method=method, heldout=heldout, progress=False, **given).to_dict()
     if "pattern" in given:
         given["sparsity"] = given.pop("pattern")
     return prune(model, tokens, method, heldout=heldout, progress=False, **given).to_dict()
@@ -60,12 +56,17 @@ def remove(model: Any, tokens: torch.Tensor, heldout: torch.Tensor | None, setti
 
 
 def stream(source: Path, out: Path, tokens: torch.Tensor, heldout: torch.Tensor | None, settings: Settings) -> dict[str, Any]:
-    from gramian.adapters import stream_model
+    from gramian.adapters import PruneConfig, Tokens
+    from gramian.adapters.resuming import journaled
+    from gramian.adapters.run.streaming import open_checkpoint
 
-    rest = {name: value for name, value in settings.items() if name != "dtype"}
-    with stream_model(source, out, dtype=settings.get("dtype", "auto")) as opened:
-        opened.report = prune(opened.model, tokens, heldout, {**rest, "device": opened.placement})
-    return opened.report
+    given = {name: value for name, value in present_settings(settings).items() if name != "dtype"}
+    if "pattern" in given:
+        given["sparsity"] = given.pop("pattern")
+    opened = open_checkpoint(source, dtype=settings.get("dtype", "auto"))
+    calibration = Tokens(tokens, "a tensor")
+    report = journaled(opened, calibration, PruneConfig(**given), out=Path(out), heldout=heldout, progress=False)
+    return report.to_dict()
 
 
 def save(model: Any, tokenizer: Any, out: Path, form: str, report: Settings) -> None:
@@ -124,7 +125,12 @@ def present_arguments(arguments: Sequence[str]) -> list[str]:
     flags = {flag_of(old): flag_of(new) for old, new in RENAMED.settings.items()} | dict(RENAMED.flags)
     choices = {flag_of(name): values for name, values in RENAMED.choices.items()}
     found: list[str] = []
-    for before, argument in zip(["", *arguments], arguments):
+    rest = iter(zip(["", *arguments], arguments))
+    for before, argument in rest:
+        if (form := RENAMED.forms.get(argument)) is not None:
+            value = next(rest)[1] if "{}" in form else ""
+            found += [word.replace("{}", value) for word in form.split()]
+            continue
         renamed = flags.get(argument, choices.get(before, {}).get(argument, argument))
         if renamed is not None:
             found.append(renamed)

@@ -16,7 +16,7 @@ __all__ = ["RENAMED", "Renamed"]
 class Renamed:
     """settings: keywords, options of methods and keys of reports, old to new, such as {"share": "target_blend"}; flags of the
     command line follow (`--share` to `--target-blend`). choices: by old setting, its values, old to new. flags: flags that do
-    not follow from settings; None for one that is gone.
+    not follow from settings; None for one that is gone. forms: old flags, with what stands in the place of each now and of its value `{}`.
 
     paths: regular expressions for places in what a case leaves, such as `gramian.json/modules/0 layers.1.o_proj/residual`,
     and what replaces what they match. words: by expression for new places, values there, old to new. dropped: expressions
@@ -25,6 +25,7 @@ class Renamed:
     settings: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     flags: Mapping[str, str | None] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
@@ -45,4 +46,18 @@ RENAMED = Renamed(
         "allocation": {"kinds": "per_type", "numerical": "score", "global": "loss"},
         "heads": {"even": "per_kv_group"},
     },
+    forms={
+        "--pattern": "--sparsity {}",
+        "--option": "--set {}",
+        "--visits": "--set max_lambdas={}",
+        "--inner-steps": "--set inner_steps={}",
+        "--whole-matrix": "--no-per-row",
+        "--stream": "--memory stream",
+        "--offload": "--memory offload",
+    },
+    dropped=(r"/settings/blocks(/|$)",),
+    added=(
+        r"/settings/(recipe|blocks|sparsity|per_row|compensate)(/|$)",
+        r"(report|\.json)/(fingerprint|dense|files)(/|$)",
+    ),
 )
