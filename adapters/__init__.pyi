@@ -1,5 +1,5 @@
 from gramian.adapters.api import prune as prune
-from gramian.adapters.config import PruneConfig as PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig as PruneConfig
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.sources import builtin_text as builtin_text

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.config import PruneConfig
-from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.settings import settings_of
+from gramian.adapters.data.tokens import TokensLike, windows_of
 from gramian.adapters.files import check_output
-from gramian.adapters.journal import refuse_journal
 from gramian.adapters.methods.registry import METHODS
+from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.pipeline import run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
+from gramian.adapters.run.journal import refuse_journal
 from gramian.adapters.run.streaming import open_checkpoint
-from gramian.adapters.settings import settings_of
 
 __all__ = ["methods", "prune"]
 
@@ -44,11 +45,11 @@ def methods() -> dict[str, str]:
 
 def prune(
     model: PreTrainedModel | str | Path,
-    tokens: Any,
+    tokens: TokensLike,
     method: str | None = None,
     *,
     config: PruneConfig | None = None,
-    heldout: Any = None,
+    heldout: TokensLike | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -68,8 +69,9 @@ def prune(
     model : PreTrainedModel, str or Path
         A language model or a text encoder, as `load` returns it, or the directory or hub id of one. Weights are zeroed in
         causal models only.
-    tokens : Tokens or tensor of integers (n, length)
-        Calibration windows, as `calibration` returns them.
+    tokens : Tokens, or integers (n, length) in any form
+        Calibration windows, as `calibration` returns them, or as a tensor, an array, lists, a `BatchEncoding`, a `Dataset` or a
+        `DataLoader`.
     method : str
         A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` or
         `score(module) -> UnitScores` of your own.
@@ -115,8 +117,8 @@ def prune(
     True
     """
     config = settled(config, method, settings)
-    calibration = tokens if isinstance(tokens, Tokens) else Tokens(tokens, "a tensor")
-    apart = heldout.windows if isinstance(heldout, Tokens) else heldout
+    calibration = windows_of(tokens, "calibration windows")
+    apart = None if heldout is None else windows_of(heldout, "held-out windows").windows
     folder = None if problems is None else Path(problems)
     if isinstance(model, str | Path):
         if out is None:
@@ -130,6 +132,7 @@ def prune(
         )  # fmt: skip
     if out is not None or resume or overwrite:
         raise ValueError("out, resume and overwrite go with the path of a model: write a model in memory with save")
+    model = plain_model(model)
     blocks = InMemory(model) if device is None else Offloaded(model, device)
     return run(blocks, calibration, config, heldout=apart, problems=folder, progress=progress)
 

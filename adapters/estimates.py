@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.methods.registry import METHODS
 from gramian.adapters.models.families import blocks_of, family_of

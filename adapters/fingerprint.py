@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.tokens import Tokens
-from gramian.adapters.recipes import recipe_of
 from gramian.versions import versions
 
-__all__ = ["add_tensor", "fingerprint", "weights_digest"]
+__all__ = ["fingerprint"]
 
 
 def fingerprint(
@@ -39,23 +39,6 @@ def fingerprint(
         "versions": dict(versions()),
         **others,
     }
-
-
-def weights_digest(model: Any, storage: torch.dtype) -> str:
-    """SHA-256 of all tensors of a model, tied ones once, in the dtype that they are stored in."""
-    digest, seen = hashlib.sha256(), set()
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) not in seen:
-            seen.add(id(value))
-            value = value.detach()
-            add_tensor(digest, name, value.to(storage) if value.is_floating_point() else value)
-    return digest.hexdigest()
-
-
-def add_tensor(digest: Any, name: str, value: torch.Tensor) -> None:
-    """Add a tensor, with its name, shape and dtype, to a digest."""
-    digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def source_digest(config: PruneConfig) -> str | None:

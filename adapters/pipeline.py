@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, where
-from gramian.adapters.journal import Journal
 from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.methods.unit_sets import places_in
@@ -24,12 +24,12 @@ from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.scores import ScoreUnits
 from gramian.adapters.passes.weights import ZeroWeights
-from gramian.adapters.recipes import recipe_of
 from gramian.adapters.removal.plan import Removal, block_parameters, plan_removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.walk import walk
 from gramian.adapters.targets import patterns_of
 from gramian.progress import bar

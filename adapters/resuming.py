@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.fingerprint import fingerprint
-from gramian.adapters.journal import Journal, differences, journal_of
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
+from gramian.adapters.run.journal import Journal, differences, journal_of
 from gramian.adapters.run.streaming import Stream
 
 __all__ = ["Finished", "journaled", "started"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.models.families import blocks_of, family_of, operator_names
 from gramian.adapters.models.layers import Layer
 from gramian.solvers import Pattern

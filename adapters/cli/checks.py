@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import check_output, check_result
-from gramian.adapters.journal import refuse_journal
 from gramian.adapters.models.places import locate
+from gramian.adapters.run.journal import refuse_journal
 
 __all__ = ["check_places"]
 

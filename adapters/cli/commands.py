@@ -11,12 +11,13 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.output import emit
+from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.sources import file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates import estimate_pruning
-from gramian.adapters.fingerprint import fingerprint, weights_digest
+from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.families import family_named
@@ -26,13 +27,13 @@ from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_run, run
-from gramian.adapters.recipes import recipe_of
 from gramian.adapters.removal.estimates import estimate_removal
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.resuming import Finished, journaled, started
 from gramian.adapters.run.blocks import Blocks, InMemory, Offloaded
+from gramian.adapters.run.digests import weights_digest
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.progress import say
 from gramian.tables import table

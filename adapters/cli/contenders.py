@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gramian.adapters.cli.options import flags_in, given
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.registry import resolve
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from gramian.adapters.amounts import named_amount
-from gramian.adapters.config import PruneConfig, RunConfig
-from gramian.adapters.recipes import configs_of, read_recipe
-from gramian.adapters.settings import FLAG, OPTIONS, Setting, named_value, settings_of
+from gramian.adapters.config.amounts import named_amount
+from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.recipes import configs_of, read_recipe
+from gramian.adapters.config.settings import FLAG, OPTIONS, Setting, named_value, settings_of
 
 __all__ = ["add_settings", "configs_from", "flags_in", "given"]
 

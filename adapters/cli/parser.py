@@ -10,7 +10,7 @@ from pathlib import Path
 from gramian.adapters.cli.contenders import solve_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.types import expression, path, positive
-from gramian.adapters.config import DTYPES, PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
 
 __all__ = ["check_usage", "command_line"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gramian.adapters.settings import EXPRESSION, POSITIVE
+from gramian.adapters.config.settings import EXPRESSION, POSITIVE
 
 __all__ = ["expression", "path", "positive"]
 

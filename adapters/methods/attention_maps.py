@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.unit_groups import owner_of, unit_groups_of
 from gramian.adapters.run.blocks import Blocks, InMemory
@@ -30,7 +30,7 @@ SMALLEST = torch.finfo(torch.float32).tiny
 
 def head_distances(
     model: PreTrainedModel,
-    tokens: Tokens | torch.Tensor,
+    tokens: TokensLike,
     names: Iterable[str] | str | None = None,
     blocks: Blocks | None = None,
 ) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def head_distances(
     The model runs once over the windows; memory beyond that is a few times `ROW_BYTES`, whatever the length. ValueError is
     raised for a name that is no attention module, and for a model whose attention cannot be seen.
     """
-    windows = tokens.windows if isinstance(tokens, Tokens) else tokens
+    windows = windows_of(tokens).windows
     check_windows(model, windows)
     unit_groups = {
         name: unit_group for name, unit_group in unit_groups_of(model).items() if unit_group.structure.unit_size is not None

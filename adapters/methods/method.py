@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
-from gramian.adapters.settings import Granularity
+from gramian.adapters.methods.vocabulary import Granularity
 from gramian.solvers import NM, Pattern, Quadratic, Solution
 
 if TYPE_CHECKING:

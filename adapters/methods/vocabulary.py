@@ -1,10 +1,12 @@
-"""The names of values for settings of methods that remove units. The module imports nothing, so that help appears at once."""
+"""The names of values for settings of methods. The module imports nothing, so that help appears at once."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["ALLOCATIONS", "HEADS", "SCORES", "Heads"]
+__all__ = ["ALLOCATIONS", "HEADS", "SCORES", "Granularity", "Heads"]
+
+Granularity = Literal["weights", "units"]  # what a method decides on
 
 Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `unit_set_of`
 HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")

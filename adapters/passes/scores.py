@@ -18,11 +18,11 @@ from gramian.solvers import Certificate, MaskProblem, RelaxedMask, Status
 from gramian.solvers.backend._xp import to_numpy
 from gramian.solvers.units.mask import Budget
 
-__all__ = ["ScoreUnits", "Scored"]
+__all__ = ["ScoreUnits", "Verdict"]
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class Verdict:
     """The scores of one module, and its mask problem where only the joint relaxation of all can say how much is removed."""
 
     scores: UnitScores
@@ -51,7 +51,7 @@ class ScoreUnits:
     name = "scores"
     follows = "dense"
     taps_dense = False
-    types: Sequence[type] = (Scored, UnitScores, MaskProblem, RelaxedMask, Budget, Certificate, Status)
+    types: Sequence[type] = (Verdict, UnitScores, MaskProblem, RelaxedMask, Budget, Certificate, Status)
 
     @property
     def stop(self) -> int:
@@ -67,12 +67,12 @@ class ScoreUnits:
         """Nothing is written."""
         return []
 
-    def open(self, index: int, block: nn.Module) -> ScoredBlock:
+    def open(self, index: int, block: nn.Module) -> BlockOfScores:
         """Begin with a block."""
         consumers = {place: self.unit_sets[place].name for place in self.places[index]}
-        return ScoredBlock(self, {place: Layer(name, self.model.get_submodule(name)) for place, name in consumers.items()})
+        return BlockOfScores(self, {place: Layer(name, self.model.get_submodule(name)) for place, name in consumers.items()})
 
-    def scored(self, place: int, layer: Layer) -> Scored:
+    def scored(self, place: int, layer: Layer) -> Verdict:
         """Score the units of one module, whose consumer's dense moments are those of `layer` if any are gathered."""
         unit_set = self.unit_sets[place]
         problem = layer.problem() if self.runs else None
@@ -95,17 +95,17 @@ class ScoreUnits:
             raise ValueError(f"{unit_set.name}: {error}") from error
         self.advance()
         if problem is None or self.allocation != "loss" or scores.relative is not None:
-            return Scored(scores)
+            return Verdict(scores)
         mask = MaskProblem.from_problem(problem, groups=len(unit_set.scored))
         if mask.silent:
             raise ValueError(
                 f"{unit_set.name}: its output is zero, so it has no relative error: leave it out with exclude, or choose an "
                 "allocation that compares no outputs"
             )
-        return Scored(scores, mask)
+        return Verdict(scores, mask)
 
 
-class ScoredBlock:
+class BlockOfScores:
     """The consumers of one block by their modules' places, with the moments of what reaches them."""
 
     def __init__(self, each: ScoreUnits, layers: dict[int, Layer]) -> None:
@@ -116,6 +116,6 @@ class ScoredBlock:
         """Every consumer is tapped, if moments are needed."""
         return {layer.module: partial(tapped, layer) for layer in self.layers.values()} if self.each.runs else {}
 
-    def decide(self, replay: Replay, drifted: bool) -> list[Scored]:
+    def decide(self, replay: Replay, drifted: bool) -> list[Verdict]:
         """Score module by module; the moments of a module are free afterwards."""
         return [self.each.scored(place, self.layers.pop(place)) for place in list(self.layers)]

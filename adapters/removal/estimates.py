@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates import PASSES, Estimate, EstimatedOperator, Rates, peak_memory
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.stacks import blocks_in, walks_by_block

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from gramian.adapters.config import PruneConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
@@ -102,9 +102,9 @@ def block_parameters(model: nn.Module) -> int:
 def calibrate_on_of(model: nn.Module, config: PruneConfig) -> str:
     """What consumers are fitted to: as requested, otherwise the method's default where the model allows it."""
     if not walks_by_block(model) and (config.calibrate_on == "pruned" or config.refit_producers):
-        asked = "refit_producers=True" if config.refit_producers else f"calibrate_on={config.calibrate_on!r}"
+        requested = "refit_producers=True" if config.refit_producers else f"calibrate_on={config.calibrate_on!r}"
         raise ValueError(
-            f"{asked} needs a model that runs block by block; {type(model).__name__} is pruned on activations of the dense "
+            f"{requested} needs a model that runs block by block; {type(model).__name__} is pruned on activations of the dense "
             "model: leave it out"
         )
     return str(config.own("calibrate_on")) if walks_by_block(model) else "dense"

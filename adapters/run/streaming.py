@@ -24,8 +24,6 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.files import Saved, new_directory, plain, write_json
-from gramian.adapters.fingerprint import add_tensor
-from gramian.adapters.journal import Journal
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
 from gramian.adapters.models.places import WEIGHTS, locate
@@ -34,6 +32,8 @@ from gramian.adapters.models.stacks import run_paths
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
+from gramian.adapters.run.digests import add_tensor
+from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.walk import restore
 
 __all__ = ["Stream", "Streamed", "open_checkpoint"]

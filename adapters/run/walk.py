@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array
-from gramian.adapters.journal import Journal, Record
 from gramian.adapters.run.blocks import Blocks, module_at, put
 from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
+from gramian.adapters.run.journal import Journal, Record
 from gramian.adapters.run.records import Packer, unpacked
 
 __all__ = ["Decision", "Pass", "Replay", "Taps", "walk"]

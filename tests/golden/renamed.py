@@ -16,7 +16,8 @@ __all__ = ["RENAMED", "Renamed"]
 class Renamed:
     """settings: keywords, options of methods and keys of reports, old to new, such as {"share": "target_blend"}; flags of the
     command line follow (`--share` to `--target-blend`). choices: by old setting, its values, old to new. flags: flags that do
-    not follow from settings; None for one that is gone. forms: old flags, with what stands in the place of each now and of its value `{}`.
+    not follow from settings; None for one that is gone. forms: what stands
+    now in the place of old flags, and of their value `{}`.
 
     paths: regular expressions for places in what a case leaves, such as `gramian.json/modules/0 layers.1.o_proj/residual`,
     and what replaces what they match. words: by expression for new places, values there, old to new. dropped: expressions

@@ -10,11 +10,11 @@ import torch
 from structured_models import HELD, TOKENS, exact, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, names_of
 
+from gramian.adapters.config.settings import RANGE
 from gramian.adapters.methods.producers import ProducerRefit
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.passes import removal
-from gramian.adapters.settings import RANGE
 
 
 def test_both_levels_are_least_squares_with_their_ridge():

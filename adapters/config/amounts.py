@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from gramian.adapters.settings import Kind, is_expression
+from gramian.adapters.config.settings import Kind, is_expression
 from gramian.solvers import Pattern, TopK, parse_pattern
 
 __all__ = ["AMOUNT", "Rules", "named_amount", "rules_of"]

@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gramian.adapters.config import PruneConfig, RunConfig
-from gramian.adapters.settings import settings_of
+from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.settings import settings_of
 from gramian.extras import MODELS, need
 
 __all__ = ["configs_of", "read_recipe", "recipe_of"]

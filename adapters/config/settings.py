@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
+
+from gramian.adapters.methods.vocabulary import Granularity
 
 __all__ = [
     "EXPRESSION",
@@ -23,7 +25,6 @@ __all__ = [
     "OPTIONS",
     "POSITIVE",
     "RANGE",
-    "Granularity",
     "Kind",
     "Setting",
     "named_value",
@@ -32,8 +33,6 @@ __all__ = [
     "setting",
     "settings_of",
 ]
-
-Granularity = Literal["weights", "units"]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gramian.adapters.amounts import AMOUNT, Rules, rules_of
-from gramian.adapters.methods.method import Method
-from gramian.adapters.methods.registry import resolve
-from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
-from gramian.adapters.settings import (
+from gramian.adapters.config.amounts import AMOUNT, Rules, rules_of
+from gramian.adapters.config.settings import (
     EXPRESSION,
     FLAG,
     NAME,
@@ -26,6 +23,9 @@ from gramian.adapters.settings import (
     setting,
     settings_of,
 )
+from gramian.adapters.methods.method import Method
+from gramian.adapters.methods.registry import resolve
+from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
 from gramian.solvers import Pattern, TopK
 
 __all__ = ["PruneConfig", "RunConfig"]

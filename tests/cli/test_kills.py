@@ -1,0 +1,108 @@
+"""Runs that are killed at any moment go on with --resume, to the same bytes, and nothing that was finished is done again.
+
+Every run is a forked process, which need not import anything, killed with SIGKILL after a part of the time that it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import SHAPES, VOCABULARY, tiny_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gramian.adapters import save
+from gramian.adapters.cli import commands  # noqa: F401 - imported once, and not in every process
+from gramian.adapters.cli.main import main
+from gramian.adapters.run.journal import RECORD, Journal, journal_of
+from gramian.proofs.kit.strategies import normal_layer  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+TEXTS = ["--calibration", "text.txt", "--samples", "6", "--length", "32", "--heldout", "2"]
+RUNS = {
+    "weights": ["--method", "sparsegpt", "--target", "model"],
+    "weights by two jobs": ["--method", "fistapruner", "--set", "max_lambdas=2", "--set", "inner_steps=5", "--jobs", "2"],
+    "units": ["--method", "numerical", "--ratio", "0.3", "--refit-producers"],
+    "units with a bias": ["--method", "flap", "--calibrate-on", "pruned"],
+    "weights, streamed": ["--method", "wanda", "--memory", "stream"],
+    "units, streamed": ["--method", "numerical", "--memory", "stream", "--set", "score=box"],
+}
+
+
+def forked(arguments: list[str], count: Path | None = None) -> int:
+    """The process that runs a command line; every record that it writes is a line of `count`."""
+    sys.stdout.flush()
+    if process := os.fork():
+        return process
+    code = 99
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        if count is not None:
+            write: Callable[..., None] = Journal.write
+
+            def counted(self, *record) -> None:
+                write(self, *record)
+                with count.open("a") as lines:
+                    lines.write("one\n")
+
+            Journal.write = counted  # type: ignore[method-assign]
+        code = main(arguments)
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def ended(process: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [file for file in folder.iterdir() if file.name != "gramian.json"]  # it says how long the run took
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def records(out: Path) -> int:
+    folder = journal_of(out)
+    return sum(RECORD.fullmatch(file.name) is not None for file in folder.iterdir()) if folder.is_dir() else 0
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("kills", [3, pytest.param(34, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shape = SHAPES["llama"] | {"num_hidden_layers": 4, "vocab_size": VOCABULARY}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape), dtype=torch.float32)
+    save(model, tiny_tokenizer(), tmp_path / "source")
+    Path("text.txt").write_text(" ".join(map(str, range(2000))))
+    arguments = ["prune", "source", *TEXTS, *RUNS[name]]
+    whole, started = Path("whole"), time.perf_counter()
+    assert ended(forked([*arguments, "--out", "expected"], whole)) == 0, Path("log").read_text()
+    took, total = time.perf_counter() - started, len(whole.read_text().splitlines())
+    expected, generator, resumed = digests(Path("expected")), random.Random(name), 0
+    for _ in range(kills):
+        shutil.rmtree("out", ignore_errors=True)
+        process = forked([*arguments, "--out", "out"])
+        time.sleep(generator.uniform(0, took))
+        os.kill(process, signal.SIGKILL)
+        killed = ended(process) == -signal.SIGKILL
+        found, finished, count = records(Path("out")), Path("out").exists(), Path("count")
+        assert not finished or digests(Path("out")) == expected  # whole or not there
+        count.write_text("")
+        assert ended(forked([*arguments, "--out", "out", "--resume"], count)) == 0, Path("log").read_text()
+        assert digests(Path("out")) == expected
+        assert len(count.read_text().splitlines()) == (0 if finished else total - found)
+        assert not journal_of(Path("out")).exists()
+        resumed += killed and 0 < found < total
+    assert kills < 10 or resumed > 0
