@@ -40,8 +40,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         document = json.loads(text) if path.suffix == ".json" else yaml_of(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a recipe: {error}") from error
-    if isinstance(document, Mapping) and path.name == "gramian.json":
-        document = document.get("recipe")
+    if isinstance(document, Mapping) and isinstance(document.get("settings"), Mapping):  # what a run has saved
+        document = document["settings"].get("recipe")
     if not isinstance(document, Mapping):
         raise ValueError(f"{path} is no recipe: expected names of settings and their values, such as `method: l0`")
     for name in document:
