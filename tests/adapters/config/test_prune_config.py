@@ -1,4 +1,4 @@
-"""Every setting is declared once: what is added there is found everywhere. Values, contradictions and wrong kinds are refused."""
+"""Every setting is declared once: what is added there is found everywhere. What cannot be is refused."""
 
 from __future__ import annotations
 

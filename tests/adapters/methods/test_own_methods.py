@@ -194,5 +194,5 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
         assert "returned ndarray, not a gramian.solvers.Solution" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--out", "other", "--method", "mymethod.curvature"])
-    assert "invalid choice: 'mymethod.curvature' is none of fistapruner, " in capsys.readouterr().err
+    assert "no method 'mymethod.curvature'; there are fistapruner, " in capsys.readouterr().err
     assert not (mine / "other").exists()

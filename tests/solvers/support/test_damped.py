@@ -14,7 +14,7 @@ from rounding import rounding
 from tiny import VOCABULARY, tiny_model
 
 from gramian.adapters import prune
-from gramian.adapters.run import blocks as traversal
+from gramian.adapters.run import forward as traversal
 from gramian.proofs.kit.references import support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
 from gramian.solvers import Quadratic, Status, TopK, empirical_ridge, sparsegpt
@@ -173,7 +173,7 @@ def test_dampings():
     for damping in (-0.1, float("nan"), float("inf"), "Auto", "0.1", "", None, [0.1]):
         with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is"):
             check_damping(damping)
-    with pytest.raises(ValueError, match="damping must be a number of at least 0 or 'auto' but is 'some'"):
+    with pytest.raises(ValueError, match="damping must be a number of at least 0, or auto but is 'some'"):
         prune(tiny_model("llama"), torch.zeros(1, 8, dtype=torch.int64), method="l0", damping="some")
 
 
