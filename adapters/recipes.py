@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -40,13 +41,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
         document = json.loads(text) if path.suffix == ".json" else yaml_of(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a recipe: {error}") from error
-    if isinstance(document, Mapping) and path.name == "gramian.json":
-        document = document.get("recipe")
+    if path.name == "gramian.json":
+        for name in ("settings", "recipe"):
+            document = document.get(name) if isinstance(document, Mapping) else None
     if not isinstance(document, Mapping):
         raise ValueError(f"{path} is no recipe: expected names of settings and their values, such as `method: l0`")
     for name in document:
         check_name(str(name), path)
-    return dict(document)
+    values = dict(document)
+    if isinstance(values.get("options"), Mapping):  # JSON has no infinity, so that a report spells it
+        values["options"] = {name: math.inf if value == "inf" else value for name, value in values["options"].items()}
+    return values
 
 
 def yaml_of(text: str) -> Any:
