@@ -135,7 +135,7 @@ def test_what_needs_no_model_runs_on_four_packages(built, tmp_path):
     assert "torch" not in run([*python, "-c", "import sys, gramian.solvers; print(*sys.modules)"], work, **alone).split()
     assert "commands:" in run([*python, "-m", "gramian", "--help"], work, **alone)
     run([*python, "-c", PROBLEM], work, **alone)
-    solve = [*python, "-m", "gramian", "solve", "layer.safetensors", "--pattern", "2:4", "--out", "solved"]
+    solve = [*python, "-m", "gramian", "solve", "layer.safetensors", "--sparsity", "2:4", "--out", "solved"]
     assert "2:4" in run(solve, work, **alone)
     assert (work / "solved" / "layer.safetensors").exists()
     prune = [*python, "-m", "gramian", "prune", "x", "--out", "y"]

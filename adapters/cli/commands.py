@@ -222,10 +222,9 @@ def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
 
 
 def check_family(source: str, structured: bool = False) -> None:
-    """Raise ValueError, before weights are read or downloaded, for a model of a family that has no row. structured: the method
-    removes units, which is possible in more families."""
-    path = Path(source).expanduser()
-    if source == "demo" or path.is_file():  # a GGUF file takes as long to look into as to load
+    """Raise ValueError, before weights are downloaded, for a model on the hub of a family that has no row. structured: the
+    method removes units, which is possible in more families."""
+    if source == "demo" or Path(source).expanduser().exists():  # `check_model_type` has read what a directory says
         return
     try:
         model_type = AutoConfig.from_pretrained(source).model_type

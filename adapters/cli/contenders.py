@@ -89,7 +89,7 @@ def solve_usage(args: argparse.Namespace) -> str | None:
         have = "; ".join(f"{name} has {', '.join(resolve(name).defaults) or 'none'}" for name in names)
         return f"no method that is given has the option {foreign[0]}: {have}"
     try:
-        configs_of(args)
+        patterns_of(args)
     except ValueError as error:
         if not any(":" in name for name in names):  # else it may be the method that is at fault
             return flags_in(str(error))

@@ -17,12 +17,14 @@ KINDS = {"weights": "zeroes single weights: --sparsity", "units": "removes heads
 
 
 def list_methods(args: argparse.Namespace) -> None:
-    """Print what every method is for, or all about the one that is named."""
+    """Print what every method is for, or all about the one that is named. An unknown name is bad usage, exit code 2."""
     if args.name is None:
         rows = [[name, method.granularity, method.described.partition("\n")[0]] for name, method in METHODS.items()]
-        text = table(["method", "decides on", "what it is"], rows)
+        text = table(["method", "decides on", "what it is"], rows, words=3)
         emit({name: document_of(method) for name, method in METHODS.items()}, text, args.json)
     else:
+        if ":" not in args.name and args.name not in METHODS:
+            args.usage_error(f"no method {args.name!r}; there are {', '.join(METHODS)}, and MODULE:NAME for one of your own")
         method = resolve(args.name)
         emit({args.name: document_of(method)}, explained(args.name, method), args.json)
 
@@ -44,9 +46,9 @@ def explained(name: str, method: Method) -> str:
     settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
     parts = [f"{name} {KINDS[method.granularity]}", method.described, f"It gathers {gathered(method)}."]
     if options:
-        parts.append(table(["option", "default"], options))
+        parts.append(table(["option", "default"], options, words=2))
     if settings:
-        parts.append(table(["setting", "its own default"], settings))
+        parts.append(table(["setting", "its own default"], settings, words=2))
     return "\n\n".join(parts)
 
 

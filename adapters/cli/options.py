@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gramian.adapters.config.amounts import named_amount
@@ -17,14 +17,18 @@ __all__ = ["add_settings", "configs_from", "flags_in", "given"]
 TITLES = {None: "{}", "weights": "methods that zero weights", "units": "methods that remove units"}
 
 
-def add_settings(parser: argparse.ArgumentParser, config: type, title: str, only: Collection[str] | None = None) -> None:
-    """Add an option for every setting of a configuration, or for some; those of one kind of method are grouped."""
+def add_settings(parser: argparse.ArgumentParser, configs: Mapping[type, str], only: Collection[str] | None = None) -> None:
+    """Add an option for every setting of some configurations, or for some of them; those of one kind of method are grouped.
+
+    configs: each configuration with the title of its settings that go with every method."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for each in settings_of(config):
-        if only is None or each.name in only:
-            name = TITLES[each.of].format(title)
-            group = groups.setdefault(name, parser.add_argument_group(name))
-            add_setting(group, each)
+    for config, title in configs.items():
+        for each in settings_of(config):
+            if only is None or each.name in only:
+                name = TITLES[each.of].format(title)
+                if name not in groups:
+                    groups[name] = parser.add_argument_group(name)
+                add_setting(groups[name], each)
 
 
 def add_setting(group: argparse._ArgumentGroup, each: Setting) -> None:
@@ -99,7 +103,8 @@ def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:
 
 
 def flags_in(message: str) -> str:
-    """A message about settings, with options of the command line in their place: `jobs=2` becomes `--jobs 2`."""
+    """A message about settings, with options of the command line in their place: `jobs=2` becomes `--jobs 2`, and
+    `jobs=` becomes `--jobs`."""
     known = {each.name: each for config in (PruneConfig, RunConfig) for each in settings_of(config)}
 
     def option(match: re.Match[str]) -> str:
@@ -109,6 +114,8 @@ def flags_in(message: str) -> str:
         flag = known[name].flag
         if value in ("True", "False"):
             return flag if value == "True" else flag.replace("--", "--no-", 1)
-        return f"{flag} {value}"
+        if value.startswith("{"):  # what was given entry by entry
+            return str(known[name].repeated)
+        return f"{flag} {value}".rstrip()
 
-    return re.sub(r"\b([a-z_]+)=('[^']*'|[\w.:]+)", option, message)
+    return re.sub(r"\b([a-z_]+)=('[^']*'|\{.*?\}|[\w.:]*)", option, message)

@@ -82,8 +82,7 @@ def command_line() -> argparse.ArgumentParser:
     prune.add_argument(
         "--recipe", type=path, metavar="FILE", help="settings from a YAML file or a gramian.json; options given here win"
     )
-    add_settings(prune, PruneConfig, "settings of every method")
-    add_settings(prune, RunConfig, "calibration and saving")
+    add_settings(prune, {PruneConfig: "settings of every method", RunConfig: "calibration and saving"})
     prune.add_argument(
         "--evaluate", type=path, metavar="FILE.txt", help="measure perplexity on the first 8 windows of this text"
     )
@@ -127,8 +126,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_model(capture)
     add_output(capture, "directory for the files", ADDING, required=True)
-    add_settings(capture, RunConfig, "calibration", ("calibration", "samples", "length", "seed"))
-    add_settings(capture, PruneConfig, "operators", ("exclude", "blocks"))
+    add_settings(capture, {RunConfig: "calibration"}, ("calibration", "samples", "length", "seed"))
+    add_settings(capture, {PruneConfig: "operators"}, ("exclude", "blocks"))
     capture.add_argument("--include", type=expression, required=True, metavar="REGEX", help="the operators, by their full name")
 
     solve = command(
@@ -147,7 +146,7 @@ def command_line() -> argparse.ArgumentParser:
         help="after the files, one or several that `gramian methods` lists, or MODULE:NAME for one of your own; each takes "
         "those of the given options that it has (fistapruner)",
     )  # fmt: skip
-    add_settings(solve, PruneConfig, "method", ("sparsity", "per_row", "options", "damping", "refit"))
+    add_settings(solve, {PruneConfig: "method"}, ("sparsity", "per_row", "options", "damping", "refit"))
     solve.add_argument(
         "--heldout",
         nargs="+",

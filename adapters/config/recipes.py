@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -46,7 +47,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no recipe: expected names of settings and their values, such as `method: l0`")
     for name in document:
         check_name(str(name), path)
-    return dict(document)
+    values = dict(document)
+    if isinstance(values.get("options"), Mapping):  # JSON has no infinity, so that a report spells it
+        values["options"] = {name: math.inf if value == "inf" else value for name, value in values["options"].items()}
+    return values
 
 
 def yaml_of(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is refused at once: before torch and scipy, which take seconds, are imported."""
+"""What is refused at once: before torch and transformers, which take seconds, are imported."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from gramian.adapters.models.families import FAMILIES
 from gramian.adapters.models.model_types import check_model_type
 from gramian.adapters.models.stacks import STACKS
 
-LATE = ("torch", "transformers", "scipy", "tqdm", "hypothesis")
+LATE = ("torch", "transformers", "tqdm", "hypothesis")  # scipy is not: settings are checked by a try of the method
 
 
 def imports(said: str) -> set[str]:
@@ -24,14 +24,18 @@ def imports(said: str) -> set[str]:
     [
         (["prune", "missing/model/here", "--out", "sparse"], 1, "no model 'missing/model/here'"),
         (["prune", "org/model", "--out", "taken"], 1, "taken exists and is not empty"),
-        (["prune", "org/model", "--out", "sparse", "--method", "magic"], 2, "'magic'"),
+        (["prune", "org/model", "--out", "sparse", "--method", "magic"], 2, "no method 'magic'"),
         (["prune", "org/model", "--out", "sparse", "--sparsity", "2"], 2, "'2' is not a sparsity"),
         (["perplexity", "org/model", "--text", "missing.txt"], 1, "no text file 'missing.txt'"),
         (["capture", "./missing", "--include", ".", "--out", "problems"], 1, "no model './missing'"),
+        (["capture", "gemma2", "--include", ".", "--out", "problems"], 1, "no family row for model type 'gemma2'"),
+        (["prune", "gemma2", "--out", "sparse"], 1, "no family row for model type 'gemma2'"),
+        (["prune", "gemma2", "--out", "small", "--method", "numerical", "--memory", "stream"], 1, "model type 'gemma2'"),
+        (["prune", "t5", "--out", "sparse"], 1, "no family row for model type 't5'"),
         (["solve", "missing"], 1, "no problem file 'missing'"),
         (["solve", "other", "--out", "taken"], 1, "taken exists and is not empty"),
         (["solve", "taken/file"], 1, "not a readable safetensors file"),
-        (["solve", "taken/file", "--method", "wanda", "magic"], 2, "'magic' is none of"),
+        (["solve", "taken/file", "--method", "wanda", "magic"], 2, "no method 'magic'; there are fistapruner"),
         (["solve", "taken/file", "--json", "missing/rows.json"], 1, "missing/rows.json cannot be written"),
         (["nonsense"], 2, "invalid choice"),
         ([], 2, "usage: gramian"),
@@ -40,6 +44,10 @@ def imports(said: str) -> set[str]:
 def test_a_refusal_waits_for_no_heavy_import(arguments, code, message, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("x")
+    for model_type in ("gemma2", "t5"):
+        (tmp_path / model_type).mkdir()
+        (tmp_path / model_type / "config.json").write_text(json.dumps({"model_type": model_type}))
+        (tmp_path / model_type / "model.safetensors").touch()
     command = [sys.executable, "-X", "importtime", "-m", "gramian", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == code and message in done.stderr and done.stdout == ""

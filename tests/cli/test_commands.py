@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import gramian.adapters
 from gramian.adapters import load, prune, read_problem, save
-from gramian.adapters.cli import demo
+from gramian.adapters.cli import commands, demo
 from gramian.adapters.data.texts import MOST_EVALUATED, read_texts
 
 # -- what a user gets ------------------------------------------------------------------------------------------------
@@ -46,11 +46,15 @@ def test_prune_saves_a_model_that_stock_transformers_loads(model, tmp_path, caps
     ("options", "settings"),
     [
         (["--method", "wanda", "--sparsity", "0.25"], {"method": "wanda", "pattern": "25% per row", "calibrate_on": "pruned"}),
-        (["--method", "wanda", "--whole-matrix"], {"pattern": "50%"}),
-        (["--method", "sparsegpt", "--pattern", "2:4"], {"method": "sparsegpt", "pattern": "2:4", "target": "own"}),
+        (["--method", "wanda", "--no-per-row"], {"pattern": "50%"}),
+        (["--method", "sparsegpt", "--sparsity", "2:4"], {"method": "sparsegpt", "pattern": "2:4", "target": "own"}),
         (["--method", "magnitude", "--per-row"], {"pattern": "50% per row"}),
         (
-            ["--warm-start", "wanda", "--inner-steps", "5", "--patience", "2", "--threshold", "0.2", "--tolerance", "0.01"],
+            [
+                word
+                for each in ("warm_start=wanda", "inner_steps=5", "patience=2", "threshold=0.2", "tolerance=0.01")
+                for word in ("--set", each)
+            ],
             {"warm_start": "wanda", "inner_steps": 5, "patience": 2, "threshold": 0.2, "tolerance": 0.01, "max_lambdas": 12},
         ),
         (["--calibrate-on", "pruned", "--target", "model"], {"calibrate_on": "pruned", "target": "model"}),
@@ -163,7 +167,7 @@ def test_solve_rows(model, tmp_path, capsys):
     files = sorted((tmp_path / "problems").iterdir())
     result, answers = tmp_path / "rows.json", tmp_path / "answers"
     args = [
-        "--pattern",
+        "--sparsity",
         "2:4",
         "--heldout",
         tmp_path / "heldout",
@@ -171,8 +175,8 @@ def test_solve_rows(model, tmp_path, capsys):
         result,
         "--out",
         answers,
-        "--first-lambda",
-        "1e-3",
+        "--set",
+        "first_lambda=1e-3",
     ]
     assert call("solve", *files, *args) == 0
     assert "model.layers.0.mlp.down_proj" in capsys.readouterr().out
@@ -192,7 +196,7 @@ def test_solve_rows(model, tmp_path, capsys):
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "load", lambda _: (tiny_model("gemma3_text"), tiny_tokenizer()))
+    monkeypatch.setattr(commands, "load", lambda *_, **__: (tiny_model("gemma3_text"), tiny_tokenizer()))
     for name, value in (("SAMPLES", 3), ("HELDOUT", 2), ("LENGTH", 32)):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.solvers import Quadratic
 
 REMARKS = "loading", "0 of ", "windows to calibrate"
+SAVES = "prune", "capture"  # commands that replace nothing without --overwrite
 
 
 @pytest.fixture(name="problem")
@@ -31,21 +32,22 @@ def commands(problem, model, text, folder):
     return {
         "solve": ["solve", problem, "--method", "wanda", "magnitude"],
         "verify": ["verify", "--claims", "X1", "--examples", "5"],
+        "prune": ["prune", model, "--method", "wanda", "--calibration", text, "--out", folder / "sparse", *FAST],
         "capture": ["capture", model, "--include", r"0\.mlp", "--out", folder / "problems", *FAST[:4]],
     }
 
 
-@pytest.mark.parametrize("name", ["solve", "verify", "capture"])
+@pytest.mark.parametrize("name", ["solve", "verify", "prune", "capture"])
 def test_quiet_leaves_results_alone(name, problem, model, text, tmp_path, capsys):
     args = commands(problem, model, text, tmp_path)[name]
     assert call(*args) == 0
     loud = capsys.readouterr()
     assert any(remark in loud.err for remark in REMARKS) and "\r" not in loud.err
     assert not any(remark in loud.out for remark in REMARKS)
-    assert call(*args, "--quiet", *(["--overwrite"] if name == "capture" else [])) == 0
+    assert call(*args, "--quiet", *(["--overwrite"] if name in SAVES else [])) == 0
     quiet = capsys.readouterr()
     assert quiet.err == "" and len(quiet.out.splitlines()) == len(loud.out.splitlines()) > 0
-    assert call(*args) == (1 if name == "capture" else 0)
+    assert call(*args) == (1 if name in SAVES else 0)
     assert capsys.readouterr().err  # the next command is not quiet
 
 
@@ -54,10 +56,10 @@ def test_quiet_still_says_what_is_wrong(capsys):
     assert capsys.readouterr().err == "gramian: error: no problem file 'missing'\n"
 
 
-@pytest.mark.parametrize("name", ["solve", "verify"])
+@pytest.mark.parametrize("name", ["solve", "verify", "prune"])
 def test_json_on_stdout_is_alone_there(name, problem, model, text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    args = commands(problem, model, text, tmp_path)[name]
+    args = [*commands(problem, model, text, tmp_path)[name], *(["--overwrite"] if name in SAVES else [])]
     assert call(*args, "--json", "-") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) and "-----" in printed.err  # of the table

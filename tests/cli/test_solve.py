@@ -69,7 +69,7 @@ def test_solutions_of_several_methods_have_directories_of_their_own(files):
 
 
 def test_every_method_takes_the_options_that_it_has(files):
-    rows = rows_of(files[0], "--method", "fistapruner", "wanda", "--patience", "2")
+    rows = rows_of(files[0], "--method", "fistapruner", "wanda", "--set", "patience=2")
     assert [row["options"] for row in rows] == [{"patience": 2}, {}]
 
 
@@ -77,14 +77,14 @@ def test_every_method_takes_the_options_that_it_has(files):
     ("options", "message"),
     [
         (
-            ["--method", "wanda", "l0", "--patience", "2"],
+            ["--method", "wanda", "l0", "--set", "patience=2"],
             "no method that is given has the option patience: wanda has none; l0 has",
         ),
-        (["--method", "wanda", "magic"], "'magic' is none of fistapruner, l0, sparsegpt, wanda, magnitude"),
-        (["--method", "wanda", "numerical"], "'numerical' is none of"),
+        (["--method", "wanda", "magic"], "no method 'magic'; there are fistapruner"),
+        (["--method", "wanda", "numerical"], "numerical removes whole heads and channels"),
         (["--method", "wanda", "l0", "wanda"], "--method names wanda twice"),
         (["--method"], "expected at least one argument"),
-        (["--pattern", "2:4", "--per-row"], "has groups of its own"),
+        (["--sparsity-of", "mlp=0.6", "--sparsity", "0.5"], "rules of sparsity go by names of operators"),
         (["--method", "wanda", "l0", "--out", "x", "--json", "b.safetensors"], "would be overwritten"),
     ],
 )
@@ -107,4 +107,4 @@ def test_solutions_do_not_replace_problems(files, capsys):
 
 
 def test_every_pattern_is_checked_before_the_first_is_solved(files, capsys):
-    assert "needs a multiple of 3 inputs" in failure(capsys, "solve", *files, "--method", "wanda", "l0", "--pattern", "2:3")
+    assert "needs a multiple of 3 inputs" in failure(capsys, "solve", *files, "--method", "wanda", "l0", "--sparsity", "2:3")

@@ -193,7 +193,9 @@ def test_after_an_error_nothing_has_changed(when, tmp_path, monkeypatch):
         streamed(folder, out, overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "out", *["out.journal"] * (when != "first block"), "source"
+        "out",
+        *["out.journal"] * (when != "first block"),
+        "source",
     ]  # where something was done, it is kept to go on from
 
 
