@@ -50,11 +50,9 @@ def patterns_of(args: argparse.Namespace) -> list[Pattern]:
 
 
 def pattern_of(config: PruneConfig) -> Pattern:
-    """The pattern of all problems; ValueError for rules by name, since problems have none."""
-    patterns = config.amounts.kinds(config.own("per_row"))
-    if len(patterns) > 1:
-        raise ValueError("rules of sparsity go by names of operators, which problem files do not have: give one amount")
-    return patterns[0]
+    """The pattern of all problems."""
+    (pattern,) = config.amounts.kinds(config.own("per_row"))
+    return pattern
 
 
 def contender(config: PruneConfig) -> Contender:
@@ -89,7 +87,7 @@ def solve_usage(args: argparse.Namespace) -> str | None:
         have = "; ".join(f"{name} has {', '.join(resolve(name).defaults) or 'none'}" for name in names)
         return f"no method that is given has the option {foreign[0]}: {have}"
     try:
-        patterns_of(args)
+        configs_of(args)
     except ValueError as error:
         if not any(":" in name for name in names):  # else it may be the method that is at fault
             return flags_in(str(error))

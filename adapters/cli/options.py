@@ -28,11 +28,13 @@ def add_settings(parser: argparse.ArgumentParser, configs: Mapping[type, str], o
                 name = TITLES[each.of].format(title)
                 if name not in groups:
                     groups[name] = parser.add_argument_group(name)
-                add_setting(groups[name], each)
+                add_setting(groups[name], each, by_name=only is None)
 
 
-def add_setting(group: argparse._ArgumentGroup, each: Setting) -> None:
-    """Add the option of one setting. Without it the value is None, which leaves the setting to a recipe or to its default."""
+def add_setting(group: argparse._ArgumentGroup, each: Setting, by_name: bool) -> None:
+    """Add the option of one setting. Without it the value is None, which leaves the setting to a recipe or to its default.
+
+    by_name: whether there are names of operators that amounts can go by."""
     text = re.split(r"[;:] ", each.help)[0].replace("%", "%%")
     usual = each.default if each.default not in (None, False, {}) else each.usual
     if usual not in (None, False):
@@ -48,7 +50,7 @@ def add_setting(group: argparse._ArgumentGroup, each: Setting) -> None:
             each.flag, dest=each.name, type=typed(each.kind.parse), choices=each.kind.choices or None,
             metavar=each.kind.metavar, help=text,
         )  # fmt: skip
-        if each.repeated:
+        if each.repeated and by_name:
             group.add_argument(
                 each.repeated, dest=f"{each.name}_of", action="append", type=typed(named_amount), metavar="REGEX=S",
                 help="the same for operators whose name matches, the first match holds",
