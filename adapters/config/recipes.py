@@ -41,8 +41,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         document = json.loads(text) if path.suffix == ".json" else yaml_of(text)
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a recipe: {error}") from error
-    if isinstance(document, Mapping) and isinstance(document.get("settings"), Mapping):  # what a run has saved
-        document = document["settings"].get("recipe")
+    if path.name == "gramian.json" or (isinstance(document, Mapping) and "settings" in document):  # what a run has saved
+        for name in ("settings", "recipe"):
+            document = document.get(name) if isinstance(document, Mapping) else None
     if not isinstance(document, Mapping):
         raise ValueError(f"{path} is no recipe: expected names of settings and their values, such as `method: l0`")
     for name in document:

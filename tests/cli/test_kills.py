@@ -91,10 +91,15 @@ def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     assert ended(forked([*arguments, "--out", "expected"], whole)) == 0, Path("log").read_text()
     took, total = time.perf_counter() - started, len(whole.read_text().splitlines())
     expected, generator, resumed = digests(Path("expected")), random.Random(name), 0
-    for _ in range(kills):
+    for number in range(kills):
         shutil.rmtree("out", ignore_errors=True)
         process = forked([*arguments, "--out", "out"])
-        time.sleep(generator.uniform(0, took))
+        if number % 2:
+            time.sleep(generator.uniform(0, took))
+        else:  # once a part of the blocks is done
+            least, patience = generator.randrange(total), time.perf_counter() + 5 * took
+            while records(Path("out")) < least and time.perf_counter() < patience and not Path("out").exists():
+                time.sleep(1e-3)
         os.kill(process, signal.SIGKILL)
         killed = ended(process) == -signal.SIGKILL
         found, finished, count = records(Path("out")), Path("out").exists(), Path("count")
