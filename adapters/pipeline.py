@@ -156,7 +156,7 @@ def removed(
             model, unit_sets, places, method.of_units(config.options), method.inputs, allocation, plan.damping, plan.amount,
             statistics, shown.update,
         )  # fmt: skip
-        if journal is None or journal.finished(scoring.name) < scoring.stop:
+        if journal is None or len(journal.finished(scoring.name)) < scoring.stop:
             statistics()  # gathered from the dense model before any block is taken
         found = [each for block in walk(scoring, blocks, batches[:fitted], journal=journal) for each in block]
         scored = [each.scores for each in found]

@@ -98,12 +98,10 @@ class Journal:
             os.close(self.lock)
             self.lock = None
 
-    def finished(self, name: str) -> int:
-        """How many blocks, from the first on, a pass has finished."""
-        count = 0
-        while self.path(name, count).is_file():
-            count += 1
-        return count
+    def finished(self, name: str) -> set[int]:
+        """The numbers of the blocks that a pass has finished."""
+        found = (RECORD.fullmatch(entry.name) for entry in self.folder.iterdir())
+        return {int(match[2]) for match in found if match and match[1] == name}
 
     def path(self, name: str, index: int) -> Path:
         """The file of one pass at one block."""

@@ -63,7 +63,7 @@ class Stream:
         out = out.expanduser().resolve()
         with new_directory(out, overwrite) as draft:
             written = Written(draft)
-            for index, path in enumerate(self.blocks.paths[: journal.finished(passed)]):
+            for index, path in enumerate(self.blocks.paths[: len(journal.finished(passed))]):
                 block = self.blocks.acquire(index)
                 restore(journal.read(passed, index), self.model, self.blocks.place)
                 inside = {name: kept for name, kept in keep.items() if name.startswith(f"{path}.")}

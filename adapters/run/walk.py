@@ -89,15 +89,15 @@ def walk(
     batches: windows of tokens. jobs: how many blocks are worked on at once, which dense inputs allow. journal: where records
     are kept, and from which blocks that are finished are taken, with weights in the dtype `storage`.
     """
-    done = 0 if journal is None else min(journal.finished(each.name), each.stop)
-    runs = each.runs and done < each.stop
+    done = set() if journal is None else journal.finished(each.name)
+    runs = each.runs and not done.issuperset(range(each.stop))
     hidden, calls = enter(blocks.model, batches) if runs else ([], [])
 
     def visit(index: int, streams: Streams) -> tuple[list[Any], Streams]:
         """Work on one block."""
         block = blocks.acquire(index)
         call = calls[index] if runs else None
-        record = journal.read(each.name, index) if journal is not None and index < done else None
+        record = journal.read(each.name, index) if journal is not None and index in done else None
         decision = each.open(index, block) if record is None else None
         drifted = streams.entering is not streams.dense and each.taps_dense
         source = streams.dense if each.taps_dense or each.follows == "dense" else streams.entering
