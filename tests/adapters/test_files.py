@@ -28,6 +28,7 @@ from gramian.adapters.files import (
 )
 from gramian.adapters.models.saving import save
 
+WHOLE = {what: {"config.json": what.encode(), "model.safetensors": what.encode()} for what in ("old", "new")}
 CALLS = ("rename", "replace", "mkdir", "unlink", "rmdir", "fsync")
 
 
@@ -40,7 +41,8 @@ def beside(out: Path, process: int, what: str) -> Path:
     name = f"{out.name}.{process}.0a1b2c3d.{what}"
     path = out.with_name(f".{name}" if what == "new" else name)
     path.mkdir()
-    (path / "config.json").write_text(what)
+    for name in WHOLE[what]:
+        (path / name).write_text(what)
     return path
 
 
@@ -115,22 +117,24 @@ class TestKilled:
         assert missing == (0 if exchanges and sys.platform in ("linux", "darwin") else 1)
 
     def test_recovering_may_be_killed_too(self, exchanges, tmp_path):
-        """Of a model that is back, or whose successor is there, nothing is lost."""
-        process, count, dead = ended(), 0, True
-        while dead:
-            count += 1
+        """The old model is back, or gone for good where there is a new one: no half of it comes back once that is removed."""
+        process, count, dead = ended(), 0, [True]
+        while any(dead):
+            count, dead = count + 1, []
             for there in (False, True):
                 out = tmp_path / f"{count} {there}" / "model"
                 out.parent.mkdir()
                 beside(out, process, "new"), beside(out, process, "old")
                 if there:
                     out.mkdir()
-                    (out / "config.json").write_text("newest")
-                dead = killed(count, exchanges, lambda out=out: recover(out))
+                dead.append(killed(count, exchanges, lambda out=out: recover(out)))
+                if there:
+                    assert out.exists()
+                    out.rmdir()
                 recover(out)
-                assert held(out) == {"config.json": b"newest" if there else b"old"}
-                assert [path.name for path in out.parent.iterdir()] == ["model"]
-        assert count > 3
+                assert held(out) == WHOLE["old"] if out.exists() else there
+                assert [path.name for path in out.parent.iterdir()] == (["model"] if out.exists() else [])
+        assert count > 6
 
 
 # -- what is beside an output ------------------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ def test_two_names_are_exchanged(tmp_path):
     one, two = beside(tmp_path / "model", 1, "new"), beside(tmp_path / "model", 1, "old")
     if not exchange(one, two):
         pytest.skip("the file system cannot exchange names")
-    assert held(one) == {"config.json": b"old"} and held(two) == {"config.json": b"new"}
+    assert held(one) == WHOLE["old"] and held(two) == WHOLE["new"]
     assert not exchange(one, tmp_path / "missing") and one.exists()
 
 
@@ -157,7 +161,14 @@ class TestLeftovers:
         else:
             with pytest.raises(FileExistsError, match="--overwrite"):
                 check_output(out, False)
-        assert held(out) == {"config.json": b"old"} and not old.exists()
+        assert held(out) == WHOLE["old"] and not old.exists()
+
+    def test_the_next_run_clears_up(self, tmp_path):
+        out, process = tmp_path / "model", ended()
+        beside(out, process, "new"), beside(out, process, "old")
+        with pytest.raises(FileExistsError, match="was empty"), new_directory(out, overwrite=False) as draft:
+            assert held(out) == WHOLE["old"] and sorted(tmp_path.iterdir()) == sorted([out, draft])
+            (draft / "config.json").write_text("{}")
 
     def test_what_others_have_stays(self, tmp_path):
         """Drafts of a process that runs, of another output, and a user's own names."""
@@ -178,7 +189,7 @@ class TestLeftovers:
         beside(tmp_path / "model", os.getpid(), "new")
         recover(tmp_path / "model")
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
-        assert held(tmp_path / "model") == {"config.json": b"old"}
+        assert held(tmp_path / "model") == WHOLE["old"]
 
 
 def test_what_is_renamed_is_on_the_disk(tmp_path, monkeypatch):
