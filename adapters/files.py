@@ -1,29 +1,53 @@
 """Files and directories of models that appear complete or not at all: each is written under another name beside its place,
-and then renamed."""
+and then renamed.
+
+    .OUT.PID.XXXXXXXX.new     what the process PID writes, until it is OUT
+    OUT.PID.XXXXXXXX.old      what was OUT, for a moment, where the system cannot exchange two names in one step
+
+What a process that was killed leaves of these is put right by `recover`. What is renamed is on the disk before.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Saved", "check_output", "check_result", "new_directory", "plain", "write_bytes", "write_json"]
+__all__ = [
+    "STDOUT", "Saved", "check_files", "check_output", "check_result", "check_space", "new_directory", "plain", "recover",
+    "write_bytes", "write_json", "write_report",
+]  # fmt: skip
+
+STDOUT = Path("-")  # as the file of a result
+REPORT = "gramian.json"
+ADDED = len("..4294967295.00000000.new")  # bytes of the longest name beside an output, without the output's own
+IN_USE: set[str] = set()  # PID.XXXXXXXX of the drafts of this process
 
 
 def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
     """Raise, before any work, if a model cannot be saved at `out`, or if files cannot be added to it (`adding`).
 
+    What an earlier run left half done is put right first (`recover`).
+
     FileExistsError: `out` is a file or a directory that is not empty, and `overwrite` is False; or it is something other than
     a saved model, which a saved model would replace; or it is, or contains, the directory that the process runs in, which is
-    never replaced. NotADirectoryError, PermissionError: its parent cannot be written.
+    never replaced. NotADirectoryError, PermissionError: its parent cannot be written. OSError: its name is no UTF-8 or too
+    long for the file system, with what is added to it for a moment; links in a circle.
     """
-    out = Path(out).expanduser().resolve()
+    out = followed(Path(out))
+    check_name(out, 0 if adding else ADDED)
+    if not adding:
+        recover(out)
     if Path.cwd().is_relative_to(out) or Path.home().is_relative_to(out):
         raise FileExistsError(f"{out} is or contains the current or home directory: choose a new directory")
     if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
@@ -34,7 +58,7 @@ def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None
         raise FileExistsError(f"{out} is not a saved model, so overwriting does not replace it: choose another")
     if not adding and os.path.ismount(out):
         raise FileExistsError(f"{out} is a mount point, which nothing can replace: choose a directory inside it")
-    parent = next(folder for folder in out.parents if folder.exists())
+    parent = existing(out)
     if not parent.is_dir():
         raise NotADirectoryError(f"{out} cannot be created: {parent} is a file")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -42,9 +66,56 @@ def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None
 
 
 def check_result(path: Path | None) -> None:
-    """Raise OSError, before any work, if a result cannot be written at `path`."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK)):
+    """Raise OSError, before any work, if a result cannot be written at `path`; STDOUT always can."""
+    if path is None or path == STDOUT:
+        return
+    if streams(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written: no permission")
+        return
+    path = followed(path)
+    check_name(path, ADDED)
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Raise OSError, before any work, if the disk that `out` goes to has fewer than `needed` bytes left."""
+    free = shutil.disk_usage(existing(followed(out))).free
+    if free < needed:
+        raise OSError(f"{needed} bytes are needed, but only {free} are free on the disk of {out}")
+
+
+def check_name(path: Path, added: int) -> None:
+    """Raise OSError for an absolute path whose names are not UTF-8, or are too long for the file system where the last of them
+    has `added` more bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise OSError(f"{str(path)!r} cannot be written: its name is not UTF-8") from error
+    longest = os.pathconf(existing(path), "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    for name, more in [(path.name, added), *((folder.name, 0) for folder in path.parents)]:
+        if (length := len(os.fsencode(name))) + more > longest:
+            room = f" and {more} more are needed beside it" if more else ""
+            raise OSError(f"{name[:20]}... is too long: it has {length} bytes{room}, of {longest} at most")
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above an absolute path that is there."""
+    return next(folder for folder in path.parents if os.path.exists(folder))  # False, and no error, for a name too long
+
+
+def followed(path: Path) -> Path:
+    """The absolute path of what `path` names, at the end of its links. OSError where they go in a circle."""
+    found = Path(os.path.realpath(path.expanduser()))
+    if os.path.islink(found):
+        raise OSError(f"{path} is a link that leads to itself")
+    return found
+
+
+def streams(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or a socket, which is written into and never replaced."""
+    return os.path.exists(path) and not path.is_file() and not path.is_dir()
 
 
 @contextmanager
@@ -53,53 +124,170 @@ def new_directory(out: Path, overwrite: bool) -> Iterator[Path]:
 
     After an error `out` is what it was before, and the new directory is gone. The context ends with FileExistsError if `out`
     is not empty by then and `overwrite` is False: `out` is kept, and so is the new directory, under a name that the error says.
+    If the process is killed, `out` is what it was before or the new directory, at once or after `recover`.
     """
-    draft, aside = (out.with_name(f".{out.name}.{secrets.token_hex(4)}.{what}") for what in ("new", "old"))
+    recover(out)
+    key = f"{os.getpid()}.{secrets.token_hex(4)}"
+    draft, aside = names_beside(out, key)
+    IN_USE.add(key)
     try:
         draft.mkdir(parents=True)
         yield draft
-        for file in draft.iterdir():  # safetensors makes its files private, so they are given the mode that any new file gets
-            if file.is_file():
-                shutil.copymode(draft / "config.json", file)
+        for path in sorted(draft.rglob("*")):
+            if path.is_file() and path.parent == draft:
+                shutil.copymode(draft / "config.json", path)  # safetensors makes its files private, unlike any other new file
+            sync(path)
+        sync(draft)
         if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
             kept = draft.rename(out.with_name(f"{out.name}.{secrets.token_hex(4)}"))
             raise FileExistsError(f"{out} was empty when the work began and is not now, so the result is in {kept}")
         replace(draft, out, aside)
+        sync(out.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        discard(draft)
+        IN_USE.discard(key)
+
+
+def names_beside(out: Path, key: str) -> tuple[Path, Path]:
+    """The names of a draft of `out`, and of what `out` was before."""
+    return out.with_name(f".{out.name}.{key}.new"), out.with_name(f"{out.name}.{key}.old")
 
 
 def replace(draft: Path, out: Path, aside: Path) -> None:
-    """Rename `draft` to `out`. What was at `out` is moved aside first, and moved back if the rename fails."""
+    """Rename `draft` to `out`. What was at `out` is then at `draft`, or after an error still where it was."""
     if not out.exists():
         draft.rename(out)
-        return
-    out.rename(aside)
+    elif not exchange(draft, out):
+        out.rename(aside)
+        try:
+            draft.rename(out)
+        finally:
+            aside.rename(draft if out.exists() else out)
+
+
+def exchange(one: Path, two: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot, or refuses."""
+    first, second, swap = os.fsencode(one), os.fsencode(two), 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    here = -100  # AT_FDCWD
+    calls = {"linux": ("renameat2", (here, first, here, second, swap)), "darwin": ("renamex_np", (first, second, swap))}
+    if sys.platform not in calls:
+        return False
+    name, arguments = calls[sys.platform]
+    function = getattr(ctypes.CDLL(None), name, None)  # not every C library has it
+    return function is not None and function(*arguments) == 0
+
+
+def recover(out: Path) -> None:
+    """Put right what runs for `out` that were killed have left: the old model goes back where no model is, and the rest goes.
+
+    What processes that still run have beside `out` is left alone."""
     try:
-        draft.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
+        names = os.listdir(out.parent)
+    except OSError:  # there is no such folder yet, or it cannot be read
+        return
+    form = re.compile(rf"\.?{re.escape(out.name)}\.((\d+)\.[0-9a-f]{{8}})\.(?:new|old)")
+    for key in sorted({found[1] for name in names if (found := form.fullmatch(name)) and not runs(found[1], int(found[2]))}):
+        draft, aside = names_beside(out, key)
+        discard(draft)
+        if aside.exists():
+            # the name of a draft is never taken for something whole, so that the removal can be cut short
+            aside.rename(draft if out.exists() else out)
+            sync(out.parent)
+            discard(draft)
+
+
+def runs(key: str, process: int) -> bool:
+    """Whether the process that a draft is of still runs. A draft with the number of this process may be of one before it."""
+    if process == os.getpid():
+        return key in IN_USE
+    if os.name == "nt":  # where every signal ends a process, and none only asks
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a directory, as far as possible, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink()
+        with suppress(OSError):
+            path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the names in a directory to the disk. OSError for a file; not every system can do it for directories."""
+    folder = path.is_dir()
+    with suppress(OSError) if folder else nullcontext():
+        number = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write or replace a file. After an OSError the file is what it was before."""
+    """Write or replace a file, at the end of links. After an OSError the file is what it was before. What is written to a
+    device or a pipe goes into it."""
+    if streams(path):
+        with os.fdopen(os.open(path, os.O_WRONLY), "wb") as stream:
+            stream.write(content)
+        return
+    path = followed(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         draft.write_bytes(content)
+        sync(draft)
         os.replace(draft, path)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write or replace a JSON file of plain numbers, strings, lists and dicts. Numbers that JSON does not have become the
-    strings `inf`, `-inf` and `nan`."""
-    write_bytes(path, (json.dumps(spelt(document), indent=2, allow_nan=False) + "\n").encode())
+    """Write or replace a JSON file of plain numbers, strings, lists and dicts, or print it where the path is STDOUT. Numbers
+    that JSON does not have become the strings `inf`, `-inf` and `nan`."""
+    text = json.dumps(spelt(document), indent=2, allow_nan=False) + "\n"
+    if path != STDOUT:
+        write_bytes(path, text.encode())
+    elif sys.stdout is not None:  # None where the process was started without
+        sys.stdout.write(text)
+
+
+def write_report(draft: Path, document: Mapping[str, Any]) -> None:
+    """Write `gramian.json` into a directory that is complete but for it: the document, and `files`, the SHA-256 of every other
+    file by its name."""
+    paths = sorted(path for path in draft.rglob("*") if path.is_file() and path != draft / REPORT)
+    write_json(draft / REPORT, {**document, "files": {path.relative_to(draft).as_posix(): sha256(path) for path in paths}})
+
+
+def check_files(folder: Path) -> None:
+    """Raise ValueError for a file of a saved model that is missing or not what its `gramian.json` says. Directories without
+    one, or one without `files`, say nothing."""
+    report = folder / REPORT
+    if not report.is_file():
+        return
+    try:
+        document = json.loads(report.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{report} is damaged: {error}; without this file the model loads unchecked") from error
+    files = document.get("files") if isinstance(document, dict) else None
+    for name, digest in files.items() if isinstance(files, dict) else ():
+        path = folder / name
+        wrong = "missing" if not path.is_file() else "not the file that was saved" if sha256(path) != digest else ""
+        if wrong:
+            raise ValueError(f"{path} is {wrong}: save the model again, or remove {name!r} from `files` in {report}")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Saved(Protocol):

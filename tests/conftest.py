@@ -62,4 +62,4 @@ def saved(tmp_path: Path) -> Path:
 
     from gramian.adapters.models.saving import save
 
-    return save(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})
+    return save(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gramian.adapters.files import spelt, write_json
+from gramian.adapters.files import STDOUT, write_json
 from gramian.progress import say
 
 __all__ = ["STDOUT", "abandon", "emit", "flushed"]
-
-STDOUT = Path("-")  # as the file of --json
 
 
 def emit(document: Any, text: str, json_path: Path | None) -> None:
@@ -25,7 +22,7 @@ def emit(document: Any, text: str, json_path: Path | None) -> None:
     cannot be, since what it says may have taken long; the OSError is then raised.
     """
     if json_path == STDOUT:
-        print(json.dumps(spelt(document), indent=2, allow_nan=False))
+        write_json(json_path, document)
         say(text)
         return
     try:

@@ -8,6 +8,7 @@ that is loaded can execute.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
+from gramian.adapters.files import check_files
 from gramian.adapters.models.libraries import one_line, quiet_libraries
-from gramian.adapters.models.places import Place, locate
+from gramian.adapters.models.places import WEIGHTS, Place, locate
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import narrow_class, read_widths
 
@@ -61,8 +63,9 @@ def load(
     FileNotFoundError
         There is no such model.
     ValueError
-        Weights that are unreadable, incomplete, pickled or quantised; naming the parameter, weights that hold NaN or Inf; a
-        model that needs code of its own; a dtype or device that cannot be used.
+        Naming the file, one that is missing or changed by the `files` of `gramian.json`, or that is no safetensors file of the
+        directory; weights that are unreadable, incomplete, pickled or quantised; naming the parameter, weights that hold NaN or
+        Inf; a model that needs code of its own; a dtype or device that cannot be used.
     OSError
         The hub cannot be reached.
     ImportError
@@ -84,6 +87,9 @@ def load(
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     usable_device(device)
     place = locate(source)
+    if place.local and not place.gguf:
+        check_files(Path(place.name))
+        check_shards(Path(place.name))
     try:
         with quiet_libraries():
             model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code)
@@ -110,6 +116,22 @@ def storage_dtype(model: PreTrainedModel) -> torch.dtype:
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return dtype or next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+
+
+def check_shards(folder: Path) -> None:
+    """Raise ValueError for weights that are not files of this directory in the form of safetensors: others might never end, or
+    hold what can be executed."""
+    single, index = (folder / name for name in WEIGHTS)
+    names: Iterable[Any] = [single.name]
+    if not single.exists():
+        try:
+            names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{index} is no index of weights: {type(error).__name__}: {error}") from error
+    for name in names:
+        plain = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+        if not plain or not (folder / name).is_file():
+            raise ValueError(f"{folder}: weights are in {name!r}, expected a safetensors file of this directory")
 
 
 def load_weights(

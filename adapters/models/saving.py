@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.files import Saved, check_output, new_directory, plain, write_json
+from gramian.adapters.files import Saved, check_output, new_directory, plain, write_report
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
@@ -37,8 +37,8 @@ def save(
 
     Weights are stored as safetensors in the storage dtype of the model, which is itself unchanged. Everything is written to a
     directory beside `out` first, which is renamed at the end: `out` is the complete new model or, after any failure, what it
-    was before. Widths of a shrunk model that its configuration cannot state are recorded beside it; such a directory loads
-    with `load` only, unless it is padded.
+    was before. If the process is killed, the next call for `out` clears up what is left beside it. Widths of a shrunk model
+    that its configuration cannot state are recorded beside it; such a directory loads with `load` only, unless it is padded.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def save(
     pad : bool
         Pad a shrunk model with zeros to widths that stock classes build, so that it loads anywhere.
     report : mapping or report, optional
-        What `prune` returned, or plain numbers, strings, lists and dicts; it is written as `gramian.json`.
+        What `prune` returned, or plain numbers, strings, lists and dicts; it is written as `gramian.json`,
+        with the SHA-256 of every other file, which `load` checks.
     overwrite : bool
         Replace a saved model that is at `out`.
 
@@ -90,7 +91,7 @@ def save(
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
             if report is not None:
-                write_json(draft / "gramian.json", plain(report))
+                write_report(draft, plain(report))
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error

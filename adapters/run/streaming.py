@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import Saved, new_directory, plain, write_json
+from gramian.adapters.files import Saved, new_directory, plain, write_json, write_report
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
 from gramian.adapters.models.places import WEIGHTS, locate
@@ -83,7 +83,7 @@ class Stream:
                 self.model.generation_config.save_pretrained(draft)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(draft)
-            write_json(draft / "gramian.json", plain(report))
+            write_report(draft, plain(report))
         return out
 
 

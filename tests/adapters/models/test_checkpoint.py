@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import stat
@@ -13,6 +14,7 @@ from tiny import FAMILIES, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gramian import extras
+from gramian.adapters import files
 from gramian.adapters.files import check_output
 from gramian.adapters.models import demo_model
 from gramian.adapters.models.loading import load, storage_dtype
@@ -20,6 +22,10 @@ from gramian.adapters.models.saving import save
 
 pytestmark = pytest.mark.usefixtures("no_network")
 IDS = torch.arange(40).view(2, 20)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def logits(model) -> torch.Tensor:
@@ -103,8 +109,12 @@ def test_dtype_without_a_word_in_the_configuration(saved):
     assert storage_dtype(model) == torch.float16 and model.dtype == torch.float32
 
 
-def test_report_and_files(saved):
-    assert json.loads((saved / "gramian.json").read_text()) == {"method": "none"}
+def test_report_and_files(tmp_path):
+    saved = save(tiny_model("llama"), tiny_tokenizer(), tmp_path / "llama", report={"method": "none"})
+    names = {path.name for path in saved.iterdir()}
+    report = json.loads((saved / "gramian.json").read_text())
+    assert report.pop("files") == {name: digest(saved / name) for name in names - {"gramian.json"}}
+    assert report == {"method": "none"}
     assert (saved / "generation_config.json").exists()
     with safe_open(saved / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -117,6 +127,7 @@ def test_report_and_files(saved):
 
 
 def test_existing_output_needs_overwrite(saved):
+    save(tiny_model("llama"), tiny_tokenizer(), saved, report={"method": "none"}, overwrite=True)
     before = (saved / "model.safetensors").read_bytes()
     other = tiny_model("llama", seed=1)
     with pytest.raises(FileExistsError, match="--overwrite"):
@@ -190,6 +201,7 @@ def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch, failure, exist
 
 
 def test_failed_rename_restores_the_old_model(saved, monkeypatch):
+    monkeypatch.setattr(files, "exchange", lambda one, two: False)
     before = (saved / "model.safetensors").read_bytes()
     rename = Path.rename
 

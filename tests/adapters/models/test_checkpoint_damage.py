@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import tensors
+from tiny import tensors, tiny_model, tiny_tokenizer
 
 from gramian.adapters.models import loading
 from gramian.adapters.models.loading import load
+from gramian.adapters.models.saving import save
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -86,6 +87,63 @@ def test_damaged_model(saved, damage, error, message):
     with pytest.raises(error, match=message) as caught:
         load(saved)
     assert type(caught.value) is error and str(saved) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def with_report(folder: Path) -> Path:
+    return save(tiny_model("llama"), tiny_tokenizer(), folder, report={"method": "none"}, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_file_that_is_not_the_one_that_was_saved(saved, name, monkeypatch):
+    """One byte of it, which may be sound in itself; it is known before any weights are read."""
+    with_report(saved)
+    content = bytearray((saved / name).read_bytes())
+    content[-2] ^= 1
+    (saved / name).write_bytes(content)
+    monkeypatch.setattr(loading, "load_weights", lambda *arguments: pytest.fail("weights were read"))
+    with pytest.raises(ValueError, match=rf"{name} is not the file that was saved.*remove '{name}' from `files`"):
+        load(saved)
+    if name != "model.safetensors":
+        (saved / name).unlink()
+        error, message = (FileNotFoundError, "no config.json") if name == "config.json" else (ValueError, f"{name} is missing")
+        with pytest.raises(error, match=message):
+            load(saved)
+
+
+def test_a_file_changed_on_purpose(saved):
+    """It loads once its line is gone, as do the reports of earlier versions, which have no `files`."""
+    report = json.loads((with_report(saved) / "gramian.json").read_text())
+    configure(note="mine")(saved)
+    with pytest.raises(ValueError, match=r"config\.json is not the file that was saved"):
+        load(saved)
+    del report["files"]["config.json"]
+    (saved / "gramian.json").write_text(json.dumps(report))
+    assert load(saved)[0].config.note == "mine"
+    del report["files"]
+    (saved / "gramian.json").write_text(json.dumps(report))
+    load(saved)
+    (saved / "gramian.json").write_text("{")
+    with pytest.raises(ValueError, match=r"gramian\.json is damaged"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/zero", "/dev/null", "../elsewhere.safetensors", "weights.bin", "missing.safetensors", 3, None]
+)
+def test_an_index_of_other_files(saved, name):
+    """They might never end, or hold what can be executed."""
+    held, names = (saved / "model.safetensors").read_bytes(), list(tensors(saved))
+    for path in (saved.parent / "elsewhere.safetensors", saved / "weights.bin", saved / "whole.safetensors"):
+        path.write_bytes(held)
+    (saved / "model.safetensors").unlink()
+    homes = dict.fromkeys(names, "whole.safetensors")
+    index = saved / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": homes}))
+    load(saved)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": homes | {UP: name}}))
+    with pytest.raises(ValueError, match="expected a safetensors file of this directory") as caught:
+        load(saved)
+    assert repr(name) in str(caught.value)
 
 
 def test_overflow_of_the_storage_dtype(saved):

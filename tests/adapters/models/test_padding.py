@@ -49,7 +49,7 @@ def stated(model) -> dict:
 def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
     model = shrunk(model_type, uniform if model_type in GROUPED else channels_only)
     out = save(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
-    assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text()) == {"method": "none"}
+    assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text())["method"] == "none"
     stock = AutoModelForCausalLM.from_pretrained(out)
     assert type(stock) is type(model) and unit_groups_of(stock) == unit_groups_of(model)
     assert logits(stock).equal(logits(model)) and generated(stock)[0].equal(generated(model)[0])
