@@ -7,13 +7,14 @@ One line in a test holds an object of your own to them; a failure shows the smal
 
     def test_my_objects():
         laws.check_method(my_method)                                       # (problem, pattern) -> Solution
+        laws.check_method(my_score)                                        # (module) -> UnitScores
         laws.check_solver(MySolver())                                      # init, step, weights; or a function
         laws.check_pattern(MyPattern(0.5))                                 # select, admits, check
         laws.check_term(lambda shape: st.builds(MyTerm, st.floats(0, 9)))  # prox, and what else it has
         laws.check_layer(MyLayer)                                          # weight, moments, problem, assign
 
-What each law says stands in the files of this package: `problems`, `terms`, `patterns`, `solvers`, `least_squares`, `methods`
-and `layers`. Every law tries `examples` cases, or some laws fewer, and the same ones each time.
+What each law says stands in the files of this package: `problems`, `terms`, `patterns`, `solvers`, `least_squares`, `methods`,
+`unit_methods` and `layers`. Every law tries `examples` cases, or some laws fewer, and the same ones each time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gramian.proofs.laws.patterns import PATTERN_LAWS, Selecting
 from gramian.proofs.laws.problems import PROBLEM_LAWS, Build
 from gramian.proofs.laws.solvers import LASSO_LAWS, RATE_LAWS, SOLVER_LAWS, Solving
 from gramian.proofs.laws.terms import TERM_LAWS, TermsOf
+from gramian.proofs.laws.unit_methods import UNIT_METHOD_LAWS, UNIT_ORDER_LAWS, Scoring, scores_units
 from gramian.solvers import L1
 
 __all__ = [
@@ -114,16 +116,26 @@ def check_method(
     order_matters: bool = False,
     examples: int = EXAMPLES,
 ) -> None:
-    """Hold to its laws a pruning method, `method(problem, pattern) -> Solution`.
+    """Hold to its laws a pruning method, `solve(problem, pattern) -> Solution` or `score(module) -> UnitScores`.
 
-    Its weights satisfy the pattern even if scores tie, its certificate is that of what it returns, and it is a function of the
-    layer alone. patterns: those that it is for; None is any. order_matters: True for a sweep over the channels, whose answer
-    depends on which comes first.
+    Weights satisfy the pattern even if scores tie, their certificate is that of what is returned, and they are a function of
+    the layer alone. Scores are finite, one for each unit, and a function of the module alone. method: either function, which
+    are told apart by their parameters without a default, or a `gramian.adapters.Method`. patterns: those that a method of
+    weights is for; None is any. order_matters: True for a sweep over the channels, whose answer depends on which comes first,
+    and for random scores. Raises ValueError for a method that gathers something from a whole model.
     """
-    candidate = Pruning(method, patterns)
-    hold(candidate, METHOD_LAWS, examples)
-    if not order_matters:
-        hold(candidate, ORDER_LAWS, examples)
+    decide = getattr(method, "decide", method)
+    candidate: Scoring | Pruning
+    if scores_units(method):
+        if getattr(method, "prepare", None) is not None:
+            raise ValueError("the method gathers something from a whole model, which the laws do not make")
+        if patterns is not None:
+            raise ValueError("patterns are for methods of weights, and the method is one of units")
+        candidate = Scoring(decide, getattr(method, "inputs", True))
+        always, in_any_order = UNIT_METHOD_LAWS, UNIT_ORDER_LAWS
+    else:
+        candidate, always, in_any_order = Pruning(decide, patterns), METHOD_LAWS, ORDER_LAWS
+    hold(candidate, always if order_matters else (*always, *in_any_order), examples)
 
 
 def check_improver(improver: Any, *, patterns: st.SearchStrategy[Any] | None = None, examples: int = EXAMPLES) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_model, tiny_tokenizer
+import torch
+from tiny import WINDOWS, parameters, tiny_model, tiny_tokenizer
 
+import gramian
 from gramian.adapters import PruneConfig, save
 from gramian.adapters.cli.main import main
 from gramian.adapters.methods.registry import WEIGHT_METHODS, resolve
@@ -65,17 +67,42 @@ class Wanting:
     def __init__(self, power):
         self.power = power
 '''
+DEFECTIVE = """
+import numpy as np
+from gramian.adapters import UnitScores
+
+
+def by_channel(module):
+    problem = module.inputs()
+    return UnitScores((np.asarray(problem.anchor) ** 2).sum(axis=0)[1:])
+
+
+def bare(module):
+    return np.ones(module.count)
+
+
+def undefined(module):
+    return UnitScores(np.full(module.count, np.nan))
+"""
+
+
+def example(readme: str, file: str) -> str:
+    """The code of a file that a README shows."""
+    text = (Path(__file__).parents[3] / readme).read_text(encoding="utf-8")
+    return text.split(f"# {file}\n")[1].split("```")[0]
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch) -> Path:
     """A module in the current directory, which an installed command does not have on its path."""
     (tmp_path / "mymethod.py").write_text(MINE)
+    (tmp_path / "myunits.py").write_text(example("adapters/README.md", "myunits.py"))
+    (tmp_path / "defective.py").write_text(DEFECTIVE)
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
     (tmp_path / "faulty.py").write_text("1 / 0")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
-    for name in ("mymethod", "broken", "faulty"):
+    for name in ("mymethod", "myunits", "defective", "broken", "faulty"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -125,11 +152,10 @@ def test_names_that_lead_nowhere(mine, name, message):
 
 def test_the_example_of_the_readme(mine):
     """It is 20 lines, holds to the laws, and prunes a model."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    code = readme.split("# mymethod.py\n")[1].split("```")[0]
+    code = example("README.md", "mymethod.py")
     assert len(code.splitlines()) <= 20
     (mine / "mymethod.py").write_text(code)
-    laws.check_method(resolve("mymethod:MyMethod").decide)
+    laws.check_method(resolve("mymethod:MyMethod"))
     model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "sparse"
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
@@ -161,7 +187,7 @@ def test_figures_are_numbers_and_answers_are_known_to_be_so_before_work(mine, ca
 
 
 def test_the_laws_hold_for_it(mine):
-    laws.check_method(resolve("mymethod:curvature").decide, examples=10)
+    laws.check_method(resolve("mymethod:curvature"), examples=10)
 
 
 def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
@@ -196,3 +222,65 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
         main([*command, "--out", "other", "--method", "mymethod.curvature"])
     assert "no method 'mymethod.curvature'; there are fistapruner, " in capsys.readouterr().err
     assert not (mine / "other").exists()
+
+
+# -- methods that remove units -----------------------------------------------------------------------------------------
+
+
+def test_a_function_of_a_module_removes_units(mine):
+    """It is told apart by its parameter, holds to the laws, and removes what it scores least."""
+    method = resolve("myunits:score")
+    assert method.granularity == "units" and dict(method.settings) == {} and method.defaults == {"power": 2.0}
+    laws.check_method(method, examples=10)
+    laws.check_method(method.decide, examples=10)
+    model = tiny_model("llama")
+    report = gramian.prune(model, WINDOWS, "myunits:score", ratio=0.2, progress=False)
+    assert abs(report.ratio - 0.2) < 0.05 and report.parameters[1] < report.parameters[0]
+    settings = report.settings
+    assert [settings[name] for name in ("method", "allocation", "compensate")] == ["myunits:score", "uniform", False]
+    assert settings["options"] == {"power": 2.0}
+
+
+def test_its_option_and_its_own_settings_count(mine):
+    """Scores at the power 2 differ from those at 0, and a `Method` around the function makes up for what is removed."""
+
+    def pruned(name, **settings):
+        return gramian.prune(tiny_model("llama"), WINDOWS, f"myunits:{name}", ratio=0.3, progress=False, **settings)
+
+    plain, flat, named = pruned("score"), pruned("score", options={"power": 0.0}), pruned("uniform")
+    assert any(not np.array_equal(flat.keep[module], kept) for module, kept in plain.keep.items())
+    assert all(np.array_equal(named.keep[module], kept) for module, kept in plain.keep.items())
+    assert (named.settings["allocation"], named.settings["compensate"]) == ("uniform", True)
+    assert named.mean_error < plain.mean_error
+    assert pruned("uniform", compensate=False).mean_error == plain.mean_error
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("by_channel", r"by_channel returned scores of shape \(1,\) for 2 units: one for each"),
+        ("bare", "bare returned ndarray, not gramian.adapters.UnitScores"),
+        ("undefined", "undefined returned scores that are NaN"),
+    ],
+)
+def test_answers_that_are_no_scores_are_refused_before_any_work(mine, name, message):
+    model = tiny_model("llama")
+    before = parameters(model)
+    with pytest.raises(ValueError, match=message):
+        PruneConfig(f"defective:{name}", ratio=0.2)
+    with pytest.raises(ValueError, match=message):
+        gramian.prune(model, WINDOWS, f"defective:{name}", ratio=0.2, progress=False)
+    assert all(torch.equal(each, before[other]) for other, each in model.named_parameters())
+    with pytest.raises(AssertionError, match=r"every unit has a finite score"):
+        laws.check_method(resolve(f"defective:{name}"), examples=10)
+
+
+def test_a_method_of_units_on_the_command_line(mine, capsys):
+    model, out = save(tiny_model("llama"), tiny_tokenizer(), mine / "model"), mine / "smaller"
+    (mine / "text.txt").write_text(" ".join(map(str, range(400))))
+    texts = ["--calibration", "text.txt", "--samples", "2", "--length", "16", "--heldout", "0", "--no-perplexity"]
+    command = ["prune", str(model), "--out", str(out), "--ratio", "0.2", *texts]
+    assert main([*command, "--method", "defective:by_channel"]) == 1
+    assert "by_channel returned scores of shape (1,) for 2 units" in capsys.readouterr().err and not out.exists()
+    assert main([*command, "--method", "myunits:uniform"]) == 0
+    assert json.loads((out / "gramian.json").read_text())["settings"]["method"] == "myunits:uniform"
