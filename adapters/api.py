@@ -141,7 +141,7 @@ def settled(config: PruneConfig | None, method: str | None, settings: dict[str, 
     """The configuration that is given, whole or setting by setting. TypeError for a name that is no setting, ValueError for
     both at once."""
     if config is None:
-        named = {} if method is None else {"method": method}
+        named: dict[str, Any] = {} if method is None else {"method": method}
         known = [each.name for each in settings_of(PruneConfig)]
         for name in settings:
             if name not in known:

@@ -88,6 +88,7 @@ def run(
     fitted = len(batches)
     if heldout is not None:
         batches += batches_of(heldout)
+    report: Report | StructuredReport
     with eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
             report = removed(blocks, tokens, config, plan, batches, fitted, journal, cut, progress)

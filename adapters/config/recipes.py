@@ -59,18 +59,17 @@ def yaml_of(text: str) -> Any:
     need("models", (*MODELS, "yaml"), "a recipe in YAML")
     import yaml
 
-    class Reader(yaml.SafeLoader):
-        """A loader that builds plain values only."""
+    reader_of: Any = type("Reader", (yaml.SafeLoader,), {})  # one of its own, as it gets constructors of its own
 
-    def number(reader: Reader, node: yaml.ScalarNode) -> Any:
+    def number(reader: Any, node: Any) -> Any:
         value = str(reader.construct_scalar(node))
         integer = node.tag.endswith(":int")
         return value if ":" in value else reader.construct_yaml_int(node) if integer else reader.construct_yaml_float(node)
 
     for tag in ("int", "float"):
-        Reader.add_constructor(f"tag:yaml.org,2002:{tag}", number)
+        reader_of.add_constructor(f"tag:yaml.org,2002:{tag}", number)
     try:
-        return yaml.load(text, Reader)
+        return yaml.load(text, reader_of)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 

@@ -34,7 +34,9 @@ Taps = Mapping[nn.Module, Receive]
 class Decision(Protocol):
     """What a pass does at one block. taps: functions by module; `taps[module](batch, inputs)` sees what reaches the module."""
 
-    taps: Taps
+    @property
+    def taps(self) -> Taps:
+        """What is tapped."""
 
     def decide(self, replay: Replay, drifted: bool) -> list[Any]:
         """Decide on what the taps have seen, write to the block, and return the rows that say what was done.
@@ -52,12 +54,29 @@ class Pass(Protocol):
     taps_dense: whether, on pruned inputs, the taps see the dense model's activations. types: the dataclasses of rows.
     """
 
-    name: str
-    stop: int
-    runs: bool
-    follows: str
-    taps_dense: bool
-    types: Sequence[type]
+    @property
+    def name(self) -> str:
+        """Under which records are kept."""
+
+    @property
+    def stop(self) -> int:
+        """After the last block."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether blocks are run."""
+
+    @property
+    def follows(self) -> str:
+        """What enters a block."""
+
+    @property
+    def taps_dense(self) -> bool:
+        """What the taps see."""
+
+    @property
+    def types(self) -> Sequence[type]:
+        """Of rows."""
 
     def open(self, index: int, block: nn.Module) -> Decision:
         """Begin with a block, whose weights are there."""
