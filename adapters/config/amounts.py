@@ -50,7 +50,7 @@ class Rules:
 
 def pattern_of(amount: Amount, per_row: bool) -> Pattern:
     """The pattern of an amount."""
-    return TopK(float(amount), per_row) if isinstance(amount, Real) else amount  # type: ignore[arg-type]
+    return TopK(amount, per_row) if isinstance(amount, float) else amount
 
 
 def rules_of(sparsity: Any) -> Rules:
@@ -68,9 +68,10 @@ def one_amount(value: Any) -> Amount:
     if isinstance(value, str):
         value = parse_pattern(value) if ":" in value else float(value)
     if isinstance(value, Real) and not isinstance(value, bool):
-        if not 0 <= value < 1:
+        number = float(value)
+        if not 0 <= number < 1:
             raise ValueError(f"{value} is not in [0, 1)")
-        return float(value)
+        return number
     if not callable(getattr(value, "select", None)):
         raise ValueError(f"{value!r} is no amount")
     pattern: Pattern = value

@@ -136,7 +136,7 @@ def whole(least: int) -> Kind:
     """Whole numbers of at least `least`."""
 
     def admits(value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
     return Kind(f"a whole number of at least {least}", admits, int, "int", "N", write=int)
 

@@ -63,6 +63,7 @@ def unpacked(value: Any, arrays: dict[str, np.ndarray], types: dict[str, type], 
         return tuple(again(each) for each in rest["items"])
     if kind == "dict":
         return {again(key): again(each) for key, each in rest["items"]}
-    if issubclass(types[kind], Enum):
-        return types[kind][rest["name"]]
-    return types[kind](**{name: again(each) for name, each in rest.items()})
+    made: Any = types[kind]
+    if issubclass(made, Enum):
+        return made[rest["name"]]
+    return made(**{name: again(each) for name, each in rest.items()})

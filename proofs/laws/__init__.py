@@ -126,8 +126,8 @@ def check_method(
     """
     decide = getattr(method, "decide", method)
     candidate: Scoring | Pruning
-    always: tuple[Law, ...]
-    in_any_order: tuple[Law, ...]
+    always: tuple[Any, ...]
+    in_any_order: tuple[Any, ...]
     if scores_units(method):
         if getattr(method, "prepare", None) is not None:
             raise ValueError("the method gathers something from a whole model, which the laws do not make")
