@@ -219,6 +219,8 @@ def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> 
     grams, weights = WORKING.get(method, WORKING["sparsegpt"])
     row = 2 * shape[1] ** 2  # bytes of a Gram of half of the channels
     factorised = (3 * min(BATCH_BYTES, shape[0] * row) if stacks else row) if method == "l0" else 0
+    if method == "exchange":  # tableaus of as many rows as fit, each of twice the squared number of kept channels
+        factorised = min(BATCH_BYTES, 2 * shape[0] * row)
     return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
 
 
