@@ -15,7 +15,7 @@ from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.adapters.run.journal import Journal, differences, journal_of
+from gramian.adapters.run.journal import Journal, differences, fingerprint_in, journal_of
 from gramian.adapters.run.streaming import Stream
 
 __all__ = ["Finished", "journaled", "started"]
@@ -42,7 +42,8 @@ def started(out: Path, expected: Mapping[str, Any], resume: bool) -> Journal:
     """
     journal = Journal(journal_of(out), expected)
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
-        journal.remove()
+        if fingerprint_in(journal.folder) == journal.fingerprint:  # another run's is not ours to remove
+            journal.remove()
         raise Finished(f"{out} is finished: it was written by this very run")
     journal.start()
     return journal

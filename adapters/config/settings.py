@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -202,8 +202,3 @@ RANGE = Kind(
     write=spelt_range,
 )  # fmt: skip
 OPTIONS = Kind("a mapping by names", is_options, named_value, "mapping", "NAME=VALUE", write=dict)
-
-
-def known(names: Iterable[str], name: str, what: str) -> str:
-    """The message for a name that is none of `names`."""
-    return f"no {what} {name!r}; there are {', '.join(names)}"

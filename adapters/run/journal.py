@@ -23,7 +23,7 @@ import numpy as np
 from gramian.adapters.files import write_json
 from gramian.adapters.tensor_files import read_tensors, tensor_names, write_tensors
 
-__all__ = ["Journal", "Record", "differences", "journal_of", "refuse_journal"]
+__all__ = ["Journal", "Record", "differences", "fingerprint_in", "journal_of", "refuse_journal"]
 
 RUN = "run.json"
 RECORD = re.compile(r"(\w+)-(\d{5,})\.safetensors")

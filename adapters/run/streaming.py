@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import Saved, new_directory, plain, write_json, write_report
+from gramian.adapters.files import Saved, check_files, new_directory, plain, write_json, write_report
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
 from gramian.adapters.models.places import WEIGHTS, locate
@@ -98,6 +98,7 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
     """
     where, folder = usable_device(device), folder_of(source)
+    check_files(folder)
     config = AutoConfig.from_pretrained(folder)
     family_named(config.model_type)
     if getattr(config, "quantization_config", None):
