@@ -11,7 +11,9 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.files import check_space
 from gramian.adapters.fingerprint import fingerprint
+from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -35,16 +37,18 @@ def finished_as(out: Path, expected: Mapping[str, Any]) -> bool:
     return isinstance(found, Mapping) and not differences(found, json.loads(json.dumps(expected)))
 
 
-def started(out: Path, expected: Mapping[str, Any], resume: bool) -> Journal:
-    """Begin the journal of a run, or go on with it.
+def started(out: Path, expected: Mapping[str, Any], resume: bool, model: Any) -> Journal:
+    """Begin the journal of a run of a model, or go on with it.
 
-    `Finished` is raised, with `resume`, where a run with this fingerprint has already written `out`.
+    OSError where the disk has no space for the journal and the result. `Finished`, with `resume`, where a run with this
+    fingerprint has already written `out`.
     """
     journal = Journal(journal_of(out), expected)
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
         if fingerprint_in(journal.folder) == journal.fingerprint:  # another run's is not ours to remove
             journal.remove()
         raise Finished(f"{out} is finished: it was written by this very run")
+    check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage_dtype(model).itemsize)
     journal.start()
     return journal
 
@@ -71,7 +75,7 @@ def journaled(
     expected = fingerprint(
         stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}
     )
-    journal = started(out, expected, resume)
+    journal = started(out, expected, resume, stream.model)
     try:
         report = run(
             stream.blocks, tokens, config, heldout=heldout, problems=problems, journal=journal, cut=False, progress=progress

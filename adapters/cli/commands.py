@@ -138,7 +138,7 @@ def prune_and_save(
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
     expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
-    journal = started(args.out, expected, args.resume)
+    journal = started(args.out, expected, args.resume, model)
     try:
         kind = kind_of(model.config)
         measure: Any = perplexity if kind == "causal" else embed

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from tiny import HELDOUT, WINDOWS, tiny_model, tiny_tokenizer
 
 import gramian
-from gramian.adapters import save
+from gramian.adapters import files, save
 from gramian.adapters.passes.scores import ScoreUnits, Verdict
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.resuming import Finished
@@ -204,3 +205,10 @@ def test_what_goes_with_a_path_alone(source, tmp_path):
             gramian.prune(tiny_model("llama"), WINDOWS, **how, **HOW)
     with pytest.raises(ValueError, match="is a path, and out= is not given"):
         gramian.prune(source, WINDOWS, **HOW)
+
+
+def test_a_disk_without_space_is_known_before_any_work(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match="bytes are needed, but only 1000 are free on the disk of"):
+        gramian.prune(source, WINDOWS, out=tmp_path / "out", **HOW)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
