@@ -17,7 +17,7 @@ from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.adapters.run.journal import Journal, differences, fingerprint_in, journal_of
+from gramian.adapters.run.journal import Journal, differences, journal_of
 from gramian.adapters.run.streaming import Stream
 
 __all__ = ["Finished", "journaled", "started"]
@@ -45,8 +45,7 @@ def started(out: Path, expected: Mapping[str, Any], resume: bool, model: Any) ->
     """
     journal = Journal(journal_of(out), expected)
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
-        if fingerprint_in(journal.folder) == journal.fingerprint:  # another run's is not ours to remove
-            journal.remove()
+        journal.clear()
         raise Finished(f"{out} is finished: it was written by this very run")
     check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage_dtype(model).itemsize)
     journal.start()

@@ -133,7 +133,8 @@ def prune_and_save(
 ) -> None:
     """Measure a model, prune it, measure it again, save it and print what was done.
 
-    Perplexity is measured, or, of a model that has none, how far its embeddings move.
+    Perplexity is measured, or, of a model that has none, how far its embeddings move. ValueError, after the pruned model is
+    saved, where that is not a number.
     """
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
@@ -146,12 +147,14 @@ def prune_and_save(
         report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
         document = document_of(args, report)
         lines = [str(report)]
-        if dense is not None and kind == "causal":
-            document["perplexity"], shown = compare(dense, measure(model, read.evaluated), read)
-            lines.append(shown)
-        elif dense is not None:
-            document["embeddings"], shown = compare_embeddings(dense, measure(model, read.evaluated), read)
-            lines.append(shown)
+        compared, name = (compare, "perplexity") if kind == "causal" else (compare_embeddings, "embeddings")
+        failure: ValueError | None = None
+        if dense is not None:
+            try:
+                document[name], shown = compared(dense, measure(model, read.evaluated), read)
+                lines.append(shown)
+            except ValueError as error:  # the model may be damaged, but hours of work are in it: it is saved all the same
+                failure = error
         document["fingerprint"] = journal.fingerprint
         saved = save(model, tokenizer, args.out, pad=args.texts.pad, report=document, overwrite=args.overwrite)
         journal.remove()
@@ -164,6 +167,8 @@ def prune_and_save(
         write_tokens(saved / SAMPLED, torch.cat(windows))
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
     emit(document, "\n\n".join(lines), args.json)
+    if failure is not None:
+        raise ValueError(f"{failure}. The pruned model is in {saved}, and its {name} could not be measured") from failure
 
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:

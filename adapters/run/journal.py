@@ -67,6 +67,9 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
         if found is None:
+            for rest in self.folder.iterdir():  # of a journal whose removal was interrupted
+                if RECORD.fullmatch(rest.name):
+                    rest.unlink()
             write_json(self.folder / RUN, self.fingerprint)
 
     def hold(self) -> None:
@@ -89,6 +92,12 @@ class Journal:
         if self.lock is not None:
             os.close(self.lock)
             self.lock = None
+
+    def clear(self) -> None:
+        """Remove what is left of the journal of this run, which is finished; another run's is not ours to remove."""
+        if self.folder.is_dir() and fingerprint_in(self.folder) in (None, self.fingerprint):
+            self.hold()
+            self.remove()
 
     def remove(self) -> None:
         """Remove the journal of a run that is finished."""

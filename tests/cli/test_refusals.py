@@ -10,6 +10,7 @@ from command_line import FAST, TEXT, call, failure, model_fixture, no_network_fi
 from safetensors.torch import save_file
 from tiny import tiny_model, tiny_tokenizer
 
+import gramian
 from gramian.adapters import save
 from gramian.adapters.cli import commands
 from gramian.adapters.data import generation
@@ -134,6 +135,21 @@ def test_activations_that_are_not_finite(tmp_path, capsys):
     line = failure(capsys, "capture", tmp_path / "model", "--out", tmp_path / "problems", "--include", ".", *FAST[:4])
     assert re.search(r"model\.layers\.1\..*: the inputs hold NaN or Inf", line)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "sparse.journal"]  # what was done at block 0
+
+
+def test_a_model_whose_perplexity_is_no_number_is_saved(model, tmp_path, monkeypatch, capsys):
+    measured = [commands.perplexity]
+
+    def damaged(*args):
+        if measured:
+            return measured.pop()(*args)
+        raise ValueError("its weights are damaged")
+
+    monkeypatch.setattr(commands, "perplexity", damaged)
+    line = failure(capsys, "prune", model, "--out", tmp_path / "sparse", *FAST)
+    assert "its weights are damaged. The pruned model is in" in line and str(tmp_path / "sparse") in line
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+    assert gramian.load(tmp_path / "sparse") is not None
 
 
 def test_disk_error_leaves_nothing_but_a_journal(model, tmp_path, monkeypatch, capsys):

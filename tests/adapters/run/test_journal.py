@@ -78,6 +78,26 @@ def test_another_run_does_not_go_on_with_it(tmp_path):
     ]
 
 
+def test_what_is_left_of_a_removed_journal_is_of_no_run(tmp_path):
+    """A kill between the removal of `run.json` and that of the records."""
+    journal = Journal(tmp_path / "out.journal", {"run": 1})
+    journal.start()
+    journal.write("weights", 0, Record([]))
+    (journal.folder / "run.json").unlink()
+    journal.release()
+    other = Journal(journal.folder, {"run": 2})
+    other.start()
+    assert other.finished("weights") == set()  # the record is of another run
+    other.write("weights", 1, Record([]))
+    other.release()
+    journal.clear()
+    assert journal.folder.exists()  # another run's
+    (journal.folder / "run.json").unlink()
+    journal.clear()
+    assert not journal.folder.exists()
+    journal.clear()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 def test_one_process_writes_a_journal(tmp_path):
     journal = Journal(tmp_path / "out.journal", {})
