@@ -20,6 +20,7 @@ from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.methods.registry import METHODS
 from gramian.adapters.models.families import blocks_of, family_of
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
 from gramian.adapters.targets import patterns_of
 from gramian.solvers.direct.restricted import BATCH_BYTES
@@ -196,13 +197,17 @@ def estimate_pruning(
 
 def peak_memory(model: Any, pruning: Mapping[str, int], evaluated_length: int) -> dict[str, int]:
     """Bytes by holder at the worst moment: while pruning, or while the logits of windows of `evaluated_length` tokens (0 for
-    none) are in memory, since the two are never there together."""
+    none) are in memory, since the two are never there together. Of blocks that are streamed, whose weights are not there yet,
+    the largest counts."""
     vocabulary = model.config.get_text_config().vocab_size
     logits = {"logits for perplexity": 3 * 4 * evaluated_length * min(VOCABULARY, vocabulary)}
     peak = pruning if sum(pruning.values()) >= sum(logits.values()) else logits
+    held = {each: each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}}
+    streamed = max(sum(held[each] for each in block.parameters() if each.is_meta) for block in blocks_in(model).values())
     return {
         "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,
-        "model": sum(each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}),
+        "model": sum(size for each, size in held.items() if not each.is_meta),
+        **({"one block, streamed": streamed} if streamed else {}),
         **{holder: size for holder, size in peak.items() if size},
     }
 

@@ -16,7 +16,7 @@ from gramian.adapters.data.sources import file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
-from gramian.adapters.estimates import estimate_pruning
+from gramian.adapters.estimates import Estimate, estimate_pruning
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
@@ -64,14 +64,19 @@ def prune_model(args: argparse.Namespace) -> None:
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
         if args.dry_run:
-            count, length = read.calibration.windows.shape
-            evaluated = 0 if read.evaluated is None else len(read.evaluated)
-            estimated = estimate_removal if isinstance(plan, Removal) else estimate_pruning
-            print(estimated(model, (count, length), config, heldout=texts.apart, evaluated=evaluated))
+            print(forecast(args, model, plan, read))
             return
         prune_and_save(args, model, tokenizer, blocks, read)
     except Finished as finished:
         say(f"{finished}")
+
+
+def forecast(args: argparse.Namespace, model: PreTrainedModel, plan: object, read: Texts) -> Estimate:
+    """What a run would take."""
+    count, length = read.calibration.windows.shape
+    evaluated = 0 if read.evaluated is None else len(read.evaluated)
+    estimated = estimate_removal if isinstance(plan, Removal) else estimate_pruning
+    return estimated(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
 
 
 def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Texts:
@@ -88,8 +93,11 @@ def stream_pruned(args: argparse.Namespace) -> None:
     """Prune a model and save it, with one block in memory at a time."""
     say(f"opening {args.model}")
     stream = open_checkpoint(args.model, dtype=args.texts.dtype, device=args.device)
-    check_run(stream.blocks, args.config)
+    plan = check_run(stream.blocks, args.config)
     read = texts_of(args, stream.model, stream.tokenizer)
+    if args.dry_run:
+        print(forecast(args, stream.model, plan, read))
+        return
     document: dict[str, Any] = {}
 
     def documented(report: Report | StructuredReport) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def check_usage(args: argparse.Namespace) -> None:
             )
         if args.memory == "stream":
             for flag, present in (
-                ("--dry-run", args.dry_run), ("--evaluate", args.evaluate is not None), ("--pad", args.texts.pad),
+                ("--evaluate", args.evaluate is not None), ("--pad", args.texts.pad),
                 ("--calibration self", args.texts.calibration == "self"),
             ):  # fmt: skip
                 if present:

@@ -108,10 +108,12 @@ def test_held_out_windows_do_not_calibrate(part, text, model):
     assert not seen & {tuple(row) for row in read.heldout.tolist()}
 
 
-def test_dry_run_changes_nothing(model, tmp_path, capsys):
-    assert call("prune", model, *FAST, "--dry-run") == 0
+@pytest.mark.parametrize("memory", ["host", "stream"])
+def test_dry_run_changes_nothing(memory, model, tmp_path, capsys):
+    assert call("prune", model, *FAST, "--dry-run", "--memory", memory) == 0
     printed = capsys.readouterr().out
     assert "model.layers.0.self_attn.q_proj" in printed and "64x32" not in printed and "memory" in printed
+    assert ("one block, streamed" in printed) == (memory == "stream")
     assert not list(tmp_path.iterdir())
 
 

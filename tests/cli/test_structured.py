@@ -103,6 +103,11 @@ def test_text_of_its_own_is_kept_and_repeats_the_run(model, text, capsys):
     assert call("prune", model, "--dry-run", "--calibration", "self", "--method", "greedy-output", *FAST) == 0
 
 
+def test_a_dry_run_of_a_streamed_model(model, text, capsys):
+    assert prune(model, "--dry-run", "--memory", "stream", "--method", "numerical") == 0
+    assert "one block, streamed" in capsys.readouterr().out
+
+
 def test_a_dry_run_changes_nothing(model, text, capsys):
     for method in UNIT_METHODS:
         assert prune(model, "--dry-run", "--method", method) == 0
