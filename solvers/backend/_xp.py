@@ -5,15 +5,13 @@ Everything else in `gramian.solvers` takes the standard's functions from `namesp
 
 from __future__ import annotations
 
-from functools import cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_cupy_array, is_numpy_array, is_torch_array
-from threadpoolctl import ThreadpoolController
 
 from gramian.solvers.backend import _cuda
+from gramian.solvers.backend.lapack import solve_cholesky
 
 Array = Any  # an array of any backend; the standard defines no common type
 
@@ -27,10 +25,12 @@ __all__ = [
     "device",
     "full",
     "is_cupy_array",
+    "is_numpy_array",
     "kth_largest",
     "namespace",
     "on_host",
     "principal",
+    "principals",
     "put",
     "same_library",
     "solve_positive",
@@ -193,21 +193,6 @@ def solve_triangular(factor: Array, right: Array, *, upper: bool) -> Array:
     return xp.linalg.solve(factor, right)
 
 
-ONE_AT_A_TIME = Lock()  # threads that limit BLAS while others do would not restore what was set
-
-
-@cache
-def blas_threads() -> ThreadpoolController:
-    """Return the thread pools of numpy's and scipy's BLAS.
-
-    They are two, and the idle threads of the one wait in a loop for more work: factorisations of small matrices on several
-    threads of the other take up to three times as long as on one.
-    """
-    import scipy.linalg  # noqa: F401  its BLAS counts too
-
-    return ThreadpoolController()
-
-
 def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
     """Return solutions x of `A x = b` for a stack of positive definite A (b, k, k) and right (b, k, m), by Cholesky.
 
@@ -222,15 +207,9 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
         factor, info = torch.linalg.cholesky_ex(matrices)
         return torch.cholesky_solve(right, factor), info == 0
     if is_numpy_array(matrices):
-        from scipy.linalg import get_lapack_funcs
-
-        posv = get_lapack_funcs("posv", (matrices, right))
-        found, positive = np.empty_like(right), np.empty(count, dtype=bool)
-        with ONE_AT_A_TIME, blas_threads().limit(limits=1, user_api="blas"):
-            for index in range(count):  # a symmetric C-ordered matrix is its own Fortran-ordered transpose: no copy
-                _, found[index], info = posv(matrices[index].T, right[index], lower=True, overwrite_a=True)
-                positive[index] = info == 0
-        return found, positive
+        found = np.ascontiguousarray(np.swapaxes(right, 1, 2))
+        regular = [solve_cholesky(matrix, lines) for matrix, lines in zip(np.ascontiguousarray(matrices), found)]
+        return np.swapaxes(found, 1, 2), np.asarray(regular, dtype=bool)
     if is_cupy_array(matrices):
         factors, positive = _cuda.factors(matrices)
         return _cuda.solutions(factors, right), positive
@@ -247,19 +226,26 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
     return found, xp.all(xp.isfinite(factor), axis=(1, 2))
 
 
-def principal(matrix: Array, chosen: Array) -> Array:
+def principals(matrix: Array, chosen: Array) -> Array:
     """Return the principal submatrices `matrix[i_b, i_b]` (b, k, k) for indices (b, k)."""
     xp = namespace(matrix, chosen)
     if is_torch_array(matrix) or is_cupy_array(matrix):
         return matrix[chosen[:, :, None], chosen[:, None, :]]
-    if is_numpy_array(matrix):  # row by row into place, without the k whole rows between: twice as fast for many columns
+    if is_numpy_array(matrix):
         found = np.empty((*chosen.shape, chosen.shape[1]), matrix.dtype)
-        for place, columns in enumerate(chosen):
-            for line, row in enumerate(columns.tolist()):
-                matrix[row].take(columns, out=found[place, line], mode="clip")
+        for index, out in zip(chosen, found):
+            principal(matrix, index, out)
         return found
     parts = [xp.take(xp.take(matrix, chosen[b, :], axis=0), chosen[b, :], axis=1) for b in range(chosen.shape[0])]
     return xp.stack(parts)
+
+
+def principal(matrix: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write `matrix[i, i]` (k, k) to `out`, of numpy arrays; some rows at a time, so that all of it stays in the cache."""
+    for first in range(0, len(chosen), 64):
+        part = slice(first, first + 64)
+        matrix.take(chosen[part], 0).take(chosen, 1, out=out[part], mode="clip")
+    return out
 
 
 def solves_stacks(array: Array) -> bool:

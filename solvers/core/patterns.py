@@ -216,7 +216,7 @@ def keep_largest(score: Array, count: int) -> Array:
     cut = kth_largest(score, count)
     reached = score >= cut
     # No ties at the cut is the usual case, and cheaper; a device however would have to be waited for to know.
-    if on_host(score) and int(xp.sum(xp.astype(reached, xp.int64))) == count * score.shape[0]:
+    if on_host(score) and int(xp.count_nonzero(reached)) == count * score.shape[0]:
         return reached
     above, level = score > cut, score == cut
     missing = count - xp.sum(xp.astype(above, xp.int64), axis=1, keepdims=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -10,14 +11,18 @@ from gramian.solvers.backend._xp import (
     Array,
     as_floating,
     device,
+    is_numpy_array,
     namespace,
     principal,
+    principals,
     put,
     same_library,
     solve_positive,
     solves_stacks,
     to_numpy,
 )
+from gramian.solvers.backend.lapack import solve_cholesky
+from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -182,7 +187,7 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
         masks = xp.take(mask, index, axis=0)
         kept = xp.asarray(np.flatnonzero(to_numpy(masks[0, :])), device=device(gram))
         right = xp.take(xp.take(gradient, index, axis=0), kept, axis=1)
-        matrix = principal(gram, kept[None, :])[0, :, :]
+        matrix = principals(gram, kept[None, :])[0, :, :]
         found, deficient = least_norm(matrix, -right.T, rounding(matrix))
         found = spread(found.T, masks)
         pulled = found @ gram
@@ -200,9 +205,12 @@ def factorised_change(
     The others may be NaN.
     """
     xp = namespace(gram, mask, gradient)
-    parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
-    order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
-    change = xp.take(xp.concat(parts), xp.asarray(order, device=device(gram)), axis=0)
+    if is_numpy_array(gram):
+        change = solve_rows(gram, mask, gradient, bundles)
+    else:
+        parts = [solve_bundle(gram, mask, gradient, rows, size) for rows, size in bundles]
+        order = np.argsort(np.concatenate([rows.reshape(-1) for rows, _ in bundles]))
+        change = xp.take(xp.concat(parts), xp.asarray(order, device=device(gram)), axis=0)
     product = change @ gram
     residual = xp.max(xp.abs(xp.where(mask, gradient + product, xp.zeros_like(change))), axis=1)
     return change, product, to_numpy(residual <= TRUSTED * xp.max(xp.abs(gradient), axis=1))  # NaN is not
@@ -243,7 +251,7 @@ def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, si
         return xp.zeros_like(right)
     firsts = masks[::sharing, :]
     kept = xp.argsort(xp.astype(~firsts, xp.int8), axis=1, stable=True)[:, :size]  # pruned ones fill up short supports
-    matrices = principal(gram, kept)
+    matrices = principals(gram, kept)
     if supports > 1:  # of one alone `size` is its size
         filled = xp.take_along_axis(firsts, kept, axis=1)
         identity = xp.eye(size, dtype=gram.dtype, device=device(gram))
@@ -255,6 +263,35 @@ def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, si
     return spread(xp.reshape(xp.matrix_transpose(solved), (supports * sharing, size)), masks)
 
 
+def solve_rows(gram: np.ndarray, mask: np.ndarray, gradient: np.ndarray, bundles: list[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Return the same of rows in the order of the mask, for numpy, with a support at a time on every thread.
+
+    Memory for submatrices is asked for once: to get it from the system takes as long as to factorise a small one.
+    """
+    change = np.zeros_like(gradient)
+
+    def solve(share: list[tuple[np.ndarray, int]]) -> None:
+        memory = np.empty(max((size for _, size in share), default=0) ** 2, gram.dtype)
+        for rows, size in share:
+            if not size:
+                continue
+            kept, sharing = np.flatnonzero(mask[rows[0, 0]]), rows[0]
+            matrix = principal(gram, kept, memory[: size**2].reshape(size, size))
+            lines = np.concatenate([-gradient[sharing[:, None], kept], probe(size)[None, :].astype(gram.dtype)])
+            positive = solve_cholesky(matrix, lines)
+            change[sharing[:, None], kept] = lines[:-1] if positive and np.abs(lines[-1]).max() < REGULAR else np.nan
+
+    with crew(gram, sum(rows.size * size**3 for rows, size in bundles) / 3) as every:
+        every(solve, [bundles[first :: every.size] for first in range(every.size)])
+    return change
+
+
+@cache
+def probe(size: int) -> np.ndarray:
+    """Return a right-hand side that is orthogonal to no null space, but by a rare chance."""
+    return np.random.default_rng(0).normal(size=size)
+
+
 def solve_regular(matrices: Array, right: Array) -> tuple[Array, Array]:
     """Return solutions of `A x = b` as `solve_positive` does, for A (b, k, k) of unit diagonal, and which A are regular (b,).
 
@@ -263,8 +300,8 @@ def solve_regular(matrices: Array, right: Array) -> tuple[Array, Array]:
     """
     xp = namespace(matrices, right)
     count, size = matrices.shape[:2]
-    probe = xp.asarray(np.random.default_rng(0).normal(size=(1, size, 1)), dtype=right.dtype, device=device(right))
-    solved, positive = solve_positive(matrices, xp.concat([right, xp.broadcast_to(probe, (count, size, 1))], axis=2))
+    other = xp.asarray(probe(size)[None, :, None], dtype=right.dtype, device=device(right))
+    solved, positive = solve_positive(matrices, xp.concat([right, xp.broadcast_to(other, (count, size, 1))], axis=2))
     return solved[:, :, :-1], positive & (xp.max(xp.abs(solved[:, :, -1]), axis=1) < REGULAR)
 
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, clip, device, namespace, put, solves_stacks, to_numpy
+from gramian.solvers.backend._xp import Array, clip, device, namespace, put, to_numpy
 from gramian.solvers.core.certificate import row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1
-from gramian.solvers.direct.restricted import BATCH_BYTES, bundled, factorised_change
+from gramian.solvers.direct.restricted import bundles_of, factorised_change
 
 __all__ = ["Points", "evaluated", "finished", "settled", "support_sizes"]
 
 FEW = 0.02  # of the channels, but at least four: signs that may still be wrong while a row is solved again at once
-CACHE_BYTES = 2**21  # of submatrices that are gathered together on a processor: a quarter less time than one by one
 EPSILON = 2.0**-52  # of float64
 TERMS = 16  # rounding errors of a product of vectors, in units of epsilon; they grow as the root of its length
 RIDGE = 1e-8  # on the change, of a unit diagonal, where a support is singular; repeating the solve takes it back
@@ -178,14 +177,13 @@ def signed_change(gram: Array, active: Array, right: Array) -> Array:
     least of <r, d> + 1/2 d G d on it, which is far: along the null space.
     """
     xp = namespace(gram)
-    memory = BATCH_BYTES if solves_stacks(gram) else CACHE_BYTES
-    change, _, regular = factorised_change(gram, active, right, bundled(to_numpy(active), memory))
+    change, _, regular = factorised_change(gram, active, right, bundles_of(active))
     singular = np.flatnonzero(~regular)
     if singular.size:
         index = xp.asarray(singular, device=device(gram))
         damped = gram + RIDGE * xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
         active, right = xp.take(active, index, axis=0), xp.take(right, index, axis=0)
-        way = factorised_change(damped, active, right, bundled(to_numpy(active), memory))[0]
+        way = factorised_change(damped, active, right, bundles_of(active))[0]
         way = xp.where(xp.isfinite(way), way, xp.zeros_like(way))
         fall = -xp.sum(right * way, axis=1, keepdims=True)
         curvature = xp.sum((way @ gram) * way, axis=1, keepdims=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace, principal, solve_positive, to_numpy
+from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace, principals, solve_positive, to_numpy
 from gramian.solvers.core.patterns import NM, Pattern, TopK
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -186,7 +186,7 @@ class Walk:
         size = max(1, int(xp.max(xp.sum(xp.astype(mask, xp.int64), axis=1))))
         kept = xp.argsort(xp.astype(~mask, xp.int8), axis=1, stable=True)[:, :size]  # pruned ones fill up short rows
         filled = xp.take_along_axis(mask, kept, axis=1)
-        matrices = principal(self.problem.gram, xp.concat([kept, spots], axis=1))
+        matrices = principals(self.problem.gram, xp.concat([kept, spots], axis=1))
         identity = xp.eye(size, dtype=weights.dtype, device=device(weights))[None, :, :]
         inner = xp.where(filled[:, :, None] & filled[:, None, :], matrices[:, :size, :size], identity)
         inside = xp.take_along_axis(mask, spots, axis=1)

@@ -93,20 +93,32 @@ def l0_admm(
     alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
     stages = -(-steps // stage)
     growth = (last / first) ** (1 / max(1, stages - 1))
-    sparse, dual, rho = work.anchor, xp.zeros_like(work.anchor), first * mean  # Z and U
+    dead = not bool(xp.all(work.diagonal > 0))
+    # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
+    sparse, dual, rho = xp.asarray(work.anchor, copy=True), xp.zeros_like(work.anchor), first * mean
     for step in range(steps):
         if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)
-            dual, rho = dual * (rho / fresh), fresh  # rho U, the multiplier, is the same
+            dual *= rho / fresh  # rho U, the multiplier, is the same
+            rho = fresh
             root = vectors / xp.sqrt(values + rho)
             inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
-        pull = rho * (sparse - dual - work.anchor)
-        change = (pull if work.slope is None else pull - work.slope) @ inverse
-        moved = work.anchor + change + dual
-        mask = pattern.largest(xp.abs(moved) * alive)
+        sparse -= dual
+        sparse -= work.anchor
+        sparse *= rho
+        if work.slope is not None:
+            sparse -= work.slope
+        moved = sparse @ inverse  # the change of W, to which W and U are added
+        moved += work.anchor
+        moved += dual
+        score = xp.abs(moved)
+        if dead:
+            score *= alive
+        mask = pattern.largest(score)
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
-        dual = moved - sparse
-    check_score(moved)  # NaN, once there, remains
+        dual = moved
+        dual -= sparse
+    check_score(score)  # NaN, once there, remains
     solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
     return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
 

@@ -12,6 +12,8 @@ from gramian.solvers.core.terms import Support
 
 __all__ = ["sparsegpt"]
 
+NEARBY = 16  # columns of a block that are updated one by one
+
 
 @full_precision()
 def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, block: int = 128) -> Solution:
@@ -75,26 +77,31 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
     pivots = xp.linalg.diagonal(factor)
     infinity = xp.full_like(pivots, float("inf"))
     rank_by = xp.where(problem.diagonal > 0, pivots, infinity)  # dead channels score 0, whatever damping makes of them
-    width = columns.shape[0]
+    width, nearby = columns.shape[0], NEARBY
     if isinstance(pattern, NM):
         block = pattern.group * max(1, block // pattern.group)
+        nearby = pattern.group * max(1, nearby // pattern.group)
     for first in range(0, width, block):
         last = min(first + block, width)
         part = xp.asarray(columns[first:last, :], copy=True)
         errors = xp.zeros_like(part)
         keep = None if isinstance(pattern, NM) else select_block(pattern, part, rank_by[first:last], first, width)
-        for j in range(last - first):
-            if isinstance(pattern, NM) and j % pattern.group == 0:
-                chosen = slice(j, j + pattern.group)
-                keep = pattern.select(xp.abs(part[chosen, :] / rank_by[first:last][chosen][:, None]).T).T
-            assert keep is not None
-            kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
-            row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
-            error = (part[j, :] - row) / pivots[first + j]
-            part[j:, :] -= factor[first + j, first + j : last][:, None] * error[None, :]
-            part[j, :] = row
-            errors[j, :] = error
-            mask[first + j, :] = kept
+        for near in range(0, last - first, nearby):  # columns further right wait for the product of several errors
+            far = min(near + nearby, last - first)
+            for j in range(near, far):
+                if isinstance(pattern, NM) and j % pattern.group == 0:
+                    chosen = slice(j, j + pattern.group)
+                    keep = pattern.select(xp.abs(part[chosen, :] / rank_by[first:last][chosen][:, None]).T).T
+                assert keep is not None
+                kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
+                row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
+                error = (part[j, :] - row) / pivots[first + j]
+                part[j:far, :] -= factor[first + j, first + j : first + far][:, None] * error[None, :]
+                part[j, :] = row
+                errors[j, :] = error
+                mask[first + j, :] = kept
+            if first + far < last:
+                part[far:, :] -= factor[first + near : first + far, first + far : last].T @ errors[near:far, :]
         columns[first:last, :] = part
         if last < width:
             columns[last:, :] -= factor[first:last, last:].T @ errors

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace
 from gramian.solvers.backend.printed import digits, extent
@@ -67,7 +68,8 @@ def empirical_ridge(
     coordinates v_j sqrt(G_jj)). A channel whose weights have to move much is thus held less.
 
     Tokens are neither independent nor Gaussian, so they count for less than their number: `strength` is how many make
-    one. With `heldout` it is the one of `strengths` at which the loss of the pilot's refit is least there; without it, TYPICAL.
+    one. With `heldout` it is the one of `strengths` at which the loss of the pilot's refit is least there, searched for
+    downhill from their middle, since that loss has one minimum as a rule; without it, TYPICAL.
 
     Parameters
     ----------
@@ -123,6 +125,30 @@ def empirical_ridge(
     if heldout is None:
         return Shrinkage(as_floating(TYPICAL * ridge, like=problem.anchor), TYPICAL)
     other = heldout.double.rows(chosen)
-    losses = tuple((strength, other.loss(refit(pilot.damped(strength * ridge), mask).weights)) for strength in strengths)
-    best = min(losses, key=lambda pair: pair[1])[0]
-    return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, losses)
+
+    @cache
+    def loss(strength: float) -> float:
+        """Return the held-out loss of the pilot's refit."""
+        return other.loss((refit(pilot.damped(strength * ridge), mask) if strength else refitted).weights)
+
+    best, tried = downhill(loss, sorted(set(strengths)))
+    return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, tuple((each, loss(each)) for each in tried))
+
+
+def downhill(loss: Callable[[float], float], ladder: Sequence[float]) -> tuple[float, list[float]]:
+    """Return a number of an increasing ladder whose neighbours' losses are no smaller, and all that were tried, in order.
+
+    It starts in the middle. A loss with one minimum, as those of ridges are, needs few of its values.
+    """
+    place, tried = len(ladder) // 2, {len(ladder) // 2}
+    while True:
+        beside = [near for near in (place - 1, place + 1) if 0 <= near < len(ladder)]
+        better = place
+        for near in beside:
+            tried.add(near)
+            if loss(ladder[near]) < loss(ladder[place]):
+                better = near
+                break
+        if better == place:
+            return ladder[place], [ladder[each] for each in sorted(tried)]
+        place = better

@@ -170,10 +170,10 @@ def test_solve_positive(xp):
     close(xp.numpy(single)[1], np.linalg.solve(matrices[2], right[2]), rtol=1e-3)
 
 
-def test_principal(xp):
+def test_principals(xp):
     matrix, chosen = np.arange(25.0).reshape(5, 5), np.array([[0, 3], [4, 1], [2, 2]])
     expected = np.stack([matrix[np.ix_(k, k)] for k in chosen])
-    np.testing.assert_array_equal(xp.numpy(_xp.principal(xp.asarray(matrix), xp.asarray(chosen))), expected)
+    np.testing.assert_array_equal(xp.numpy(_xp.principals(xp.asarray(matrix), xp.asarray(chosen))), expected)
 
 
 def test_the_problem_is_left_alone(xp):

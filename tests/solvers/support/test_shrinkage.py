@@ -14,7 +14,7 @@ from gramian.proofs.kit.backends import NUMPY
 from gramian.proofs.kit.references import obs_sweep, support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
 from gramian.solvers import NM, Pattern, Quadratic, TopK, empirical_ridge, refit, sparsegpt
-from gramian.solvers.support.shrinkage import PILOT_ROWS, PRIOR_ROWS, STRENGTHS, TYPICAL
+from gramian.solvers.support.shrinkage import PILOT_ROWS, PRIOR_ROWS, STRENGTHS, TYPICAL, downhill
 
 
 def pilot_mask(layer: Layer, pattern: Pattern) -> np.ndarray:
@@ -109,11 +109,22 @@ def test_the_strength_loses_least_on_other_tokens(xp, pattern):
         rows = np.diag(np.sqrt(strength * unit))
         inputs, outputs = np.vstack([layer.inputs, rows]), np.vstack([layer.outputs, rows @ layer.weight.T])
         losses.append(other.loss(support_least_squares(inputs, outputs, mask)[0]))
-    assert [strength for strength, _ in found.heldout] == list(STRENGTHS)
-    np.testing.assert_allclose([loss for _, loss in found.heldout], losses, rtol=1e-8)
-    assert found.strength == STRENGTHS[int(np.argmin(losses))] > 0
+    tried = [STRENGTHS.index(strength) for strength, _ in found.heldout]
+    np.testing.assert_allclose([loss for _, loss in found.heldout], np.take(losses, tried), rtol=1e-8)
+    best = int(np.argmin(losses))
+    assert found.strength == STRENGTHS[best] > 0
+    assert {best - 1, best, best + 1} & set(range(len(STRENGTHS))) <= set(tried)  # no better one beside it
     close(xp.numpy(found.ridge), found.strength * unit)
-    assert min(loss for _, loss in found.heldout) < found.heldout[0][1]
+    assert losses[best] < losses[0]
+
+
+def test_the_search_of_a_strength_goes_downhill():
+    for ladder in ([1.0], [1.0, 2.0], [0.0, 1.0, 3.0, 6.0, 12.0, 24.0]):
+        for lowest in ladder:
+            asked = []
+            found, tried = downhill(lambda each, lowest=lowest, asked=asked: asked.append(each) or abs(each - lowest), ladder)
+            assert found == lowest and tried == sorted({found, *asked})
+    assert downhill(lambda each: 0.0, [1.0, 2.0, 3.0]) == (2.0, [1.0, 2.0, 3.0])
 
 
 def test_the_same_tokens_want_no_ridge(xp):
@@ -125,13 +136,13 @@ def test_the_same_tokens_want_no_ridge(xp):
     assert empirical_ridge(problem, TopK(0.5), 36, heldout=problem, strengths=(5.0, 2.0, 9.0)).strength == 2
 
 
-def test_equally_good_strengths_go_to_the_first(xp):
+def test_of_equally_good_strengths_the_middle_one_is_taken(xp):
     """A refit without error leaves sigma^2 = 0, so that every strength is the same."""
     layer = Layer(np.eye(4)[:, [0, 0, 1, 1]], np.arange(1.0, 9.0).reshape(2, 4))
     problem = layer.problem(xp)
     found = empirical_ridge(problem, NM(1, 2), 4, heldout=problem, strengths=(3.0, 1.0, 24.0))
     np.testing.assert_allclose(xp.numpy(found.ridge), 0, atol=1e-25)
-    assert found.strength == 3 and [strength for strength, _ in found.heldout] == [3, 1, 24]
+    assert found.strength == 3 and [strength for strength, _ in found.heldout] == [1, 3, 24]
 
 
 @pytest.mark.parametrize("pattern", [TopK(0.5, per_row=True), NM(2, 4), TopK(0.7)], ids=str)
@@ -210,7 +221,7 @@ def test_nothing_had_to_change(xp, sparsity, drift):
     problem = layer.problem(xp)
     found = empirical_ridge(problem, TopK(sparsity), 40, heldout=problem)
     if drift:
-        assert len(found.heldout) == len(STRENGTHS)  # error correction changes weights, pruned or not
+        assert found.heldout  # error correction changes weights, pruned or not
     else:
         assert (found.strength, found.heldout) == (0.0, ()) and not np.any(xp.numpy(found.ridge))
 

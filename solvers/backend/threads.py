@@ -1,0 +1,107 @@
+"""Independent parts of work on as many threads as BLAS has, each of which computes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import cache
+from threading import Lock
+from typing import Any, Protocol, TypeVar
+
+from array_api_compat import is_numpy_array
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["Crew", "crew"]
+
+WORTHWHILE = 2e7  # multiply-adds, about a millisecond
+
+Part, Result = TypeVar("Part"), TypeVar("Result")
+
+
+@cache
+def blas_threads() -> ThreadpoolController:
+    """Return the thread pools of numpy's and scipy's BLAS.
+
+    They are two, and the idle threads of the one wait in a loop for more work: factorisations of small matrices on several
+    threads of the other take up to three times as long as on one.
+    """
+    import scipy.linalg  # noqa: F401  its BLAS counts too
+
+    return ThreadpoolController()
+
+
+class Crew(Protocol):
+    """Threads that wait for work. size: how many there are."""
+
+    size: int
+
+    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+        """Return `[work(part) for part in parts]`; parts are independent of each other."""
+
+
+class Alone:
+    """BLAS computes on one thread while any block of a program is under way, whichever thread it is of."""
+
+    def __init__(self) -> None:
+        self.lock, self.blocks, self.threads = Lock(), 0, 1
+        self.limit: Any = None
+
+    def begin(self) -> int:
+        """Return how many threads BLAS has outside of all blocks."""
+        with self.lock:
+            if self.blocks == 0:
+                pools = blas_threads().select(user_api="blas")
+                self.threads = max((pool["num_threads"] for pool in pools.info()), default=1)
+                self.limit = pools.limit(limits=1)
+            self.blocks += 1
+            return self.threads
+
+    def end(self) -> None:
+        """Restore what was, after the last block."""
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0:
+                self.limit.restore_original_limits()
+
+
+ALONE = Alone()
+
+
+class Threads:
+    """A crew of the threads of a pool; with one thread the work is done where it is asked for."""
+
+    def __init__(self, pool: ThreadPoolExecutor | None, size: int) -> None:
+        self.pool, self.size = pool, size
+
+    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+        """Return `[work(part) for part in parts]`."""
+        if self.pool is None:
+            return [work(part) for part in parts]
+        # numpy's handling of floating-point errors is a variable of the context, so every part gets a copy.
+        futures = [self.pool.submit(copy_context().run, work, part) for part in parts]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def crew(array: Any, operations: float = math.inf) -> Iterator[Crew]:
+    """Threads for work on rows of a numpy array: as many as its BLAS has, which has one for each of them meanwhile.
+
+    Rows of a problem are independent: products of few rows, factorisations and elementwise work of one thread then use every
+    core, where BLAS alone uses them in products only. Arrays of other libraries are worked on whole, by the one thread that
+    asks, and so are numpy's where there are so few operations in all that threads take longer to begin.
+    """
+    if not is_numpy_array(array):
+        yield Threads(None, 1)
+        return
+    threads = ALONE.begin()
+    try:
+        if threads == 1 or operations < WORTHWHILE:
+            yield Threads(None, 1)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                yield Threads(pool, threads)
+    finally:
+        ALONE.end()
