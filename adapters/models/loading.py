@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
+from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.places import WEIGHTS, Place, locate
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
@@ -91,7 +93,7 @@ def load(
         check_files(Path(place.name))
         check_shards(Path(place.name))
     try:
-        with quiet_libraries():
+        with quiet_libraries(), read_once() if place.gguf else nullcontext():
             model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code)
             tokenizer = load_tokenizer(place, trust_remote_code)
     except ImportError:
