@@ -16,7 +16,7 @@ def read_once() -> Iterator[None]:
     """Read every GGUF file once while the block is under way, although the library opens it for every part of a model.
 
     A vocabulary of 262 thousand tokens takes its reader 17 seconds each time, and a third of that where slices of the file are
-    plain arrays of numpy, without what `memmap` adds to each. The class is exchanged for the time, since nothing takes a reader.
+    plain arrays of numpy, without what `memmap` adds to each. The class is exchanged, since the library takes no reader.
     """
     import gguf
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from array_api_compat import is_numpy_array
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Crew", "crew"]
+__all__ = ["Crew", "blas_threads", "crew"]
 
 WORTHWHILE = 2e7  # multiply-adds, about a millisecond
 
@@ -23,14 +23,15 @@ Part, Result = TypeVar("Part"), TypeVar("Result")
 
 @cache
 def blas_threads() -> ThreadpoolController:
-    """Return the thread pools of numpy's and scipy's BLAS.
+    """Return the thread pools of numpy's and scipy's OpenBLAS.
 
     They are two, and the idle threads of the one wait in a loop for more work: factorisations of small matrices on several
-    threads of the other take up to three times as long as on one.
+    threads of the other take up to three times as long as on one. Where numpy has another BLAS there are none, and a crew is of
+    one thread: MKL, for one, counts its threads for each thread that calls it.
     """
     import scipy.linalg  # noqa: F401  its BLAS counts too
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(internal_api="openblas")
 
 
 class Crew(Protocol):
@@ -53,7 +54,7 @@ class Alone:
         """Return how many threads BLAS has outside of all blocks."""
         with self.lock:
             if self.blocks == 0:
-                pools = blas_threads().select(user_api="blas")
+                pools = blas_threads()
                 self.threads = max((pool["num_threads"] for pool in pools.info()), default=1)
                 self.limit = pools.limit(limits=1)
             self.blocks += 1

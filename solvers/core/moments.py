@@ -6,6 +6,7 @@ from typing import Literal
 
 from gramian.solvers.backend._xp import Array, detached, device, namespace, same_library
 from gramian.solvers.backend.printed import kind
+from gramian.solvers.core.squares import SquareSum
 
 __all__ = ["Moments", "Products"]
 
@@ -59,17 +60,26 @@ class Moments:
     def __init__(self, width: int) -> None:
         self.width = width
         self.tokens = 0
-        self.gram: Array | None = None
+        self.squares, self.drifts = SquareSum(), SquareSum()
         self.cross: Array | None = None
-        self.drift: Array | None = None
         self.total: Array | None = None
         self.shift: Array | None = None
 
+    @property
+    def gram(self) -> Array | None:
+        """G."""
+        return self.squares.value
+
+    @property
+    def drift(self) -> Array | None:
+        """E."""
+        return self.drifts.value
+
     def __repr__(self) -> str:
-        if self.gram is None:
+        if self.total is None:
             return f"Moments({self.width} channels, no tokens)"
         moved = "" if self.cross is None else ", X* != X"
-        return f"Moments({self.width} channels, {self.tokens} tokens, {kind(self.gram)}{moved})"
+        return f"Moments({self.width} channels, {self.tokens} tokens, {kind(self.total)}{moved})"
 
     def update(
         self,
@@ -97,8 +107,8 @@ class Moments:
             raise ValueError(f"inputs are {tuple(inputs.shape)} but the dense inputs are {tuple(dense.shape)}")
         if products not in ("float64", "float32"):
             raise ValueError(f"products must be 'float64' or 'float32' but is {products!r}")
-        if self.gram is not None:
-            same_library(inputs, self.gram, ("the inputs", "what came before"))
+        if self.total is not None:
+            same_library(inputs, self.total, ("the inputs", "what came before"))
         inputs, dense = detached(inputs), None if dense is None else detached(dense)
         weights = None if weights is None else detached(weights)
         xp = namespace(inputs, dense)
@@ -109,18 +119,17 @@ class Moments:
             star = xp.astype(star * root, real, copy=False)
         if not bool(xp.all(xp.isfinite(star))):
             raise ValueError("the inputs hold NaN or Inf")
-        gram = symmetric_product(star)
+        gram, difference = half_product(star), None
         if dense is not None:
             difference = xp.reshape(xp.astype(inputs, xp.float64) - xp.astype(dense, xp.float64), (-1, self.width))
             difference = xp.astype(difference if root is None else difference * root, real, copy=False)
             if not bool(xp.all(xp.isfinite(difference))):
                 raise ValueError("the dense inputs hold NaN or Inf")
-            drift = symmetric_product(difference)
-            cross, shift = product(difference, star), column_sums(difference, root)
-            self.cross = added(self.cross, cross)
-            self.drift = added(self.drift, drift)
-            self.shift = added(self.shift, shift)
-        self.gram = added(self.gram, gram)
+            drift = half_product(difference)
+            self.cross = added(self.cross, product(difference, star))
+            self.drifts.add(difference, drift)
+            self.shift = added(self.shift, column_sums(difference, root))
+        self.squares.add(star, gram)
         self.total = added(self.total, column_sums(star, root))
         self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
@@ -133,16 +142,17 @@ class Moments:
             raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
         both = Moments(self.width)
         both.tokens = self.tokens + other.tokens
-        both.gram = self.require() + other.require()
-        both.cross, both.drift = added(self.cross, other.cross), added(self.drift, other.drift)
+        both.squares, both.drifts = SquareSum(self.require() + other.require()), SquareSum(added(self.drift, other.drift))
+        both.cross = added(self.cross, other.cross)
         both.total, both.shift = added(self.total, other.total), added(self.shift, other.shift)
         return both
 
     def require(self) -> Array:
         """Return the Gram matrix, or raise a ValueError that says that no token was seen."""
-        if self.gram is None:
+        gram = self.gram
+        if gram is None:
             raise ValueError("no tokens were seen: run the model on some input before asking for its moments")
-        return self.gram
+        return gram
 
 
 def added(one: Array | None, other: Array | None) -> Array | None:
@@ -162,14 +172,16 @@ def product(left: Array, right: Array) -> Array:
     return total
 
 
-def symmetric_product(tokens: Array) -> Array:
-    """Return A^T A, exactly symmetric, which a general product on a device need not be. ValueError is
-    raised when float32 cannot hold it.
+def half_product(tokens: Array) -> Array | None:
+    """Return A^T A of float32 tokens, exactly symmetric, which a product on a device need not be; None for float64, which
+    `SquareSum` multiplies itself.
+
+    ValueError is raised when float32 cannot hold it.
     """
     xp = namespace(tokens)
-    found = product(tokens, tokens)
     if tokens.dtype == xp.float64:
-        return found
+        return None
+    found = product(tokens, tokens)
     if not bool(xp.all(xp.isfinite(xp.linalg.diagonal(found)))):
         raise ValueError("the inputs are too large for float32 products, their squares overflow: take products='float64'")
     return 0.5 * (found + found.T)

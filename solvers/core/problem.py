@@ -12,6 +12,9 @@ from gramian.solvers.core.moments import Moments
 __all__ = ["Quadratic"]
 
 
+OF_GRAM = ("diagonal", "unit_scale", "lipschitz", "unit_lipschitz")  # cached numbers that do not depend on the outputs
+
+
 @dataclass(frozen=True, eq=False)
 class Quadratic:
     """f(V) = 1/2 |X* V^T - X W^T|_F^2 = sum_i floor_i + <slope_i, v_i - w_i> + 1/2 (v_i - w_i) G (v_i - w_i)^T
@@ -240,6 +243,13 @@ class Quadratic:
         slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
         floor = None if self.floor is None else xp.take(self.floor, chosen, axis=0)
         return Quadratic(self.gram, xp.take(self.anchor, chosen, axis=0), slope, floor, trusted=True)
+
+    def part(self, rows: slice) -> Quadratic:
+        """Return the problem of outputs that follow one another; what is known of G is known of it too."""
+        slope, floor = (None if array is None else array[rows, ...] for array in (self.slope, self.floor))
+        part = Quadratic(self.gram, self.anchor[rows, :], slope, floor, trusted=True)
+        part.__dict__.update({name: value for name, value in self.__dict__.items() if name in OF_GRAM})
+        return part
 
     def astype(self, dtype: object) -> Quadratic:
         """Return the problem in another floating dtype of its backend (`xp.float32`, ...), or itself when nothing changes."""

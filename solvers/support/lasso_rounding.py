@@ -11,7 +11,7 @@ from gramian.solvers.core.patterns import Pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, Support
-from gramian.solvers.l1.fista import FISTA
+from gramian.solvers.l1.fista import FISTA, advanced
 from gramian.solvers.support.starts import STARTS, check_choice
 
 __all__ = ["COORDINATES", "PENALTIES", "WARM_STARTS", "fistapruner"]
@@ -142,14 +142,10 @@ def fistapruner(
     low, high, weight = SMALLEST, 1.0, first_lambda
     failures, budget, steps, improved = 0, inner_steps, 0, False
     history: list[tuple[int, float]] = []
-    solver = FISTA()
     while len(history) < max_lambdas and failures < patience and best_error > 0 and top > 0:
         term = L1(unit.weight * (weight * top))
-        state = solver.init(work, term, xp.astype(start, xp.float32))
-        for _ in range(budget):
-            state = solver.step(work, term, state)
+        point = advanced(work, term, xp.astype(start, xp.float32), budget, FISTA())
         steps += budget
-        point = solver.weights(state)
         candidate = xp.astype(rounded(point), xp.float64)
         error = error_of(candidate)
         gain = (best_error - error) / best_error

@@ -11,6 +11,8 @@ from least_squares import objective, prox_points
 from gramian.proofs.kit.references import cvxpy_lasso, exact_lasso
 from gramian.proofs.kit.strategies import Layer, fractions, from_gram, layers, normal_layer, planted_lasso
 from gramian.solvers import FISTA, L1, Quadratic, Status, Support, lambda_max, solve
+from gramian.solvers.backend import threads
+from gramian.solvers.l1 import fista
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -288,3 +290,18 @@ def test_steps_per_channel_pay_where_channels_differ(xp):
     term = L1(1e-3 * float(lambda_max(problem)[0, 0]))
     slow, fast = (solve(problem, term, FISTA(scaled=flag), tol=1e-8, max_steps=3000) for flag in (False, True))
     assert fast.status is Status.CONVERGED and fast.steps < 0.5 * slow.steps
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_rows_side_by_side_are_the_same_iteration(xp, scaled, drift, monkeypatch):
+    monkeypatch.setattr(fista, "ROWS", 3)
+    monkeypatch.setattr(threads, "WORTHWHILE", 0.0)
+    layer = normal_layer(5, 30, 6, 8, drift=drift)
+    problem, solver = layer.problem(xp), FISTA(scaled=scaled)
+    term = L1(xp.asarray(np.linspace(0.1, 0.5, 6)[None, :] * layer.largest))
+    state = solver.init(problem, term, problem.anchor)
+    for _ in range(7):
+        state = solver.step(problem, term, state)
+    found = fista.advanced(problem, term, problem.anchor, 7, solver)
+    np.testing.assert_allclose(xp.numpy(found), xp.numpy(solver.weights(state)), rtol=1e-12, atol=1e-13)
