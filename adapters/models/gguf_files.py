@@ -20,7 +20,8 @@ def read_once() -> Iterator[None]:
     """
     import gguf
 
-    usual: Any = gguf.GGUFReader
+    library: Any = gguf
+    usual: Any = library.GGUFReader
     readers: dict[tuple[str, str], Any] = {}
 
     class Reader(usual):  # type: ignore[misc]
@@ -42,8 +43,8 @@ def read_once() -> Iterator[None]:
             readers[key] = Reader(path, mode)
         return readers[key]
 
-    gguf.GGUFReader = reader
+    library.GGUFReader = reader
     try:
         yield
     finally:
-        gguf.GGUFReader = usual
+        library.GGUFReader = usual

@@ -18,7 +18,8 @@ __all__ = ["Crew", "blas_threads", "crew"]
 
 WORTHWHILE = 2e7  # multiply-adds, about a millisecond
 
-Part, Result = TypeVar("Part"), TypeVar("Result")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 @cache
@@ -56,6 +57,7 @@ class Alone:
             if self.blocks == 0:
                 pools = blas_threads()
                 self.threads = max((pool["num_threads"] for pool in pools.info()), default=1)
+                take_control(pools)
                 self.limit = pools.limit(limits=1)
             self.blocks += 1
             return self.threads
@@ -65,7 +67,15 @@ class Alone:
         with self.lock:
             self.blocks -= 1
             if self.blocks == 0:
+                take_control(blas_threads())
                 self.limit.restore_original_limits()
+
+
+def take_control(pools: ThreadpoolController) -> None:
+    """Let this thread set limits: the library leaves that to the first one that did, which may not be the last one to end."""
+    for pool in pools.lib_controllers:
+        if clear := getattr(type(pool), "clear_controlling_thread", None):  # since threadpoolctl 3.7
+            clear(force=True)
 
 
 ALONE = Alone()
