@@ -5,7 +5,7 @@
 The largest problem file is taken, and half of its weights are kept by Wanda's score. `cho_factor` and `cho_solve` per row are
 what one would write with scipy. The script prints times (medians of alternating runs on the same threads), their ratio, the
 largest difference of the answers and what part of the rate of a matrix product our factorisations reach, first with a support
-for every row, then with one for all, and from which size of layer on conjugate gradients are chosen instead.
+for every row, then with one for all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from scipy.linalg import cho_factor, cho_solve
 
 from gramian.adapters.data.problem_files import read_problem
 from gramian.solvers import Quadratic, TopK, refit
-from gramian.solvers.direct.restricted import GRADIENT_STEPS
 from gramian.tables import table
 from gramian.versions import versions
 
@@ -83,10 +82,7 @@ def main() -> None:
     print(f"{metadata['layer']}.{metadata['operator']}, {problem.shape[0]} rows of {problem.shape[1]}, half of them kept")
     head = ["", *next(iter(rows.values()))]
     print(table(head, [[name, *(f"{value:.3g}" for value in row.values())] for name, row in rows.items()]))
-    # rows k^3 / 3 against GRADIENT_STEPS * 2 rows p^2, at k = p / 2
-    switch = 48 * GRADIENT_STEPS
-    print(f"with half of the weights kept, conjugate gradients are chosen from {switch} inputs on")
-    result = {"versions": dict(versions()), "file": file.name, "rows": rows, "conjugate gradients from": switch}
+    result = {"versions": dict(versions()), "file": file.name, "rows": rows}
     save(arguments.out, result)
 
 

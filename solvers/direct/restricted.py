@@ -27,13 +27,12 @@ from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
+from gramian.solvers.direct.gradients import REGULAR, conjugate_gradients, gradients_pay, regular_inverse, row_seconds
 
 __all__ = ["refit"]
 
-GRADIENT_STEPS = 500  # conjugate gradient steps that a layer's Gram (condition 1e4 to 1e6) is expected to take
 BATCH_BYTES = 2**24  # of submatrices that are factorised together
 TRUSTED = 1e-7  # relative residual above which a factorisation is taken for one of a singular matrix
-REGULAR = 1e10  # size of a solution, for a right-hand side of size one and a unit diagonal, from which it is, too
 
 
 def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Solution:
@@ -41,7 +40,8 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
 
     When X* = X this is v_K = w_K + G_KK^-1 G_KP w_P in every row, with K the kept and P the pruned channels. It is solved in
     float64. Rows that share a support share its factorisation; others are factorised in batches of similar size (k^3 / 3
-    multiply-adds each), or, where that is dearer than GRADIENT_STEPS products `V G`, solved together by conjugate gradients.
+    multiply-adds each), or, where that promises to take less time, solved together by conjugate gradients, preconditioned by
+    G^-1; rows that stall are factorised.
 
     Where G_KK is singular the answer is the minimiser that changes the masked dense weights least, in coordinates
     v_j sqrt(G_jj), and the status says so; of a Gram in float32 rounding counts as curvature, and conjugate gradients, which
@@ -176,10 +176,24 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
     """
     xp = namespace(gram, mask, gradient)
     bundles = bundles_of(mask)
-    factorising = sum(rows.shape[0] * size**3 / 3 for rows, size in bundles)
-    if factorising > GRADIENT_STEPS * 2 * mask.shape[0] * mask.shape[1] ** 2:
-        change = conjugate_gradients(gram, mask, gradient)
+    factorising = row_seconds(gram, bundles)
+    inverse = regular_inverse(gram) if gradients_pay(gram, factorising, inverse=True) else None
+    if inverse is None and not gradients_pay(gram, factorising, inverse=False):
+        return least_change(gram, mask, gradient, bundles)
+    change, found = conjugate_gradients(gram, mask, gradient, factorising, inverse=inverse)
+    if found.all():
         return change, change @ gram, 0
+    left = np.flatnonzero(~found)
+    index = xp.asarray(left, device=device(gram))
+    masks = xp.take(mask, index, axis=0)
+    finished, _, singular = least_change(gram, masks, xp.take(gradient, index, axis=0), bundles_of(masks))
+    put(change, left, finished)
+    return change, change @ gram, singular
+
+
+def least_change(gram: Array, mask: Array, gradient: Array, bundles: list[tuple[np.ndarray, int]]) -> tuple[Array, Array, int]:
+    """Return the same by factorisations alone."""
+    xp = namespace(gram, mask, gradient)
     change, product, trusted = factorised_change(gram, mask, gradient, bundles)
     singular = 0
     for sharing in (rows for bundle, _ in bundles for rows in bundle if not np.all(trusted[rows])):
@@ -332,28 +346,3 @@ def least_norm(matrix: Array, right: Array, negligible: float) -> tuple[Array, b
     positive = values > negligible
     inverse = xp.where(positive, 1 / xp.where(positive, values, xp.ones_like(values)), xp.zeros_like(values))
     return vectors @ (inverse[:, None] * (vectors.T @ right)), not bool(xp.all(positive))
-
-
-def conjugate_gradients(gram: Array, mask: Array, gradient: Array, *, tol: float = 1e-10, most: int = 5000) -> Array:
-    """Return the same changes by conjugate gradients, every row its own iteration and all of them one product `D G` a step.
-
-    They start from zero, hence go towards the least norm. They end at |residual| <= tol |gradient| in every row, or after
-    `most` steps.
-    """
-    xp = namespace(gram, mask, gradient)
-    zero = xp.zeros_like(gradient)
-    change, residual = zero, -gradient
-    direction, size = residual, xp.sum(residual * residual, axis=1, keepdims=True)
-    goal = tol**2 * size
-    for step in range(most):
-        if step % 20 == 0 and bool(xp.all(size <= goal)):
-            break
-        product = xp.where(mask, direction @ gram, zero)
-        curvature = xp.sum(direction * product, axis=1, keepdims=True)
-        going = (curvature > 0) & (size > goal)  # a row that went on after its end would drift along the null space
-        length = xp.where(going, size / xp.where(going, curvature, xp.ones_like(size)), xp.zeros_like(size))
-        change, residual = change + length * direction, residual - length * product
-        following = xp.sum(residual * residual, axis=1, keepdims=True)
-        direction = residual + following / xp.where(size > 0, size, xp.ones_like(size)) * direction
-        size = following
-    return change

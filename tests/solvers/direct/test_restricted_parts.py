@@ -13,7 +13,8 @@ from rounding import rounding_of_loss, rounding_of_solve
 from gramian.proofs.kit.strategies import Layer, layers, normal_layer
 from gramian.solvers import Quadratic, refit
 from gramian.solvers.backend import _xp
-from gramian.solvers.direct import restricted
+from gramian.solvers.direct import gradients, restricted
+from gramian.solvers.direct.gradients import Rates
 
 # -- supports ----------------------------------------------------------------------------------------------------------
 
@@ -118,8 +119,9 @@ def test_conjugate_gradients_agree(xp, monkeypatch, tokens, condition):
     layer, mask = normal_layer(72, tokens, 24, 8, condition=condition, drift=0.1), random_mask(72, (8, 24), 0.8)
     mask[2], mask[5] = False, mask[4]
     point, solution = answer(xp, layer, mask)
-    monkeypatch.setattr(restricted, "GRADIENT_STEPS", 0)
-    monkeypatch.setattr(restricted, "solve_bundle", None)
+    for place in ("PROCESSOR", "DEVICE"):
+        monkeypatch.setattr(gradients, place, Rates(factor=1e-9, product=1e30, step=0.0, entry=0.0))
+    monkeypatch.setattr(restricted, "least_change", None)
     other, iterated = answer(xp, layer, mask)
     close(other, point, rtol=1e-6)
     close(other, least_change(layer, mask)[0], rtol=1e-6)
@@ -141,11 +143,56 @@ def test_conjugate_gradients_end_row_by_row(xp):
         mask[0, :6] = mask[1, 6:34] = True
         plain, (work, scale) = np.where(mask, layer.weight, 0.0), layer.problem(xp).rescaled()
         gradient = np.where(mask, xp.numpy(work.gradient(xp.asarray(plain) * scale)), 0.0)
-        change = restricted.conjugate_gradients(work.gram, xp.asarray(mask), xp.asarray(gradient))
+        dear = np.full(2, np.inf)  # to factorise
+        change, done = gradients.conjugate_gradients(work.gram, xp.asarray(mask), xp.asarray(gradient), dear)
+        assert done[0]
         found = plain + xp.numpy(change / scale)
         close(found[0], least_change(layer, mask)[0][0], rtol=1e-7)
         residual = np.where(mask, gradient + xp.numpy(change @ work.gram), 0.0)
         assert np.all(np.linalg.norm(residual, axis=1) <= 1e-8 * np.linalg.norm(gradient, axis=1))
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_rows_that_stall_are_factorised(xp, regular, monkeypatch):
+    """Gradients begin, and their pace on condition 1e6 tells that they would take longer."""
+    layer, mask = normal_layer(75, 90 if regular else 30, 60, 6, condition=1e3), random_mask(75, (6, 60), 0.7)
+    point, solution = answer(xp, layer, mask)
+    seen = []
+
+    def counted(*args, **options):
+        seen.append(gradients_of(*args, **options))
+        return seen[-1]
+
+    gradients_of = restricted.conjugate_gradients
+    rates = Rates(factor=1e4, product=6e5 if regular else 2e3, step=0.0, entry=0.0)
+    monkeypatch.setattr(gradients, "PROCESSOR", rates)
+    monkeypatch.setattr(gradients, "DEVICE", rates)
+    monkeypatch.setattr(gradients, "FEWEST", 0)
+    monkeypatch.setattr(gradients, "PLAIN", 0)
+    monkeypatch.setattr(restricted, "conjugate_gradients", counted)
+    other, mixed = answer(xp, layer, mask)
+    assert len(seen) == 1 and not seen[0][1].all()
+    close(other, point, rtol=1e-6)
+    assert mixed.status is solution.status and mixed.certificate.residual <= 1e-10
+
+
+def test_the_inverse_of_a_regular_matrix_alone(xp):
+    layer = normal_layer(76, 40, 12, 3, condition=100.0)
+    work = layer.problem(xp).rescaled()[0]
+    close(xp.numpy(gradients.regular_inverse(work.gram)), np.linalg.inv(xp.numpy(work.gram)), rtol=1e-8)
+    for tokens, dead in ((5, 0), (40, 1)):
+        work = normal_layer(77, tokens, 12, 3, dead=dead).problem(xp).rescaled()[0]
+        assert gradients.regular_inverse(work.gram) is None
+
+
+def test_what_is_chosen_follows_from_what_it_costs():
+    """On a processor layers are factorised; on a GPU rows of different supports are not, unless they are few and narrow."""
+    gram, rows = np.eye(640), np.arange(256)[:, None]
+    seconds = gradients.row_seconds(gram, [(rows, 320)])
+    assert seconds.shape == (256,) and not gradients.gradients_pay(gram, seconds, True)
+    shared = gradients.row_seconds(gram, [(rows.T, 320)])
+    assert shared.sum() == pytest.approx(seconds[0])
+    assert gradients.expected_steps(10, 1e-6) == pytest.approx(10) and gradients.expected_steps(10, 1.5) == np.inf
 
 
 # -- parts and errors --------------------------------------------------------------------------------------------------
