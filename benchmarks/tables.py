@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import layers, perplexity, smaller, trained
+from figures import gpu, layers, perplexity, smaller, trained
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -41,6 +41,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "lasso": layers.lasso_times,
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
+    "gpu models": gpu.models,
+    "gpu refits": gpu.refits,
+    "gpu steps": gpu.steps,
 }
 READMES = {HERE / "README.md": tuple(TABLES), HERE.parent / "README.md": ("summary",)}  # and the tables that each has
 
