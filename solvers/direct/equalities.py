@@ -11,6 +11,8 @@ from gramian.solvers.direct.restricted import TRUSTED, least_norm, rounding, sol
 
 __all__ = ["affine_least_squares"]
 
+ROUNDING = 16  # times what LAPACK leaves of a singular value that is zero: routines of a GPU leave more
+
 
 def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> Solution:
     """argmin_V f(V) subject to V A^T = D
@@ -69,7 +71,7 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     present = work.anchor @ along.T
     missing = wanted - present
     left, sizes, right = xp.linalg.svd(along, full_matrices=True)
-    rank = int(xp.sum(xp.astype(sizes > max(along.shape) * precision * xp.max(sizes), xp.int64)))
+    rank = int(xp.sum(xp.astype(sizes > ROUNDING * max(along.shape) * precision * xp.max(sizes), xp.int64)))
     basis, null = right[:rank, :], right[rank:, :]
     nearest = ((missing @ left[:, :rank]) / sizes[:rank]) @ basis
     short = xp.max(xp.abs(nearest @ along.T - missing), axis=1)

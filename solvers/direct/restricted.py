@@ -328,9 +328,9 @@ def spread(values: Array, masks: Array) -> Array:
 
 
 def rounding(gram: Array) -> float:
-    """Return the size up to which an eigenvalue of G may be rounding: p eps |G|_F."""
-    xp = namespace(gram)
-    size: float = gram.shape[0] * float(xp.finfo(gram.dtype).eps) * float(xp.sqrt(xp.sum(gram * gram)))
+    """Return the size up to which an eigenvalue of G may be rounding: (p + 8) eps |G|_F."""
+    xp = namespace(gram)  # of a small matrix it is that of the products it was made of
+    size: float = (gram.shape[0] + 8) * float(xp.finfo(gram.dtype).eps) * float(xp.sqrt(xp.sum(gram * gram)))
     return size
 
 
