@@ -51,7 +51,8 @@ def row_seconds(gram: Array, bundles: list[tuple[np.ndarray, int]]) -> np.ndarra
 def step_seconds(gram: Array, rows: int, products: int) -> float:
     """Return what a step of all rows costs, with so many products of the Gram's size."""
     rates, width = rates_of(gram), gram.shape[0]
-    return rates.step + rows * width * (products * width / rates.product + rates.entry)
+    entries: float = rows * width * (products * width / rates.product + rates.entry)
+    return rates.step + entries
 
 
 def gradients_pay(gram: Array, factorising: np.ndarray, inverse: bool) -> bool:
