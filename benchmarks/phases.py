@@ -3,8 +3,8 @@
     python benchmarks/phases.py --text FOLDER [--methods l0 sparsegpt fistapruner] [--blocks 3] [--out FILE]
 
 `common/protocol.py` says what FOLDER holds. Half of the weights of the first blocks are zeroed by each method with its
-defaults, FISTAPruner with the six lambdas of `gramian demo`. A phase's seconds are those spent in it and not in another one inside of it,
-by the clock of the thread that walks; `solver` is what is left of the time of an operator.
+defaults, FISTAPruner with the six lambdas of `gramian demo`. A phase's seconds are those spent in it and not in another one
+inside of it, by the clock of the thread that walks; `solver` is what is left of the time of an operator.
 """
 
 from __future__ import annotations
