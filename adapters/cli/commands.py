@@ -64,14 +64,14 @@ def prune_model(args: argparse.Namespace) -> None:
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
         if args.dry_run:
-            print(forecast(args, model, plan, read))
+            print(foreseen(args, model, plan, read))
             return
         prune_and_save(args, model, tokenizer, blocks, read)
     except Finished as finished:
         say(f"{finished}")
 
 
-def forecast(args: argparse.Namespace, model: PreTrainedModel, plan: object, read: Texts) -> Estimate:
+def foreseen(args: argparse.Namespace, model: PreTrainedModel, plan: object, read: Texts) -> Estimate:
     """What a run would take."""
     count, length = read.calibration.windows.shape
     evaluated = 0 if read.evaluated is None else len(read.evaluated)
@@ -96,7 +96,7 @@ def stream_pruned(args: argparse.Namespace) -> None:
     plan = check_run(stream.blocks, args.config)
     read = texts_of(args, stream.model, stream.tokenizer)
     if args.dry_run:
-        print(forecast(args, stream.model, plan, read))
+        print(foreseen(args, stream.model, plan, read))
         return
     document: dict[str, Any] = {}
 

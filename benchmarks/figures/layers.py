@@ -192,4 +192,6 @@ def phases() -> str:
     rows = [[phase, *(f"{row['phases'][phase]:.1f}" if phase in row["phases"] else "-" for row in methods)] for phase in names]
     rows.append(["all", *(f"{row['seconds']:.0f}" for row in methods)])
     head = ["phase, s", *(f"`{row['method']}`" for row in methods)]
-    return noted(table(head, rows), f"{methods[0]['operators']} operators of {results['blocks']} blocks. {threads(results['threads'])}")
+    return noted(
+        table(head, rows), f"{methods[0]['operators']} operators of {results['blocks']} blocks. {threads(results['threads'])}"
+    )
