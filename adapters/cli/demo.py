@@ -12,7 +12,7 @@ from gramian.progress import say
 __all__ = ["run_demo"]
 
 # Sized for eight minutes and 6 GiB on two cores.
-MODEL = "demo"  # gemma-3-270m, which takes 45 seconds to load
+MODEL = "demo"  # gemma-3-270m, which takes 20 seconds to load
 SPARSITY = 0.5
 SAMPLES = 16  # windows to calibrate on
 HELDOUT = 4  # windows for errors and perplexity, from other parts of the same text

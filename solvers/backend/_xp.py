@@ -207,7 +207,7 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
         factor, info = torch.linalg.cholesky_ex(matrices)
         return torch.cholesky_solve(right, factor), info == 0
     if is_numpy_array(matrices):
-        found = np.ascontiguousarray(np.swapaxes(right, 1, 2))
+        found = np.array(np.swapaxes(right, 1, 2), dtype=matrices.dtype, order="C")  # a copy, which x replaces
         regular = [solve_cholesky(matrix, lines) for matrix, lines in zip(np.ascontiguousarray(matrices), found)]
         return np.swapaxes(found, 1, 2), np.asarray(regular, dtype=bool)
     if is_cupy_array(matrices):

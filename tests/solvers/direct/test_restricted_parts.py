@@ -13,6 +13,7 @@ from rounding import rounding_of_loss, rounding_of_solve
 from gramian.proofs.kit.strategies import Layer, layers, normal_layer
 from gramian.solvers import Quadratic, refit
 from gramian.solvers.backend import _xp
+from gramian.solvers.backend.lapack import solve_cholesky
 from gramian.solvers.direct import gradients, restricted
 from gramian.solvers.direct.gradients import Rates
 
@@ -196,6 +197,18 @@ def test_what_is_chosen_follows_from_what_it_costs():
 
 
 # -- parts and errors --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_cholesky_solve_is_given(xp):
+    """The right-hand side stays as it is, a single column too, and arrays that LAPACK would overrun are refused."""
+    right = xp.asarray(np.array([[[1.0], [2.0]]]))
+    found, positive = _xp.solve_positive(xp.asarray(np.array([[[2.0, 0.0], [0.0, 4.0]]])), right)
+    assert bool(positive[0])
+    np.testing.assert_allclose(xp.numpy(found), [[[0.5], [0.5]]], rtol=1e-14)
+    np.testing.assert_array_equal(xp.numpy(right), [[[1.0], [2.0]]])
+    for wrong in (np.ones((1, 3)), np.ones((1, 2), dtype=np.float32), np.ones((2, 2, 2))[:, :, 0]):
+        with pytest.raises(ValueError, match="no C-ordered array beside"):
+            solve_cholesky(np.eye(2), wrong)
 
 
 def test_solve_positive(xp):
