@@ -6,8 +6,8 @@ from gramian.adapters.data.sources import builtin_text as builtin_text
 from gramian.adapters.data.sources import calibration as calibration
 from gramian.adapters.data.sources import text_windows as text_windows
 from gramian.adapters.data.tokens import Tokens as Tokens
-from gramian.adapters.estimates import Estimate as Estimate
-from gramian.adapters.estimates import estimate_pruning as estimate_pruning
+from gramian.adapters.estimates.figures import Estimate as Estimate
+from gramian.adapters.estimates.runs import estimate as estimate
 from gramian.adapters.measure.embeddings import embed as embed
 from gramian.adapters.measure.embeddings import mean_cosine as mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity as Perplexity
@@ -30,7 +30,6 @@ from gramian.adapters.models.shrink import count_parameters as count_parameters
 from gramian.adapters.models.shrink import mask_model as mask_model
 from gramian.adapters.models.shrink import shrink_model as shrink_model
 from gramian.adapters.models.unit_groups import unit_groups_of as unit_groups_of
-from gramian.adapters.removal.estimates import estimate_removal as estimate_removal
 from gramian.adapters.removal.report import StructuredReport as StructuredReport
 from gramian.adapters.report import Report as Report
 from gramian.adapters.run.hooks import capture as capture

@@ -16,32 +16,24 @@ from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, where
 from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
-from gramian.adapters.methods.unit_sets import places_in
-from gramian.adapters.models.families import family_of
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.passes.removal import RemoveUnits
-from gramian.adapters.passes.scores import ScoreUnits
-from gramian.adapters.passes.weights import ZeroWeights
-from gramian.adapters.removal.plan import Removal, block_parameters, plan_removal
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
+from gramian.adapters.removal.plan import Removal, block_parameters
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.walk import walk
-from gramian.adapters.targets import patterns_of
 from gramian.progress import bar
 from gramian.solvers import Pattern
-from gramian.solvers.support.damped import DampedMethod
 
 __all__ = ["check_run", "run"]
 
-CHOOSING = 4  # one batch in this many chooses the damping
 
-
-def check_run(blocks: Blocks, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]] | Removal:
+def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
     """What a run with these settings is about: patterns and what remains dense, or the units that can be removed.
 
     ValueError, before any work, for settings that the model, or the place where its blocks live, does not suit.
@@ -53,9 +45,7 @@ def check_run(blocks: Blocks, config: PruneConfig) -> tuple[dict[str, Pattern], 
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
             "streaming"
         )
-    if config.recipe.granularity == "weights":
-        return patterns_of(blocks.model, config)
-    return plan_removal(blocks.model, config)
+    return plan_of(blocks.model, config)
 
 
 def run(
@@ -111,26 +101,17 @@ def zeroed(
     progress: bool,
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
-    method, damping = config.recipe, config.own("damping")
-    damping = 0.0 if damping is None else damping
-    choosing = fitted // CHOOSING if damping == "auto" else 0
-    follows, target = config.own("calibrate_on"), config.own("target")
-    blend = config.own("target_blend") or 1.0
     if problems is not None:
         problems.mkdir(parents=True, exist_ok=True)
-    storage, home = storage_dtype(blocks.model), next(blocks.model.get_input_embeddings().parameters()).device
+    model, storage = blocks.model, storage_dtype(blocks.model)
     with bar(len(patterns), config.method, "operator", shown=progress) as shown:
-        each = ZeroWeights(
-            blocks.paths, family_of(blocks.model).stages, patterns,
-            DampedMethod(method.of_weights(config.options, None), damping, config.refit), follows, target, blend,
-            (fitted - choosing, choosing), storage, home, shown.update, problems,
-        )  # fmt: skip
+        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, problems)
         rows = walk(each, blocks, batches, jobs=config.jobs, journal=journal, storage=storage)
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
-        "target_blend": None if target == "own" else blend,
-        "damping": damping,
+        "target_blend": None if each.target == "own" else each.target_blend,
+        "damping": config.own("damping") or 0.0,
     }
     return Report(tuple(row for block in rows for row in block), settings, 0.0, tuple(dense))
 
@@ -149,27 +130,20 @@ def removed(
     """The two passes of a method that removes units: scores on the dense model, then removal."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
-    places, storage, allocation = places_in(unit_sets, blocks.paths), storage_dtype(model), config.own("allocation")
+    storage, allocation = storage_dtype(model), config.own("allocation")
     context = ModelContext(model, tokens.windows, unit_sets, progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: method.gather(context, config.options))
     with bar(2 * len(unit_sets), config.method, "module", shown=progress) as shown:
-        scoring = ScoreUnits(
-            model, unit_sets, places, method.of_units(config.options), method.inputs, allocation, plan.damping, plan.amount,
-            statistics, shown.update,
-        )  # fmt: skip
-        if journal is None or len(journal.finished(scoring.name)) < scoring.stop:
+        first = scoring(model, blocks.paths, config, plan, statistics, shown.update)
+        if journal is None or len(journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
-        found = [each for block in walk(scoring, blocks, batches[:fitted], journal=journal) for each in block]
+        found = [each for block in walk(first, blocks, batches[:fitted], journal=journal) for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
         selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
-        removal = RemoveUnits(
-            model, unit_sets, places, scored, selection.keep, plan.calibrate_on, plan.target_blend, plan.compensation,
-            plan.damping, (fitted,), storage, next(model.get_input_embeddings().parameters()).device,
-            shown.update, config.refit_producers, config.swap_search,
-        )  # fmt: skip
-        rows = [row for block in walk(removal, blocks, batches, journal=journal, storage=storage) for row in block]
+        second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
+        rows = [row for block in walk(second, blocks, batches, journal=journal, storage=storage) for row in block]
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     if cut:

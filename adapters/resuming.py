@@ -11,9 +11,9 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.estimates.runs import disk_space
 from gramian.adapters.files import check_space
 from gramian.adapters.fingerprint import fingerprint
-from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -37,8 +37,8 @@ def finished_as(out: Path, expected: Mapping[str, Any]) -> bool:
     return isinstance(found, Mapping) and not differences(found, json.loads(json.dumps(expected)))
 
 
-def started(out: Path, expected: Mapping[str, Any], resume: bool, model: Any) -> Journal:
-    """Begin the journal of a run of a model, or go on with it.
+def started(out: Path, expected: Mapping[str, Any], resume: bool, space: int) -> Journal:
+    """Begin the journal of a run that needs so many bytes of space, or go on with it.
 
     OSError where the disk has no space for the journal and the result. `Finished`, with `resume`, where a run with this
     fingerprint has already written `out`.
@@ -47,7 +47,7 @@ def started(out: Path, expected: Mapping[str, Any], resume: bool, model: Any) ->
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
         journal.clear()
         raise Finished(f"{out} is finished: it was written by this very run")
-    check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage_dtype(model).itemsize)
+    check_space(out, space)
     journal.start()
     return journal
 
@@ -70,11 +70,11 @@ def journaled(
     document(report) is what `gramian.json` says, beside the fingerprint of the run. Errors are those of `run`, `Journal` and
     `Stream.save`; `Finished` where nothing is left to do.
     """
-    check_run(stream.blocks, config)
+    plan = check_run(stream.blocks, config)
     expected = fingerprint(
         stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}
     )
-    journal = started(out, expected, resume, stream.model)
+    journal = started(out, expected, resume, disk_space(stream.model, config, plan))
     try:
         report = run(
             stream.blocks, tokens, config, heldout=heldout, problems=problems, journal=journal, cut=False, progress=progress

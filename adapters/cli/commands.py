@@ -16,7 +16,8 @@ from gramian.adapters.data.sources import file_windows, write_tokens
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
-from gramian.adapters.estimates import Estimate, estimate_pruning
+from gramian.adapters.estimates.figures import Estimate
+from gramian.adapters.estimates.runs import disk_space, estimate
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
@@ -27,7 +28,6 @@ from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_run, run
-from gramian.adapters.removal.estimates import estimate_removal
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -64,19 +64,18 @@ def prune_model(args: argparse.Namespace) -> None:
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
         if args.dry_run:
-            print(foreseen(args, model, plan, read))
+            print(foreseen(args, model, read))
             return
-        prune_and_save(args, model, tokenizer, blocks, read)
+        prune_and_save(args, model, tokenizer, blocks, disk_space(model, config, plan), read)
     except Finished as finished:
         say(f"{finished}")
 
 
-def foreseen(args: argparse.Namespace, model: PreTrainedModel, plan: object, read: Texts) -> Estimate:
+def foreseen(args: argparse.Namespace, model: PreTrainedModel, read: Texts) -> Estimate:
     """What a run would take."""
     count, length = read.calibration.windows.shape
     evaluated = 0 if read.evaluated is None else len(read.evaluated)
-    estimated = estimate_removal if isinstance(plan, Removal) else estimate_pruning
-    return estimated(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
+    return estimate(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
 
 
 def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Texts:
@@ -93,10 +92,10 @@ def stream_pruned(args: argparse.Namespace) -> None:
     """Prune a model and save it, with one block in memory at a time."""
     say(f"opening {args.model}")
     stream = open_checkpoint(args.model, dtype=args.texts.dtype, device=args.device)
-    plan = check_run(stream.blocks, args.config)
+    check_run(stream.blocks, args.config)
     read = texts_of(args, stream.model, stream.tokenizer)
     if args.dry_run:
-        print(foreseen(args, stream.model, plan, read))
+        print(foreseen(args, stream.model, read))
         return
     document: dict[str, Any] = {}
 
@@ -137,17 +136,18 @@ def prune_and_save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     blocks: Blocks,
+    space: int,
     read: Texts,
 ) -> None:
     """Measure a model, prune it, measure it again, save it and print what was done.
 
-    Perplexity is measured, or, of a model that has none, how far its embeddings move. ValueError, after the pruned model is
-    saved, where that is not a number.
+    space: the bytes that the run needs on the disk. Perplexity is measured, or, of a model that has none, how far its
+    embeddings move. ValueError, after the pruned model is saved, where that is not a number.
     """
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
     expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
-    journal = started(args.out, expected, args.resume, model)
+    journal = started(args.out, expected, args.resume, space)
     try:
         kind = kind_of(model.config)
         measure: Any = perplexity if kind == "causal" else embed

@@ -72,6 +72,11 @@ class BlockOfProblems:
         """What the operators of a stage share is tapped at its first one."""
         return {layers[0].module: partial(tapped, layers[0]) for layers in self.stages}
 
+    @property
+    def replayed(self) -> list[nn.Module]:
+        """Nothing: there is no other path."""
+        return []
+
     def decide(self, replay: Replay, drifted: bool) -> list[None]:
         """Write the files."""
         for layers in self.stages:

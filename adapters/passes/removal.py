@@ -127,6 +127,16 @@ class RemovalBlock:
                 taps[module.refit.producers[0].module] = module.refit.collector.receive
         return taps
 
+    @property
+    def replayed(self) -> list[nn.Module]:
+        """Consumers, on pruned inputs; where producers are refitted these before, and the consumers again after them."""
+        modules: list[nn.Module] = []
+        for module in self.modules if self.each.follows == "pruned" else ():
+            modules.append(module.consumer.module)
+            if module.refit is not None:
+                modules += [module.refit.producers[0].module, module.consumer.module]
+        return modules
+
     def decide(self, replay: Replay, drifted: bool) -> list[Removed]:
         """Remove module by module: what reaches a module on the pruned path follows from the modules before it."""
         rows: list[Removed] = []

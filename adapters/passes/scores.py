@@ -116,6 +116,11 @@ class BlockOfScores:
         """Every consumer is tapped, if moments are needed."""
         return {layer.module: partial(tapped, layer) for layer in self.layers.values()} if self.each.runs else {}
 
+    @property
+    def replayed(self) -> list[nn.Module]:
+        """Nothing: there is no other path."""
+        return []
+
     def decide(self, replay: Replay, drifted: bool) -> list[Verdict]:
         """Score module by module; the moments of a module are free afterwards."""
         return [self.each.scored(place, self.layers.pop(place)) for place in list(self.layers)]

@@ -130,6 +130,11 @@ class BlockOfWeights:
         """What the operators of a stage share is tapped at its first one."""
         return {stage[0].module: collector.receive for stage, collector in zip(self.stages, self.collectors)}
 
+    @property
+    def replayed(self) -> list[nn.Module]:
+        """Every stage, unless the operators' own output is the target."""
+        return [] if self.each.target == "own" else [stage[0].module for stage in self.stages]
+
     def decide(self, replay: Replay, drifted: bool) -> list[OperatorReport]:
         """Prune stage by stage: the inputs of a stage on the pruned path follow from the stages before it."""
         rows: list[OperatorReport] = []

@@ -32,11 +32,16 @@ Taps = Mapping[nn.Module, Receive]
 
 
 class Decision(Protocol):
-    """What a pass does at one block. taps: functions by module; `taps[module](batch, inputs)` sees what reaches the module."""
+    """What a pass does at one block. taps: functions by module; `taps[module](batch, inputs)` sees what reaches the module.
+    replayed: the modules whose inputs wait until the path that is followed has reached them too, in order."""
 
     @property
     def taps(self) -> Taps:
         """What is tapped."""
+
+    @property
+    def replayed(self) -> Sequence[nn.Module]:
+        """What `decide` may replay."""
 
     def decide(self, replay: Replay, drifted: bool) -> list[Any]:
         """Decide on what the taps have seen, write to the block, and return the rows that say what was done.

@@ -259,6 +259,6 @@ def test_public_names():
     for name in gramian.adapters.__all__:
         assert getattr(gramian.adapters, name) is not None and name in dir(gramian.adapters)
     # files of these names were imported above and must not have taken the functions' places
-    assert callable(gramian.adapters.capture) and callable(gramian.adapters.estimate_pruning)
+    assert callable(gramian.adapters.capture) and callable(gramian.adapters.estimate)
     with pytest.raises(AttributeError, match="nonsense"):
         gramian.adapters.nonsense  # noqa: B018

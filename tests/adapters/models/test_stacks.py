@@ -24,8 +24,8 @@ from transformers import (
     BertForMaskedLM,
 )
 
-from gramian.adapters import PruneConfig, estimate_removal, load, perplexity, pipeline, prune, save
-from gramian.adapters.estimates import Rates
+from gramian.adapters import PruneConfig, estimate, load, perplexity, pipeline, prune, save
+from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
@@ -199,11 +199,11 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    estimate = estimate_removal(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
+    found = estimate(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
-        estimate.peak > 0
-        and "moments of all modules, float64" in estimate.memory
-        and len(estimate.operators) == len(unit_groups_of(model))
+        found.peak > 0
+        and "moments of all modules, float64" in found.memory
+        and len(found.operators) == len(unit_groups_of(model))
     )
 
 

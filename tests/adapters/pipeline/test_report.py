@@ -9,7 +9,7 @@ import pytest
 
 from gramian import extras
 from gramian.adapters import Report
-from gramian.adapters.estimates import Estimate, EstimatedOperator, Rates
+from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.report import OperatorReport
 
 ROW = OperatorReport("a<b", (4, 6), "2:4", 0.5, 0.25, None, 1e-9, "converged", 1.5, {"lasso_gap": 0.125})

@@ -13,8 +13,8 @@ from stacked_models import WINDOWS, stacked_model
 from structured_models import TOKENS, exact, in_blocks, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import PruneConfig, estimate_removal, prune
-from gramian.adapters.estimates import Rates
+from gramian.adapters import PruneConfig, estimate, prune
+from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.files import write_json
 from gramian.adapters.models.unit_groups import operator
 from gramian.adapters.removal.plan import plan_removal
@@ -164,7 +164,7 @@ def test_plans_refuse_what_runs_would(name):
     if name == "bert":
         refused += [({"method": method}, "predicts no tokens") for method in ("tasp", "snip", "grasp", "llm-pruner")]
     for options, message in refused:
-        for work in (lambda **how: estimate_removal(model, (4, 20), PruneConfig(**how), rates=Rates(2e9, 1e9)),
+        for work in (lambda **how: estimate(model, (4, 20), PruneConfig(**how), rates=Rates(2e9, 1e9)),
                      lambda **how: prune(model, WINDOWS, progress=False, **how)):  # fmt: skip
             with pytest.raises(ValueError, match=message):
                 work(**{"method": "numerical", "ratio": 0.1} | options)

@@ -1,0 +1,161 @@
+"""What a run would take, before any of it is done: the passes that it would make say what they tap and write.
+
+Memory and time are estimated to within a factor of two. Memory counts the arrays that pruning keeps, not those that loading a
+file briefly needs. Time divides operations by the rate of one matrix product measured here and now, so a machine that is busy
+later takes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.estimates import units, weights
+from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
+from gramian.adapters.estimates.walked import Walked, walked
+from gramian.adapters.measure.likelihood import VOCABULARY
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.models.stacks import blocks_in, run_paths
+from gramian.adapters.models.tasks import kind_of
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
+from gramian.adapters.removal.plan import Removal
+from gramian.adapters.run.forward import TOKENS_PER_BATCH
+
+__all__ = ["disk_space", "estimate"]
+
+LIBRARIES = 600 * 2**20  # bytes that Python, torch and transformers take before any model
+PASSES = 2.0  # a block takes about twice as long as its matrix products alone
+
+
+def estimate(
+    model: Any,
+    windows: tuple[int, int],
+    config: PruneConfig,
+    *,
+    heldout: int = 0,
+    evaluated: int = 0,
+    rates: Rates | None = None,
+) -> Estimate:
+    """Estimate what a run with these settings would take; `model` is unchanged.
+
+    The operators of a method that removes units are the consumers. windows: how many calibration windows there are, and how
+    many tokens in each. heldout, evaluated: how many more such windows errors and perplexity (before and after) are measured
+    on. rates: measured within a quarter of a second where they are not given. Nothing is known of a method of the user's own,
+    so it is counted as SparseGPT. ValueError: what the run would raise before any work.
+    """
+    plan, paths = plan_of(model, config), run_paths(model)
+    rates = rates or Rates.measured(next(model.parameters()).device)
+    samples, length = windows
+    fitted, tokens = samples * length, (samples + heldout) * length
+    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in walks_of(model, paths, config, plan)]
+
+    blocks = list(blocks_in(model).values())
+    hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
+    bytes_each = next(model.parameters()).element_size()
+    at_once = min(config.jobs, len(paths))
+    operators = operators_of(model, config, plan, rates, heldout > 0)
+    streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
+    stacks = next(model.parameters()).device.type != "cpu"
+    pruning = {
+        "hidden states between blocks": streams * tokens * hidden * bytes_each if len(paths) > 1 else 0,
+        "operator inputs kept for the target": at_once * tokens * max(walk.kept for walk, _ in walks) * bytes_each,
+        f"moments of {'one block' if len(paths) > 1 else 'all modules'}, float64": at_once
+        * (1 + bool(heldout))
+        * max(walk.entries for walk, _ in walks)
+        * 8,
+        f"working arrays of {config.method}": at_once * max(working(config, plan, each.shape, stacks) for each in operators),
+        "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(max(each.shape) for each in operators),
+    }
+    if isinstance(plan, Removal):
+        pruning["mask problems of all modules"] = units.mask_bytes(config, plan)
+    gradients = 0
+    if config.method in units.GRADIENTS:
+        gradients = units.gradient_bytes(model, config.method, length)
+    shown = evaluated if kind_of(model.config) == "causal" else 0
+    memory = peak_memory(model, pruning, {"gradients and activations of one window": gradients}, length if shown else 0)
+
+    block_weights = sum(each.numel() for block in blocks for each in block.parameters())
+    forward = PASSES * 2 * (block_weights + 2 * length * hidden * len(blocks))  # operations per token
+    runs = sum(walk.runs * seen for walk, seen in walks) + tokens * (config.jobs > 1)
+    if config.recipe.prepare is not None and not gradients:  # statistics that are no gradients take up to two runs of the model
+        runs += 2 * fitted
+    seconds = {
+        "forward passes": forward * runs / rates.single,
+        # a product A^T A takes half the operations of a general one
+        "moments": sum(walk.operations * seen for walk, seen in walks) / rates.double,
+        "solvers": sum(each.seconds for each in operators),
+    }
+    if gradients:
+        through = forward + 2 * hidden * vocabulary
+        seconds["gradients"] = through * fitted * units.GRADIENTS[config.method][0] / rates.single
+    if isinstance(plan, Removal):
+        seconds["joint relaxation"] = units.relaxation_seconds(config, plan, rates)
+    seconds["perplexity, dense and pruned"] = 2 * evaluated * length * (forward + 2 * hidden * vocabulary) / rates.single
+    return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates)
+
+
+def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
+    """The bytes that a run writes beside its output before this is there: the model once, and the journal, which holds what
+    every pass writes and, for one relaxation of all modules, their problems."""
+    paths, size = run_paths(model), storage_dtype(model).itemsize
+    written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
+    journal = sum(each.numel() for name in written for each in model.get_submodule(name).parameters())
+    masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
+    return size * (sum(each.numel() for each in model.parameters()) + journal) + masks
+
+
+def walks_of(model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan) -> list[tuple[Any, Walked]]:
+    """The passes of a run, and the walk of each."""
+    passes: list[Any] = []
+    if isinstance(plan, Removal):
+        passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
+    else:
+        passes += [zeroing(model, paths, config, plan[0], 0)]
+    return [(each, walked(each, model, paths)) for each in passes]
+
+
+def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool) -> tuple[EstimatedOperator, ...]:
+    """A row for every operator that is solved for."""
+    if isinstance(plan, Removal):
+        return units.estimated_modules(model, config, plan, rates)
+    rows = []
+    for name in plan[0]:
+        shape = tuple(Layer(name, model.get_submodule(name)).weight.shape)
+        spent = weights.solver_seconds(
+            config.method, shape, config.options, rates, heldout, config.own("damping") or 0.0, config.refit
+        )
+        rows.append(EstimatedOperator(name, shape, spent))
+    return tuple(rows)
+
+
+def working(config: PruneConfig, plan: Plan, shape: tuple[int, int], stacks: bool) -> int:
+    """Bytes of the working arrays for one operator."""
+    return units.working_bytes(shape) if isinstance(plan, Removal) else weights.working_bytes(config.method, shape, stacks)
+
+
+def streams_of(config: PruneConfig, plan: Plan) -> int:
+    """How many copies of the hidden states there are at once: what enters a block and what leaves it, along one path or two."""
+    if isinstance(plan, Removal):
+        return 5 if plan.calibrate_on == "pruned" else 3
+    if config.own("calibrate_on") == "dense":
+        return 2
+    return 4 if config.own("target") == "model" else 3
+
+
+def peak_memory(model: Any, pruning: Mapping[str, int], gradients: Mapping[str, int], evaluated_length: int) -> dict[str, int]:
+    """Bytes by holder at the worst moment: while pruning, while gradients are taken, or while the logits of windows of
+    `evaluated_length` tokens (0 for none) are in memory, since these are never there together. Of blocks that are streamed,
+    whose weights are not there yet, the largest counts."""
+    vocabulary = model.config.get_text_config().vocab_size
+    logits = {"logits for perplexity": 3 * 4 * evaluated_length * min(VOCABULARY, vocabulary)}
+    peak = max((pruning, gradients, logits), key=lambda holders: sum(holders.values()))
+    held = {each: each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}}
+    streamed = max(sum(held[each] for each in block.parameters() if each.is_meta) for block in blocks_in(model).values())
+    return {
+        "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,
+        "model": sum(size for each, size in held.items() if not each.is_meta),
+        **({"one block, streamed": streamed} if streamed else {}),
+        **{holder: size for holder, size in peak.items() if size},
+    }

@@ -1,0 +1,67 @@
+"""What a method that zeroes weights takes for one operator: working arrays and seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.methods.registry import METHODS
+from gramian.solvers.direct.restricted import BATCH_BYTES
+from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
+
+__all__ = ["solver_seconds", "working_bytes"]
+
+SELECTION = 1.2e-7  # seconds to rank one weight among others
+COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
+EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
+SHORTENED = 0.5  # the part of FISTAPruner's inner steps that is made, since its budget halves at failures
+
+# Working arrays of a method beside its problem, float64: how many are of the Gram's size, how many of the weight's.
+WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
+
+
+def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
+    """Bytes that a method holds beside the moments: its working arrays and the weight in float64. stacks: whether rows are
+    refitted many at a time, as they are off the CPU."""
+    grams, weights = WORKING.get(method, WORKING["sparsegpt"])
+    row = 2 * shape[1] ** 2  # bytes of a Gram of half of the channels
+    factorised = (3 * min(BATCH_BYTES, shape[0] * row) if stacks else row) if method == "l0" else 0
+    if method == "exchange":  # tableaus of as many rows as fit, each of twice the squared number of kept channels
+        factorised = min(BATCH_BYTES, 2 * shape[0] * row)
+    return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
+
+
+def solver_seconds(
+    method: str,
+    shape: tuple[int, int],
+    options: Mapping[str, Any],
+    rates: Rates,
+    heldout: bool,
+    damping: float | str = 0.0,
+    refit: bool = False,
+) -> float:
+    """Time to solve one operator and to evaluate the result, in matrix products, rankings, sweeps and factorisations."""
+    q, p = shape
+    product = 2 * q * p * p  # V G
+    evaluation = (4 + 2 * heldout) * product / rates.double
+    ranking = SELECTION * q * p
+    direct = ranking + 2 * product / rates.double
+    sweep = direct + 4 * p**3 / rates.double + COLUMN * p
+    exact = (p / 2) ** 3 / 3 * 2 / rates.double  # weights of one row, half of them kept
+    evaluation += q * exact if refit else 0.0
+    if damping == "auto":
+        evaluation += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
+    chosen: dict[str, Any] = {**METHODS[method].defaults, **options} if method in ("l0", "fistapruner") else {}
+    if method == "l0":
+        steps: float = chosen["steps"]
+        stages: float = steps / chosen["stage"]
+        step = product / rates.single + ranking
+        return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
+    if method != "fistapruner":
+        return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
+    one_lambda: float = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
+    start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
+    lambdas: float = chosen["max_lambdas"]
+    return evaluation + start + 6 * p**3 / rates.single + lambdas * one_lambda

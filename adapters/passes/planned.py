@@ -1,0 +1,97 @@
+"""The passes of a run, from its settings and from what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.methods.types import UnitScores
+from gramian.adapters.methods.unit_sets import places_in
+from gramian.adapters.models.families import family_of
+from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.removal import RemoveUnits
+from gramian.adapters.passes.scores import ScoreUnits
+from gramian.adapters.passes.weights import ZeroWeights
+from gramian.adapters.removal.plan import Removal, plan_removal
+from gramian.adapters.targets import patterns_of
+from gramian.solvers import Pattern
+from gramian.solvers.support.damped import DampedMethod
+
+__all__ = ["Plan", "plan_of", "removing", "scoring", "zeroing"]
+
+CHOOSING = 4  # one batch in this many chooses the damping
+Plan = tuple[dict[str, Pattern], list[str]] | Removal  # patterns and what remains dense, or the units that can be removed
+
+
+def plan_of(model: Any, config: PruneConfig) -> Plan:
+    """What a run with these settings is about. ValueError, before any work, for settings that the model does not suit."""
+    return patterns_of(model, config) if config.recipe.granularity == "weights" else plan_removal(model, config)
+
+
+def nothing(*_: object) -> None:
+    """Advance no bar."""
+
+
+def zeroing(
+    model: Any,
+    paths: tuple[str, ...],
+    config: PruneConfig,
+    patterns: Mapping[str, Pattern],
+    fitted: int,
+    advance: Callable[[], object] = nothing,
+    problems: Path | None = None,
+) -> ZeroWeights:
+    """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate."""
+    damping = config.own("damping") or 0.0
+    choosing = fitted // CHOOSING if damping == "auto" else 0
+    solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit)
+    return ZeroWeights(
+        paths, family_of(model).stages, patterns, solve, config.own("calibrate_on"), config.own("target"),
+        config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
+        problems,
+    )  # fmt: skip
+
+
+def scoring(
+    model: Any,
+    paths: tuple[str, ...],
+    config: PruneConfig,
+    plan: Removal,
+    statistics: Callable[[], Sequence[Any]] = tuple,
+    advance: Callable[[], object] = nothing,
+) -> ScoreUnits:
+    """The first pass of a method that removes units. statistics(): what the method has gathered, by module."""
+    method, places = config.recipe, places_in(plan.unit_sets, paths)
+    return ScoreUnits(
+        model, plan.unit_sets, places, method.of_units(config.options), method.inputs, config.own("allocation"), plan.damping,
+        plan.amount, statistics, advance,
+    )  # fmt: skip
+
+
+def removing(
+    model: Any,
+    paths: tuple[str, ...],
+    config: PruneConfig,
+    plan: Removal,
+    fitted: int,
+    scored: Sequence[UnitScores] = (),
+    keep: Mapping[str, np.ndarray] | None = None,
+    advance: Callable[[], object] = nothing,
+) -> RemoveUnits:
+    """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to."""
+    return RemoveUnits(
+        model, plan.unit_sets, places_in(plan.unit_sets, paths), scored, keep or {}, plan.calibrate_on, plan.target_blend,
+        plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
+        config.swap_search,
+    )  # fmt: skip
+
+
+def home_of(model: Any) -> torch.device:
+    """The device on which hidden states are kept."""
+    device: torch.device = next(model.get_input_embeddings().parameters()).device
+    return device
