@@ -12,8 +12,10 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import recipe_of
+from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, where
+from gramian.adapters.files import check_space
 from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.loading import storage_dtype
@@ -27,6 +29,7 @@ from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.walk import walk
+from gramian.adapters.targets import shape_of
 from gramian.progress import bar
 from gramian.solvers import Pattern
 
@@ -102,6 +105,8 @@ def zeroed(
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
     if problems is not None:
+        moved = config.own("target") != "own"
+        check_space(problems, sum(problem_bytes(shape_of(blocks.model, name), moved) for name in patterns))
         problems.mkdir(parents=True, exist_ok=True)
     model, storage = blocks.model, storage_dtype(blocks.model)
     with bar(len(patterns), config.method, "operator", shown=progress) as shown:

@@ -47,7 +47,8 @@ def started(out: Path, expected: Mapping[str, Any], resume: bool, space: int) ->
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
         journal.clear()
         raise Finished(f"{out} is finished: it was written by this very run")
-    check_space(out, space)
+    there = sum(file.stat().st_size for file in journal_of(out).glob("*")) if resume else 0
+    check_space(out, space - there)
     journal.start()
     return journal
 

@@ -12,7 +12,7 @@ from gramian.adapters.models.families import blocks_of, family_of, operator_name
 from gramian.adapters.models.layers import Layer
 from gramian.solvers import Pattern
 
-__all__ = ["check_finite", "chosen_operators", "patterns_of"]
+__all__ = ["check_finite", "chosen_operators", "patterns_of", "shape_of"]
 
 
 def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]]:
@@ -26,13 +26,18 @@ def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], li
     if not patterns:
         raise ValueError("sparsity leaves every operator dense: give one of its rules an amount above 0")
     for name, pattern in patterns.items():
-        weight = Layer(name, model.get_submodule(name)).weight
         try:
-            pattern.check((weight.shape[0], weight.shape[1]))
+            pattern.check(shape_of(model, name))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     check_finite(model)
     return patterns, [name for name in names if name not in patterns]
+
+
+def shape_of(model: Any, name: str) -> tuple[int, int]:
+    """The shape (q, p) of an operator's weight."""
+    rows, columns = Layer(name, model.get_submodule(name)).weight.shape
+    return rows, columns
 
 
 def chosen_operators(model: Any, config: PruneConfig) -> list[str]:

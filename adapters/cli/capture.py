@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gramian.adapters.cli.commands import check_family, longest_window
+from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import check_windows
+from gramian.adapters.files import check_space
 from gramian.adapters.models.families import family_of
 from gramian.adapters.models.loading import load
 from gramian.adapters.models.modes import eval_mode
@@ -17,7 +19,7 @@ from gramian.adapters.passes.problems import WriteProblems
 from gramian.adapters.run.blocks import InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.walk import walk
-from gramian.adapters.targets import chosen_operators
+from gramian.adapters.targets import chosen_operators, shape_of
 from gramian.progress import bar, say
 
 __all__ = ["capture_problems"]
@@ -35,6 +37,7 @@ def capture_problems(args: argparse.Namespace) -> None:
         seed=texts.seed, vocabulary=model.config.get_text_config().vocab_size, model=model,
     )  # fmt: skip
     check_windows(model, tokens.windows, "calibration windows")
+    check_space(args.out, sum(problem_bytes(shape_of(model, name), moved=False) for name in names))
     args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     metadata = {"model": args.model, "calibration": f"{tokens.source}, sha256 {tokens.digest}"}
     with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.absolute().parent) as draft:

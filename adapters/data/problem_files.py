@@ -21,7 +21,7 @@ from gramian.adapters import tensor_files
 from gramian.solvers import Quadratic
 from gramian.solvers.backend._xp import to_numpy
 
-__all__ = ["read_gram", "read_problem", "write_problem", "write_tensors"]
+__all__ = ["problem_bytes", "read_gram", "read_problem", "write_problem", "write_tensors"]
 
 LAYOUT = "mean of x x^T over tokens, upper triangle, row-major (numpy.triu_indices)"
 READABLE = ("F16", "F32", "F64")
@@ -44,6 +44,12 @@ def write_problem(path: str | Path, problem: Quadratic, *, tokens: int, metadata
     if problem.slope is not None and problem.floor is not None:
         tensors |= {"slope": to_numpy(problem.slope) / tokens, "floor": to_numpy(problem.floor) / tokens}
     write_tensors(path, tensors, {**(metadata or {}), "tokens": str(tokens), "gram": LAYOUT})
+
+
+def problem_bytes(shape: tuple[int, int], moved: bool) -> int:
+    """The bytes of the tensors of one file. shape: (q, p) of the weight. moved: whether X* != X, so that there are slopes."""
+    q, p = shape
+    return 4 * (q * p + p * (p + 1) // 2 + moved * (q * p + q))
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -15,13 +15,13 @@ from gramian.adapters.estimates import units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
-from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in, run_paths
 from gramian.adapters.models.tasks import kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.targets import shape_of
 
 __all__ = ["disk_space", "estimate"]
 
@@ -122,7 +122,7 @@ def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, held
         return units.estimated_modules(model, config, plan, rates)
     rows = []
     for name in plan[0]:
-        shape = tuple(Layer(name, model.get_submodule(name)).weight.shape)
+        shape = shape_of(model, name)
         spent = weights.solver_seconds(
             config.method, shape, config.options, rates, heldout, config.own("damping") or 0.0, config.refit
         )

@@ -9,14 +9,17 @@ from typing import Any
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.methods.registry import METHODS
 from gramian.solvers.direct.restricted import BATCH_BYTES
-from gramian.solvers.support.shrinkage import PILOT_ROWS, STRENGTHS
+from gramian.solvers.support.shrinkage import PILOT_ROWS
 
 __all__ = ["solver_seconds", "working_bytes"]
 
-SELECTION = 1.2e-7  # seconds to rank one weight among others
+SELECTION = 1.2e-8  # seconds to rank one weight among others
 COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
+TRIED = 4  # refits of the pilot: of itself, and at the strengths that are tried as a rule
+LAMBDAS = 60  # that Algorithm 1 as printed tries as a rule, whatever it may
 EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
-SHORTENED = 0.5  # the part of FISTAPruner's inner steps that is made, since its budget halves at failures
+
+ITERATIVE = ("l0", "fistapruner", "fistapruner-printed")
 
 # Working arrays of a method beside its problem, float64: how many are of the Gram's size, how many of the weight's.
 WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
@@ -52,16 +55,16 @@ def solver_seconds(
     exact = (p / 2) ** 3 / 3 * 2 / rates.double  # weights of one row, half of them kept
     evaluation += q * exact if refit else 0.0
     if damping == "auto":
-        evaluation += sweep + min(q, PILOT_ROWS) * (1 + len(STRENGTHS)) * exact
-    chosen: dict[str, Any] = {**METHODS[method].defaults, **options} if method in ("l0", "fistapruner") else {}
+        evaluation += sweep + min(q, PILOT_ROWS) * TRIED * exact
+    chosen: dict[str, Any] = {**METHODS[method].defaults, **options} if method in ITERATIVE else {}
     if method == "l0":
         steps: float = chosen["steps"]
         stages: float = steps / chosen["stage"]
         step = product / rates.single + ranking
         return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
-    if method != "fistapruner":
+    if method not in ITERATIVE:
         return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
-    one_lambda: float = SHORTENED * chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
+    one_lambda: float = chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
-    lambdas: float = chosen["max_lambdas"]
+    lambdas: float = min(chosen["max_lambdas"], LAMBDAS)
     return evaluation + start + 6 * p**3 / rates.single + lambdas * one_lambda

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from gramian.adapters import Layer, read_problem, write_problem
-from gramian.adapters.data.problem_files import read_gram
+from gramian.adapters.data.problem_files import problem_bytes, read_gram
 from gramian.solvers import Quadratic
 
 TOKENS, OUTPUTS, INPUTS = 50, 5, 7
@@ -51,6 +51,13 @@ def test_round_trip_per_token(problem, moved, tmp_path):
         np.testing.assert_array_equal(read.gram, read.gram.T)
         assert (read.slope is None) == (each.slope is None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved.safetensors", "same.safetensors"]
+
+
+def test_the_size_of_a_file_is_known_before_it_is_written(problem, moved, tmp_path):
+    for each, drifted in ((problem, False), (moved, True)):
+        write_problem(tmp_path / "layer.safetensors", each, tokens=TOKENS)
+        beside = (tmp_path / "layer.safetensors").stat().st_size - problem_bytes((OUTPUTS, INPUTS), drifted)
+        assert 0 < beside < 1000  # names, shapes, metadata
 
 
 def test_layout_is_that_of_triu_indices(problem, tmp_path):

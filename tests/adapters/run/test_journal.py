@@ -20,6 +20,7 @@ from gramian.adapters.report import OperatorReport
 from gramian.adapters.resuming import Finished
 from gramian.adapters.run.journal import Journal, Record, differences, journal_of, refuse_journal
 from gramian.adapters.run.records import Packer, unpacked
+from gramian.adapters.run.streaming import Stream
 from gramian.adapters.run.walk import as_array, as_tensor
 from gramian.solvers import MaskProblem, Quadratic, relaxed_mask
 
@@ -231,4 +232,22 @@ def test_a_disk_without_space_is_known_before_any_work(source, tmp_path, monkeyp
     monkeypatch.setattr(files.shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="bytes are needed, but only 1000 are free on the disk of"):
         gramian.prune(source, WINDOWS, out=tmp_path / "out", **HOW)
+    with pytest.raises(OSError, match=rf"bytes are needed.* {tmp_path / 'files'}"):
+        gramian.prune(tiny_model("llama"), WINDOWS, "wanda", problems=tmp_path / "files", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_run_that_goes_on_needs_less_space(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Stream, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            gramian.prune(source, WINDOWS, out=tmp_path / "out", **HOW)
+    held = sum(file.stat().st_size for file in journal_of(tmp_path / "out").iterdir())
+    needed = []
+    monkeypatch.setattr("gramian.adapters.resuming.check_space", lambda out, space: needed.append(space))
+    gramian.prune(source, WINDOWS, out=tmp_path / "out", resume=True, **HOW)
+    gramian.prune(source, WINDOWS, out=tmp_path / "other", **HOW)
+    assert needed[1] - needed[0] == held > 0
