@@ -120,11 +120,11 @@ def tapped(layer: Layer, _: int, inputs: torch.Tensor) -> None:
 def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
     """Add tokens to the moments of the layer called `name`, on the tokens' device; an error names the layer."""
     products = precision_of_products(inputs.device, inputs.dtype)
-    exact = torch.float64 if products == "float64" else torch.float32
+    known = torch.promote_types(inputs.dtype, torch.float32)  # numpy has no bfloat16
     try:
         with current_device(inputs.device), full_precision() if products == "float32" else nullcontext():
             # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway.
-            star = solver_array(inputs.to(exact))
-            moments.update(star, None if dense is None else solver_array(dense.to(exact)), products=products)
+            star = solver_array(inputs.to(known))
+            moments.update(star, None if dense is None else solver_array(dense.to(known)), products=products)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from gramian.solvers.backend._xp import Array, detached, device, namespace, same_library
 from gramian.solvers.backend.printed import kind
-from gramian.solvers.core.squares import SquareSum
+from gramian.solvers.backend.threads import crew
+from gramian.solvers.core.sums import ProductSum, TokenRows
 
 __all__ = ["Moments", "Products"]
 
@@ -60,8 +63,8 @@ class Moments:
     def __init__(self, width: int) -> None:
         self.width = width
         self.tokens = 0
-        self.squares, self.drifts = SquareSum(), SquareSum()
-        self.cross: Array | None = None
+        self.squares, self.crosses, self.drifts = ProductSum(square=True), ProductSum(), ProductSum(square=True)
+        self.inputs, self.differences = TokenRows(), TokenRows()
         self.total: Array | None = None
         self.shift: Array | None = None
 
@@ -69,6 +72,11 @@ class Moments:
     def gram(self) -> Array | None:
         """G."""
         return self.squares.value
+
+    @property
+    def cross(self) -> Array | None:
+        """C."""
+        return self.crosses.value
 
     @property
     def drift(self) -> Array | None:
@@ -113,24 +121,25 @@ class Moments:
         weights = None if weights is None else detached(weights)
         xp = namespace(inputs, dense)
         real = xp.float64 if products == "float64" else xp.float32
-        star = xp.reshape(xp.astype(inputs, real, copy=False), (-1, self.width))
-        root = None if weights is None else token_roots(weights, star)
-        if root is not None:
-            star = xp.astype(star * root, real, copy=False)
-        if not bool(xp.all(xp.isfinite(star))):
-            raise ValueError("the inputs hold NaN or Inf")
-        gram, difference = half_product(star), None
-        if dense is not None:
-            difference = xp.reshape(xp.astype(inputs, xp.float64) - xp.astype(dense, xp.float64), (-1, self.width))
-            difference = xp.astype(difference if root is None else difference * root, real, copy=False)
-            if not bool(xp.all(xp.isfinite(difference))):
-                raise ValueError("the dense inputs hold NaN or Inf")
-            drift = half_product(difference)
-            self.cross = added(self.cross, product(difference, star))
-            self.drifts.add(difference, drift)
-            self.shift = added(self.shift, column_sums(difference, root))
-        self.squares.add(star, gram)
-        self.total = added(self.total, column_sums(star, root))
+        flat = xp.reshape(inputs, (-1, self.width))
+        root = None if weights is None else token_roots(weights, flat)
+        # NaN and Inf show in the sums, and are reported there, rather than by what numpy says of them on the way
+        with np.errstate(invalid="ignore", over="ignore"), crew(flat, flat.shape[0] * self.width**2) as every:
+            star = self.inputs(flat, None, root, real, every)
+            total = column_sums(star, root)
+            if not bool(xp.all(xp.isfinite(total))) and not bool(xp.all(xp.isfinite(star))):
+                raise ValueError("the inputs hold NaN or Inf")
+            gram = half_product(star)
+            if dense is not None:
+                difference = self.differences(flat, xp.reshape(dense, (-1, self.width)), root, real, every)
+                shift = column_sums(difference, root)
+                if not bool(xp.all(xp.isfinite(shift))) and not bool(xp.all(xp.isfinite(difference))):
+                    raise ValueError("the dense inputs hold NaN or Inf")
+                self.drifts.add(difference, difference, every, half_product(difference))
+                self.crosses.add(difference, star, every, None if products == "float64" else product(difference, star))
+                self.shift = added(self.shift, shift)
+            self.squares.add(star, star, every, gram)
+        self.total = added(self.total, total)
         self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
 
     def merged(self, other: Moments) -> Moments:
@@ -142,8 +151,9 @@ class Moments:
             raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
         both = Moments(self.width)
         both.tokens = self.tokens + other.tokens
-        both.squares, both.drifts = SquareSum(self.require() + other.require()), SquareSum(added(self.drift, other.drift))
-        both.cross = added(self.cross, other.cross)
+        both.squares = ProductSum(square=True, total=self.require() + other.require())
+        both.crosses = ProductSum(total=added(self.cross, other.cross))
+        both.drifts = ProductSum(square=True, total=added(self.drift, other.drift))
         both.total, both.shift = added(self.total, other.total), added(self.shift, other.shift)
         return both
 
@@ -174,7 +184,7 @@ def product(left: Array, right: Array) -> Array:
 
 def half_product(tokens: Array) -> Array | None:
     """Return A^T A of float32 tokens, exactly symmetric, which a product on a device need not be; None for float64, which
-    `SquareSum` multiplies itself.
+    `ProductSum` multiplies itself.
 
     ValueError is raised when float32 cannot hold it.
     """
