@@ -9,12 +9,17 @@ import numpy as np
 
 from gramian.solvers.backend._xp import Array, cholesky, device, namespace, on_host, solve_triangular, to_numpy
 
-__all__ = ["DEVICE", "PROCESSOR", "Rates", "conjugate_gradients", "gradients_pay", "regular_inverse", "row_seconds"]
+__all__ = [
+    "DEVICE", "PROCESSOR", "Rates", "conjugate_gradients", "gradients_pay", "promising", "regular_inverse", "row_seconds",
+]  # fmt: skip
 
 TOL = 1e-12  # |residual| <= TOL |gradient| ends a row
 BETWEEN = 10  # steps between looks at the residuals, for which a device has to be waited for
 FEWEST = 30  # steps that a layer takes at least, with the inverse of its Gram matrix to help; 50 to 140 are usual
 PLAIN = 500  # steps that it is expected to take without; 150 to 800 are usual
+INVERTING = 3.0  # products of the Gram's size that its inverse takes
+WASTE = 0.08  # of the time of factorisations, the most that may be spent on finding out that they are the better choice
+PILOT = 8  # rows that show the pace of a layer
 REGULAR = 1e10  # of an inverse of a matrix of unit diagonal, entries below which tell that the matrix is regular
 
 
@@ -56,9 +61,30 @@ def step_seconds(gram: Array, rows: int, products: int) -> float:
 
 
 def gradients_pay(gram: Array, factorising: np.ndarray, inverse: bool) -> bool:
-    """Return whether conjugate gradients may take less time than to factorise all rows, at the costs given (q,)."""
+    """Return whether conjugate gradients may take less time than to factorise all rows, at the costs given (q,).
+
+    inverse: whether they would be preconditioned. Then the inverse has to be worth its time even if it turns out that they do
+    not.
+    """
     steps, products = (FEWEST, 2) if inverse else (PLAIN, 1)
-    return bool(steps * step_seconds(gram, factorising.size, products) < factorising.sum())
+    before = INVERTING * gram.shape[0] ** 3 / rates_of(gram).product if inverse else 0.0
+    total = float(factorising.sum())
+    return before <= WASTE * total and before + steps * step_seconds(gram, factorising.size, products) < total
+
+
+def promising(gram: Array, mask: Array, gradient: Array, factorising: np.ndarray, inverse: Array) -> bool:
+    """Return whether some rows, at the pace of their first steps, suggest that all of them take less time so than by
+    factorisations."""
+    xp = namespace(gram, mask, gradient)
+    rows = xp.arange(min(PILOT, gradient.shape[0]), device=device(gradient)) * gradient.shape[0] // PILOT
+    masks, begun = xp.take(mask, rows, axis=0), xp.take(gradient, rows, axis=0)
+    never = np.full(begun.shape[0], math.inf)  # no row of the pilot is given up
+    change, _ = conjugate_gradients(gram, masks, begun, never, inverse=inverse, most=2 * BETWEEN)
+    residual = xp.where(masks, begun + change @ gram, xp.zeros_like(begun))
+    length, scale = (xp.sum(each * each, axis=1) for each in (residual, begun))
+    largest = float(xp.max(length / xp.where(scale > 0, scale, xp.ones_like(scale))))
+    more = expected_steps(2 * BETWEEN, math.sqrt(largest)) if largest > TOL**2 else 0.0
+    return (2 * BETWEEN + more) * step_seconds(gram, factorising.size, 2) < float(factorising.sum())
 
 
 def regular_inverse(gram: Array) -> Array | None:

@@ -27,7 +27,14 @@ from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
-from gramian.solvers.direct.gradients import REGULAR, conjugate_gradients, gradients_pay, regular_inverse, row_seconds
+from gramian.solvers.direct.gradients import (
+    REGULAR,
+    conjugate_gradients,
+    gradients_pay,
+    promising,
+    regular_inverse,
+    row_seconds,
+)
 
 __all__ = ["refit"]
 
@@ -178,7 +185,8 @@ def restricted_change(gram: Array, mask: Array, gradient: Array) -> tuple[Array,
     bundles = bundles_of(mask)
     factorising = row_seconds(gram, bundles)
     inverse = regular_inverse(gram) if gradients_pay(gram, factorising, inverse=True) else None
-    if inverse is None and not gradients_pay(gram, factorising, inverse=False):
+    plain = inverse is None and gradients_pay(gram, factorising, inverse=False)
+    if not plain and (inverse is None or not promising(gram, mask, gradient, factorising, inverse)):
         return least_change(gram, mask, gradient, bundles)
     change, found = conjugate_gradients(gram, mask, gradient, factorising, inverse=inverse)
     if found.all():

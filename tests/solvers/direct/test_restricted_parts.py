@@ -171,6 +171,8 @@ def test_rows_that_stall_are_factorised(xp, regular, monkeypatch):
     monkeypatch.setattr(gradients, "FEWEST", 0)
     monkeypatch.setattr(gradients, "PLAIN", 0)
     monkeypatch.setattr(restricted, "conjugate_gradients", counted)
+    monkeypatch.setattr(restricted, "promising", lambda *_: True)
+    monkeypatch.setattr(gradients, "WASTE", np.inf)
     other, mixed = answer(xp, layer, mask)
     assert len(seen) == 1 and not seen[0][1].all()
     close(other, point, rtol=1e-6)
@@ -194,6 +196,29 @@ def test_what_is_chosen_follows_from_what_it_costs():
     shared = gradients.row_seconds(gram, [(rows.T, 320)])
     assert shared.sum() == pytest.approx(seconds[0])
     assert gradients.expected_steps(10, 1e-6) == pytest.approx(10) and gradients.expected_steps(10, 1.5) == np.inf
+
+
+@pytest.mark.parametrize("condition, worth", [(3.0, True), (1e3, False)])
+def test_a_few_rows_show_whether_gradients_pay(xp, condition, worth, monkeypatch):
+    """Rates at which some 60 steps cost as much as the factorisations: well conditioned layers take fewer, others more."""
+    layer, mask = normal_layer(78, 400, 60, 12, condition=condition), random_mask(78, (12, 60), 0.5)
+    mask[0] = False
+    work = layer.problem(xp).rescaled()[0]
+    inverse = gradients.regular_inverse(work.gram)
+    gradient = work.gradient(xp.asarray(np.where(mask, layer.weight, 0.0)) * layer.problem(xp).unit_scale)
+    gradient = xp.asarray(np.where(mask, xp.numpy(gradient), 0.0))
+    rates = Rates(factor=1.0, product=1.0, step=1.0, entry=0.0)
+    monkeypatch.setattr(gradients, "step_seconds", lambda *_: 1.0)
+    for place in ("PROCESSOR", "DEVICE"):
+        monkeypatch.setattr(gradients, place, rates)
+    assert gradients.promising(work.gram, xp.asarray(mask), gradient, np.full(12, 5.0), inverse) is worth
+
+
+def test_an_inverse_has_to_be_worth_its_time():
+    """However few steps gradients take: where the inverse alone takes a tenth of the factorisations, they are made."""
+    gram, rows = np.eye(2048), np.arange(6400)[:, None]
+    seconds = gradients.row_seconds(gram, [(rows, 1024)])
+    assert gradients.gradients_pay(gram, seconds, True) and not gradients.gradients_pay(gram, seconds[:320], True)
 
 
 # -- parts and errors --------------------------------------------------------------------------------------------------
