@@ -18,7 +18,6 @@ __all__ = ["Crew", "blas_threads", "crew"]
 
 WORTHWHILE = 2e7  # multiply-adds, about a millisecond
 
-Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
@@ -40,8 +39,8 @@ class Crew(Protocol):
 
     size: int
 
-    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-        """Return `[work(part) for part in parts]`; parts are independent of each other."""
+    def __call__(self, work: Callable[..., Result], *parts: Iterable[Any]) -> list[Result]:
+        """Return `list(map(work, *parts))`; the calls are independent of each other."""
 
 
 class Alone:
@@ -87,12 +86,12 @@ class Threads:
     def __init__(self, pool: ThreadPoolExecutor | None, size: int) -> None:
         self.pool, self.size = pool, size
 
-    def __call__(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-        """Return `[work(part) for part in parts]`."""
+    def __call__(self, work: Callable[..., Result], *parts: Iterable[Any]) -> list[Result]:
+        """Return `list(map(work, *parts))`."""
         if self.pool is None:
-            return [work(part) for part in parts]
-        # numpy's handling of floating-point errors is a variable of the context, so every part gets a copy.
-        futures = [self.pool.submit(copy_context().run, work, part) for part in parts]
+            return list(map(work, *parts))
+        # numpy's handling of floating-point errors is a variable of the context, so every call gets a copy.
+        futures = [self.pool.submit(copy_context().run, work, *each) for each in zip(*parts)]
         return [future.result() for future in futures]
 
 

@@ -13,7 +13,7 @@ __all__ = ["ProductSum", "TokenRows"]
 
 
 class ProductSum:
-    """sum A^T B in float64, of two matrices or, with `square`, of one with itself, exactly symmetric.
+    """sum A^T B in the precision of A, of two matrices or, with `square`, of one with itself, exactly symmetric.
 
     numpy arrays are multiplied tile by tile, each on one thread, so that the bytes do not depend on how many threads there are;
     and where threads of BLAS wait for more work in a loop, whatever else runs between two products takes twice as long.
@@ -25,7 +25,7 @@ class ProductSum:
         self.lent = total is not None  # what was given away must not change
 
     def add(self, left: Array, right: Array, every: Crew, product: Array | None = None) -> None:
-        """Add A^T B of rows A and B (n, p), float64; of a square both are the same. product: where it is at hand already."""
+        """Add A^T B of rows A and B (n, p); of a square both are the same. product: where it is at hand already."""
         if product is not None or not is_numpy_array(left):
             term = left.T @ right if product is None else product
             self.total = term if self.total is None else self.value + term
@@ -33,7 +33,7 @@ class ProductSum:
             return
         width = left.shape[1]
         if self.total is None:
-            self.total = np.zeros((width, width))
+            self.total = np.zeros((width, width), left.dtype)
         elif self.lent:
             self.total = self.total.copy()
         total, parts = self.total, spans(width)
