@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
-
-from gramian.solvers.backend._xp import Array, clip, namespace
+from gramian.solvers.backend._xp import clip, namespace
 from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.patterns import Pattern, check_score
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.sums import ProductSum
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
 
@@ -90,74 +85,42 @@ def l0_admm(
     if steps < 1 or stage < 1 or not 0 < first <= last:
         raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
     pattern.check(problem.shape)
+    xp = namespace(problem.anchor)
     work = pivoted(problem.double)
-    mask = searched(work, pattern, steps, stage, first, last)
-    solution = refit(problem, mask)  # not from `Rows.sparse`: where both fit alike, that is right to float32 only
-    return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
-
-
-def searched(work: Quadratic, pattern: Pattern, steps: int, stage: int, first: float, last: float) -> Array:
-    """Return the mask on which ADMM ends, in the coordinates of `work`."""
-    xp = namespace(work.anchor)
     values, vectors = xp.linalg.eigh(work.gram)
     values = clip(values, 0, None)
     mean = float(xp.mean(values)) or 1.0
-    growth = (last / first) ** (1 / max(1, -(-steps // stage) - 1))
     alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
+    stages = -(-steps // stage)
+    growth = (last / first) ** (1 / max(1, stages - 1))
     dead = not bool(xp.all(work.diagonal > 0))
-    rho, mask = first * mean, None
-    with crew(work.anchor, steps * math.prod(work.shape) * work.shape[1]) as every:
-        height = -(-work.shape[0] // every.size)
-        parts = [slice(begin, begin + height) for begin in range(0, work.shape[0], height)]
-        rows = [Rows(work.part(part), alive if dead else None) for part in parts]
-        for step in range(steps):
+    # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
+    sparse, dual, rho = xp.asarray(work.anchor, copy=True), xp.zeros_like(work.anchor), first * mean
+    for step in range(steps):
+        if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)
-            if step % stage == 0:
-                total, root = ProductSum(square=True), (vectors / xp.sqrt(values + fresh)).T
-                total.add(root, root, every)
-                inverse = total.value  # symmetric in its very form
-            masks = [None if mask is None else mask[part, :] for part in parts]
-            scores = every(partial(Rows.step, rho=rho, fresh=fresh, inverse=inverse), rows, masks)
-            score = scores[0] if len(scores) == 1 else xp.concat(scores)
-            mask, rho = pattern.largest(score), fresh
-    check_score(score)  # NaN, once there, remains
-    return mask
-
-
-class Rows:
-    """Z and U of some rows of a problem, and their steps. All that can be done in place is: new arrays of their size take as
-    long as the products."""
-
-    def __init__(self, problem: Quadratic, alive: Array | None) -> None:
-        xp = namespace(problem.anchor)
-        self.problem, self.alive = problem, alive
-        self.sparse, self.dual = xp.asarray(problem.anchor, copy=True), xp.zeros_like(problem.anchor)
-
-    def step(self, mask: Array | None, *, rho: float, fresh: float, inverse: Array) -> Array:
-        """Bring Z and U to the pattern's mask, if there is one yet, take a step, and return what the next mask is chosen by.
-
-        rho: the one that U is scaled by. fresh: the next. inverse: (G + fresh I)^-1."""
-        xp, anchor = namespace(inverse), self.problem.anchor
-        if mask is not None:
-            moved = self.dual
-            self.sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
-            self.dual -= self.sparse
-        if fresh != rho:
-            self.dual *= rho / fresh  # rho U, the multiplier, is the same
-        target = self.sparse
-        target -= self.dual
-        target -= anchor
-        target *= fresh
-        if self.problem.slope is not None:
-            target -= self.problem.slope
-        moved = target @ inverse  # the change of W, to which W and U are added
-        moved += anchor
-        moved += self.dual
-        self.dual = moved  # U and Z are its parts, once the mask is known
+            dual *= rho / fresh  # rho U, the multiplier, is the same
+            rho = fresh
+            root = vectors / xp.sqrt(values + rho)
+            inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
+        sparse -= dual
+        sparse -= work.anchor
+        sparse *= rho
+        if work.slope is not None:
+            sparse -= work.slope
+        moved = sparse @ inverse  # the change of W, to which W and U are added
+        moved += work.anchor
+        moved += dual
         score = xp.abs(moved)
-        if self.alive is not None:
-            score *= self.alive
-        return score
+        if dead:
+            score *= alive
+        mask = pattern.largest(score)
+        sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
+        dual = moved
+        dual -= sparse
+    check_score(score)  # NaN, once there, remains
+    solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
+    return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
 
 
 def pivoted(problem: Quadratic) -> Quadratic:
