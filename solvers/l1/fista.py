@@ -43,6 +43,11 @@ class FISTA:
         same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the same problem. On layers, whose channels differ much in
         size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
 
+    split : bool, default False
+        Whether gradients of float32 problems are formed by three products of TF32 operands, within 3 * 2^-22 |V - W| |G|
+        (`Quadratic.split_gradient`), for GPUs whose tensor cores do that in less time than one product in float32. Certificates
+        are computed in float64 either way.
+
     Notes
     -----
     There are two departures from FISTAPruner's Eq. (4) as printed. Its (4d) takes the momentum from the extrapolated point,
@@ -66,6 +71,7 @@ class FISTA:
 
     restart: bool = True
     scaled: bool = False
+    split: bool = False
 
     def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
         """Return the state at `start`, without momentum."""
@@ -76,7 +82,8 @@ class FISTA:
         lipschitz = problem.unit_lipschitz if self.scaled else problem.lipschitz
         step = 1 / lipschitz if lipschitz > 0 else 1.0  # G = 0: any step, the gradient is zero
         steps = step / problem.unit_scale**2 if self.scaled else step
-        gradient = problem.gradient(state.ahead)
+        split = self.split and problem.anchor.dtype == namespace(problem.anchor).float32
+        gradient = problem.split_gradient(state.ahead) if split else problem.gradient(state.ahead)
         return FistaState(*proximal_step(term, state.ahead, gradient, state.point, state.momentum, steps, restart=self.restart))
 
     def weights(self, state: FistaState) -> Array:
@@ -98,6 +105,8 @@ def advanced(problem: Quadratic, term: Term, start: Array, steps: int, solver: F
         return solver.weights(state)
 
     _ = problem.unit_lipschitz if solver.scaled else problem.lipschitz  # which parts then know
+    if solver.split:
+        _ = problem.halves
     count = problem.shape[0]
     with crew(problem.anchor, 2.0 * steps * count * problem.shape[1] ** 2) as every:
         height = ROWS if every.size > 1 else count
