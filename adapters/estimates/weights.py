@@ -8,7 +8,7 @@ from typing import Any
 
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.methods.registry import METHODS
-from gramian.solvers.direct.restricted import BATCH_BYTES
+from gramian.solvers.direct.factorised import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS
 
 __all__ = ["solver_seconds", "working_bytes"]

@@ -7,7 +7,7 @@ from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Affine
-from gramian.solvers.direct.restricted import TRUSTED, least_norm, rounding, solve_regular
+from gramian.solvers.direct.factorised import TRUSTED, least_norm, rounding, solve_regular
 
 __all__ = ["affine_least_squares"]
 

@@ -10,7 +10,7 @@ from gramian.solvers.backend._xp import Array, clip, device, namespace, put, to_
 from gramian.solvers.core.certificate import row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1
-from gramian.solvers.direct.restricted import bundles_of, factorised_change
+from gramian.solvers.direct.factorised import bundles_of, factorised_change
 
 __all__ = ["Points", "evaluated", "finished", "settled", "support_sizes"]
 

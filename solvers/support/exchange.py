@@ -10,7 +10,8 @@ from gramian.solvers.backend._xp import Array, as_floating, device, full, namesp
 from gramian.solvers.core.patterns import NM, Pattern, TopK
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.direct.restricted import BATCH_BYTES, refit, spread
+from gramian.solvers.direct.factorised import BATCH_BYTES, spread
+from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
 
 __all__ = ["exchange_weights"]

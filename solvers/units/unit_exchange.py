@@ -10,7 +10,8 @@ from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
 from gramian.solvers.backend.printed import kept
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.direct.restricted import BATCH_BYTES, refit
+from gramian.solvers.direct.factorised import BATCH_BYTES
+from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.exchange import HELP, NEAR, RIDGE, ROUNDING
 from gramian.solvers.support.obs import inverse_factor
 from gramian.solvers.units.compensated import block_losses, factorised, times

@@ -32,6 +32,7 @@ from gramian.solvers import (
 )
 from gramian.solvers.backend._xp import namespace
 from gramian.solvers.core import certificate, loop, patterns
+from gramian.solvers.core.sums import ProductSum
 from gramian.solvers.direct import equalities, restricted
 from gramian.solvers.l1 import path
 
@@ -133,7 +134,8 @@ def c_transposed(patch: pytest.MonkeyPatch) -> None:
 
     def transposed(self: Moments, *arguments: Any, **named: Any) -> None:
         update(self, *arguments, **named)
-        self.cross = None if self.cross is None else self.cross.T
+        if self.cross is not None:
+            self.crosses = ProductSum(total=self.cross.T)
 
     patch.setattr(Moments, "update", transposed)
 

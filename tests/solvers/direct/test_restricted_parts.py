@@ -14,7 +14,7 @@ from gramian.proofs.kit.strategies import Layer, layers, normal_layer
 from gramian.solvers import Quadratic, refit
 from gramian.solvers.backend import _xp
 from gramian.solvers.backend.lapack import solve_cholesky
-from gramian.solvers.direct import gradients, restricted
+from gramian.solvers.direct import factorised, gradients, restricted
 from gramian.solvers.direct.gradients import Rates
 
 # -- supports ----------------------------------------------------------------------------------------------------------
@@ -22,7 +22,7 @@ from gramian.solvers.direct.gradients import Rates
 
 def test_rows_that_share_supports_are_rows_like_any_other(xp, monkeypatch):
     """Two supports shared, one row alone, one empty, one full: as when each row is solved by itself, and in any order."""
-    monkeypatch.setattr(restricted, "least_norm", None)  # all regular: no row may need more than its factorisation
+    monkeypatch.setattr(factorised, "least_norm", None)  # all regular: no row may need more than its factorisation
     layer, drawn = normal_layer(66, 50, 12, 9, condition=30.0, drift=0.2), random_mask(66, (9, 12))
     mask = drawn[[0, 1, 0, 2, 1, 0, 3, 4, 1]]
     mask[6], mask[7] = False, True
@@ -41,9 +41,9 @@ def test_batches_of_any_size(xp, monkeypatch, size):
     layer, mask = normal_layer(68, 40, 16, 11, drift=0.2), random_mask(68, (11, 16))
     mask[3], mask[7] = mask[5], False
     whole, _ = answer(xp, layer, mask)
-    monkeypatch.setattr(restricted, "BATCH_BYTES", size)
-    monkeypatch.setattr(restricted, "least_norm", None)
-    bundles = restricted.bundled(mask, restricted.BATCH_BYTES)
+    monkeypatch.setattr(factorised, "BATCH_BYTES", size)
+    monkeypatch.setattr(factorised, "least_norm", None)
+    bundles = factorised.bundled(mask, factorised.BATCH_BYTES)
     assert sorted(np.concatenate([rows.reshape(-1) for rows, _ in bundles])) == list(range(11))
     assert all(largest == mask[rows].sum(axis=2).max() for rows, largest in bundles)
     assert len(bundles) == {0: 10, 1: 10, 2000: 6, 10**5: 2}[size]
