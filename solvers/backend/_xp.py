@@ -240,11 +240,14 @@ def principals(matrix: Array, chosen: Array) -> Array:
     return xp.stack(parts)
 
 
-def principal(matrix: np.ndarray, chosen: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write `matrix[i, i]` (k, k) to `out`, of numpy arrays; some rows at a time, so that all of it stays in the cache."""
+def principal(matrix: np.ndarray, chosen: np.ndarray, out: np.ndarray, *, half: bool = False) -> np.ndarray:
+    """Write `matrix[i, i]` (k, k) to `out`, of numpy arrays; some rows at a time, so that all of it stays in the cache.
+
+    half: what is below the diagonal need not be written, for who does not read it.
+    """
     for first in range(0, len(chosen), 64):
-        part = slice(first, first + 64)
-        matrix.take(chosen[part], 0).take(chosen, 1, out=out[part], mode="clip")
+        part, begin = slice(first, first + 64), first if half else 0
+        matrix.take(chosen[part], 0).take(chosen[begin:], 1, out=out[part, begin:], mode="clip")
     return out
 
 

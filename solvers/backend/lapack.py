@@ -22,8 +22,8 @@ def solve_cholesky(matrix: np.ndarray, right: np.ndarray) -> bool:
     """Solve `A x = b` in place for one symmetric A (k, k), by Cholesky, and return whether A was positive definite.
 
     Both arrays are C-ordered and of one dtype, float32 or float64. right: the columns of b as rows (m, k), which x replaces.
-    ValueError for others. `matrix` is overwritten: by its factor, seen from Fortran, where a symmetric C-ordered matrix is its
-    own transpose.
+    ValueError for others. Of `matrix` what is below the diagonal is not read. It is overwritten: by its factor, seen from
+    Fortran, where a symmetric C-ordered matrix is its own transpose.
     """
     for array in (matrix, right):  # or what is beside it in memory would be overwritten
         if array.dtype != matrix.dtype or array.shape[1] != len(matrix) or not array.flags.c_contiguous:

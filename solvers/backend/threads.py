@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import cache
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-from array_api_compat import is_numpy_array
+from array_api_compat import array_namespace, is_numpy_array
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Crew", "blas_threads", "crew"]
+__all__ = ["Crew", "blas_threads", "by_rows", "crew"]
 
+BUSY = ContextVar("BUSY", default=False)  # whether this is a thread of a crew: a crew inside it is that thread alone
 WORTHWHILE = 2e7  # multiply-adds, about a millisecond
+ROWS = 256  # of a problem, at most, that a thread works on at a time, so that what a step holds stays in the cache
 
 Result = TypeVar("Result")
 
@@ -80,6 +83,16 @@ def take_control(pools: ThreadpoolController) -> None:
 ALONE = Alone()
 
 
+@cache
+def pool_of(size: int) -> ThreadPoolExecutor:
+    """Return the threads of all crews of a size. To begin a thread takes as long as some work for it; idle ones sleep."""
+    return ThreadPoolExecutor(size)
+
+
+if hasattr(os, "register_at_fork"):  # a process that is forked has none of the threads
+    os.register_at_fork(after_in_child=pool_of.cache_clear)
+
+
 class Threads:
     """A crew of the threads of a pool; with one thread the work is done where it is asked for."""
 
@@ -91,8 +104,13 @@ class Threads:
         if self.pool is None:
             return list(map(work, *parts))
         # numpy's handling of floating-point errors is a variable of the context, so every call gets a copy.
-        futures = [self.pool.submit(copy_context().run, work, *each) for each in zip(*parts)]
-        return [future.result() for future in futures]
+        context = copy_context()
+        context.run(BUSY.set, True)
+        futures = [self.pool.submit(context.copy().run, work, *each) for each in zip(*parts)]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            wait(futures)  # after an error too: what they write to belongs to the caller again
 
 
 @contextmanager
@@ -101,9 +119,10 @@ def crew(array: Any, operations: float = math.inf) -> Iterator[Crew]:
 
     Rows of a problem are independent: products of few rows, factorisations and elementwise work of one thread then use every
     core, where BLAS alone uses them in products only. Arrays of other libraries are worked on whole, by the one thread that
-    asks, and so are numpy's where there are so few operations in all that threads take longer to begin.
+    asks, and so are numpy's where there are so few operations in all that threads take longer to begin, and in a thread of
+    another crew.
     """
-    if not is_numpy_array(array):
+    if not is_numpy_array(array) or BUSY.get():
         yield Threads(None, 1)
         return
     threads = ALONE.begin()
@@ -111,7 +130,20 @@ def crew(array: Any, operations: float = math.inf) -> Iterator[Crew]:
         if threads == 1 or operations < WORTHWHILE:
             yield Threads(None, 1)
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                yield Threads(pool, threads)
+            yield Threads(pool_of(threads), threads)
     finally:
         ALONE.end()
+
+
+def by_rows(work: Callable[[slice], Any], array: Any, operations: float) -> Any:
+    """Return `work(rows)` of all rows of an array, one below the other; some rows at a time where there are threads for them.
+
+    Rows do not depend on each other. operations: multiply-adds in all.
+    """
+    count = array.shape[0]
+    with crew(array, operations) as every:
+        if every.size == 1 or count == 0:
+            return work(slice(0, count))
+        parts = every.size * math.ceil(count / (every.size * ROWS))
+        height = math.ceil(count / parts)
+        return array_namespace(array).concat(every(work, [slice(at, at + height) for at in range(0, count, height)]))

@@ -130,7 +130,7 @@ def solve_rows(gram: np.ndarray, mask: np.ndarray, gradient: np.ndarray, bundles
             if not size:
                 continue
             kept, sharing = np.flatnonzero(mask[rows[0, 0]]), rows[0]
-            matrix = principal(gram, kept, memory[: size**2].reshape(size, size))
+            matrix = principal(gram, kept, memory[: size**2].reshape(size, size), half=True)
             lines = np.concatenate([-gradient[sharing[:, None], kept], probe(size)[None, :].astype(gram.dtype)])
             positive = solve_cholesky(matrix, lines)
             change[sharing[:, None], kept] = lines[:-1] if positive and np.abs(lines[-1]).max() < REGULAR else np.nan

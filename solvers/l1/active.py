@@ -23,6 +23,7 @@ import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace, to_numpy
 from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -208,10 +209,17 @@ class Search:
         return np.flatnonzero((self.rested >= rest) | (self.waited >= LATEST * rest))
 
     def tried(self, exact: Quadratic, weight: Array, best: Points, due: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
-        """Solve these rows exactly from where ADMM has brought them, and keep in `best` what is better.
+        """Solve these rows exactly from where ADMM has brought them, some on every thread, and keep in `best` what is better.
 
         Return which of them are done, and the number of solves.
         """
+        with crew(weight, due.size * weight.shape[1] ** 2) as every:
+            parts = [part for part in np.array_split(due, every.size) if part.size]
+            found = every(lambda part: self.tried_alone(exact, weight, best, part, tol), parts)
+        return np.concatenate([done for done, _ in found]), sum(solves for _, solves in found)
+
+    def tried_alone(self, exact: Quadratic, weight: Array, best: Points, due: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+        """Do the same on one thread."""
         xp = namespace(weight)
         rows = self.rows[due]
         chosen, place = (xp.asarray(index, device=device(weight)) for index in (rows, due))

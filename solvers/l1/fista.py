@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, full, namespace
-from gramian.solvers.backend.threads import crew
+from gramian.solvers.backend.threads import by_rows
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import Term
 from gramian.solvers.l1.fused import proximal_step
 
 __all__ = ["FISTA", "advanced"]
-
-ROWS = 256  # of a problem that a thread works on at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +90,7 @@ class FISTA:
 
 
 def advanced(problem: Quadratic, term: Term, start: Array, steps: int, solver: FISTA) -> Array:
-    """Return x_k after `steps` steps from `start`; on a CPU some rows at a time, so that what a step holds stays in the cache.
+    """Return x_k after `steps` steps from `start`; on a CPU some rows at a time, on every thread.
 
     term: one whose weights are the same for every row. Rows are separate problems, so that nothing else changes.
     """
@@ -107,7 +105,4 @@ def advanced(problem: Quadratic, term: Term, start: Array, steps: int, solver: F
     _ = problem.unit_lipschitz if solver.scaled else problem.lipschitz  # which parts then know
     if solver.split:
         _ = problem.halves
-    count = problem.shape[0]
-    with crew(problem.anchor, 2.0 * steps * count * problem.shape[1] ** 2) as every:
-        height = ROWS if every.size > 1 else count
-        return namespace(start).concat(every(run, [slice(first, first + height) for first in range(0, count, height)]))
+    return by_rows(run, problem.anchor, steps * problem.shape[0] * problem.shape[1] ** 2)

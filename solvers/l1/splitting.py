@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, clip, device, namespace, to_numpy
+from gramian.solvers.backend.threads import by_rows
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1
 from gramian.solvers.l1.fused import reflected, relaxed
@@ -73,12 +75,17 @@ class Splitting:
         most eigenvalues are below 1. Here large eigenvalues cost nothing. (Boyd et al. 2011, Sections 3.4.3 and 6.4; Eckstein
         and Bertsekas 1992 for the relaxation.)
         """
-        limit, ahead = self.weight / self.penalty, self.ahead
-        lower = -limit
-        for _ in range(steps):
-            dual, difference = reflected(ahead, lower, limit)
-            ahead = relaxed(difference @ self.inverse, dual, self.pull, 2 - RELAXATION)
-        return replace(self, ahead=ahead)
+
+        def walk(rows: slice) -> Array:
+            """Return H of some rows."""
+            limit, ahead, pull = self.weight[rows, :] / self.penalty, self.ahead[rows, :], self.pull[rows, :]
+            lower = -limit
+            for _ in range(steps):
+                dual, difference = reflected(ahead, lower, limit)
+                ahead = relaxed(difference @ self.inverse, dual, pull, 2 - RELAXATION)
+            return ahead
+
+        return replace(self, ahead=by_rows(walk, self.ahead, steps * math.prod(self.ahead.shape) * self.ahead.shape[1]))
 
 
 def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:

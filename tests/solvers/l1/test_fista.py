@@ -295,7 +295,7 @@ def test_steps_per_channel_pay_where_channels_differ(xp):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("drift", [0.0, 0.3])
 def test_rows_side_by_side_are_the_same_iteration(xp, scaled, drift, monkeypatch):
-    monkeypatch.setattr(fista, "ROWS", 3)
+    monkeypatch.setattr(threads, "ROWS", 3)
     monkeypatch.setattr(threads, "WORTHWHILE", 0.0)
     layer = normal_layer(5, 30, 6, 8, drift=drift)
     problem, solver = layer.problem(xp), FISTA(scaled=scaled)
