@@ -33,7 +33,7 @@ def cells() -> dict[str, dict[str, Any]]:
     """Name -> keywords of `prune`; the dense model has none."""
     fista = {"method": "fistapruner"}
     found: dict[str, dict[str, Any]] = {"dense": {}}
-    for name, amount in (("50%", {"sparsity": 0.5}), ("2:4", {"pattern": "2:4"})):
+    for name, amount in (("50%", {"sparsity": 0.5}), ("2:4", {"sparsity": "2:4"})):
         found[f"sparsegpt {name}"] = {"method": "sparsegpt", **amount}
         found[f"wanda {name}"] = {"method": "wanda", **amount}
         for warm in ("sparsegpt", "wanda"):

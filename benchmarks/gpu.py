@@ -1,20 +1,25 @@
 """Times on a GPU: a step beside its product, whole operators, a model, a layer of a large one, and the CPU beside it.
 
-    python benchmarks/gpu.py [--device cuda|cpu] [--sections steps operators model layer processor] [--quick] [--out FILE]
+    python benchmarks/gpu.py [--problems FOLDER] [--device cuda|cpu] [--sections NAME ...] [--minutes 8] [--quick] [--out FILE]
 
-The sections measure:
+The sections measure, in this order:
 
-steps       a FISTA step beside the float32 matrix product in it, p = q = 1024 to 8192
+tests       the solver tests that need a GPU, as many as a minute has time for: how many passed and failed
+steps       a FISTA step beside the float32 matrix product in it, p = q = 1024 to 8192; on cupy also with the product split
+            into three of TF32 operands, and how far that is off
+refits      `refit` on the problem files in FOLDER, half of the weights kept: by factorisation, by conjugate gradients, and as
+            it chooses itself
+model       a model of OPT-125M's shape with random weights, pruned by FISTAPruner with 128 windows of 2048 random tokens
+layer       one decoder layer of LLaMA-3-8B's shape, pruned by Wanda with refit, FISTAPruner and `l0`, and 32 times its time
 operators   `lasso` to a relative gap of 1e-6, `l0_admm` and `refit` at 50 % on the shapes of OPT-125M, LLaMA-7B and LLaMA-3-8B,
             the refit also by conjugate gradients whatever the size
-model       a model of OPT-125M's shape with random weights, pruned by FISTAPruner with 128 windows of 2048 random tokens
-layer       one decoder layer of LLaMA-3-8B's shape, pruned by FISTAPruner, `l0` and Wanda with refit, and 32 times its time
 processor   operators on the GPU beside numpy on this machine's CPU, and the ratio
 
-Where cupy is installed it computes; steps and the processor's operators are timed on torch as well. Weights and tokens are
-random, so figures are those of a shape; real layers take more or fewer steps of `lasso`. Times of steps are medians of 5, the
-others are of one run after a small one; the clock starts and stops when the device has finished. `--quick` shrinks all sizes,
-and `--device cpu` tries the program without a GPU. The file is written after every section.
+No row is begun after --minutes, and the file names the sections that were cut short. Where cupy is installed it computes;
+steps and the processor's operators are timed on torch as well. Weights and tokens are random but in `refits`, so figures are
+those of a shape; real layers take more or fewer steps of `lasso`. Times of steps are medians of 5, the others are of one run
+after a small one; the clock starts and stops when the device has finished. `--quick` shrinks all sizes, and `--device cpu`
+tries the program without a GPU. The file is written after every row.
 """
 
 from __future__ import annotations
@@ -22,21 +27,23 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from common.places import Place, layer, places
 from common.results import RESULTS, save
 
 from gramian import prune
+from gramian.adapters.data.problem_files import read_problem
 from gramian.solvers import FISTA, L1, Quadratic, Solution, TopK, l0_admm, lambda_max, lasso, refit
+from gramian.solvers.backend._xp import as_floating
 from gramian.solvers.direct import gradients as by_gradients
 from gramian.solvers.direct.gradients import Rates
 from gramian.tables import table
@@ -54,115 +61,71 @@ SHAPES = {
     "LLaMA-3-8B down": (4096, 14336),
 }
 COMPARED = {name: SHAPES[name] for name in list(SHAPES)[:3]} | {"512 rows of 4096": (512, 4096)}
+HERE = Path(__file__).parent
+Arguments = argparse.Namespace
+Rows = Iterator[dict[str, Any]]
 LAYERS = 32  # of LLaMA-3-8B
 GAP = 1e-6
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where arrays live: a library, and torch's name of the device, on which random numbers are drawn."""
-
-    library: str
-    device: str
-
-    def array(self, tensor: torch.Tensor) -> Any:
-        """A tensor of this device as an array of the library, without a copy."""
-        if self.library == "numpy":
-            return tensor.numpy()
-        if self.library == "cupy":
-            import cupy
-
-            return cupy.from_dlpack(tensor)
-        return tensor
-
-    def wait(self) -> None:
-        """Return when the device has finished."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()  # of all streams, cupy's too
-
-    def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds of work, and what it returns."""
-        self.wait()
-        started = time.perf_counter()
-        result = work()
-        self.wait()
-        return time.perf_counter() - started, result
-
-    @contextmanager
-    def memory(self, record: dict[str, Any]) -> Iterator[None]:
-        """The most memory in use on the device, sampled 20 times a second: what torch, cupy and CUDA itself hold together."""
-        if self.device == "cpu":
-            yield
-            return
-        done, most = threading.Event(), 0
-
-        def watch() -> None:
-            nonlocal most
-            while not done.wait(0.05):
-                free, total = torch.cuda.mem_get_info()
-                most = max(most, total - free)
-
-        release()
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
-        record["peak GiB"] = most / 2**30
-
-
-def release() -> None:
-    """Make both libraries give back the memory that they keep for later, so that only what follows counts."""
-    torch.cuda.empty_cache()
-    if "cupy" in sys.modules:
-        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
-
-
-def places(device: str) -> list[Place]:
-    """The libraries that compute on a device, the one that the toolkit takes first."""
-    if device == "cpu":
-        return [Place("numpy", "cpu"), Place("torch", "cpu")]
+def tests(arguments: Arguments) -> Rows:
+    """Counts of pytest on the tests that run on a GPU, within a minute."""
+    seconds = 5 if arguments.quick else 60
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider", "tests/solvers"]
+    started = time.perf_counter()
     try:
-        import cupy
-
-        cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # not installed, or without a driver
-        print(f"without cupy: {error}")
-        return [Place("torch", "cuda")]
-    return [Place("cupy", "cuda"), Place("torch", "cuda")]
-
-
-def layer(place: Place, rows: int, width: int, dtype: torch.dtype = torch.float64) -> Quadratic:
-    """A layer of gaussian weights whose inputs have twice as many tokens as channels: channels have sizes from 1 to 1/10, and
-    there are a few directions in which all move together."""
-    generator = torch.Generator(place.device).manual_seed(width)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, device=place.device)
-
-    together = max(1, width // 16)
-    inputs = normal(2 * width, width) * torch.logspace(0, -1, width, device=place.device)
-    inputs = (inputs + normal(2 * width, together) @ normal(together, width) / together).to(torch.float64)
-    gram = (inputs.T @ inputs).to(dtype)
-    return Quadratic(place.array(gram), place.array(normal(rows, width).to(dtype)))
+        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=seconds)
+        shown, ended = done.stdout, True
+    except subprocess.TimeoutExpired as cut:
+        shown, ended = (cut.stdout or b"").decode(), False
+    marks = "".join(line.partition(" [")[0] for line in shown.splitlines() if set(line.partition(" [")[0]) <= set(".sxXFE"))
+    yield {
+        "passed": marks.count("."), "failed": marks.count("F") + marks.count("E"), "all of them": ended,
+        "seconds": time.perf_counter() - started, "said": "" if ended and done.returncode == 0 else shown[-2000:],
+    }  # fmt: skip
 
 
-def steps(device: str, quick: bool) -> list[dict[str, Any]]:
-    found = []
-    for place in places(device):
-        for width in (64, 128) if quick else (1024, 2048, 4096, 8192):
-            step, product = step_and_product(place, width)
+def steps(arguments: Arguments) -> Rows:
+    for place in places(arguments.device):
+        for width in (64, 128) if arguments.quick else (1024, 2048, 4096, 8192):
+            problem = layer(place, width, width, torch.float32)
+            step, product = step_and_product(place, problem, FISTA())
             row = {"library": place.library, "p = q": width, "step ms": 1e3 * step, "product ms": 1e3 * product}
-            found.append(row | {"product TFLOP/s": 2 * width**3 / product / 1e12, "part of the rate": product / step})
-            print(found[-1], flush=True)
-    return found
+            row |= {"product TFLOP/s": 2 * width**3 / product / 1e12, "part of the rate": product / step}
+            if place.library == "cupy" or arguments.quick:
+                row["split step ms"] = 1e3 * step_and_product(place, problem, FISTA(split=True))[0]
+                point = problem.double.anchor * 1.1
+                wanted, point = problem.double.gradient(point), as_floating(point, like=problem.anchor)
+                for name, gradient in (("", problem.gradient), ("split ", problem.split_gradient)):
+                    off = gradient(point) - wanted
+                    row[f"{name}error"] = float((off**2).sum() / (wanted**2).sum()) ** 0.5
+            yield row
 
 
-def step_and_product(place: Place, width: int, count: int = 20) -> tuple[float, float]:
+def refits(arguments: Arguments) -> Rows:
+    """Either way of a refit, and the one that is chosen, on real layers: the best of two runs each."""
+    place = places(arguments.device)[0]
+    factorise, iterate = Rates(factor=1e30, product=1e-9, step=1e9, entry=0.0), Rates(1e-9, 1e30, 0.0, 0.0)
+    for file in sorted(arguments.problems.glob("*.safetensors")) if arguments.problems else ():
+        read = read_problem(file)[0]
+        arrays = (torch.from_numpy(array).to(arguments.device) for array in (read.gram, read.anchor))
+        problem = Quadratic(*(place.array(array) for array in arrays))
+        mask = TopK(0.5).select(abs(problem.anchor) * problem.diagonal**0.5)
+        row: dict[str, Any] = {"operator": file.stem, "library": place.library}
+        row |= {"rows": problem.shape[0], "width": problem.shape[1]}
+        for name, rates in (("factorised", factorise), ("gradients", iterate), ("chosen", None)):
+            changed = {} if rates is None else {"DEVICE": rates, "PROCESSOR": rates}
+            with patch.multiple(by_gradients, **changed):
+                runs = [place.timed(partial(refit, problem, mask)) for _ in range(2)]
+            row[f"{name} s"], solution = min(run[0] for run in runs), runs[-1][1]
+            row[f"{name} residual"] = solution.certificate.residual
+        better = min(row["factorised s"], row["gradients s"])
+        yield row | {"chosen over better": row["chosen s"] / better}
+
+
+def step_and_product(place: Place, problem: Quadratic, solver: FISTA, count: int = 20) -> tuple[float, float]:
     """Seconds of a step of FISTA and of the product in it, medians."""
-    problem, solver, term = layer(place, width, width, torch.float32), FISTA(), L1(1.0)
+    term = L1(1.0)
     first = solver.init(problem, term, problem.anchor)
 
     def walk() -> None:
@@ -212,31 +175,26 @@ def shrunk(shape: tuple[int, int], quick: bool) -> tuple[int, int]:
     return (max(8, shape[0] // 64), max(16, shape[1] // 64)) if quick else shape
 
 
-def operators(device: str, quick: bool) -> list[dict[str, Any]]:
-    place, found = places(device)[0], []
+def operators(arguments: Arguments) -> Rows:
+    place = places(arguments.device)[0]
     solved(place, layer(place, 16, 32), True)  # kernels and handles
     for name, shape in SHAPES.items():
-        rows, width = shrunk(shape, quick)
+        rows, width = shrunk(shape, arguments.quick)
         record = solved(place, layer(place, rows, width), True)
-        found.append({"operator": name, "library": place.library, "rows": rows, "width": width} | record)
-        print(found[-1], flush=True)
-    return found
+        yield {"operator": name, "library": place.library, "rows": rows, "width": width} | record
 
 
-def processor(device: str, quick: bool) -> list[dict[str, Any]]:
-    found = []
+def processor(arguments: Arguments) -> Rows:
     for name, shape in COMPARED.items():
-        rows, width = shrunk(shape, quick)
+        rows, width = shrunk(shape, arguments.quick)
         cpu = solved(Place("numpy", "cpu"), layer(Place("numpy", "cpu"), rows, width), False)
-        for place in places(device):
+        for place in places(arguments.device):
             record = solved(place, layer(place, rows, width), False)
             row: dict[str, Any] = {"operator": name, "library": place.library, "rows": rows, "width": width}
             for solver in ("lasso", "l0", "refit"):
                 before, after = cpu[f"{solver} s"], record[f"{solver} s"]
                 row |= {f"{solver} numpy s": before, f"{solver} s": after, f"{solver} ratio": before / after}
-            found.append(row)
-            print(found[-1], flush=True)
-    return found
+            yield row
 
 
 def pruned(place: Place, model: Any, vocabulary: int, windows: tuple[int, int], method: str, **options: Any) -> dict[str, Any]:
@@ -250,21 +208,22 @@ def pruned(place: Place, model: Any, vocabulary: int, windows: tuple[int, int], 
     return record | {"mean error": report.mean_error, "sparsity": report.sparsity, "operators": len(report.operators)}
 
 
-def model(device: str, quick: bool) -> list[dict[str, Any]]:
+def model(arguments: Arguments) -> Rows:
     from transformers import OPTConfig, OPTForCausalLM
 
     tiny = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 128}
-    config = OPTConfig(**(tiny | {"word_embed_proj_dim": 32} if quick else {}))  # by default it is OPT-125M
-    windows = (8, 32) if quick else (128, 2048)
+    config = OPTConfig(**(tiny | {"word_embed_proj_dim": 32} if arguments.quick else {}))  # by default it is OPT-125M
+    windows = (8, 32) if arguments.quick else (128, 2048)
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device(arguments.device):
         network = OPTForCausalLM(config).eval()
-    return [pruned(places(device)[0], network, config.vocab_size, windows, "fistapruner")]
+    yield pruned(places(arguments.device)[0], network, config.vocab_size, windows, "fistapruner")
 
 
-def decoder(device: str, quick: bool) -> list[dict[str, Any]]:
+def decoder(arguments: Arguments) -> Rows:
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    quick = arguments.quick
     config = LlamaConfig(
         vocab_size=128,
         hidden_size=64 if quick else 4096,
@@ -274,20 +233,17 @@ def decoder(device: str, quick: bool) -> list[dict[str, Any]]:
         num_key_value_heads=2 if quick else 8,
         dtype="float32" if quick else "bfloat16",
     )
-    found = []
-    for method, keywords in (("fistapruner", {}), ("l0", {}), ("wanda", {"refit": True})):
+    for method, keywords in (("wanda", {"refit": True}), ("fistapruner", {}), ("l0", {})):
         torch.manual_seed(0)
-        with torch.device(device):
+        with torch.device(arguments.device):
             network = LlamaForCausalLM(config).to(config.dtype).eval()
-        record = pruned(places(device)[0], network, 128, (8, 32) if quick else (128, 2048), method, **keywords)
-        found.append(record | keywords | {f"{LAYERS} layers, minutes": LAYERS * record["seconds"] / 60})
-        print(found[-1], flush=True)
-    return found
+        record = pruned(places(arguments.device)[0], network, 128, (8, 32) if quick else (128, 2048), method, **keywords)
+        yield record | keywords | {f"{LAYERS} layers, minutes": LAYERS * record["seconds"] / 60}
 
 
-Section = Callable[[str, bool], list[dict[str, Any]]]
-SECTIONS: dict[str, Section] = {
-    "steps": steps, "operators": operators, "model": model, "layer": decoder, "processor": processor
+SECTIONS: dict[str, Callable[[Arguments], Rows]] = {
+    "tests": tests, "steps": steps, "refits": refits, "model": model, "layer": decoder, "operators": operators,
+    "processor": processor,
 }  # fmt: skip
 
 
@@ -305,6 +261,8 @@ def machine(device: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=Path, metavar="FOLDER", help="where problem files are, for the section refits")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which no row is begun (default %(default)s)")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default %(default)s)")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="(default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the program")
@@ -315,14 +273,26 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(arguments.device), "quick": arguments.quick, "sections": {}}
     name = "-".join(result["machine"]["device"].lower().split())
     out = arguments.out or RESULTS / f"gpu-{name}.json"
-    for section in arguments.sections:
-        rows = SECTIONS[section](arguments.device, arguments.quick)
-        print(f"== {section}")
+    end, result["cut short"] = time.perf_counter() + 60 * arguments.minutes, []
+    for section in [name for name in SECTIONS if name in arguments.sections]:
+        rows = result["sections"].setdefault(section, [])
+        print(f"== {section}", flush=True)
+        if time.perf_counter() < end:
+            for row in SECTIONS[section](arguments):
+                rows.append(row)
+                print(row, flush=True)
+                save(out, result)
+                if time.perf_counter() >= end:
+                    break
+        if time.perf_counter() >= end:
+            result["cut short"].append(section)
+            save(out, result)
+            continue
         head = list(dict.fromkeys(column for row in rows for column in row))
         cells = [[row.get(column, "") for column in head] for row in rows]
         print(table(head, [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]))
-        result["sections"][section] = rows
-        save(out, result)
+    if result["cut short"]:
+        print(f"out of time in {', '.join(result['cut short'])}: --minutes gives more")
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def test_keywords_of_cells_are_those_of_the_functions_that_they_are_for(scripts)
     ]
     weights = scripts("end_to_end").cells().values()
     for cell in filter(None, [*weights, *units]):
-        PruneConfig(**{"sparsity" if key == "pattern" else key: value for key, value in cell.items()})
+        PruneConfig(**cell)
 
 
 @pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
