@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import gpu, layers, perplexity, smaller, trained
+from figures import gpu, layers, perplexity, smaller, times, trained
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -41,7 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lasso": layers.lasso_times,
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
-    "phases": layers.phases,
+    "phases": times.phases,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
     "gpu steps": gpu.steps,
