@@ -71,6 +71,8 @@ class Moments:
     @property
     def gram(self) -> Array | None:
         """G."""
+        self.inputs.release()
+        self.differences.release()
         return self.squares.value
 
     @property

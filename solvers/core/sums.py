@@ -73,6 +73,10 @@ class TokenRows:
     def __init__(self) -> None:
         self.held: np.ndarray | None = None
 
+    def release(self) -> None:
+        """Give the memory back, as long as no batch comes."""
+        self.held = None
+
     def __call__(self, tokens: Array, minus: Array | None, root: Array | None, dtype: Any, every: Crew) -> Array:
         """Return tokens (n, p), or in float64 their difference from others, times the roots of their weights, in a dtype.
 

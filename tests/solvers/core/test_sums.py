@@ -83,8 +83,10 @@ def test_batches_of_single_precision_are_not_rounded():
         single.update(star, dense)
         double.update(star.astype(np.float64), dense.astype(np.float64))
         assert np.array_equal(star, before[0]) and np.array_equal(dense, before[1])
+    assert single.inputs.held is not None and single.differences.held is not None
     for name in ("gram", "cross", "drift", "total", "shift"):
         np.testing.assert_array_equal(getattr(single, name), getattr(double, name))
+    assert single.inputs.held is None and single.differences.held is None
 
 
 def test_what_is_not_finite_changes_nothing():
