@@ -100,10 +100,11 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     """The bytes that a run writes beside its output before this is there: the model once, and the journal, which holds what
     every pass writes and, for one relaxation of all modules, their problems."""
     paths, size = run_paths(model), storage_dtype(model).itemsize
+    whole: int = sum(each.numel() for each in model.parameters())
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
-    journal = sum(each.numel() for name in written for each in model.get_submodule(name).parameters())
+    journal: int = sum(each.numel() for name in written for each in model.get_submodule(name).parameters())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
-    return size * (sum(each.numel() for each in model.parameters()) + journal) + masks
+    return size * (whole + journal) + masks
 
 
 def walks_of(model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan) -> list[tuple[Any, Walked]]:

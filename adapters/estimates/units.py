@@ -72,7 +72,7 @@ def gradient_bytes(model: Any, method: str, length: int) -> int:
     """Bytes that gradients of the whole model and one window's activations take."""
     layers, (_, copies) = list(blocks_in(model).values()), GRADIENTS[method]
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
-    activations = 4 * length * (PER_BLOCK * hidden * len(layers) + 3 * vocabulary)
+    activations: int = 4 * length * (PER_BLOCK * hidden * len(layers) + 3 * vocabulary)
     return activations + 4 * copies * sum(each.numel() for layer in layers for each in layer.parameters())
 
 

@@ -96,6 +96,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.taps: Taps = {}
+        self.replayed: Sequence[nn.Module] = ()
 
     def decide(self, replay: Replay, drifted: bool) -> list[None]:
         """There is nothing to do."""

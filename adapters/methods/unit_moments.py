@@ -90,6 +90,11 @@ class BlockOfMoments:
         """The input that the producers of a module share is tapped."""
         return {layers[0].module: partial(tapped, layers[0]) for layers in self.layers.values()} if self.each.runs else {}
 
+    @property
+    def replayed(self) -> list[nn.Module]:
+        """Nothing: there is no other path."""
+        return []
+
     def decide(self, replay: Replay, drifted: bool) -> list[None]:
         """Compute the moments of every module."""
         each = self.each
