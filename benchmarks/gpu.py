@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,7 @@ def refits(arguments: Arguments) -> Rows:
         row: dict[str, Any] = {"operator": file.stem, "library": place.library}
         row |= {"rows": problem.shape[0], "width": problem.shape[1]}
         for name, rates in (("factorised", factorise), ("gradients", iterate), ("chosen", None)):
-            changed = {} if rates is None else {"DEVICE": rates, "PROCESSOR": rates}
-            with patch.multiple(by_gradients, **changed):
+            with nullcontext() if rates is None else patch.multiple(by_gradients, DEVICE=rates, PROCESSOR=rates):
                 runs = [place.timed(partial(refit, problem, mask)) for _ in range(2)]
             row[f"{name} s"], solution = min(run[0] for run in runs), runs[-1][1]
             row[f"{name} residual"] = solution.certificate.residual
