@@ -72,7 +72,7 @@ GAP = 1e-6
 def tests(arguments: Arguments) -> Rows:
     """Counts of pytest on the tests that run on a GPU, within a minute."""
     seconds = 5 if arguments.quick else 60
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider", "tests/solvers"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/solvers"]
     started = time.perf_counter()
     try:
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=seconds)

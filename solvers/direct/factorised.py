@@ -32,7 +32,9 @@ TRUSTED = 1e-7  # relative residual above which a factorisation is taken for one
 
 
 def least_change(gram: Array, mask: Array, gradient: Array, bundles: list[tuple[np.ndarray, int]]) -> tuple[Array, Array, int]:
-    """Return the same by factorisations alone."""
+    """Return rows d with d_P = 0 and G_KK d_K = -gradient_K, of least norm, their products d G, and in how many rows G_KK was
+    singular. bundles: of the mask's rows (`bundles_of`).
+    """
     xp = namespace(gram, mask, gradient)
     change, product, trusted = factorised_change(gram, mask, gradient, bundles)
     singular = 0
@@ -54,7 +56,7 @@ def least_change(gram: Array, mask: Array, gradient: Array, bundles: list[tuple[
 def factorised_change(
     gram: Array, mask: Array, gradient: Array, bundles: list[tuple[np.ndarray, int]]
 ) -> tuple[Array, Array, np.ndarray]:
-    """Return the same rows d by Cholesky alone, their products d G, and for which of them G_KK is regular.
+    """Return such rows d by Cholesky alone, their products d G, and for which of them G_KK is regular.
 
     The others may be NaN.
     """
@@ -118,7 +120,7 @@ def solve_bundle(gram: Array, mask: Array, gradient: Array, rows: np.ndarray, si
 
 
 def solve_rows(gram: np.ndarray, mask: np.ndarray, gradient: np.ndarray, bundles: list[tuple[np.ndarray, int]]) -> np.ndarray:
-    """Return the same of rows in the order of the mask, for numpy, with a support at a time on every thread.
+    """Return the changes of all rows, in the order of the mask, for numpy, with a support at a time on every thread.
 
     Memory for submatrices is asked for once: to get it from the system takes as long as to factorise a small one.
     """

@@ -40,7 +40,6 @@ class FISTA:
         The step of channel j is 1 / (L' G_jj), where L' bounds the largest eigenvalue of the unit-diagonal Gram. This is the
         same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the same problem. On layers, whose channels differ much in
         size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
-
     split : bool, default False
         Whether gradients of float32 problems are formed by three products of TF32 operands, within 3 * 2^-22 |V - W| |G|
         (`Quadratic.split_gradient`), for GPUs whose tensor cores do that in less time than one product in float32. Certificates
