@@ -116,7 +116,7 @@ def zeroed(
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
         "target_blend": None if each.target == "own" else each.target_blend,
-        "damping": config.own("damping") or 0.0,
+        "damping": each.solve.damping,
     }
     return Report(tuple(row for block in rows for row in block), settings, 0.0, tuple(dense))
 

@@ -47,7 +47,8 @@ def zeroing(
     problems: Path | None = None,
 ) -> ZeroWeights:
     """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate."""
-    damping = config.own("damping") or 0.0
+    damping = config.own("damping")
+    damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
     solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit)
     return ZeroWeights(
