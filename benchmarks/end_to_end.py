@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from common.cells import resumed
+from common.clock import phases
 from common.protocol import TEXTS, Protocol
 from common.results import RESULTS, read, summary
 
@@ -104,8 +105,10 @@ def main() -> None:
         cell: dict[str, Any] = {}
         short = " target " in name
         if keywords:
-            report = prune(protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords)
+            with phases() as seconds:
+                report = prune(protocol.model, protocol.calibration, heldout=None if short else protocol.heldout, **keywords)
             cell["report"] = summary(report.to_dict(), "operators")
+            cell["phases"], cell["threads"] = dict(seconds), torch.get_num_threads()
             print(report, flush=True)
         texts = ("wikitext2",) if short else tuple(TEXTS)
         return cell | {"perplexity": protocol.evaluate(protocol.model, texts, losses, name)}

@@ -11,80 +11,33 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from common.clock import phases
 from common.protocol import Protocol
 from common.results import RESULTS, save
 
 from gramian.adapters import prune
-from gramian.adapters.passes import weights
-from gramian.adapters.run import moments, walk
-from gramian.solvers import Moments
-from gramian.solvers.support import damped, l0, lasso_rounding, obs, shrinkage
 from gramian.tables import table
 from gramian.versions import versions
 
-PHASES: dict[str, list[tuple[Any, str]]] = {
-    "forward passes": [(walk, "run_block")],
-    "forward passes inside a block": [(moments.MomentCollector, "settle")],
-    "moments": [(Moments, "update")],
-    "factorisation": [(obs, "inverse_factor"), (l0, "inverse_factor")],
-    "damping, without refits": [(damped, "empirical_ridge")],
-    "refits": [(damped, "refit"), (shrinkage, "refit"), (l0, "refit")],
-    "warm start": [(lasso_rounding, "starting_point")],
-    "FISTA": [(lasso_rounding, "advanced")],
-    "certificates and held-out errors": [(weights, "certify"), (obs, "certify"), (lasso_rounding, "certify")],
-    "solver": [(weights.ZeroWeights, "prune")],
-}
 OPTIONS: dict[str, dict[str, Any]] = {"fistapruner": {"options": {"max_lambdas": 6}}}
-
-
-class Clock:
-    """Seconds by phase; of phases within each other the inner one counts."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self.inside: list[float] = []
-
-    def timing(self, phase: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
-
-        def timed(*args: Any, **keywords: Any) -> Any:
-            started = time.perf_counter()
-            self.inside.append(0.0)
-            try:
-                return work(*args, **keywords)
-            finally:
-                spent = time.perf_counter() - started
-                self.seconds[phase] += spent - self.inside.pop()
-                if self.inside:
-                    self.inside[-1] += spent
-
-        return timed
 
 
 def measured(protocol: Protocol, method: str, blocks: int) -> dict[str, Any]:
     """Seconds by phase of one method on the first blocks."""
-    clock = Clock()
-    with ExitStack() as stack:
-        for phase, places in PHASES.items():
-            for place, name in places:
-                stack.enter_context(patch.object(place, name, clock.timing(phase, getattr(place, name))))
-        started = time.perf_counter()
+    started = time.perf_counter()
+    with phases() as seconds:
         report = prune(
             protocol.model, protocol.calibration, heldout=protocol.heldout, method=method, sparsity=0.5,
             blocks=slice(0, blocks), progress=False, **OPTIONS.get(method, {}),
         )  # fmt: skip
-        total = time.perf_counter() - started
-    seconds = dict(clock.seconds.most_common()) | {"the rest": total - sum(clock.seconds.values())}
+    total = time.perf_counter() - started
+    spent = {phase: seconds[phase] for phase in sorted(seconds, key=lambda phase: (phase == "the rest", -seconds[phase]))}
     errors = {"mean error": report.mean_error, "mean held-out error": report.mean_heldout_error}
-    return {"method": method, "operators": len(report.operators), "seconds": total, "phases": seconds} | errors
+    return {"method": method, "operators": len(report.operators), "seconds": total, "phases": spent} | errors
 
 
 def main() -> None:
@@ -100,8 +53,8 @@ def main() -> None:
     for method in arguments.methods:
         protocol.model.load_state_dict(original)
         rows.append(measured(protocol, method, arguments.blocks))
-        phases = [[phase, f"{spent:.1f}", f"{spent / rows[-1]['seconds']:.0%}"] for phase, spent in rows[-1]["phases"].items()]
-        print(table([method, "s", "part"], [*phases, ["all", f"{rows[-1]['seconds']:.1f}", ""]]), flush=True)
+        lines = [[phase, f"{spent:.1f}", f"{spent / rows[-1]['seconds']:.0%}"] for phase, spent in rows[-1]["phases"].items()]
+        print(table([method, "s", "part"], [*lines, ["all", f"{rows[-1]['seconds']:.1f}", ""]]), flush=True)
         print(f"mean error {rows[-1]['mean error']:.7f}, held-out {rows[-1]['mean held-out error']:.7f}\n", flush=True)
     save(
         arguments.out,
