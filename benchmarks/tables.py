@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lasso": layers.lasso_times,
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
+    "runs": times.runs,
     "phases": times.phases,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
