@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.printed import digits
+from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1, Affine, Support, Term
+from gramian.solvers.core.rounding import gamma
+from gramian.solvers.core.terms import Term
 
 __all__ = ["Certificate", "certify", "measured"]
-
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Certificate:
         |grad f(V)| along the feasible set / |grad f(0)|, and None where a gap says more.
     violation : float, default 0.0
         The largest entry outside the feasible set, 0 when V is feasible.
+    slack : float, default 0.0
+        What the bound was lowered by because numbers are rounded; without it the gap would be less by as much.
+    sound : bool, default True
+        Whether the loss, and that at zero, are finite, and not negative by more than rounding: no data has a loss below zero.
 
     Attributes
     ----------
@@ -55,6 +59,8 @@ class Certificate:
     relative_error: float
     residual: float | None = None
     violation: float = 0.0
+    slack: float = 0.0
+    sound: bool = True
 
     def __repr__(self) -> str:
         off = f", violation {digits(self.violation)}" if self.violation else ""
@@ -72,6 +78,10 @@ class Certificate:
         if not self.gap < float("inf"):
             return float("inf")
         return self.gap / self.objective if self.objective > 0 else (0.0 if self.gap <= 0 else float("inf"))
+
+    def met_but_for_rounding(self, tol: float) -> bool:
+        """Return whether the gap would be within half of `tol` but for the slack: there is nothing left to gain then."""
+        return self.residual is None and self.gap - self.slack <= 0.5 * tol * self.objective
 
     @property
     def measure(self) -> float:
@@ -93,15 +103,23 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
         gap = (1 - s)^2 f(V) + h(V) + h*(-s g) + s <V, g>,
 
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
-    being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
-    is not its own, and no bound is known. Support, Affine, or any term with `tangent`, has the residual: the gradient along
-    the set, relative to that at zero, and how far V is off the set.
+    being a sum of squares: of an indefinite G, and of a slope or floor that no data has, no bound is known. What float64 may
+    have rounded is taken off the bound (`slack`), which is thus at most the optimum in exact arithmetic. (If G is singular to
+    rounding f itself may have no minimum; the bound is then one of all V in whose rows f is not negative.)
+
+    A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any
+    point U has
+
+        f(V) + h(V) >= f(U) - <g_U, U> - h*(-g_U),   g_U = grad f(U),   for all V,
+
+    and U is the point itself, or what `dual` makes of it, so that h*(-g_U) is finite. Support, Affine, or any term with
+    `tangent`, has the residual: the gradient along the set, relative to that at zero, and how far V is off the set.
 
     Parameters
     ----------
     problem : Quadratic
         f.
-    term : L1, Support, Affine, or any object with `value` and `polar`, or with `tangent` and `violation`
+    term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
         h.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
@@ -114,15 +132,15 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     Raises
     ------
     TypeError
-        For a term that has neither `polar` nor `tangent`.
+        For a term that has neither `polar` nor `conjugate` nor `tangent`.
 
     Examples
     --------
     >>> import numpy as np
     >>> from gramian.solvers import L1, Quadratic, certify
     >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))  # min 1/2 |v - w|^2 + |v|_1
-    >>> certify(problem, L1(1.0), np.array([[2.0, 0.0]])).gap
-    0.0
+    >>> certify(problem, L1(1.0), np.array([[2.0, 0.0]])).gap < 1e-12
+    True
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
@@ -130,45 +148,36 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     xp = namespace(problem.anchor, weights)
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
-    loss = float(xp.sum(losses))
-    energy = problem.energy
-    relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if isinstance(term, Support | Affine) or not hasattr(term, "polar"):
-        if isinstance(term, L1) or not hasattr(term, "tangent"):
-            raise TypeError(f"{type(term).__name__} has neither polar (a norm) nor tangent (a set): nothing can be certified")
+    rounding = problem.rounding(weights)
+    sound = problem.possible(losses, rounding)
+    relative_error = problem.error_of(losses) if sound else float("inf")
+    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
+    if not ways:
+        raise TypeError(
+            f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
+        )
+    loss, violation = float(xp.sum(losses)), float(term.violation(weights)) if hasattr(term, "violation") else 0.0
+    if ways[0] == "tangent":
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
-        return Certificate(loss, float("-inf"), relative_error, residual, term.violation(weights))
+        return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
     penalty = term.value(weights)
-    gaps = row_gaps(term, weights, losses, gradient, penalty)
-    slack = ROUNDING * (loss_size(problem, weights) + penalty + xp.sum(xp.abs(gradient * weights), axis=1))
-    objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-    sound = bool(xp.all((losses >= -slack) & (gaps >= -slack))) and gap < float("inf") and objective < float("inf")
-    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error)
-
-
-def loss_size(problem: Quadratic, weights: Array) -> Array:
-    """Return the size per row, (q,), of the numbers that a loss is the sum of, which determines its rounding."""
-    xp = namespace(weights)
-    change = xp.abs(weights - problem.anchor)
-    size = xp.sum(change * xp.sqrt(problem.diagonal), axis=1) ** 2  # |d_i G_ij d_j| <= |d_i| |d_j| sqrt(G_ii G_jj)
-    if problem.slope is None or problem.floor is None:
-        return size
-    return size + xp.abs(problem.floor) + xp.sum(xp.abs(problem.slope) * change, axis=1)
-
-
-def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: Array) -> Array:
-    """Return the duality gap per row, (q,); rows separate, so each has its own best dual point."""
-    xp = namespace(weights)
-    inner = xp.sum(gradient * weights, axis=1)
-    polar = term.polar(gradient)
-    limit = 1 / xp.where(polar > 0, polar, xp.ones_like(polar))
-    limit = xp.where(polar > 0, limit, xp.full_like(polar, float("inf")))
-    positive = losses > 0
-    best = 1 - inner / (2 * xp.where(positive, losses, xp.ones_like(losses)))
-    best = xp.where(positive, best, xp.ones_like(best))
-    scale = xp.where(best > limit, limit, xp.where(best < -limit, -limit, best))
-    return (1 - scale) ** 2 * losses + penalty + scale * inner
+    objective = loss + float(xp.sum(penalty))
+    if not (sound and problem.has_minimum):
+        return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
+    if ways[0] == "polar":
+        gaps = row_gaps(term, weights, losses, gradient, penalty)
+        plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
+        bounds = norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
+    else:
+        found, slack = conjugate_bounds(problem, term, weights)
+        plain = float(xp.sum(found))
+        bounds = found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
+    bound = float(xp.sum(bounds) - gamma(weights.shape[0] + 2) * xp.sum(xp.abs(bounds)))
+    if not (abs(bound) < float("inf") and objective < float("inf")):  # NaN is not
+        return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
+    bound = min(bound, objective)  # a sum of squares that seems to be negative is zero
+    return Certificate(objective, bound, relative_error, violation=violation, slack=max(plain - bound, 0.0))
 
 
 def norm(array: Array) -> float:
