@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.rounding import gamma
-from gramian.solvers.core.terms import Term
+from gramian.solvers.core.terms import TermLike, term_of
 
 __all__ = ["Certificate", "certify", "measured"]
 
@@ -94,7 +95,8 @@ def measured(certificate: Certificate) -> str:
     return f"{'gap' if certificate.residual is None else 'KKT residual'} {digits(certificate.measure)}"
 
 
-def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
+@computation
+def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     """gap >= f(V) + h(V) - min (f + h), or the Karush-Kuhn-Tucker residual of V, with neither X nor Y
 
     L1, or any term with `polar`, has a duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality
@@ -120,7 +122,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     problem : Quadratic
         f.
     term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
-        h.
+        h. A number is the lambda of an L1 term.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
 
@@ -144,6 +146,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
+    term, weights = term_of(term, problem.anchor), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
     weights = xp.astype(weights, xp.float64)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gramian.solvers.backend._xp import Array, as_floating, namespace
-from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.backend._xp import Array, copied, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, shown, whole
 from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.terms import Term
+from gramian.solvers.core.terms import Term, TermLike, term_of
 
 __all__ = ["Solver", "solve"]
 
@@ -57,10 +58,10 @@ class Solver(Protocol):
         ...
 
 
-@full_precision()
+@computation
 def solve(
     problem: Quadratic,
-    term: Term,
+    term: TermLike,
     solver: Solver,
     *,
     start: Array | None = None,
@@ -78,8 +79,8 @@ def solve(
     ----------
     problem : Quadratic
         f.
-    term : L1, Support or Affine
-        h.
+    term : L1, Support, Affine, or any object with `prox`
+        h. A number is the lambda of an L1 term.
     solver : Solver
         For instance `FISTA()`.
     start : array (q, p), optional
@@ -99,7 +100,9 @@ def solve(
     Raises
     ------
     ValueError
-        For numbers out of range, and for a start of another shape, or with NaN or Inf.
+        For numbers out of range, for a term that does not fit, and for a start of another shape, or with NaN or Inf.
+    TypeError
+        For what is no term, or no solver.
 
     Examples
     --------
@@ -111,16 +114,14 @@ def solve(
     >>> solution.status.name, solution.certificate.relative_gap <= 1e-8
     ('CONVERGED', True)
     """
-    if not tol >= 0 or max_steps < 1 or check_every < 1:
-        raise ValueError(f"need tol >= 0, max_steps >= 1, check_every >= 1 but got {tol}, {max_steps}, {check_every}")
-    start = problem.anchor if start is None else as_floating(start, like=problem.anchor)
-    if tuple(start.shape) != problem.shape:
-        raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {problem.shape}")
+    tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
+    check_every = whole("check_every", check_every)
+    if isinstance(solver, type) or not all(hasattr(solver, name) for name in ("init", "step", "weights")):
+        raise TypeError(f"a solver has init, step and weights, as FISTA() has, but got {shown(solver)}")
+    term, start = term_of(term, problem.anchor), problem.starting_point(start)
     xp = namespace(problem.anchor)
-    if not bool(xp.all(xp.isfinite(start))):
-        raise ValueError("start holds NaN or Inf")
     state = solver.init(problem, term, start)
-    weights, certificate = xp.asarray(start, copy=True), certify(problem, term, start)
+    weights, certificate = copied(start), certify(problem, term, start)
     history = [(0, certificate.measure)]
     done = 0
     status = ending(certificate, tol)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from gramian.solvers.backend._xp import Array, as_floating, copied, namespace
+from gramian.solvers.backend.given import given, given_together
+from gramian.solvers.backend.options import is_number, shown
+from gramian.solvers.backend.printed import extent, fraction_of_zeros, span
 
-from gramian.solvers.backend._xp import Array, as_floating, namespace
-from gramian.solvers.backend.printed import extent, fraction_of_zeros
-
-__all__ = ["Affine", "L1", "Support", "Term"]
+__all__ = ["Affine", "L1", "L1Like", "Support", "Term", "TermLike", "l1_of", "term_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +19,14 @@ class L1:
     Parameters
     ----------
     weight : float or array
-        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own. It is copied.
 
     Raises
     ------
     ValueError
         Unless lambda is finite and at least zero everywhere.
+    TypeError
+        For what is no number and no array of numbers.
 
     Examples
     --------
@@ -41,22 +43,33 @@ class L1:
     channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight, np.generic):  # a number, whatever library the weights are of
+        if is_number(self.weight):  # a float, whatever library the weights are of
             object.__setattr__(self, "weight", float(self.weight))
-        if isinstance(self.weight, int | float):
             valid = 0 <= self.weight < float("inf")
+        elif isinstance(self.weight, bool):
+            raise TypeError(f"an L1 weight is a number or an array of numbers but is {self.weight}")
         else:
+            object.__setattr__(self, "weight", copied(as_floating(given("weight", self.weight))))
             xp = namespace(self.weight)
             valid = bool(xp.all((self.weight >= 0) & xp.isfinite(self.weight)))
         if not valid:  # also catches NaN
-            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but is {self.weight}")
+            found = f"is {self.weight}" if is_number(self.weight) else f"is from {span(self.weight)}"
+            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but {found}")
 
     def __repr__(self) -> str:
-        return f"L1({self.weight if isinstance(self.weight, int | float) else extent(self.weight)})"
+        return f"L1({self.weight if isinstance(self.weight, float) else extent(self.weight)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when lambda does not fit weights of this shape, (q, p)."""
+        if not isinstance(self.weight, float) and not broadcasts(self.weight, shape):
+            wanted = f"a number, ({shape[1]},), {(shape[0], 1)} or {shape}"
+            raise ValueError(
+                f"an L1 weight is {tuple(self.weight.shape)} but the problem's weight is {shape}: it must be {wanted}"
+            )
 
     def weight_like(self, array: Array) -> Array | float:
         """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
-        return float(self.weight) if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
+        return self.weight if isinstance(self.weight, float) else as_floating(self.weight, like=array)
 
     def value(self, weights: Array) -> Array:
         """Return h per row, (q,)."""
@@ -96,7 +109,7 @@ class Support:
     Parameters
     ----------
     mask : array (q, p) of bool
-        True where weights may be nonzero.
+        True where weights may be nonzero. It is copied.
 
     Raises
     ------
@@ -118,11 +131,18 @@ class Support:
     channel_steps = True  # the proximal map takes a step per channel, and has no need of it
 
     def __post_init__(self) -> None:
-        if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
-            raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
+        mask = given("mask", self.mask)
+        if not namespace(mask).isdtype(mask.dtype, "bool"):
+            raise ValueError(f"a support is a boolean mask but this one is {mask.dtype}")
+        object.__setattr__(self, "mask", copied(mask))
 
     def __repr__(self) -> str:
         return f"Support({extent(self.mask)}, {fraction_of_zeros(self.mask)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when the mask does not fit weights of this shape, (q, p)."""
+        if not broadcasts(self.mask, shape):
+            raise ValueError(f"the mask is {tuple(self.mask.shape)} but the problem's weight is {shape}")
 
     def prox(self, weights: Array, step: Array | float) -> Array:
         """argmin_V 1/2 |V - U|^2 + h(V), the projection: weights off the support become zero."""
@@ -152,7 +172,7 @@ class Affine:
     matrix : array (m, p)
         A.
     values : array (q, m)
-        D.
+        D. Both are copied.
 
     Raises
     ------
@@ -173,6 +193,8 @@ class Affine:
     channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
+        for name, array in given_together({"matrix": self.matrix, "values": self.values}).items():
+            object.__setattr__(self, name, copied(as_floating(array)))
         if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
             raise ValueError(
                 f"V A^T = D needs A (m, p) and D (q, m) but A is {tuple(self.matrix.shape)} and D {tuple(self.values.shape)}"
@@ -183,6 +205,12 @@ class Affine:
 
     def __repr__(self) -> str:
         return f"Affine(A {extent(self.matrix)}, D {extent(self.values)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when A and D do not fit weights of this shape, (q, p)."""
+        if (self.values.shape[0], self.matrix.shape[1]) != tuple(shape):
+            sides = f"A is {tuple(self.matrix.shape)} and D is {tuple(self.values.shape)}"
+            raise ValueError(f"{sides} but the weight is {shape}: V A^T = D needs (m, {shape[1]}) and ({shape[0]}, m)")
 
     def normalised(self, like: Array) -> tuple[Array, Array]:
         """Return the same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
@@ -224,3 +252,37 @@ class Affine:
 
 
 Term = L1 | Support | Affine
+L1Like = L1 | float  # lambda, too
+TermLike = Term | float
+
+
+def broadcasts(array: Array, shape: tuple[int, int]) -> bool:
+    """Return whether an array fits weights (q, p): each of its last axes has their length, or one."""
+    own = tuple(array.shape)
+    return len(own) <= 2 and all(length in (1, whole) for length, whole in zip(reversed(own), reversed(shape)))
+
+
+def l1_of(term: L1Like, weight: Array) -> L1:
+    """Return the L1 term that fits a weight (q, p), of which a number is the lambda. TypeError is raised for other terms."""
+    if not isinstance(term, L1) and not is_number(term):
+        raise TypeError(f"the LASSO takes an L1 term, or its lambda as a number, but got {shown(term)}: `solve` takes any term")
+    found = term_of(term, weight)
+    assert isinstance(found, L1)
+    return found
+
+
+def term_of(term: TermLike, weight: Array) -> Term:
+    """Return the term that fits a weight (q, p): any object with `prox`, or a number, the lambda of an L1 term.
+
+    A term may have `check(shape)`, which raises ValueError for weights that it does not fit.
+    """
+    if is_number(term):
+        return L1(float(term))  # type: ignore[arg-type]  # a number has a float
+    if isinstance(term, type) or not hasattr(term, "prox"):
+        raise TypeError(f"a term has a proximal map `prox`, as L1(0.5) has, or is the lambda of one, but got {shown(term)}")
+    for name, value in vars(term).items() if isinstance(term, L1 | Support | Affine) else ():
+        if not isinstance(value, float):
+            given(f"the {name} of {term}", value, weight)
+    if hasattr(term, "check"):
+        term.check(tuple(weight.shape))
+    return term  # type: ignore[return-value]  # is_number has seen to the float

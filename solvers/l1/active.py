@@ -22,12 +22,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace, to_numpy
-from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
 from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.terms import L1
+from gramian.solvers.core.terms import L1, L1Like, l1_of
 from gramian.solvers.l1.signs import Points, evaluated, finished, settled, support_sizes
 from gramian.solvers.l1.splitting import Inverses, Splitting, balanced, inverses, split
 
@@ -42,7 +43,10 @@ ROUNDS = 4  # of exact solves in one trial, while each changes few signs
 STUBBORN = 2  # failed trials, from which on a row is also followed from the best point that is known of it
 
 
-def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
+@computation
+def lasso(
+    problem: Quadratic, term: L1Like, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000
+) -> Solution:
     """argmin_V f(V) + sum_ij lambda_ij |V_ij|, every row to a relative duality gap of `tol`, in practice to rounding
 
     A row v with support A, signs s and gradient g = grad f(v) is optimal if and only if
@@ -61,9 +65,9 @@ def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: floa
     ----------
     problem : Quadratic
         f. A float32 problem is solved in float64 and its answer rounded, which the certificate includes.
-    term : L1
-        lambda. A row with unpenalised weights (lambda_ij = 0) is solved like the others, but its certificate has no lower bound
-        except zero.
+    term : L1 or float
+        lambda, for all weights or for each. A row with unpenalised weights (lambda_ij = 0) is solved like the others, but its
+        certificate has no lower bound except zero.
     start : array (q, p), optional
         The first point. The default is the dense weights.
     tol : float, default 1e-6
@@ -80,7 +84,9 @@ def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: floa
     Raises
     ------
     ValueError
-        For a start of another shape, or not finite, and for tol < 0 or max_steps < 1.
+        For a lambda or a start of another shape, or not finite, and for tol < 0 or max_steps < 1.
+    TypeError
+        For a term that is not L1.
 
     References
     ----------
@@ -96,6 +102,8 @@ def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: floa
     >>> solution.certificate.relative_gap <= 1e-9, int(solution.detail["open_rows"])
     (True, 0)
     """
+    tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
+    term, start = l1_of(term, problem.anchor), problem.double.starting_point(start)
     return Workspace.of(problem).lasso(term, start=start, tol=tol, max_steps=max_steps)
 
 
@@ -120,18 +128,12 @@ class Workspace:
         exact = replace(exact, anchor=xp.where(exact.diagonal == 0, xp.zeros_like(exact.anchor), exact.anchor), trusted=True)
         return cls(problem, exact, scale, inverses(exact.gram))
 
-    @full_precision()
+    @computation
     def lasso(self, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
-        """Solve the LASSO at this term, as the function `lasso` does."""
+        """Solve the LASSO at this term, as the function `lasso` does, whose options are checked already."""
         exact, scale = self.exact, self.scale
-        if not tol >= 0 or max_steps < 1:
-            raise ValueError(f"need tol >= 0 and max_steps >= 1 but got {tol} and {max_steps}")
         start = as_floating(self.problem.anchor if start is None else start, like=exact.anchor)
-        if tuple(start.shape) != self.problem.shape:
-            raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {self.problem.shape}")
         xp = namespace(exact.anchor, start)
-        if not bool(xp.all(xp.isfinite(start))):
-            raise ValueError("start holds NaN or Inf")
         weight = term.weight_like(start) / scale + xp.zeros_like(start)
         dead = xp.broadcast_to(exact.diagonal == 0, start.shape)
         start = xp.where(dead & (weight > 0), xp.zeros_like(start), start)  # a dead channel has nothing to do but cost

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import flag, is_number, number, whole
 from gramian.solvers.backend.printed import digits, span
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.loop import Solver, solve
 from gramian.solvers.core.patterns import TopK
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.terms import L1
+from gramian.solvers.core.terms import L1, L1Like, l1_of
 from gramian.solvers.l1.active import Workspace
 
 __all__ = ["PathPoint", "SparsitySearch", "lambda_max", "lasso_path", "lasso_to_sparsity"]
@@ -50,7 +52,7 @@ def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
     """
     xp = namespace(problem.anchor)
     size = xp.abs(problem.at_zero[1])
-    return xp.max(size, axis=1, keepdims=True) if per_row else xp.reshape(xp.max(size), (1, 1))
+    return xp.max(size, axis=1, keepdims=True) if flag("per_row", per_row) else xp.reshape(xp.max(size), (1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +83,10 @@ class PathPoint:
         return f"PathPoint(lambda {weight}, {self.solution})"
 
 
+@computation
 def lasso_path(
     problem: Quadratic,
-    weights: Iterable[float],
+    weights: Iterable[L1Like | Array],
     *,
     solver: Solver | None = None,
     tol: float = 1e-6,
@@ -97,8 +100,8 @@ def lasso_path(
     ----------
     problem : Quadratic
         f.
-    weights : iterable of float
-        The lambdas.
+    weights : iterable of float, array or L1
+        The lambdas: numbers, or what `L1` takes.
     solver : Solver, optional
         None for `lasso`, of whose inverses all lambdas make use; or for instance `FISTA()`.
     tol : float, default 1e-6
@@ -111,6 +114,11 @@ def lasso_path(
     list of PathPoint
         One for every lambda, in their order.
 
+    Raises
+    ------
+    ValueError
+        For a lambda that does not fit or is not finite and at least zero, and for numbers out of range.
+
     Examples
     --------
     >>> import numpy as np
@@ -119,12 +127,16 @@ def lasso_path(
     >>> [point.solution.weights.round(6).tolist() for point in lasso_path(problem, [1.0, 0.25])]
     [[[2.0, 0.0]], [[2.75, 0.25]]]
     """
+    tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
+    if is_number(weights):
+        raise ValueError(f"a path needs several lambdas, as in [{weights}], but got the number {weights}")
+    terms = [l1_of(each if isinstance(each, L1) else L1(each), problem.anchor) for each in weights]
     points: list[PathPoint] = []
     run = runs(problem, solver)
     start = namespace(problem.anchor).zeros_like(problem.anchor)
-    for weight in weights:
-        solution = run(L1(weight), start, tol, max_steps)
-        points.append(PathPoint(weight, solution))
+    for term in terms:
+        solution = run(term, start, tol, max_steps)
+        points.append(PathPoint(term.weight, solution))
         start = solution.weights
     return points
 
@@ -184,6 +196,7 @@ class SparsitySearch:
         return f"SparsitySearch(lambda {span(self.weight)}, target {self.target} zeros, {self.solution})"
 
 
+@computation
 def lasso_to_sparsity(
     problem: Quadratic,
     sparsity: float,
@@ -239,11 +252,13 @@ def lasso_to_sparsity(
     >>> search.solution.status.name, int((search.solution.weights == 0).sum()), search.target
     ('SEARCHED', 24, 24)
     """
-    if not width > 0:
+    tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
+    per_row, pattern = flag("per_row", per_row), TopK(sparsity)
+    if not (is_number(width) and width > 0):
         raise ValueError(f"width is {width}: ties can jump over the count, and only a positive width ends the search then")
     xp = namespace(problem.anchor)
     width = max(width, 4 * float(xp.finfo(problem.anchor.dtype).eps))
-    target = TopK(sparsity).zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
+    target = pattern.zeros(problem.shape[1] if per_row else problem.shape[0] * problem.shape[1])
     run = runs(problem, solver)
     upper = lambda_max(problem, per_row=per_row)
     upper = xp.where(upper > 0, upper, xp.ones_like(upper))  # nothing to fit: zero is optimal at any lambda

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gramian.solvers.backend._xp import Array, device, full, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import whole
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import NM, Pattern
+from gramian.solvers.core.patterns import NM, PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
@@ -15,7 +17,8 @@ __all__ = ["dsnot", "grow_and_prune"]
 ROUNDING = 1e-12  # of a row's loss at zero: a smaller change is none
 
 
-def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: int = 50) -> Solution:
+@computation
+def dsnot(problem: Quadratic, pattern: PatternLike, *, start: str = "wanda", steps: int = 50) -> Solution:
     """f(W o mask), lowered by exchanges of a kept weight for a pruned one in every row, `steps` times at most
 
     The first mask is another method's. Weights are not updated, not even if that method did: each is w_j or 0. With g the
@@ -33,8 +36,8 @@ def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: 
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed. The original is published for per-row patterns and n:m.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do. The original is published for per-row patterns and n:m.
     start : str, default "wanda"
         Whose mask is improved: `magnitude`, `wanda` or `sparsegpt`.
     steps : int, default 50
@@ -68,17 +71,17 @@ def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: 
     (True, 16)
     """
     check_choice("start", start, STARTS)
+    pattern, steps = counted_pattern(pattern, problem.shape, "dsnot"), whole("steps", steps, 0)
     return grow_and_prune(problem, pattern, STARTS[start](problem, pattern).weights != 0, steps=steps)
 
 
-def grow_and_prune(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50) -> Solution:
+@computation
+def grow_and_prune(problem: Quadratic, pattern: PatternLike, mask: Array, *, steps: int = 50) -> Solution:
     """f(W o mask), lowered by the exchanges of `dsnot` from a mask of any method, which must satisfy the pattern.
 
     mask: (q, p) of bool, True where weights are kept. ValueError is raised for a mask off the pattern, and for steps < 0.
     """
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0 but is {steps}")
-    pattern.check(problem.shape)
+    pattern, steps = counted_pattern(pattern, problem.shape, "dsnot"), whole("steps", steps, 0)
     if tuple(mask.shape) != problem.shape or not pattern.admits(mask):
         raise ValueError(f"the mask must be {problem.shape} and satisfy {pattern} but is {tuple(mask.shape)} or does not")
     exact = problem.double

@@ -6,8 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace, principals, solve_positive, to_numpy
-from gramian.solvers.core.patterns import NM, Pattern, TopK
+from gramian.solvers.backend._xp import (
+    Array,
+    as_floating,
+    copied,
+    device,
+    full,
+    namespace,
+    principals,
+    solve_positive,
+    to_numpy,
+)
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given_floats
+from gramian.solvers.backend.options import whole
+from gramian.solvers.core.patterns import NM, Pattern, PatternLike, TopK, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.direct.factorised import BATCH_BYTES, spread
@@ -24,8 +37,9 @@ ROUNDING = 1e-12  # of a row's loss at zero, besides the ridge: likewise
 SHIFTS = 1024  # rows at most that give a weight to others in one round
 
 
+@computation
 def exchange_weights(
-    problem: Quadratic, pattern: Pattern, start: Array, *, rounds: int = 10, candidates: int = 64, widest: int = 128
+    problem: Quadratic, pattern: PatternLike, start: Array, *, rounds: int = 10, candidates: int = 64, widest: int = 128
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, by local search from the support of any method's answer
 
@@ -46,8 +60,8 @@ def exchange_weights(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     start : array (q, p)
         Weights that satisfy the pattern; where they keep fewer than it admits, the support is filled up first.
     rounds : int, default 10
@@ -82,7 +96,8 @@ def exchange_weights(
     (True, 1.0)
     """
     check_search(rounds, candidates, widest)
-    pattern.check(problem.shape)
+    pattern = counted_pattern(pattern, problem.shape, "exchange_weights")
+    start = given_floats("start", start, problem.anchor)
     if tuple(start.shape) != problem.shape or not pattern.admits(start != 0):
         raise ValueError(f"the start must be {problem.shape} and satisfy {pattern} but is {tuple(start.shape)} or does not")
     first = refit(problem, start != 0, start=start)
@@ -104,8 +119,8 @@ def exchange_weights(
 
 def check_search(rounds: int, candidates: int, widest: int) -> None:
     """Raise ValueError for numbers out of range."""
-    if rounds < 0 or not 2 <= candidates <= widest:
-        raise ValueError(f"need rounds >= 0 and 2 <= candidates <= widest but got {rounds}, {candidates} and {widest}")
+    whole("rounds", rounds, 0)
+    whole("widest", widest, whole("candidates", candidates, 2))
 
 
 class Walk:
@@ -195,7 +210,7 @@ class Walk:
         columns = xp.where(inside[:, None, :], same, matrices[:, :size, size:])
         columns = xp.concat([columns, xp.take_along_axis(gradient, kept, axis=1)[:, :, None]], axis=2)
         columns = columns * xp.astype(filled, weights.dtype)[:, :, None]
-        solved, positive = solve_positive(xp.asarray(inner, copy=True), columns)
+        solved, positive = solve_positive(copied(inner), columns)
         solved = xp.where(positive[:, None, None], solved, full((1, 1, 1), float("nan"), solved))  # to be refused
         product = xp.matrix_transpose(columns[:, :, :-1]) @ solved
         pruned = xp.astype(~inside, weights.dtype)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import clip, namespace
-from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.core.patterns import Pattern, check_score
+from gramian.solvers.backend._xp import clip, copied, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
+from gramian.solvers.core.patterns import PatternLike, check_score, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.direct.restricted import refit
@@ -15,10 +16,10 @@ __all__ = ["l0_admm"]
 PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
 
 
-@full_precision()
+@computation
 def l0_admm(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     steps: int = 180,
     first: float = 0.03,
@@ -47,8 +48,8 @@ def l0_admm(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     steps : int, default 180
         The number of steps in all.
     first : float, default 0.03
@@ -82,9 +83,11 @@ def l0_admm(
     >>> solution.certificate.objective < wanda(problem, TopK(0.5)).certificate.objective, int((solution.weights == 0).sum())
     (True, 16)
     """
-    if steps < 1 or stage < 1 or not 0 < first <= last:
-        raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
-    pattern.check(problem.shape)
+    steps, stage = whole("steps", steps), whole("stage", stage)
+    first, last = number("first", first, "(0, inf)"), number("last", last, "(0, inf)")
+    if first > last:
+        raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
+    pattern = pattern_of(pattern, problem.shape)
     xp = namespace(problem.anchor)
     work = pivoted(problem.double)
     values, vectors = xp.linalg.eigh(work.gram)
@@ -95,7 +98,7 @@ def l0_admm(
     growth = (last / first) ** (1 / max(1, stages - 1))
     dead = not bool(xp.all(work.diagonal > 0))
     # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
-    sparse, dual, rho = xp.asarray(work.anchor, copy=True), xp.zeros_like(work.anchor), first * mean
+    sparse, dual, rho = copied(work.anchor), xp.zeros_like(work.anchor), first * mean
     for step in range(steps):
         if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from gramian.solvers.backend._xp import Array, namespace
-from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.patterns import Pattern, PatternLike, counted_pattern, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, Support
@@ -22,10 +23,10 @@ PENALTIES = ("plain", "scaled")
 SMALLEST = 1e-7  # of lambda_max, the lower end of the search
 
 
-@full_precision()
+@computation
 def fistapruner(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     warm_start: str = "sparsegpt",
     coordinates: str = "unit",
@@ -48,8 +49,8 @@ def fistapruner(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     warm_start : str, default "sparsegpt"
         `dense`, `magnitude`, `wanda` or `sparsegpt`.
     coordinates : str, default "unit"
@@ -112,7 +113,9 @@ def fistapruner(
     (True, 16)
     """
     check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, max_lambdas)
-    pattern.check(problem.shape)
+    pattern = pattern_of(pattern, problem.shape)
+    if warm_start == "sparsegpt":
+        counted_pattern(pattern, problem.shape, "its warm start, sparsegpt,")
     xp = namespace(problem.anchor)
     double = problem.double
     exact, scale = double.rescaled() if coordinates == "unit" else (double, xp.ones_like(double.diagonal))
@@ -192,13 +195,8 @@ def check_options(
     check_choice("warm_start", warm_start, WARM_STARTS)
     check_choice("coordinates", coordinates, COORDINATES)
     check_choice("l1", l1, PENALTIES)
-    if min(inner_steps, patience, max_lambdas) < 1:
-        raise ValueError(
-            f"inner_steps, patience and max_lambdas must be at least 1 but are {inner_steps}, {patience}, {max_lambdas}"
-        )
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
-    if not (0 <= threshold <= 1 and SMALLEST <= first_lambda <= 1):
-        raise ValueError(
-            f"threshold must be in [0, 1] and first_lambda in [{SMALLEST:g}, 1] but they are {threshold} and {first_lambda}"
-        )
+    for name, count in (("inner_steps", inner_steps), ("patience", patience), ("max_lambdas", max_lambdas)):
+        whole(name, count)
+    number("tolerance", tolerance, "[0, inf]")
+    number("threshold", threshold, "[0, 1]")
+    number("first_lambda", first_lambda, f"[{SMALLEST:g}, 1]")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.core.patterns import PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.support.exchange import check_search, exchange_weights
@@ -18,9 +19,10 @@ __all__ = ["exchange"]
 BEGINNINGS: Mapping[str, Start] = {**STARTS, "l0": l0_admm, "fistapruner": fistapruner}
 
 
+@computation
 def exchange(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     start: str = "sparsegpt",
     rounds: int = 10,
@@ -37,8 +39,8 @@ def exchange(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     start : str, default "sparsegpt"
         The method that the search starts from: `magnitude`, `wanda`, `sparsegpt`, `l0` or `fistapruner`.
     rounds : int, default 10
@@ -73,6 +75,7 @@ def exchange(
     """
     check_choice("start", start, BEGINNINGS)
     check_search(rounds, candidates, widest)
+    pattern = counted_pattern(pattern, problem.shape, "exchange")
     first = BEGINNINGS[start](problem, pattern)
     found = exchange_weights(problem, pattern, first.weights, rounds=rounds, candidates=candidates, widest=widest)
     return replace(found, detail={**found.detail, "start_error": first.certificate.relative_error})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, clip, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.core.solution import Status
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask
@@ -16,6 +18,7 @@ PROGRESS = 0.5  # a step after which more than this of the complementarity remai
 FINISH_ROUNDS = 5  # of guessing the active set anew; after an interior point one or two are the rule
 
 
+@computation
 def relaxed_mask(
     problem: MaskProblem, budget: float, *, penalty: float = float("inf"), tol: float = 1e-9, max_steps: int = 100
 ) -> RelaxedMask:
@@ -60,7 +63,7 @@ def relaxed_mask(
     >>> relaxed.status.name, bool((relaxed.keep >= 0).all() and (relaxed.keep <= 1).all())
     ('CONVERGED', True)
     """
-    limit = Budget(float(budget), problem.total, float(penalty))
+    limit = Budget(budget, problem.total, penalty)
     return solve_program(BoxProgram((problem,), (1.0,), limit), tol=tol, max_steps=max_steps)
 
 
@@ -70,8 +73,7 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
     The price enters a step as one more column, so a step of a joint problem costs one factorisation per module and there
     is no search over prices. It stops on the certificate of the point that would be returned.
     """
-    if not tol > 0 or max_steps < 1:
-        raise ValueError(f"need tol > 0 and max_steps >= 1 but got {tol} and {max_steps}")
+    tol, max_steps = number("tol", tol, "(0, inf]"), whole("max_steps", max_steps)
     program.budget.check_against(program.size)
     xp = namespace(program.cost)
     budget = program.budget

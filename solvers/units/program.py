@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gramian.solvers.backend._xp import Array, cholesky, device, namespace, solve_triangular
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
 from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.units.mask import NEGATIVE, Budget, MaskProblem, ratio
 
@@ -15,6 +17,7 @@ __all__ = ["BoxProgram", "certify_mask"]
 SMALL = 1e-4  # of the summed losses of single units: an optimum below this is met to tol times this
 
 
+@computation
 def certify_mask(problem: MaskProblem, mask: Array, budget: float, *, penalty: float = float("inf")) -> Certificate:
     """gap >= loss(z) - min loss, for any mask z and the problem of `relaxed_mask`, from the mask alone
 
@@ -57,7 +60,8 @@ def certify_mask(problem: MaskProblem, mask: Array, budget: float, *, penalty: f
     >>> any_mask.bound <= optimum <= any_mask.objective, any_mask.violation
     (True, 0.0)
     """
-    program = BoxProgram((problem,), (1.0,), Budget(float(budget), problem.total, float(penalty)))
+    program = BoxProgram((problem,), (1.0,), Budget(budget, problem.total, penalty))
+    mask = given("mask", mask, problem.matrix, "the mask problem")
     if tuple(mask.shape) != (problem.units,):
         raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {problem.units} units")
     xp = namespace(problem.matrix, mask)

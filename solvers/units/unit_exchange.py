@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
+from gramian.solvers.backend._xp import Array, copied, device, namespace, to_numpy
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import whole
 from gramian.solvers.backend.printed import kept
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -15,7 +18,7 @@ from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.exchange import HELP, NEAR, RIDGE, ROUNDING
 from gramian.solvers.support.obs import inverse_factor
 from gramian.solvers.units.compensated import block_losses, factorised, times
-from gramian.solvers.units.removal import channels_of, diagonal_blocks, unit_problem, unit_support
+from gramian.solvers.units.removal import channels_of, checked_mask, diagonal_blocks, unit_problem, unit_support
 
 __all__ = ["UnitExchange", "exchange_units"]
 
@@ -49,6 +52,7 @@ class UnitExchange:
         return f"UnitExchange({kept(self.mask)} units, {self.solution})"
 
 
+@computation
 def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *, rounds: int = 10) -> UnitExchange:
     """argmin over masks of as many units of min_V f(V) subject to V = 0 off the mask, by local search
 
@@ -93,11 +97,9 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
     >>> found.mask.tolist(), found.solution.weights.tolist()
     ([False, True], [[0.0, 4.0]])
     """
+    rounds = whole("rounds", rounds, 0)
     work, size, alive = unit_problem(problem, groups)
-    if tuple(mask.shape) != alive.shape:
-        raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {alive.size} units")
-    if rounds < 0:
-        raise ValueError(f"need rounds >= 0 but got {rounds}")
+    mask = checked_mask(given("mask", mask, problem.anchor), alive.size)
     xp = namespace(work.gram)
     factor, ridge = inverse_factor(work, 0.0)
     if ridge > 0 or bool(xp.any(NEAR * xp.sum(factor**2, axis=0) > 1)):
@@ -204,7 +206,7 @@ class Tableau:
         """
         xp = namespace(self.table)
         here = slice(unit * self.size, (unit + 1) * self.size)
-        rows, values = (xp.asarray(array[here, :], copy=True) for array in (self.table, self.values))
+        rows, values = (copied(array[here, :]) for array in (self.table, self.values))
         inverse = xp.linalg.inv(rows[:, here])
         ratio = inverse @ rows
         self.table -= rows.T @ ratio
