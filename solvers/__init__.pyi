@@ -8,6 +8,7 @@ from gramian.solvers.core.patterns import Pattern as Pattern
 from gramian.solvers.core.patterns import TopK as TopK
 from gramian.solvers.core.patterns import parse_pattern as parse_pattern
 from gramian.solvers.core.problem import Quadratic as Quadratic
+from gramian.solvers.core.solution import NotSolved as NotSolved
 from gramian.solvers.core.solution import Solution as Solution
 from gramian.solvers.core.solution import Status as Status
 from gramian.solvers.core.terms import L1 as L1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
-from gramian.solvers.backend.printed import digits
+from gramian.solvers.backend.printed import aligned, digits
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1, Affine, Support, Term
 
@@ -77,6 +77,24 @@ class Certificate:
     def measure(self) -> float:
         """Return the number that a solver stops on: the relative gap, or the KKT residual where that is the certificate."""
         return self.relative_gap if self.residual is None else self.residual
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return names and figures, with units, one by one."""
+        proven = [("lower bound", "none is known" if self.bound == float("-inf") else f"{self.bound:.6g}, likewise")]
+        if self.residual is None:
+            proven.append(("gap", f"{digits(self.relative_gap)} of the objective"))
+        else:
+            proven.append(("KKT residual", f"{digits(self.residual)} of the gradient at zero"))
+        return [
+            ("objective", f"{self.objective:.6g}, in squared outputs summed over tokens, halved"),
+            *proven,
+            ("error", f"{digits(self.relative_error)} of the summed squares of the dense weights' outputs"),
+            ("violation", f"{digits(self.violation)}, the largest entry off the feasible set"),
+        ]
+
+    def summary(self) -> str:
+        """Return what is proven, a line for each, with units."""
+        return aligned(self.rows())
 
 
 def measured(certificate: Certificate) -> str:

@@ -23,11 +23,13 @@ import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace, to_numpy
 from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.backend.printed import digits
 from gramian.solvers.backend.threads import crew
-from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.l1.signs import Points, evaluated, finished, settled, support_sizes
 from gramian.solvers.l1.splitting import Inverses, Splitting, balanced, inverses, split
 
@@ -42,7 +44,18 @@ ROUNDS = 4  # of exact solves in one trial, while each changes few signs
 STUBBORN = 2  # failed trials, from which on a row is also followed from the best point that is known of it
 
 
-def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
+def lasso(
+    problem: Quadratic,
+    term: L1,
+    *,
+    start: Array | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> Solution:
     """argmin_V f(V) + sum_ij lambda_ij |V_ij|, every row to a relative duality gap of `tol`, in practice to rounding
 
     A row v with support A, signs s and gradient g = grad f(v) is optimal if and only if
@@ -70,12 +83,15 @@ def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: floa
         The relative duality gap of every row.
     max_steps : int, default 10000
         The most steps of ADMM, after which the best weights found so far are returned.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; a check is where rows are solved exactly.
 
     Returns
     -------
     Solution
-        CONVERGED; STEP_LIMIT; or DIRECT, where all rows satisfy the conditions to rounding and the gap is still above `tol`.
-        Its detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at rounding.
+        CONVERGED; STEP_LIMIT, TIME_LIMIT or STOPPED; or DIRECT, where all rows satisfy the conditions to rounding and the gap
+        is still above `tol`. Its detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at
+        rounding.
 
     Raises
     ------
@@ -96,7 +112,9 @@ def lasso(problem: Quadratic, term: L1, *, start: Array | None = None, tol: floa
     >>> solution.certificate.relative_gap <= 1e-9, int(solution.detail["open_rows"])
     (True, 0)
     """
-    return Workspace.of(problem).lasso(term, start=start, tol=tol, max_steps=max_steps)
+    with watched("lasso", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        solution = Workspace.of(problem).lasso(term, watch, start=start, tol=tol, max_steps=max_steps)
+    return solution.required() if throw else solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +139,10 @@ class Workspace:
         return cls(problem, exact, scale, inverses(exact.gram))
 
     @full_precision()
-    def lasso(self, term: L1, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
-        """Solve the LASSO at this term, as the function `lasso` does."""
+    def lasso(
+        self, term: L1, watch: Watch, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000
+    ) -> Solution:
+        """Solve the LASSO at this term, as the function `lasso` does, beside a watch that others may share."""
         exact, scale = self.exact, self.scale
         if not tol >= 0 or max_steps < 1:
             raise ValueError(f"need tol >= 0 and max_steps >= 1 but got {tol} and {max_steps}")
@@ -138,7 +158,15 @@ class Workspace:
         best = evaluated(exact, L1(weight), start * scale)
         search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, tol)), self.inverse)
         history, steps, solves = [(0, best.measure)], 0, 0
-        while search.rows.size and steps < max_steps:
+
+        def reached() -> tuple[Array, Certificate]:
+            """Return the best weights so far, as they would be returned."""
+            still = dead | (best.weights == start * scale)  # then to the last bit
+            weights = as_floating(xp.where(still, start, best.weights / scale), like=self.problem.anchor)
+            return weights, certify(self.problem, term, weights)
+
+        ended = watch.verdict(0, reached, f"gap {digits(best.measure)}")
+        while search.rows.size and steps < max_steps and not ended:
             count = min(WATCH, max_steps - steps)
             search, steps = search.advanced(self.inverse, count), steps + count
             due = search.due() if steps < max_steps else np.arange(search.rows.size)
@@ -146,11 +174,11 @@ class Workspace:
                 done, solved = search.tried(exact, weight, best, due, tol)
                 search, solves = search.after(due, done), solves + solved
                 history.append((steps, best.measure))
-        still = dead | (best.weights == start * scale)  # then to the last bit
-        weights = xp.where(still, start, best.weights / scale)
-        weights = as_floating(weights, like=self.problem.anchor)
-        certificate = certify(self.problem, term, weights)
-        status = Status.STEP_LIMIT if search.rows.size else Status.DIRECT
+                ended = watch.verdict(steps, reached, f"gap {digits(best.measure)}")
+            elif watch.late():
+                ended = Status.TIME_LIMIT
+        weights, certificate = reached()
+        status = (ended or Status.STEP_LIMIT) if search.rows.size else Status.DIRECT
         status = Status.CONVERGED if certificate.measure <= tol else status
         if status is Status.DIRECT and certificate.bound == float("-inf"):  # every row says so, and of what is no loss
             status = Status.BROKEN

@@ -185,8 +185,8 @@ def check_options(
             raise ValueError(f"{name} must be at least 1 but is {count}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1] but is {threshold}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance must be at least 0 and finite but is {tolerance}")
     if not 0 < largest_lambda < math.inf:
         raise ValueError(f"largest_lambda must be positive and finite but is {largest_lambda}")
     if not 0 <= first_lambda <= largest_lambda:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import clip, namespace
+from gramian.solvers.backend._xp import Array, clip, namespace
 from gramian.solvers.backend.precision import full_precision
+from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.core.patterns import Pattern, check_score
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
 
@@ -24,6 +26,10 @@ def l0_admm(
     first: float = 0.03,
     last: float = 1.0,
     stage: int = 4,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, approximately, by ADMM with a growing penalty and a refit
 
@@ -57,11 +63,13 @@ def l0_admm(
         The last rho, likewise.
     stage : int, default 4
         Steps at each rho.
+    throw, time_limit, callback, progress : optional
+        As of `solve`. Every stage is a check, at which a callback costs a refit; it gets no first point.
 
     Returns
     -------
     Solution
-        SEARCHED, with the KKT residual on the support.
+        SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support.
 
     Raises
     ------
@@ -82,8 +90,17 @@ def l0_admm(
     >>> solution.certificate.objective < wanda(problem, TopK(0.5)).certificate.objective, int((solution.weights == 0).sum())
     (True, 16)
     """
-    if steps < 1 or stage < 1 or not 0 < first <= last:
-        raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
+    with watched("l0_admm", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        solution = watched_admm(problem, pattern, steps, first, last, stage, watch)
+    return solution.required() if throw else solution
+
+
+def watched_admm(
+    problem: Quadratic, pattern: Pattern, steps: int, first: float, last: float, stage: int, watch: Watch
+) -> Solution:
+    """Do what `l0_admm` does, beside a watch."""
+    if steps < 1 or stage < 1 or not 0 < first <= last < float("inf"):
+        raise ValueError(f"need steps, stage >= 1 and 0 < first <= last < inf but got {steps}, {stage}, {first}, {last}")
     pattern.check(problem.shape)
     xp = namespace(problem.anchor)
     work = pivoted(problem.double)
@@ -96,6 +113,13 @@ def l0_admm(
     dead = not bool(xp.all(work.diagonal > 0))
     # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
     sparse, dual, rho = xp.asarray(work.anchor, copy=True), xp.zeros_like(work.anchor), first * mean
+    ended: Status | None = None
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the exact weights on the support that there is now."""
+        solution = refit(problem, mask)
+        return solution.weights, solution.certificate
+
     for step in range(steps):
         if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)
@@ -118,9 +142,15 @@ def l0_admm(
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
         dual = moved
         dual -= sparse
+        if (step + 1) % stage == 0 or step + 1 == steps:
+            ended = watch.verdict(step + 1, reached, over=step + 1 == steps)
+        elif watch.late():
+            ended = Status.TIME_LIMIT
+        if ended:
+            break
     check_score(score)  # NaN, once there, remains
     solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
-    return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
+    return Solution(solution.weights, ended or Status.SEARCHED, solution.certificate, step + 1, detail=solution.detail)
 
 
 def pivoted(problem: Quadratic) -> Quadratic:

@@ -10,6 +10,7 @@ from gramian.proofs.kit.homotopy import lasso_homotopy
 from gramian.proofs.kit.references import cvxpy_lasso, exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, fractions, layers, normal_layer, planted_lasso
 from gramian.solvers import FISTA, L1, Quadratic, Status, lasso, lasso_path, lasso_to_sparsity
+from gramian.solvers.core.watch import Watch
 from gramian.solvers.l1.active import Workspace
 
 ENDED = (Status.CONVERGED, Status.DIRECT)
@@ -278,7 +279,7 @@ def test_a_workspace_is_as_good_as_new(xp):
     workspace, known = Workspace.of(layer.problem(xp)), {}
     for fraction in (0.3, 0.29, 0.01, 0.3):
         weight = fraction * layer.largest
-        solution, alone = workspace.lasso(L1(weight)), lasso(layer.problem(xp), L1(weight))
+        solution, alone = workspace.lasso(L1(weight), Watch()), lasso(layer.problem(xp), L1(weight))
         np.testing.assert_array_equal(xp.numpy(solution.weights), xp.numpy(alone.weights))
         known.setdefault(fraction, solution.weights)
     assert workspace.inverse(0.25) is workspace.inverse(0.25)
