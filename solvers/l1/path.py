@@ -296,7 +296,8 @@ def watched_search(
     weights = xp.zeros_like(problem.anchor)
     zeros_upper = count_zeros(weights, per_row)
     lower, zeros_lower = xp.zeros_like(upper), xp.full_like(zeros_upper, -1)
-    kept, steps, history = weights, 0, []
+    kept, steps = weights, 0
+    history: list[tuple[int, float]] = []
 
     def visit(weight: Array, start: Array) -> tuple[Array, Array]:
         """Solve at these lambdas, and return the weights and their counts of zeros."""

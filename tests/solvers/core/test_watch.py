@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import gramian.solvers as solvers
+from gramian import progress
 from gramian.progress import quietly
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import (
@@ -150,6 +151,13 @@ def test_nothing_is_shown_that_nobody_asked_for(xp, name, capsys):
     with quietly():
         RUNS[name](problem, progress=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_shows_the_gap(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "draws_bars", lambda: True)
+    found = lasso(LAYER.problem(np), L1(LAMBDA), progress=True)
+    shown = capsys.readouterr().err
+    assert "lasso:" in shown and f"{found.steps}/10000" in shown and "gap " in shown
 
 
 @each
