@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1, Affine, Support, Term
+from gramian.solvers.core.terms import L1, Term
 
 __all__ = ["Certificate", "certify", "measured"]
 
@@ -94,14 +94,19 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
 
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
     being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
-    is not its own, and no bound is known. Support, Affine, or any term with `tangent`, has the residual: the gradient along
-    the set, relative to that at zero, and how far V is off the set.
+    is not its own, and no bound is known. A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any
+    point U has
+
+        f(V) + h(V) >= f(U) - <g_U, U> - h*(-g_U),   g_U = grad f(U),   for all V,
+
+    and U is the point itself, or what `dual` makes of it, so that h*(-g_U) is finite. Support, Affine, or any term with
+    `tangent`, has the residual: the gradient along the set, relative to that at zero, and how far V is off the set.
 
     Parameters
     ----------
     problem : Quadratic
         f.
-    term : L1, Support, Affine, or any object with `value` and `polar`, or with `tangent` and `violation`
+    term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
         h.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
@@ -114,7 +119,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     Raises
     ------
     TypeError
-        For a term that has neither `polar` nor `tangent`.
+        For a term that has neither `polar` nor `conjugate` nor `tangent`.
 
     Examples
     --------
@@ -133,18 +138,38 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     loss = float(xp.sum(losses))
     energy = problem.energy
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if isinstance(term, Support | Affine) or not hasattr(term, "polar"):
-        if isinstance(term, L1) or not hasattr(term, "tangent"):
-            raise TypeError(f"{type(term).__name__} has neither polar (a norm) nor tangent (a set): nothing can be certified")
+    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
+    if not ways:
+        raise TypeError(
+            f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
+        )
+    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0
+    if ways[0] == "tangent":
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
-        return Certificate(loss, float("-inf"), relative_error, residual, term.violation(weights))
+        return Certificate(loss, float("-inf"), relative_error, residual, violation)
     penalty = term.value(weights)
-    gaps = row_gaps(term, weights, losses, gradient, penalty)
-    slack = ROUNDING * (loss_size(problem, weights) + penalty + xp.sum(xp.abs(gradient * weights), axis=1))
+    slack = ROUNDING * (loss_size(problem, weights) + xp.abs(penalty) + xp.sum(xp.abs(gradient * weights), axis=1))
+    if ways[0] == "polar":
+        gaps, margin = row_gaps(term, weights, losses, gradient, penalty), slack
+    else:
+        gaps, margin = conjugate_gap(problem, term, weights, losses + penalty)
+        margin = margin + xp.sum(slack)
     objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-    sound = bool(xp.all((losses >= -slack) & (gaps >= -slack))) and gap < float("inf") and objective < float("inf")
-    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error)
+    sound = bool(xp.all(losses >= -slack) & xp.all(gaps >= -margin)) and gap < float("inf") and objective < float("inf")
+    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error, violation=violation)
+
+
+def conjugate_gap(problem: Quadratic, term: Term, weights: Array, objectives: Array) -> tuple[Array, Array]:
+    """Return objective - (f(U) - <g_U, U> - h*(-g_U)), and the slack of its rounding, of all rows together: h may couple them."""
+    xp = namespace(weights)
+    dual = getattr(term, "dual", None)
+    point = weights if dual is None else xp.astype(dual(problem, weights), xp.float64)
+    losses, gradient = problem.value_and_gradient(point)
+    products, conjugate = gradient * point, term.conjugate(-gradient)
+    bounds = losses - xp.sum(products, axis=1) - conjugate
+    sizes = loss_size(problem, point) + xp.sum(xp.abs(products), axis=1) + xp.abs(conjugate)
+    return xp.sum(objectives) - xp.sum(bounds), ROUNDING * xp.sum(sizes)
 
 
 def loss_size(problem: Quadratic, weights: Array) -> Array:
