@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.printed import digits
+from gramian.solvers.core.duality import duality_gaps, loss_size
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1, Term
+from gramian.solvers.core.terms import Term
 
 __all__ = ["Certificate", "certify", "measured"]
 
@@ -148,52 +149,12 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, violation)
-    penalty = term.value(weights)
-    slack = ROUNDING * (loss_size(problem, weights) + xp.abs(penalty) + xp.sum(xp.abs(gradient * weights), axis=1))
-    if ways[0] == "polar":
-        gaps, margin = row_gaps(term, weights, losses, gradient, penalty), slack
-    else:
-        gaps, margin = conjugate_gap(problem, term, weights, losses + penalty)
-        margin = margin + xp.sum(slack)
+    penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    gaps, sizes = duality_gaps(problem, term, weights, losses, penalty)
+    margin, slack = ROUNDING * sizes, ROUNDING * loss_size(problem, weights)
     objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
     sound = bool(xp.all(losses >= -slack) & xp.all(gaps >= -margin)) and gap < float("inf") and objective < float("inf")
     return Certificate(objective, objective - gap if sound else float("-inf"), relative_error, violation=violation)
-
-
-def conjugate_gap(problem: Quadratic, term: Term, weights: Array, objectives: Array) -> tuple[Array, Array]:
-    """Return objective - (f(U) - <g_U, U> - h*(-g_U)), and the slack of its rounding, of all rows together: h may couple them."""
-    xp = namespace(weights)
-    dual = getattr(term, "dual", None)
-    point = weights if dual is None else xp.astype(dual(problem, weights), xp.float64)
-    losses, gradient = problem.value_and_gradient(point)
-    products, conjugate = gradient * point, term.conjugate(-gradient)
-    bounds = losses - xp.sum(products, axis=1) - conjugate
-    sizes = loss_size(problem, point) + xp.sum(xp.abs(products), axis=1) + xp.abs(conjugate)
-    return xp.sum(objectives) - xp.sum(bounds), ROUNDING * xp.sum(sizes)
-
-
-def loss_size(problem: Quadratic, weights: Array) -> Array:
-    """Return the size per row, (q,), of the numbers that a loss is the sum of, which determines its rounding."""
-    xp = namespace(weights)
-    change = xp.abs(weights - problem.anchor)
-    size = xp.sum(change * xp.sqrt(problem.diagonal), axis=1) ** 2  # |d_i G_ij d_j| <= |d_i| |d_j| sqrt(G_ii G_jj)
-    if problem.slope is None or problem.floor is None:
-        return size
-    return size + xp.abs(problem.floor) + xp.sum(xp.abs(problem.slope) * change, axis=1)
-
-
-def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: Array) -> Array:
-    """Return the duality gap per row, (q,); rows separate, so each has its own best dual point."""
-    xp = namespace(weights)
-    inner = xp.sum(gradient * weights, axis=1)
-    polar = term.polar(gradient)
-    limit = 1 / xp.where(polar > 0, polar, xp.ones_like(polar))
-    limit = xp.where(polar > 0, limit, xp.full_like(polar, float("inf")))
-    positive = losses > 0
-    best = 1 - inner / (2 * xp.where(positive, losses, xp.ones_like(losses)))
-    best = xp.where(positive, best, xp.ones_like(best))
-    scale = xp.where(best > limit, limit, xp.where(best < -limit, -limit, best))
-    return (1 - scale) ** 2 * losses + penalty + scale * inner
 
 
 def norm(array: Array) -> float:

@@ -22,7 +22,7 @@ class Term(Protocol):
     -------
     prox(weights, step)
         Return argmin_V 1/2 |V - U|^2 + step h(V), in the dtype of U. `FISTA(scaled=True)` gives a step per channel (p,), which
-        stands for the metric 1 / step.
+        stands for the metric 1 / step, to terms that say `channel_steps = True`.
     rescaled(scale)
         Return the same function in coordinates v' = scale * v, for a positive scale (p,).
 
@@ -44,8 +44,8 @@ class Term(Protocol):
         of an affine set: the part of a gradient along it. The certificate is then the Karush-Kuhn-Tucker residual.
     ``violation(weights)``
         of a set: by how much the weights are off it, zero where that is no more than rounding.
-    ``separable``, an attribute
-        False where `prox` takes no step per channel and `rescaled` refuses, because channels are tied to each other.
+    ``channel_steps``, an attribute
+        True where `prox` takes a step per channel. A term that ties channels to each other does not, and its `rescaled` refuses.
     ``couples_rows``, an attribute
         True where h is no sum over rows. FISTA then restarts all rows together, and the certificate is one of all rows.
 
@@ -61,7 +61,6 @@ class Term(Protocol):
     >>> @dataclass(frozen=True)
     ... class RowNorms:
     ...     weight: float
-    ...     separable = False
     ...     def value(self, weights):
     ...         return self.weight * np.linalg.norm(weights, axis=1)
     ...     def prox(self, weights, step):

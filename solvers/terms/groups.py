@@ -57,7 +57,6 @@ class GroupL2:
     groups: Array
     weight: Array | float
     count: int = field(init=False, default=0)
-    separable = False
 
     def __post_init__(self) -> None:
         adopt_groups(self, self.groups, self.weight)
@@ -130,7 +129,6 @@ class SparseGroup:
     l1: float
     weight: Array | float
     count: int = field(init=False, default=0)
-    separable = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "l1", checked_number(self.l1, "the L1 weight"))

@@ -43,7 +43,6 @@ class Nuclear:
     """
 
     weight: float
-    separable = False
     couples_rows = True
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, namespace, solve_triangular
 from gramian.solvers.backend.printed import extent
 from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.unpenalised import gradient_rounding
 from gramian.solvers.terms.totals import Simplex
 
 __all__ = ["Box", "NonNegative"]
@@ -26,6 +27,8 @@ class NonNegative:
     >>> solution.weights.round(6).tolist(), solution.status.name
     ([[2.5, 0.0]], 'CONVERGED')
     """
+
+    channel_steps = True
 
     def prox(self, weights: Array, step: Array | float) -> Array:
         """argmin_V 1/2 |V - U|^2 + h(V), the positive part, in the metric of any step."""
@@ -52,12 +55,7 @@ class NonNegative:
         """
         xp = namespace(weights)
         direction, rise = ascent(problem)
-        change = xp.abs(weights - problem.anchor)
-        scale, width = xp.sqrt(problem.diagonal), weights.shape[1]
-        size = xp.sum(change * scale, axis=1, keepdims=True) * scale  # of the sum that a gradient is: |G_ij|^2 <= G_ii G_jj
-        room = (width + 8) * xp.finfo(weights.dtype).eps * size
-        if problem.slope is not None:
-            room = room + 4 * xp.finfo(weights.dtype).eps * xp.abs(problem.slope)
+        room = gradient_rounding(problem, weights)
         missing = (2 * room - problem.gradient(weights)) / xp.where(rise > 0, rise, xp.ones_like(rise))
         missing = xp.where((rise > 0) & (missing > 0), missing, xp.zeros_like(missing))
         lift = 33 / 32 * xp.max(missing, axis=1, keepdims=True)  # a 64th of G Z at most is rounding
@@ -97,6 +95,7 @@ class Box:
 
     lower: Array | float
     upper: Array | float
+    channel_steps = True
 
     def __post_init__(self) -> None:
         for name in ("lower", "upper"):

@@ -36,6 +36,7 @@ class Ridge:
     """
 
     weight: Array | float
+    channel_steps = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_price(self.weight, "a ridge"))
@@ -57,7 +58,7 @@ class Ridge:
 
     def limit(self, slope: Array) -> Array:
         """Return 0 for rows with a slope where lambda is zero, else infinity, (q,)."""
-        return 1 / domain_gauge(namespace(slope).abs(slope), 0.0, price_like(self.weight, slope))
+        return domain_limit(namespace(slope).abs(slope), 0.0, price_like(self.weight, slope))
 
     def free(self, weights: Array) -> Array | None:
         """Return where lambda is zero, (q, p), or None if it is that nowhere."""
@@ -95,6 +96,7 @@ class ElasticNet:
 
     weight: Array | float
     ridge: Array | float
+    channel_steps = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
@@ -126,7 +128,7 @@ class ElasticNet:
     def limit(self, slope: Array) -> Array:
         """Return the largest s for which h*(s u) is finite, (q,): min_j lambda_j / |u_j| over channels without a ridge."""
         weight, ridge = price_like(self.weight, slope), price_like(self.ridge, slope)
-        return 1 / domain_gauge(namespace(slope).abs(slope), weight, ridge)
+        return domain_limit(namespace(slope).abs(slope), weight, ridge)
 
     def free(self, weights: Array) -> Array | None:
         """Return where lambda and mu are both zero, (q, p), or None if they are that nowhere."""
@@ -153,12 +155,9 @@ def conjugate_of_squares(excess: Array, ridge: Array | float) -> Array:
     return xp.sum(xp.where(curved, 0.5 * excess * excess / xp.where(curved, ridge, xp.ones_like(ridge)), flat), axis=1)
 
 
-def domain_gauge(size: Array, weight: Array | float, ridge: Array | float) -> Array:
-    """Return max_j size_j / weight_j over channels whose ridge is zero, per row, (q,), where 0 / 0 is 0; it is raised by what
-    rounding takes from the quotient, so that its inverse is in the domain."""
+def domain_limit(size: Array, weight: Array | float, ridge: Array | float) -> Array:
+    """Return min_j weight_j / size_j over channels whose ridge is zero, per row, (q,), lowered by its rounding; x / 0 is infinity."""
     xp = namespace(size)
-    weight, bound = weight + xp.zeros_like(size), (ridge + xp.zeros_like(size) == 0) & (size > 0)
-    unbounded = xp.full_like(size, float("inf"))
-    ratio = xp.where(weight > 0, size / xp.where(weight > 0, weight, xp.ones_like(weight)), unbounded)
-    gauge = xp.max(xp.where(bound, ratio, xp.zeros_like(ratio)), axis=1)
-    return gauge * (1 + 8 * xp.finfo(size.dtype).eps)
+    bound = (ridge + xp.zeros_like(size) == 0) & (size > 0)
+    quotient = (weight + xp.zeros_like(size)) / xp.where(bound, size, xp.ones_like(size))
+    return xp.min(xp.where(bound, quotient * (1 - 8 * xp.finfo(size.dtype).eps), xp.full_like(size, float("inf"))), axis=1)

@@ -38,6 +38,7 @@ class Simplex:
 
     total: Array | float = 1.0
     prices: Array | None = None
+    channel_steps = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "total", checked_price(upright(self.total), "the sum of the weights of a simplex"))
@@ -110,6 +111,7 @@ class RowSum:
 
     total: Array | float
     prices: Array | None = None
+    channel_steps = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "total", upright(self.total))
