@@ -171,11 +171,10 @@ def watched_solve(
     while True:
         history.append((done, certificate.measure))
         ended = watch.verdict(done, reached, measured(certificate))
-        if certificate.measure <= tol and certificate.violation == 0:
-            status = Status.CONVERGED
-            break
-        if ended or done >= max_steps:
-            status = ended or Status.STEP_LIMIT
+        status = ending(certificate, tol)
+        if status is Status.STEP_LIMIT:
+            status = ended or status
+        if status is not Status.STEP_LIMIT or done >= max_steps:
             break
         for _ in range(min(check_every, max_steps - done)):
             state = solver.step(problem, term, state)
@@ -188,3 +187,9 @@ def watched_solve(
             break
         weights, certificate = candidate, certify(problem, term, candidate)
     return Solution(weights, status, certificate, done, tuple(history))
+
+
+def ending(certificate: Certificate, tol: float) -> Status:
+    """Return how a solver ends at this certificate, or STEP_LIMIT where it goes on."""
+    met = certificate.measure <= tol and certificate.violation == 0
+    return Status.CONVERGED if met else Status.STEP_LIMIT
