@@ -105,8 +105,8 @@ class RowSum:
     >>> import numpy as np
     >>> from gramian.solvers import FISTA, Quadratic, RowSum, solve
     >>> problem = Quadratic(np.diag([1.0, 3.0]), np.array([[3.0, 1.0]]))
-    >>> solve(problem, RowSum(0.0), FISTA(), tol=1e-12).weights.round(6).tolist()
-    [[0.0, 0.0]]
+    >>> solve(problem, RowSum(2.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[1.5, 0.5]]
     """
 
     total: Array | float
@@ -175,4 +175,6 @@ def miss(weights: Array, prices: Array | None, total: Array | float) -> float:
     prices, total = prices_like(prices, weights), price_like(total, weights)
     off = xp.abs(xp.sum(prices * weights, axis=1, keepdims=True) - total)
     size = xp.sum(xp.abs(prices * weights), axis=1, keepdims=True) + abs(total)
-    return float(xp.max(xp.where(off > 4 * (weights.shape[1] + 4) * xp.finfo(weights.dtype).eps * size, off, xp.zeros_like(off))))
+    return float(
+        xp.max(xp.where(off > 4 * (weights.shape[1] + 4) * xp.finfo(weights.dtype).eps * size, off, xp.zeros_like(off)))
+    )
