@@ -22,6 +22,7 @@ from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
 from gramian.adapters.run.journal import refuse_journal
 from gramian.adapters.run.streaming import open_checkpoint
+from gramian.spelling import meant
 
 __all__ = ["methods", "prune"]
 
@@ -145,7 +146,7 @@ def settled(config: PruneConfig | None, method: str | None, settings: dict[str, 
         known = [each.name for each in settings_of(PruneConfig)]
         for name in settings:
             if name not in known:
-                raise TypeError(f"prune() has no setting {name!r}; there are {', '.join(known)}")
+                raise TypeError(f"prune() has no setting {name!r}{meant(name, known)}; there are {', '.join(known)}")
         return PruneConfig(**named, **settings)
     if method is not None or settings:
         raise ValueError(

@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "masks": layers.masks,
     "refit": layers.refits,
     "lasso": layers.lasso_times,
+    "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
     "runs": times.runs,

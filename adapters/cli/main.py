@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from gramian.adapters.cli.output import abandon, flushed
 from gramian.adapters.cli.parser import check_usage, command_line
 from gramian.extras import MODELS, need
 from gramian.progress import draws_bars, quietly, say
+from gramian.spelling import meant
 
 __all__ = ["main"]
 
@@ -41,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_code(arguments: Sequence[str] | None) -> int:
     """Do what `main` does, but for output that cannot be written."""
     parser = command_line()
-    args = parser.parse_args(arguments)
+    args, strange = parser.parse_known_args(arguments)
+    if strange and args.command is None:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if strange:
+        near = meant(strange[0].partition("=")[0], re.findall(r"--[a-z][a-z-]*", args.usage_help()))
+        args.usage_error(f"unrecognized arguments: {' '.join(strange)}{near}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2

@@ -9,6 +9,7 @@ from typing import Any
 from gramian.adapters.cli.output import emit
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.spelling import meant
 from gramian.tables import table
 
 __all__ = ["list_methods"]
@@ -24,7 +25,10 @@ def list_methods(args: argparse.Namespace) -> None:
         emit({name: document_of(method) for name, method in METHODS.items()}, text, args.json)
     else:
         if ":" not in args.name and args.name not in METHODS:
-            args.usage_error(f"no method {args.name!r}; there are {', '.join(METHODS)}, and MODULE:NAME for one of your own")
+            near = meant(args.name, METHODS)
+            args.usage_error(
+                f"no method {args.name!r}{near}; there are {', '.join(METHODS)}, and MODULE:NAME for one of your own"
+            )
         method = resolve(args.name)
         emit({args.name: document_of(method)}, explained(args.name, method), args.json)
 

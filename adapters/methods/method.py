@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import Granularity
 from gramian.solvers import NM, Pattern, Quadratic, Solution
+from gramian.solvers.core.watch import RUNNING
+from gramian.spelling import meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +65,20 @@ class Method:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The options and their defaults: the further parameters of `prepare` and `decide` that have one."""
+        """The options and their defaults: the further parameters of `prepare` and `decide` that have one.
+
+        How a solver is run (`throw`, `time_limit`, `callback`, `progress`) is no option, for it is no part of a method.
+        """
         return {**parameters(self.prepare, 1), **parameters(self.decide, self.given)}
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """The types that the options are annotated with, in words, and nothing where there is none."""
+        found: dict[str, str] = {}
+        for function in (self.prepare, self.decide):
+            for name, each in inspect.signature(function).parameters.items() if function else ():
+                found[name] = each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")
+        return found
 
     @property
     def described(self) -> str:
@@ -72,10 +87,14 @@ class Method:
         return inspect.getdoc(function) or self.called
 
     def known(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError for an option that the method does not have."""
-        for name in options:
-            if name not in self.defaults:
-                raise ValueError(f"{self.called} has no option {name!r}; it has {', '.join(self.defaults) or 'none'}")
+        """Raise ValueError for an option that the method does not have, or whose value is not of its annotated type."""
+        known = self.defaults
+        for name, value in options.items():
+            if name not in known:
+                near = meant(name, known)
+                raise ValueError(f"{self.called} has no option {name!r}{near}; it has {', '.join(known) or 'none'}")
+            if (wrong := misfit(self.annotations[name], value)) is not None:
+                raise ValueError(f"{name} must be {wrong} but is {value!r}")
 
     def tried(self, options: Mapping[str, Any], pattern: Pattern | None = None) -> Callable[..., Any]:
         """`decide` with its options fixed, after one call with a small problem.
@@ -143,14 +162,26 @@ class Method:
 
 
 def parameters(function: Callable[..., Any] | None, skipped: int) -> dict[str, Any]:
-    """The parameters of a function after the first ones that have a default, and the defaults; none for no function."""
+    """The options of a function: those of its parameters after the first ones that have a default, and the defaults."""
     found = list(inspect.signature(function).parameters.values())[skipped:] if function else []
-    return {each.name: each.default for each in found if each.default is not each.empty}
+    return {each.name: each.default for each in found if each.default is not each.empty and each.name not in RUNNING}
 
 
 def among(options: Mapping[str, Any], function: Callable[..., Any], skipped: int) -> dict[str, Any]:
     """Those of the options that a function has."""
     return {name: value for name, value in options.items() if name in parameters(function, skipped)}
+
+
+def misfit(annotation: str, value: Any) -> str | None:
+    """What an option of this type has to be, where the value is not; None where it is, and for other types."""
+    real = isinstance(value, Real) and not isinstance(value, bool) and float(value) == float(value)
+    fits = {
+        "bool": ("true or false", isinstance(value, bool)),
+        "int": ("a whole number", isinstance(value, Integral) and not isinstance(value, bool)),
+        "float": ("a number", real),
+    }
+    wanted, fitting = fits.get(annotation, ("", True))
+    return None if fitting else wanted
 
 
 def plain(called: str, name: str, value: Any) -> float:

@@ -15,6 +15,7 @@ from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
+from gramian.spelling import meant
 
 __all__ = ["METHODS", "WEIGHT_METHODS", "Method", "resolve"]
 
@@ -44,7 +45,9 @@ def resolve(name: str) -> Method:
         return METHODS[name]
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}, and module:name for one of your own")
+        raise ValueError(
+            f"no method {name!r}{meant(name, METHODS)}; there are {', '.join(METHODS)}, and module:name for one of your own"
+        )
     if os.getcwd() not in sys.path:  # as an installed command starts without it
         sys.path.append(os.getcwd())
     try:

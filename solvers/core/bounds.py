@@ -18,6 +18,7 @@ from typing import Any
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.rounding import Rounding, gamma
+from gramian.solvers.core.unpenalised import settled
 
 __all__ = ["conjugate_bounds", "norm_bounds", "row_gaps"]
 
@@ -99,20 +100,33 @@ def below_zero(problem: Quadratic, weights: Array, scale: Array, reach: Array) -
 
 
 def conjugate_bounds(problem: Quadratic, term: Any, weights: Array) -> tuple[Array, Array]:
-    """min_v f(v) + h(v) >= f(U) - <g, U> - h*(-g) per row, (q,), and what rounding may take from it, (q,)
+    """min_v f(v) + h(v) >= f(U) - <w, U> - h*(-w) per row, (q,), with w near grad f(U), and what rounding may take from it
 
-    f(v) >= f(U) + <g, v - U> by convexity, and h(v) >= <-g, v> - h*(-g). h* is taken at the gradient as it was computed, which
-    is off by some r: then <r, v - U> + c / 2 |D (v - U)|^2 remains, which is at least -|r / D|^2 / (2 c), or, where c < 0, at
-    least -|r / D| R + c / 2 R^2 for all v with |D (v - U)| <= R, four times the distances between U, V and W.
+    f(v) >= f(U) + <g, v - U> by convexity, and h(v) >= <-w, v> - h*(-w). w is g as it was computed, but zero where h says
+    nothing (`free`), and lowered to where h* is finite: by `limit`, or for a norm, whose h* is zero there, to a polar of one.
+    What it is off by is some r: then <r, v - U> + c / 2 |D (v - U)|^2 remains, which is at least -|r / D|^2 / (2 c), or, where
+    c < 0, at least -|r / D| R + c / 2 R^2 for all v with |D (v - U)| <= R, four times the distances between U, V and W.
+
+    So U is chosen that r is little: of the point itself, or what `dual` makes of it, the weights that h says nothing of are put
+    at their minimum, and then it is moved towards V_0, where the gradient is next to nothing, until h* is finite.
     """
     xp, width = namespace(weights), weights.shape[1]
-    dual = getattr(term, "dual", None)
-    point = weights if dual is None else xp.astype(dual(problem, weights), xp.float64)
+    point = xp.astype(term.dual(problem, weights), xp.float64) if getattr(term, "dual", None) is not None else weights
+    free = term.free(point) if hasattr(term, "free") else None
+    point = settled(problem, point, free)
+    share = reached(term, held(problem.gradient(point), free))
+    if bool(xp.any(share < 1)):
+        origin = problem.origin[0]
+        point = settled(problem, origin + share[:, None] * (point - origin), free)
     losses, gradient = problem.value_and_gradient(point)
+    slope = held(gradient, free)
+    slope = slope * reached(term, slope)[:, None]
     rounding, norms = problem.rounding(point), norms_of(problem, weights)
-    products, conjugate = gradient * point, term.conjugate(-gradient)
+    products = slope * point
+    conjugate = xp.zeros_like(losses) if hasattr(term, "polar") else term.conjugate(-slope)
     size = xp.abs(losses) + xp.sum(xp.abs(products), axis=1) + xp.abs(conjugate)
-    off = xp.sum((rounding.gradient / xp.where(norms > 0, norms, xp.ones_like(norms))) ** 2, axis=1)  # |r / D|^2
+    off = (rounding.gradient + xp.abs(gradient - slope)) / xp.where(norms > 0, norms, xp.ones_like(norms))
+    off = xp.sum(off**2, axis=1)  # |r / D|^2
     if problem.curvature > 0:
         tilt = 0.5 * off / problem.curvature
     else:
@@ -120,3 +134,22 @@ def conjugate_bounds(problem: Quadratic, term: Any, weights: Array) -> tuple[Arr
         reach = LOCAL * (rounding.length + here + there)
         tilt = xp.sqrt(off) * reach - 0.5 * problem.curvature * reach**2
     return losses - xp.sum(products, axis=1) - conjugate, rounding.loss + gamma(width + 16) * size + tilt
+
+
+def held(gradient: Array, free: Array | None) -> Array:
+    """Return the gradient with zeros on the weights that a term says nothing of."""
+    return gradient if free is None else namespace(gradient).where(free, 0 * gradient, gradient)
+
+
+def reached(term: Any, gradient: Array) -> Array:
+    """Return the largest s <= 1 for which h*(-s g) is finite per row, (q,), as far as the term says; one for all if it couples
+    rows."""
+    xp = namespace(gradient)
+    share = xp.ones_like(gradient[:, 0])
+    if hasattr(term, "polar"):
+        polar = term.polar(gradient) * (1 + gamma(gradient.shape[1] + 16))
+        share = 1 / xp.where(polar > 1, polar, share)
+    elif hasattr(term, "limit"):
+        limit = term.limit(-gradient)
+        share = xp.where(limit < 1, limit, share)
+    return xp.min(share) + 0 * share if getattr(term, "couples_rows", False) else share

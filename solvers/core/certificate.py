@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.computing import computation
-from gramian.solvers.backend.printed import digits
+from gramian.solvers.backend.printed import aligned, digits
 from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.rounding import gamma
-from gramian.solvers.core.terms import TermLike, term_of
+from gramian.solvers.core.terms import Term, TermLike, term_of
 
 __all__ = ["Certificate", "certify", "measured"]
 
@@ -89,6 +89,24 @@ class Certificate:
         """Return the number that a solver stops on: the relative gap, or the KKT residual where that is the certificate."""
         return self.relative_gap if self.residual is None else self.residual
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Return names and figures, with units, one by one."""
+        proven = [("lower bound", "none is known" if self.bound == float("-inf") else f"{self.bound:.6g}, likewise")]
+        if self.residual is None:
+            proven.append(("gap", f"{digits(self.relative_gap)} of the objective"))
+        else:
+            proven.append(("KKT residual", f"{digits(self.residual)} of the gradient at zero"))
+        return [
+            ("objective", f"{self.objective:.6g}, in squared outputs summed over tokens, halved"),
+            *proven,
+            ("error", f"{digits(self.relative_error)} of the summed squares of the dense weights' outputs"),
+            ("violation", f"{digits(self.violation)}, the largest entry off the feasible set"),
+        ]
+
+    def summary(self) -> str:
+        """Return what is proven, a line for each, with units."""
+        return aligned(self.rows())
+
 
 def measured(certificate: Certificate) -> str:
     """Return the measure with its name, as in `gap 4e-9`: the gap is relative to the objective."""
@@ -109,20 +127,21 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     have rounded is taken off the bound (`slack`), which is thus at most the optimum in exact arithmetic. (If G is singular to
     rounding f itself may have no minimum; the bound is then one of all V in whose rows f is not negative.)
 
-    A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any
-    point U has
+    A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any point U has
 
         f(V) + h(V) >= f(U) - <g_U, U> - h*(-g_U),   g_U = grad f(U),   for all V,
 
-    and U is the point itself, or what `dual` makes of it, so that h*(-g_U) is finite. Support, Affine, or any term with
+    and U is made of the point so that h*(-g_U) is finite: by `dual`, by putting the weights that the term says nothing of
+    (`free`, such as channels of an L1 term with lambda = 0) at their minimum, and by moving towards the minimum of f. That is
+    also the way of norms with such weights, or that couple rows. Support, Affine, or any term with
     `tangent`, has the residual: the gradient along the set, relative to that at zero, and how far V is off the set.
 
     Parameters
     ----------
     problem : Quadratic
         f.
-    term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
-        h. A number is the lambda of an L1 term.
+    term : Term
+        h, with `polar`, `conjugate` or `tangent`. A number is the lambda of an L1 term.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
 
@@ -149,6 +168,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     term, weights = term_of(term, problem.anchor), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
+    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
     rounding = problem.rounding(weights)
@@ -159,16 +179,16 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
         raise TypeError(
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
         )
-    loss, violation = float(xp.sum(losses)), float(term.violation(weights)) if hasattr(term, "violation") else 0.0
-    if ways[0] == "tangent":
+    loss = float(xp.sum(losses))
+    if ways[0] == "tangent" and hasattr(term, "tangent"):
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
-    penalty = term.value(weights)
+    penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
     objective = loss + float(xp.sum(penalty))
     if not (sound and problem.has_minimum):
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
-    if ways[0] == "polar":
+    if ways[0] == "polar" and not getattr(term, "couples_rows", False) and not has_free(term, weights):
         gaps = row_gaps(term, weights, losses, gradient, penalty)
         plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
         bounds = norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
@@ -181,6 +201,11 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
     bound = min(bound, objective)  # a sum of squares that seems to be negative is zero
     return Certificate(objective, bound, relative_error, violation=violation, slack=max(plain - bound, 0.0))
+
+
+def has_free(term: Term, weights: Array) -> bool:
+    """Return whether the term says nothing of some weights."""
+    return hasattr(term, "free") and term.free(weights) is not None
 
 
 def norm(array: Array) -> float:

@@ -1,15 +1,91 @@
-"""Convex terms `h` added to the loss: each has a value, a proximal map and what a certificate needs of it."""
+"""Convex terms `h` added to the loss: what a term is, and the three that solvers of their own exist for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from array_api_compat import is_array_api_obj
 
 from gramian.solvers.backend._xp import Array, as_floating, copied, namespace
 from gramian.solvers.backend.given import given, given_together
 from gramian.solvers.backend.options import is_number, shown
-from gramian.solvers.backend.printed import extent, fraction_of_zeros, span
+from gramian.solvers.backend.printed import extent, fraction_of_zeros
+from gramian.solvers.core.prices import broadcasts, check_price, checked_price, of_price, price_like, where_zero
 
 __all__ = ["Affine", "L1", "L1Like", "Support", "Term", "TermLike", "l1_of", "term_of"]
+
+
+class Term(Protocol):
+    """h, a convex function of the weights, in argmin_V f(V) + h(V)
+
+    Any object with the two methods is a term, and `solve` can run on it. What can be proven of an answer rests on further
+    methods, of which a term has those that it can compute; arrays are (q, p) and float64, and results (q,), one per row.
+
+    Methods
+    -------
+    prox(weights, step)
+        Return argmin_V 1/2 |V - U|^2 + step h(V), in the dtype of U. `FISTA(scaled=True)` gives a step per channel (p,), which
+        stands for the metric 1 / step, to terms that say `channel_steps = True`.
+    rescaled(scale)
+        Return the same function in coordinates v' = scale * v, for a positive scale (p,).
+
+    Notes
+    -----
+    ``value(weights)``
+        h per row; a term without it is the indicator of a set. If h couples rows, any numbers that add up to h.
+    ``polar(gradient)``
+        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound.
+    ``conjugate(slope)``
+        of anything else: h*(u) = max_v <u, v> - h(v) per row, infinite outside its domain.
+    ``limit(slope)``
+        the largest s at which h*(s u) is finite, per row; needed if h* is infinite anywhere.
+    ``dual(problem, weights)``
+        a point near the weights whose gradient g is one at which h*(-g) is finite; the default is the weights themselves.
+    ``free(weights)``
+        the mask of the weights that h says nothing of, or None if there are none. A certificate makes their gradient vanish.
+    ``tangent(gradient)``
+        of an affine set: the part of a gradient along it. The certificate is then the Karush-Kuhn-Tucker residual.
+    ``violation(weights)``
+        of a set: by how much the weights are off it, zero where that is no more than rounding.
+    ``channel_steps``, an attribute
+        True where `prox` takes a step per channel. One that ties channels to each other does not, and its `rescaled` refuses.
+    ``couples_rows``, an attribute
+        True where h is no sum over rows. FISTA then restarts all rows together, and the certificate is one of all rows.
+
+    `gramian.proofs.laws.check_term` holds a term to all that it promises.
+
+    Examples
+    --------
+    The Euclidean norm of every row:
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, Quadratic, solve
+    >>> @dataclass(frozen=True)
+    ... class RowNorms:
+    ...     weight: float
+    ...     def value(self, weights):
+    ...         return self.weight * np.linalg.norm(weights, axis=1)
+    ...     def prox(self, weights, step):
+    ...         size = np.linalg.norm(weights, axis=1, keepdims=True)
+    ...         return weights * np.maximum(0, 1 - step * self.weight / np.maximum(size, 1e-300))
+    ...     def polar(self, gradient):
+    ...         return np.linalg.norm(gradient, axis=1) / self.weight
+    ...     def rescaled(self, scale):
+    ...         raise ValueError("in other coordinates this is no norm of rows")
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 4.0]]))
+    >>> solve(problem, RowNorms(1.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[2.4, 3.2]]
+    """
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """Return argmin_V 1/2 |V - U|^2 + step h(V)."""
+        ...
+
+    def rescaled(self, scale: Array) -> Term:
+        """Return the same function in coordinates `v' = scale * v`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,33 +119,18 @@ class L1:
     channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
-        if is_number(self.weight):  # a float, whatever library the weights are of
-            object.__setattr__(self, "weight", float(self.weight))
-            valid = 0 <= self.weight < float("inf")
-        elif isinstance(self.weight, bool):
-            raise TypeError(f"an L1 weight is a number or an array of numbers but is {self.weight}")
-        else:
-            object.__setattr__(self, "weight", copied(as_floating(given("weight", self.weight))))
-            xp = namespace(self.weight)
-            valid = bool(xp.all((self.weight >= 0) & xp.isfinite(self.weight)))
-        if not valid:  # also catches NaN
-            found = f"is {self.weight}" if is_number(self.weight) else f"is from {span(self.weight)}"
-            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but {found}")
+        object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
 
     def __repr__(self) -> str:
-        return f"L1({self.weight if isinstance(self.weight, float) else extent(self.weight)})"
+        return f"L1({of_price(self.weight)})"
 
     def check(self, shape: tuple[int, int]) -> None:
         """Raise ValueError when lambda does not fit weights of this shape, (q, p)."""
-        if not isinstance(self.weight, float) and not broadcasts(self.weight, shape):
-            wanted = f"a number, ({shape[1]},), {(shape[0], 1)} or {shape}"
-            raise ValueError(
-                f"an L1 weight is {tuple(self.weight.shape)} but the problem's weight is {shape}: it must be {wanted}"
-            )
+        check_price(self.weight, shape, "an L1 weight")
 
     def weight_like(self, array: Array) -> Array | float:
         """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
-        return self.weight if isinstance(self.weight, float) else as_floating(self.weight, like=array)
+        return price_like(self.weight, array)
 
     def value(self, weights: Array) -> Array:
         """Return h per row, (q,)."""
@@ -96,6 +157,10 @@ class L1:
         ratio = size / xp.where(weight > 0, weight, xp.ones_like(size))
         unbounded = xp.where(size > 0, xp.full_like(size, float("inf")), xp.zeros_like(size))
         return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
+
+    def free(self, weights: Array) -> Array | None:
+        """Return where lambda is zero, (q, p), or None if it is that nowhere."""
+        return where_zero(self.weight_like(weights), weights)
 
     def rescaled(self, scale: Array) -> L1:
         """Return the same term in coordinates `v' = scale * v`."""
@@ -251,15 +316,8 @@ class Affine:
         return Affine(self.matrix / scale, self.values)
 
 
-Term = L1 | Support | Affine
 L1Like = L1 | float  # lambda, too
 TermLike = Term | float
-
-
-def broadcasts(array: Array, shape: tuple[int, int]) -> bool:
-    """Return whether an array fits weights (q, p): each of its last axes has their length, or one."""
-    own = tuple(array.shape)
-    return len(own) <= 2 and all(length in (1, whole) for length, whole in zip(reversed(own), reversed(shape)))
 
 
 def l1_of(term: L1Like, weight: Array) -> L1:
@@ -274,14 +332,15 @@ def l1_of(term: L1Like, weight: Array) -> L1:
 def term_of(term: TermLike, weight: Array) -> Term:
     """Return the term that fits a weight (q, p): any object with `prox`, or a number, the lambda of an L1 term.
 
-    A term may have `check(shape)`, which raises ValueError for weights that it does not fit.
+    A term may have `check(shape)`, which raises ValueError for weights that it does not fit. What one of gramian's holds
+    must be of the weight's library and on its device.
     """
     if is_number(term):
         return L1(float(term))  # type: ignore[arg-type]  # a number has a float
     if isinstance(term, type) or not hasattr(term, "prox"):
         raise TypeError(f"a term has a proximal map `prox`, as L1(0.5) has, or is the lambda of one, but got {shown(term)}")
-    for name, value in vars(term).items() if isinstance(term, L1 | Support | Affine) else ():
-        if not isinstance(value, float):
+    for name, value in vars(term).items() if type(term).__module__.startswith("gramian.solvers.") else ():
+        if is_array_api_obj(value):
             given(f"the {name} of {term}", value, weight)
     if hasattr(term, "check"):
         term.check(tuple(weight.shape))

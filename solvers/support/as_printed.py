@@ -188,6 +188,6 @@ def check_options(
     for name, count in (("inner_steps", inner_steps), ("patience", patience), ("max_lambdas", max_lambdas)):
         whole(name, count)
     number("threshold", threshold, "[0, 1]")
-    number("tolerance", tolerance, "[0, inf]")
+    number("tolerance", tolerance)
     largest = number("largest_lambda", largest_lambda, "(0, inf)")
     number("first_lambda", first_lambda, f"[0, {largest}]")

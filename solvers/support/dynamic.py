@@ -5,11 +5,12 @@ from __future__ import annotations
 from gramian.solvers.backend._xp import Array, device, full, namespace
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.options import whole
-from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.patterns import NM, PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.support.starts import STARTS, check_choice
 
 __all__ = ["dsnot", "grow_and_prune"]
@@ -18,7 +19,17 @@ ROUNDING = 1e-12  # of a row's loss at zero: a smaller change is none
 
 
 @computation
-def dsnot(problem: Quadratic, pattern: PatternLike, *, start: str = "wanda", steps: int = 50) -> Solution:
+def dsnot(
+    problem: Quadratic,
+    pattern: PatternLike,
+    *,
+    start: str = "wanda",
+    steps: int = 50,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> Solution:
     """f(W o mask), lowered by exchanges of a kept weight for a pruned one in every row, `steps` times at most
 
     The first mask is another method's. Weights are not updated, not even if that method did: each is w_j or 0. With g the
@@ -42,12 +53,14 @@ def dsnot(problem: Quadratic, pattern: PatternLike, *, start: str = "wanda", ste
         Whose mask is improved: `magnitude`, `wanda` or `sparsegpt`.
     steps : int, default 50
         The most exchanges in a row, at least 0.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; the start counts, and is never cut short. An exchange in every row is a step, and a check.
 
     Returns
     -------
     Solution
-        SEARCHED, with the KKT residual on the support, which is not zero because nothing is refitted. Its detail: `exchanges`,
-        the number made in all rows; `start_error`, the relative error of W on the first mask.
+        SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support, which is not zero because nothing is refitted.
+        Its detail: `exchanges`, the number made in all rows; `start_error`, the relative error of W on the first mask.
 
     Raises
     ------
@@ -72,11 +85,16 @@ def dsnot(problem: Quadratic, pattern: PatternLike, *, start: str = "wanda", ste
     """
     check_choice("start", start, STARTS)
     pattern, steps = counted_pattern(pattern, problem.shape, "dsnot"), whole("steps", steps, 0)
-    return grow_and_prune(problem, pattern, STARTS[start](problem, pattern).weights != 0, steps=steps)
+    with watched("dsnot", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        mask = STARTS[start](problem, pattern).weights != 0
+        solution = grow_and_prune(problem, pattern, mask, steps=steps, watch=watch)
+    return solution.required() if throw else solution
 
 
 @computation
-def grow_and_prune(problem: Quadratic, pattern: PatternLike, mask: Array, *, steps: int = 50) -> Solution:
+def grow_and_prune(
+    problem: Quadratic, pattern: PatternLike, mask: Array, *, steps: int = 50, watch: Watch | None = None
+) -> Solution:
     """f(W o mask), lowered by the exchanges of `dsnot` from a mask of any method, which must satisfy the pattern.
 
     mask: (q, p) of bool, True where weights are kept. ValueError is raised for a mask off the pattern, and for steps < 0.
@@ -93,7 +111,15 @@ def grow_and_prune(problem: Quadratic, pattern: PatternLike, mask: Array, *, ste
     channels = xp.arange(width, device=device(weight))[None, :]
     gradient = exact.gradient(Support(mask).prox(weight, 1.0))
     first, made, done = exact.relative_error(Support(mask).prox(weight, 1.0)), 0.0, 0
-    for _ in range(steps):
+    watch = watch or Watch()
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the weights on the mask that there is now."""
+        weights = Support(mask).prox(problem.anchor, 1.0)
+        return weights, certify(problem, Support(mask), weights)
+
+    ended = watch.verdict(0, reached, over=steps == 0)
+    while done < steps and not ended:
         growing = xp.where(mask, infinity, own + weight * gradient)
         pruning = xp.where(mask, own - weight * gradient, infinity)
         partner = xp.min(xp.reshape(pruning, (rows, -1, group)), axis=2, keepdims=True)
@@ -115,7 +141,7 @@ def grow_and_prune(problem: Quadratic, pattern: PatternLike, mask: Array, *, ste
         gradient = gradient + xp.where(going, moved, xp.zeros_like(moved))
         mask = (mask | (here & going)) & ~(there & going)
         made, done = made + float(xp.sum(xp.astype(going, xp.float64))), done + 1
-    support = Support(mask)
-    weights = support.prox(problem.anchor, 1.0)
+        ended = watch.verdict(done, reached, over=done == steps)
+    weights, certificate = reached()
     detail = {"exchanges": made, "start_error": first}
-    return Solution(weights, Status.SEARCHED, certify(problem, support, weights), done, detail=detail)
+    return Solution(weights, ended or Status.SEARCHED, certificate, done, detail=detail)

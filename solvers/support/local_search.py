@@ -9,7 +9,8 @@ from gramian.solvers.backend.computing import computation
 from gramian.solvers.core.patterns import PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
-from gramian.solvers.support.exchange import check_search, exchange_weights
+from gramian.solvers.core.watch import Callback, watched
+from gramian.solvers.support.exchange import check_search, watched_exchanges
 from gramian.solvers.support.l0 import l0_admm
 from gramian.solvers.support.lasso_rounding import fistapruner
 from gramian.solvers.support.starts import STARTS, Start, check_choice
@@ -28,6 +29,10 @@ def exchange(
     rounds: int = 10,
     candidates: int = 64,
     widest: int = 128,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, by exchanges of kept weights for pruned ones from another method's answer
 
@@ -50,13 +55,15 @@ def exchange(
     widest : int, default 128
         The most channels of a row among which exchanges are sought, at least `candidates`. Rows are known to be swap-optimal
         only where this is the number of channels or more.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; the start counts, and is never cut short. Every round is a step, and a check.
 
     Returns
     -------
     Solution
-        SWAP_OPTIMAL where no exchange helps, or else SEARCHED, with the KKT residual on the support, which is zero but for
-        rounding, and (round, relative error) as its history. Its detail: `start_error`, the relative error of the start, and
-        that of `exchange_weights`.
+        SWAP_OPTIMAL where no exchange helps, or else SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support,
+        which is zero but for rounding, and (round, relative error) as its history. Its detail: `start_error`, the relative
+        error of the start, and that of `exchange_weights`.
 
     Raises
     ------
@@ -76,6 +83,8 @@ def exchange(
     check_choice("start", start, BEGINNINGS)
     check_search(rounds, candidates, widest)
     pattern = counted_pattern(pattern, problem.shape, "exchange")
-    first = BEGINNINGS[start](problem, pattern)
-    found = exchange_weights(problem, pattern, first.weights, rounds=rounds, candidates=candidates, widest=widest)
-    return replace(found, detail={**found.detail, "start_error": first.certificate.relative_error})
+    with watched("exchange", rounds, "round", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        first = BEGINNINGS[start](problem, pattern)
+        found = watched_exchanges(problem, pattern, first.weights, rounds, candidates, widest, watch)
+    solution = replace(found, detail={**found.detail, "start_error": first.certificate.relative_error})
+    return solution.required() if throw else solution

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from gramian.solvers.backend._xp import Array, clip, namespace
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.options import number, whole
-from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.core.certificate import Certificate, measured
 from gramian.solvers.core.solution import Status
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask
 from gramian.solvers.units.program import BoxProgram
 
@@ -20,7 +21,16 @@ FINISH_ROUNDS = 5  # of guessing the active set anew; after an interior point on
 
 @computation
 def relaxed_mask(
-    problem: MaskProblem, budget: float, *, penalty: float = float("inf"), tol: float = 1e-9, max_steps: int = 100
+    problem: MaskProblem,
+    budget: float,
+    *,
+    penalty: float = float("inf"),
+    tol: float = 1e-9,
+    max_steps: int = 100,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> RelaxedMask:
     """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget, or to a penalty in its place
 
@@ -41,11 +51,13 @@ def relaxed_mask(
         objective below 1e-4 of the summed losses of single units, where the relative gap has no meaning, counts as that.
     max_steps : int, default 100
         The most steps.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; every step is a check, and the weights are z.
 
     Returns
     -------
     RelaxedMask
-        CONVERGED, STEP_LIMIT, BROKEN, or DIRECT where only one point is feasible.
+        CONVERGED, STEP_LIMIT, TIME_LIMIT, STOPPED, BROKEN, or DIRECT where only one point is feasible.
 
     Raises
     ------
@@ -64,10 +76,13 @@ def relaxed_mask(
     ('CONVERGED', True)
     """
     limit = Budget(budget, problem.total, penalty)
-    return solve_program(BoxProgram((problem,), (1.0,), limit), tol=tol, max_steps=max_steps)
+    whole("max_steps", max_steps)
+    with watched("relaxed_mask", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        found = solve_program(BoxProgram((problem,), (1.0,), limit), watch, tol=tol, max_steps=max_steps)
+    return found.required() if throw else found
 
 
-def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> RelaxedMask:
+def solve_program(program: BoxProgram, watch: Watch, *, tol: float, max_steps: int) -> RelaxedMask:
     """argmin of a box program by Mehrotra's predictor-corrector method, then by the linear system of its active set.
 
     The price enters a step as one more column, so a step of a joint problem costs one factorisation per module and there
@@ -84,7 +99,17 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
         return RelaxedMask(1 - removed, budget, price, certificate, Status.DIRECT)
     point = first_point(program, min(max(fraction, 0.01), 0.99) if fraction in (0.0, 1.0) else fraction)
     unmet, steps = Status.STEP_LIMIT, 0
-    while steps < max_steps and not program.meets(certificate, tol):
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the mask that there is now."""
+        return 1 - removed, certificate
+
+    while True:
+        ended = watch.verdict(steps, reached, measured(certificate))
+        if ended and not program.meets(certificate, tol):
+            return RelaxedMask(1 - removed, budget, price, certificate, ended, steps)
+        if steps >= max_steps or program.meets(certificate, tol):
+            break
         point = mehrotra_step(program, point)
         if not bool(xp.all(xp.isfinite(point.removed) & xp.isfinite(point.lower) & xp.isfinite(point.upper))):
             unmet = Status.BROKEN

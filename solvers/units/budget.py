@@ -11,6 +11,7 @@ from gramian.solvers.backend.given import given
 from gramian.solvers.backend.options import number
 from gramian.solvers.backend.printed import digits, kept
 from gramian.solvers.core.certificate import Certificate, measured
+from gramian.solvers.core.watch import Callback, watched
 from gramian.solvers.units.box import solve_program
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask, keep_within, ratio
 from gramian.solvers.units.program import BoxProgram
@@ -72,6 +73,10 @@ def allocate(
     importance: Sequence[float] | None = None,
     tol: float = 1e-9,
     max_steps: int = 100,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Allocation:
     """argmin_z sum_m importance_m loss_m(z_m) / energy_m subject to sum_m <c_m, z_m> = budget, 0 <= z <= 1, cut to 0/1
 
@@ -92,6 +97,8 @@ def allocate(
         The relative gap of the relaxation.
     max_steps : int, default 100
         The most steps.
+    throw, time_limit, callback, progress : optional
+        As of `solve`, for the relaxation; the weights are the masks of all modules, one after another.
 
     Returns
     -------
@@ -116,7 +123,10 @@ def allocate(
     weights = relative_weights(problems, importance)
     total = Budget(budget, sum(problem.total for problem in problems))
     program = BoxProgram(tuple(problems), weights, total)
-    relaxation = solve_program(program, tol=tol, max_steps=max_steps)
+    with watched("allocate", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        relaxation = solve_program(program, watch, tol=tol, max_steps=max_steps)
+    if throw:
+        relaxation.required()
     scores = program.split(relaxation.keep)
     return evaluated(problems, weights, scores, keep_jointly(problems, scores, total.amount), relaxation)
 

@@ -16,7 +16,7 @@ from gramian.solvers.core.certificate import Certificate, measured
 from gramian.solvers.core.grams import check_gram, least_curvature
 from gramian.solvers.core.patterns import check_score
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.solution import Status
+from gramian.solvers.core.solution import Solution, Status
 
 __all__ = ["Budget", "MaskChoice", "MaskProblem", "RelaxedMask", "keep_within", "threshold"]
 
@@ -346,6 +346,12 @@ class RelaxedMask:
     def __repr__(self) -> str:
         within = f"budget {digits(self.budget.amount)} of {digits(self.budget.total)}"
         return f"RelaxedMask({extent(self.keep)} units, {within}, {self.status.label}, {measured(self.certificate)})"
+
+    def required(self) -> RelaxedMask:
+        """Return this mask, or raise NotSolved with it as the weights of a solution where its status is a failure."""
+        detail = {**self.detail, "price": self.price}
+        Solution(self.keep, self.status, self.certificate, self.steps, detail=detail).required()
+        return self
 
     def bound_at(self, cost: float) -> float:
         """Return a proven lower bound of the loss of every mask of this cost that the relaxation admits, each 0/1 mask too.

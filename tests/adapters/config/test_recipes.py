@@ -48,7 +48,7 @@ def test_yaml_reads_patterns_and_ranges_as_they_are_written(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("recipe.yaml", "sparsty: 0.5", "has a setting 'sparsty', which there is not; do you mean 'sparsity'"),
+        ("recipe.yaml", "sparsty: 0.5", "has a setting 'sparsty', which there is not .did you mean 'sparsity'"),
         ("recipe.yaml", "- one\n- two", "is no recipe: expected names of settings"),
         ("recipe.yaml", "method: [", "cannot be read as a recipe"),
         ("recipe.yaml", "method: !!python/object/apply:os.getcwd []", "cannot be read as a recipe"),
