@@ -110,6 +110,7 @@ class L1:
     """
 
     weight: Array | float
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
@@ -182,6 +183,7 @@ class Support:
     """
 
     mask: Array
+    channel_steps = True  # the proximal map takes a step per channel, and has no need of it
 
     def __post_init__(self) -> None:
         if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
@@ -236,6 +238,7 @@ class Affine:
 
     matrix: Array
     values: Array
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
@@ -258,9 +261,17 @@ class Affine:
         return matrix / length[:, None], values / length
 
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A."""
-        matrix, values = self.normalised(weights)
-        return weights - (weights @ matrix.T - values) @ namespace(weights).linalg.pinv(matrix).T
+        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A.
+
+        With a step per channel, S = diag(step), it is the projection in the metric 1 / step: U - (U A^T - D) (A S A^T)^+ A S.
+        """
+        xp = namespace(weights)
+        if isinstance(step, int | float):
+            matrix, values = self.normalised(weights)
+            return weights - (weights @ matrix.T - values) @ xp.linalg.pinv(matrix).T
+        root = xp.sqrt(step / xp.max(step))
+        matrix, values = Affine(as_floating(self.matrix, like=weights) * root, self.values).normalised(weights)  # A S^(1/2)
+        return weights - ((weights / root) @ matrix.T - values) @ (xp.linalg.pinv(matrix).T * root)
 
     def tangent(self, gradient: Array) -> Array:
         """Return the part of a gradient along the set: its projection on the null space of A."""

@@ -136,14 +136,15 @@ class Workspace:
         dead = xp.broadcast_to(exact.diagonal == 0, start.shape)
         start = xp.where(dead & (weight > 0), xp.zeros_like(start), start)  # a dead channel has nothing to do but cost
         best = evaluated(exact, L1(weight), start * scale)
-        search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, tol)), self.inverse)
+        half = 0.5 * tol  # the other half is for what rounding takes off the bound
+        search = Search.at(exact, weight, best, np.flatnonzero(~settled(exact, L1(weight), best, half)), self.inverse)
         history, steps, solves = [(0, best.measure)], 0, 0
         while search.rows.size and steps < max_steps:
             count = min(WATCH, max_steps - steps)
             search, steps = search.advanced(self.inverse, count), steps + count
             due = search.due() if steps < max_steps else np.arange(search.rows.size)
             if due.size:
-                done, solved = search.tried(exact, weight, best, due, tol)
+                done, solved = search.tried(exact, weight, best, due, half)
                 search, solves = search.after(due, done), solves + solved
                 history.append((steps, best.measure))
         still = dead | (best.weights == start * scale)  # then to the last bit

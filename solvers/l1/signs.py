@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, clip, device, namespace, put, to_numpy
-from gramian.solvers.core.duality import row_gaps
+from gramian.solvers.core.bounds import row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import L1
 from gramian.solvers.direct.factorised import bundles_of, factorised_change
