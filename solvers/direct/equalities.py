@@ -79,10 +79,11 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     nearest = solve_triangular(triangle[:rank, :].T, missing.T, upper=False).T @ basis if rank else 0 * work.anchor
     change, singular = along_null_space(work.gram, work.gradient(work.anchor + nearest), basis, null)
     weights = (work.anchor + nearest + change) / scale
-    # What one constraint misses for rounding is made up for by the channel that does so at the least loss, its pivot.
-    short, spots = (values - weights @ matrix.T) @ mix.T, xp.asarray(independent.pivots, device=place)
-    chosen = xp.take(everything, spots, axis=0)
-    weights = as_floating(weights + (short @ chosen) / scale, like=problem.anchor)
+    # The channel that meets a constraint at the least loss, its pivot, has just what the others leave to it: of a channel that
+    # is nearly dead nothing but the loss is known to rounding.
+    chosen = xp.take(everything, xp.asarray(independent.pivots, device=place), axis=0)
+    weights = weights * (1 - xp.sum(chosen, axis=0))
+    weights = as_floating(weights + ((values - weights @ matrix.T) @ mix.T @ chosen) / scale, like=problem.anchor)
     status = Status.SINGULAR if singular else Status.DIRECT
     return Solution(weights, status, certify(problem, term, weights))
 
