@@ -35,7 +35,8 @@ class Term(Protocol):
     ``value(weights)``
         h per row; a term without it is the indicator of a set. If h couples rows, any numbers that add up to h.
     ``polar(gradient)``
-        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound.
+        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound. It must not fall where entries
+        of the gradient grow in size.
     ``conjugate(slope)``
         of anything else: h*(u) = max_v <u, v> - h(v) per row, infinite outside its domain.
     ``limit(slope)``

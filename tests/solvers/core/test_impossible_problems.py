@@ -59,7 +59,9 @@ def everything(problem: Quadratic, xp) -> dict:
         "fistapruner": lambda: fistapruner(problem, pattern),
         "wanda": lambda: wanda(problem, pattern),
         "dsnot": lambda: dsnot(problem, pattern),
-        "affine_least_squares": lambda: affine_least_squares(problem, mask[:1, :] * 1.0, xp.asarray(np.zeros((rows, 1)))),
+        "affine_least_squares": lambda: affine_least_squares(
+            problem, xp.asarray(np.ones((1, width))), xp.asarray(np.zeros((rows, 1)))
+        ),
         "lasso": lambda: lasso(problem, L1(0.1), max_steps=100),
         "solve": lambda: solve(problem, L1(0.1), FISTA(), max_steps=200),
     }
