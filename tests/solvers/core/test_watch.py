@@ -145,8 +145,8 @@ def test_being_watched_changes_nothing(xp, name, monkeypatch, capsys):
 
 
 @each
-def test_nothing_is_shown_that_nobody_asked_for(xp, name, capsys):
-    problem = LAYER.problem(xp)
+def test_nothing_is_shown_that_nobody_asked_for(name, capsys):
+    problem = LAYER.problem(np)
     RUNS[name](problem)
     with quietly():
         RUNS[name](problem, progress=True)
