@@ -15,6 +15,8 @@ from gramian.solvers.core.terms import Term, TermLike, term_of
 
 __all__ = ["Certificate", "certify", "measured"]
 
+WAYS = ("polar", "conjugate", "tangent")  # to certify a point, by what a term has, the first of which counts
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -166,7 +168,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
-    term, weights = term_of(term, problem.anchor), problem.point(weights)
+    term, weights = term_of(term, problem.anchor, ("prox", *WAYS)), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
     violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
@@ -176,7 +178,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     sound = problem.possible(losses, rounding)
     relative_error = problem.error_of(losses) if sound else float("inf")
     h: Any = term  # what it has decides
-    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(h, name)]
+    ways = [name for name in WAYS if hasattr(h, name)]
     if not ways:
         raise TypeError(
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"

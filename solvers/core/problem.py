@@ -262,8 +262,8 @@ class Quadratic:
 
         It is infinite where a loss, or that at zero, is negative by more than rounding: no data has it.
         """
-        xp, exact = namespace(self.anchor, weights), self.double
-        weights = xp.astype(weights, xp.float64)
+        xp, exact = namespace(self.anchor), self.double
+        weights = xp.astype(self.point(weights), xp.float64)
         losses = exact.row_losses(weights)
         return exact.error_of(losses) if exact.possible(losses, exact.rounding(weights)) else float("inf")
 

@@ -74,7 +74,8 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     term.check(problem.shape)
     matrix, values = term.matrix, term.values
     if matrix.shape[0] < 1:
-        raise ValueError(f"there are no constraints: A is {tuple(matrix.shape)}")
+        sides = f"A is {tuple(matrix.shape)} and D is {tuple(values.shape)} but the weight is {problem.shape}"
+        raise ValueError(f"{sides}: there are no constraints")
     exact = problem.double
     xp, place = namespace(exact.anchor, matrix, values), device(exact.anchor)
     alive = exact.diagonal > 0

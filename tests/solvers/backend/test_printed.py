@@ -13,13 +13,22 @@ import gramian.solvers as solvers
 from gramian.solvers import (
     L1,
     Affine,
+    Box,
     Budget,
     Certificate,
+    ElasticNet,
+    GroupL2,
     MaskProblem,
     Moments,
+    NonNegative,
+    Nuclear,
     Quadratic,
+    Ridge,
+    RowSum,
     Shrinkage,
+    Simplex,
     Solution,
+    SparseGroup,
     Status,
     Support,
     TopK,
@@ -57,6 +66,15 @@ def printed(xp) -> list[object]:
         L1(xp.asarray(np.full((4, 1), 2.0))),
         Support(mask),
         Affine(xp.asarray(np.ones((1, 8))), xp.asarray(np.zeros((4, 1)))),
+        Ridge(2.0),
+        ElasticNet(2.0, 1.0),
+        NonNegative(),
+        Box(xp.asarray(np.full(8, -1.0)), 1.0),
+        GroupL2(np.arange(8) // 2, 1.0),
+        SparseGroup(np.arange(8) // 2, 1.0, 2.0),
+        Simplex(1.0),
+        RowSum(1.0),
+        Nuclear(1.0),
         problem,
         relaxed,
         relaxed.budget,
@@ -79,7 +97,8 @@ def test_every_exported_object_prints_in_a_line(xp):
 
 
 def test_no_class_was_forgotten(xp):
-    plain = {solvers.FISTA, solvers.TopK, solvers.NM, solvers.Solver, solvers.NotSolved}  # of numbers, a protocol, an error
+    # of numbers, protocols, an error
+    plain = {solvers.FISTA, solvers.TopK, solvers.NM, solvers.Solver, solvers.Pattern, solvers.Term, solvers.NotSolved}
     exported = {found for name in solvers.__all__ if inspect.isclass(found := getattr(solvers, name))}
     assert {*map(type, printed(xp))} == {found for found in exported - plain if not issubclass(found, Enum)}
 

@@ -132,14 +132,14 @@ def test_a_number_is_an_l1_term(xp):
 
 def test_what_is_no_term_or_solver_is_told_what_is(xp):
     problem, support = LAYER.problem(xp), Support(xp.asarray(LAYER.weight > 0))
-    with pytest.raises(TypeError, match=r"the LASSO takes an L1 term, .* but got Support\(3x8.*: `solve` takes any term"):
+    with pytest.raises(TypeError, match=r"lasso takes an L1 term, .* but got Support\(3x8.*: `solve` takes any term"):
         lasso(problem, support)
     for wrong, named in (("2:4", "'2:4'"), (L1, "the class L1"), (TopK(0.5), "TopK"), (True, "True")):
         with pytest.raises(TypeError, match=rf"a term has a proximal map .* but got {named}"):
             solve(problem, wrong, FISTA())
         with pytest.raises(TypeError, match=rf"a term has a proximal map .* but got {named}"):
             certify(problem, wrong, problem.anchor)
-        with pytest.raises(TypeError, match="the LASSO takes an L1 term"):
+        with pytest.raises(TypeError, match="lasso takes an L1 term"):
             lasso(problem, wrong)
     for wrong, named in ((FISTA, "the class FISTA"), (None, "None"), ("fista", "'fista'")):
         with pytest.raises(TypeError, match=rf"a solver has init, step and weights, as FISTA\(\) has, but got {named}"):
