@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend._xp import Array, as_floating, namespace
 from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
@@ -147,32 +148,35 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     """
     problem = problem.double
     xp = namespace(problem.anchor, weights)
-    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
+    violation = (
+        float(term.violation(as_floating(weights))) if hasattr(term, "violation") else 0.0
+    )  # to rounding of what is stored
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
     rounding = problem.rounding(weights)
     sound = problem.possible(losses, rounding)
     relative_error = problem.error_of(losses) if sound else float("inf")
-    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
+    h: Any = term  # what it has decides
+    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(h, name)]
     if not ways:
         raise TypeError(
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
         )
     loss = float(xp.sum(losses))
-    if ways[0] == "tangent" and hasattr(term, "tangent"):
-        start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
+    if ways[0] == "tangent":
+        start, free = norm(problem.at_zero[1]), norm(h.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
-    penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    penalty = h.value(weights) if hasattr(h, "value") else xp.zeros_like(losses)
     objective = loss + float(xp.sum(penalty))
     if not (sound and problem.has_minimum):
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
-    if ways[0] == "polar" and not getattr(term, "couples_rows", False) and not has_free(term, weights):
-        gaps = row_gaps(term, weights, losses, gradient, penalty)
+    if ways[0] == "polar" and not getattr(h, "couples_rows", False) and not has_free(term, weights):
+        gaps = row_gaps(h, weights, losses, gradient, penalty)
         plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-        bounds = norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
+        bounds = norm_bounds(problem, h, weights, losses, gradient, penalty, rounding)
     else:
-        found, slack = conjugate_bounds(problem, term, weights)
+        found, slack = conjugate_bounds(problem, h, weights)
         plain = float(xp.sum(found))
         bounds = found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
     bound = float(xp.sum(bounds) - gamma(weights.shape[0] + 2) * xp.sum(xp.abs(bounds)))

@@ -53,8 +53,8 @@ class MaskProblem:
         Summed losses of units removed one at a time, signs aside.
     silent : bool
         Whether the energy is rounding of zero.
-    definite : bool
-        Whether A is positive semidefinite but for rounding.
+    curvature : float
+        A proven lower bound of the least eigenvalue of A with its diagonal scaled to one; -inf if A is indefinite.
 
     Raises
     ------
@@ -182,9 +182,9 @@ class MaskProblem:
         return self.size > 0 and self.energy <= SILENT * self.size
 
     @cached_property
-    def definite(self) -> bool:
-        """Return whether A is positive semidefinite but for rounding, as it is for every Gram."""
-        return least_curvature(self.matrix) > -float("inf")
+    def curvature(self) -> float:
+        """Return a proven lower bound of the least eigenvalue of A with its diagonal scaled to one; -inf if A is indefinite."""
+        return least_curvature(self.matrix)
 
     def possible(self, loss: float) -> bool:
         """Return whether a loss, and that at zero, are finite and not negative but for rounding: no data has another."""

@@ -87,7 +87,7 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
     excess = limit.target - float(xp.sum(cost * removed))
     objective = limit.objective(loss, excess)
     bound = objective - decrement - limit.gap(excess, price)
-    if not problem.definite or norm(null(residual)) > rounding:
+    if not problem.curvature > -float("inf") or norm(null(residual)) > rounding:
         bound = float("-inf")
     error, miss = ratio(loss, problem.energy, problem.size), limit.violation(excess)
     certificate = Certificate(objective, bound, error, violation=miss, sound=problem.possible(loss))
