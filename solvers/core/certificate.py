@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend._xp import Array, as_floating, namespace
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.printed import aligned, digits
 from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
@@ -171,7 +171,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     term, weights = term_of(term, problem.anchor, ("prox", *WAYS)), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
-    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
+    violation = float(term.violation(as_floating(weights))) if hasattr(term, "violation") else 0.0  # to its own rounding
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
     rounding = problem.rounding(weights)
@@ -184,7 +184,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
         )
     loss = float(xp.sum(losses))
-    if ways[0] == "tangent" and hasattr(h, "tangent"):
+    if ways[0] == "tangent":
         start, free = norm(problem.at_zero[1]), norm(h.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
@@ -192,7 +192,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     objective = loss + float(xp.sum(penalty))
     if not (sound and problem.has_minimum):
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
-    if ways[0] == "polar" and not getattr(h, "couples_rows", False) and not has_free(h, weights):
+    if ways[0] == "polar" and not getattr(h, "couples_rows", False) and not has_free(term, weights):
         gaps = row_gaps(h, weights, losses, gradient, penalty)
         plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
         bounds = norm_bounds(problem, h, weights, losses, gradient, penalty, rounding)
