@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,
     "moments": layers.moments,
+    "runs": times.runs,
     "phases": times.phases,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
