@@ -10,6 +10,7 @@ from gramian.solvers.core.patterns import parse_pattern as parse_pattern
 from gramian.solvers.core.problem import Quadratic as Quadratic
 from gramian.solvers.core.solution import Solution as Solution
 from gramian.solvers.core.solution import Status as Status
+from gramian.solvers.core.targets import TargetMoments as TargetMoments
 from gramian.solvers.core.terms import L1 as L1
 from gramian.solvers.core.terms import Affine as Affine
 from gramian.solvers.core.terms import Support as Support

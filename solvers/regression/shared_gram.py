@@ -1,0 +1,113 @@
+"""Penalised least squares on one set of rows: the problem that all penalties share, answers of it, and what is proven of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gramian.solvers.core.certificate import Certificate, certify
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution
+from gramian.solvers.core.targets import TargetData, TargetMoments
+from gramian.solvers.core.terms import L1
+from gramian.solvers.direct.restricted import refit
+from gramian.solvers.l1.active import Workspace
+
+__all__ = ["Penalty", "SharedGram", "alpha_grid"]
+
+Floats = np.ndarray
+SMALLEST = 1e-15  # of alpha, where nothing is left to fit
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """h(v) = alpha (l1_ratio |v|_1 + 1/2 (1 - l1_ratio) |v|^2), with v >= 0 if `positive`, beside a mean over rows."""
+
+    alpha: float
+    l1_ratio: float = 1.0
+    positive: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be finite and at least zero but is {self.alpha}")
+        if not 0 <= self.l1_ratio <= 1:
+            raise ValueError(f"l1_ratio must be between 0 and 1 but is {self.l1_ratio}")
+
+
+@dataclass(frozen=True, eq=False)
+class SharedGram:
+    """1/2 sum_i c_i |V x_i + b - y_i|^2 on some rows, with an intercept b or without.
+
+    data: the rows. moments: theirs. problem: the loss. n: the sum of weights; 1/n of the loss is scikit-learn's.
+    """
+
+    data: TargetData
+    moments: TargetMoments
+    intercept: bool
+    problem: Quadratic
+
+    @classmethod
+    def of(cls, data: TargetData, intercept: bool, moments: TargetMoments | None = None) -> SharedGram:
+        """Prepare rows, whose moments may be known already."""
+        moments = data.moments() if moments is None else moments
+        return cls(data, moments, intercept, Quadratic(*data.anchored(moments, intercept)))
+
+    @property
+    def n(self) -> float:
+        """Return the sum of weights."""
+        return self.moments.weight
+
+    def solved(self, penalty: Penalty, start: Floats | None, tol: float, max_steps: int) -> Solution:
+        """argmin_V f(V) + n h(V) for every target, from `start` or from zero."""
+        return next(self.path([penalty], start, tol, max_steps))
+
+    def path(self, penalties: Sequence[Penalty], start: Floats | None, tol: float, max_steps: int) -> Iterator[Solution]:
+        """Solve for one penalty after another, each from the answer before."""
+        weights = np.zeros(self.problem.shape) if start is None else start
+        lasso = Workspace.of(self.problem)
+        for penalty in penalties:
+            weight, ridge = self.n * penalty.alpha * penalty.l1_ratio, self.n * penalty.alpha * (1 - penalty.l1_ratio)
+            problem = ridged(self.problem, ridge)
+            if weight == 0:
+                solution = refit(problem, np.ones(problem.shape, dtype=bool))
+            else:
+                space = lasso if ridge == 0 else Workspace.of(problem)
+                solution = space.lasso(L1(weight), start=weights, tol=tol, max_steps=max_steps)
+            weights = solution.weights
+            yield solution
+
+    def certified(self, weights: Floats, penalty: Penalty) -> tuple[Certificate, Floats]:
+        """Return what is proven of weights as they are stored, from their residuals, and the gap of every target (q,)."""
+        exact = self.at(weights)
+        exact, term = ridged(exact, self.n * penalty.alpha * (1 - penalty.l1_ratio)), L1(self.n * penalty.alpha * penalty.l1_ratio)
+        rows = [slice(row, row + 1) for row in range(len(weights))]
+        gaps = [certify(exact.part(row), term, weights[row]).gap for row in rows]
+        return certify(exact, term, weights), np.array(gaps)
+
+    def at(self, weights: Floats) -> Quadratic:
+        """Return the loss anchored at these weights, where it is a sum of squares of residuals, to all digits."""
+        return Quadratic(*self.data.anchored(self.moments, self.intercept, weights), trusted=True)
+
+
+def ridged(problem: Quadratic, ridge: float) -> Quadratic:
+    """f(V) + 1/2 ridge |V|^2, a ridge on the weights themselves."""
+    if ridge == 0:
+        return problem
+    anchor, count = problem.anchor, problem.shape[1]
+    slope = 0 * anchor if problem.slope is None else problem.slope
+    floor = 0 * anchor[:, 0] if problem.floor is None else problem.floor
+    gram = problem.gram + ridge * np.eye(count)
+    return Quadratic(gram, anchor, slope + ridge * anchor, floor + 0.5 * ridge * np.sum(anchor**2, axis=1), trusted=True)
+
+
+def alpha_grid(shared: SharedGram, count: int, l1_ratio: float, eps: float, positive: bool) -> Floats:
+    """Return `count` alphas from the least at which all weights are zero down to `eps` times that, evenly in logarithms."""
+    if l1_ratio == 0:
+        raise ValueError("no alpha makes all weights zero with l1_ratio=0: give the alphas")
+    pull = -shared.problem.at_zero[1]
+    most = float(np.max(pull if positive else np.abs(pull), initial=0.0)) / (shared.n * l1_ratio)
+    if most <= SMALLEST:
+        return np.full(count, SMALLEST)
+    return np.geomspace(most, most * eps, num=count)
