@@ -35,6 +35,15 @@ from gramian.solvers.support.local_search import exchange as exchange
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge
+from gramian.solvers.terms.groups import GroupL2 as GroupL2
+from gramian.solvers.terms.groups import SparseGroup as SparseGroup
+from gramian.solvers.terms.nuclear import Nuclear as Nuclear
+from gramian.solvers.terms.ranges import Box as Box
+from gramian.solvers.terms.ranges import NonNegative as NonNegative
+from gramian.solvers.terms.squares import ElasticNet as ElasticNet
+from gramian.solvers.terms.squares import Ridge as Ridge
+from gramian.solvers.terms.totals import RowSum as RowSum
+from gramian.solvers.terms.totals import Simplex as Simplex
 from gramian.solvers.units.box import relaxed_mask as relaxed_mask
 from gramian.solvers.units.budget import Allocation as Allocation
 from gramian.solvers.units.budget import allocate as allocate

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.printed import digits
+from gramian.solvers.core.duality import duality_gaps, loss_size
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1, Affine, Support, Term
+from gramian.solvers.core.terms import Term
 
 __all__ = ["Certificate", "certify", "measured"]
 
@@ -94,14 +95,19 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
 
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
     being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
-    is not its own, and no bound is known. Support, Affine, or any term with `tangent`, has the residual: the gradient along
-    the set, relative to that at zero, and how far V is off the set.
+    is not its own, and no bound is known. A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any
+    point U has
+
+        f(V) + h(V) >= f(U) - <g_U, U> - h*(-g_U),   g_U = grad f(U),   for all V,
+
+    and U is the point itself, or what `dual` makes of it, so that h*(-g_U) is finite. Support, Affine, or any term with
+    `tangent`, has the residual: the gradient along the set, relative to that at zero, and how far V is off the set.
 
     Parameters
     ----------
     problem : Quadratic
         f.
-    term : L1, Support, Affine, or any object with `value` and `polar`, or with `tangent` and `violation`
+    term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
         h.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
@@ -114,7 +120,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     Raises
     ------
     TypeError
-        For a term that has neither `polar` nor `tangent`.
+        For a term that has neither `polar` nor `conjugate` nor `tangent`.
 
     Examples
     --------
@@ -133,42 +139,22 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     loss = float(xp.sum(losses))
     energy = problem.energy
     relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
-    if isinstance(term, Support | Affine) or not hasattr(term, "polar"):
-        if isinstance(term, L1) or not hasattr(term, "tangent"):
-            raise TypeError(f"{type(term).__name__} has neither polar (a norm) nor tangent (a set): nothing can be certified")
+    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
+    if not ways:
+        raise TypeError(
+            f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
+        )
+    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0
+    if ways[0] == "tangent":
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
-        return Certificate(loss, float("-inf"), relative_error, residual, term.violation(weights))
-    penalty = term.value(weights)
-    gaps = row_gaps(term, weights, losses, gradient, penalty)
-    slack = ROUNDING * (loss_size(problem, weights) + penalty + xp.sum(xp.abs(gradient * weights), axis=1))
+        return Certificate(loss, float("-inf"), relative_error, residual, violation)
+    penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    gaps, sizes = duality_gaps(problem, term, weights, losses, penalty)
+    margin, slack = ROUNDING * sizes, ROUNDING * loss_size(problem, weights)
     objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-    sound = bool(xp.all((losses >= -slack) & (gaps >= -slack))) and gap < float("inf") and objective < float("inf")
-    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error)
-
-
-def loss_size(problem: Quadratic, weights: Array) -> Array:
-    """Return the size per row, (q,), of the numbers that a loss is the sum of, which determines its rounding."""
-    xp = namespace(weights)
-    change = xp.abs(weights - problem.anchor)
-    size = xp.sum(change * xp.sqrt(problem.diagonal), axis=1) ** 2  # |d_i G_ij d_j| <= |d_i| |d_j| sqrt(G_ii G_jj)
-    if problem.slope is None or problem.floor is None:
-        return size
-    return size + xp.abs(problem.floor) + xp.sum(xp.abs(problem.slope) * change, axis=1)
-
-
-def row_gaps(term: L1, weights: Array, losses: Array, gradient: Array, penalty: Array) -> Array:
-    """Return the duality gap per row, (q,); rows separate, so each has its own best dual point."""
-    xp = namespace(weights)
-    inner = xp.sum(gradient * weights, axis=1)
-    polar = term.polar(gradient)
-    limit = 1 / xp.where(polar > 0, polar, xp.ones_like(polar))
-    limit = xp.where(polar > 0, limit, xp.full_like(polar, float("inf")))
-    positive = losses > 0
-    best = 1 - inner / (2 * xp.where(positive, losses, xp.ones_like(losses)))
-    best = xp.where(positive, best, xp.ones_like(best))
-    scale = xp.where(best > limit, limit, xp.where(best < -limit, -limit, best))
-    return (1 - scale) ** 2 * losses + penalty + scale * inner
+    sound = bool(xp.all(losses >= -slack) & xp.all(gaps >= -margin)) and gap < float("inf") and objective < float("inf")
+    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error, violation=violation)
 
 
 def norm(array: Array) -> float:

@@ -4,10 +4,65 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from gramian.solvers.backend._xp import Array, kth_largest, namespace, on_host
 
 __all__ = ["NM", "Pattern", "TopK", "parse_pattern"]
+
+
+class Pattern(Protocol):
+    """argmax_mask <score, mask> over the masks that a pattern admits
+
+    Masks are boolean, (q, p), and True where a weight is kept. Any object with the four methods is a pattern, and methods that
+    score weights take it; those that go through a matrix column by column, or exchange weights one by one, take `TopK` and `NM`.
+    `gramian.proofs.laws.check_pattern` holds one to what is promised here.
+
+    Methods
+    -------
+    check(shape)
+        Raise ValueError, with both numbers, for weights (q, p) that it does not fit.
+    select(score)
+        Return the best mask. Among equal scores the weight that comes first is kept, and NaN is refused with a ValueError.
+    largest(score)
+        Return the same without a look at NaN, so that a loop on a device does not wait.
+    admits(mask)
+        Return whether a mask has the zeros that the pattern requires, or more.
+
+    Examples
+    --------
+    Whole input channels:
+
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, wanda
+    >>> class OneChannel:
+    ...     def check(self, shape):
+    ...         pass
+    ...     def select(self, score):
+    ...         best = np.argmax(score.sum(axis=0))
+    ...         return np.broadcast_to(np.arange(score.shape[1]) == best, score.shape)
+    ...     largest = select
+    ...     def admits(self, mask):
+    ...         return mask.any(axis=0).sum() <= 1
+    >>> wanda(Quadratic(np.eye(2), np.array([[3.0, 4.0], [2.0, 1.5]])), OneChannel()).weights.tolist()
+    [[0.0, 4.0], [0.0, 1.5]]
+    """
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError for weights (q, p) that the pattern does not fit."""
+        ...
+
+    def select(self, score: Array) -> Array:
+        """Return the best mask (q, p). ValueError is raised for NaN."""
+        ...
+
+    def largest(self, score: Array) -> Array:
+        """Return the same for a score without NaN."""
+        ...
+
+    def admits(self, mask: Array) -> bool:
+        """Return whether a mask has the zeros that the pattern requires."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -163,9 +218,6 @@ class NM:
 
     def __str__(self) -> str:
         return f"{self.kept}:{self.group}"
-
-
-Pattern = TopK | NM
 
 
 def parse_pattern(text: str) -> NM:

@@ -261,6 +261,17 @@ class Quadratic:
         gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal
         return Quadratic(gram, self.anchor, self.slope, self.floor, trusted=True)
 
+    def ridged(self, ridge: Array | float) -> Quadratic:
+        """f(V) + 1/2 sum_j ridge_j |V_j|^2, a ridge on the weights themselves; ridge >= 0 is a number or (p,)."""
+        xp = namespace(self.gram)
+        # f does not see a dead channel, whose weights may be large beyond any other and would leave no digits of the rest.
+        anchor = xp.where(self.diagonal == 0, xp.zeros_like(self.anchor), self.anchor)
+        pull = anchor * ridge
+        slope, floor = pull, 0.5 * xp.sum(pull * anchor, axis=1)
+        if self.slope is not None and self.floor is not None:
+            slope, floor = self.slope + slope, self.floor + floor
+        return Quadratic(self.damped(ridge).gram, anchor, slope, floor, trusted=True)
+
     @cached_property
     def unit_scale(self) -> Array:
         """Return the channel norms `s_j = sqrt(G_jj)` (p,), and one for a dead channel, which is not rescaled."""

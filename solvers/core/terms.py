@@ -1,15 +1,87 @@
-"""Convex terms `h` added to the loss: each has a value, a proximal map and what a certificate needs of it."""
+"""Convex terms `h` added to the loss: what a term is, and the three that solvers of their own exist for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Protocol
 
 from gramian.solvers.backend._xp import Array, as_floating, namespace
 from gramian.solvers.backend.printed import extent, fraction_of_zeros
+from gramian.solvers.core.prices import checked_price, of_price, price_like, where_zero
 
 __all__ = ["Affine", "L1", "Support", "Term"]
+
+
+class Term(Protocol):
+    """h, a convex function of the weights, in argmin_V f(V) + h(V)
+
+    Any object with the two methods is a term, and `solve` can run on it. What can be proven of an answer rests on further
+    methods, of which a term has those that it can compute; arrays are (q, p) and float64, and results (q,), one per row.
+
+    Methods
+    -------
+    prox(weights, step)
+        Return argmin_V 1/2 |V - U|^2 + step h(V), in the dtype of U. `FISTA(scaled=True)` gives a step per channel (p,), which
+        stands for the metric 1 / step, to terms that say `channel_steps = True`.
+    rescaled(scale)
+        Return the same function in coordinates v' = scale * v, for a positive scale (p,).
+
+    Notes
+    -----
+    ``value(weights)``
+        h per row; a term without it is the indicator of a set. If h couples rows, any numbers that add up to h.
+    ``polar(gradient)``
+        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound.
+    ``conjugate(slope)``
+        of anything else: h*(u) = max_v <u, v> - h(v) per row, infinite outside its domain.
+    ``limit(slope)``
+        the largest s at which h*(s u) is finite, per row; needed if h* is infinite anywhere.
+    ``dual(problem, weights)``
+        a point near the weights whose gradient g is one at which h*(-g) is finite; the default is the weights themselves.
+    ``free(weights)``
+        the mask of the weights that h says nothing of, or None if there are none. A certificate makes their gradient vanish.
+    ``tangent(gradient)``
+        of an affine set: the part of a gradient along it. The certificate is then the Karush-Kuhn-Tucker residual.
+    ``violation(weights)``
+        of a set: by how much the weights are off it, zero where that is no more than rounding.
+    ``channel_steps``, an attribute
+        True where `prox` takes a step per channel. A term that ties channels to each other does not, and its `rescaled` refuses.
+    ``couples_rows``, an attribute
+        True where h is no sum over rows. FISTA then restarts all rows together, and the certificate is one of all rows.
+
+    `gramian.proofs.laws.check_term` holds a term to all that it promises.
+
+    Examples
+    --------
+    The Euclidean norm of every row:
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, Quadratic, solve
+    >>> @dataclass(frozen=True)
+    ... class RowNorms:
+    ...     weight: float
+    ...     def value(self, weights):
+    ...         return self.weight * np.linalg.norm(weights, axis=1)
+    ...     def prox(self, weights, step):
+    ...         size = np.linalg.norm(weights, axis=1, keepdims=True)
+    ...         return weights * np.maximum(0, 1 - step * self.weight / np.maximum(size, 1e-300))
+    ...     def polar(self, gradient):
+    ...         return np.linalg.norm(gradient, axis=1) / self.weight
+    ...     def rescaled(self, scale):
+    ...         raise ValueError("in other coordinates this is no norm of rows")
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 4.0]]))
+    >>> solve(problem, RowNorms(1.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[2.4, 3.2]]
+    """
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """Return argmin_V 1/2 |V - U|^2 + step h(V)."""
+        ...
+
+    def rescaled(self, scale: Array) -> Term:
+        """Return the same function in coordinates `v' = scale * v`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +112,14 @@ class L1:
     weight: Array | float
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight, np.generic):  # a number, whatever library the weights are of
-            object.__setattr__(self, "weight", float(self.weight))
-        if isinstance(self.weight, int | float):
-            valid = 0 <= self.weight < float("inf")
-        else:
-            xp = namespace(self.weight)
-            valid = bool(xp.all((self.weight >= 0) & xp.isfinite(self.weight)))
-        if not valid:  # also catches NaN
-            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but is {self.weight}")
+        object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
 
     def __repr__(self) -> str:
-        return f"L1({self.weight if isinstance(self.weight, int | float) else extent(self.weight)})"
+        return f"L1({of_price(self.weight)})"
 
     def weight_like(self, array: Array) -> Array | float:
         """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
-        return float(self.weight) if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
+        return price_like(self.weight, array)
 
     def value(self, weights: Array) -> Array:
         """Return h per row, (q,)."""
@@ -82,6 +146,10 @@ class L1:
         ratio = size / xp.where(weight > 0, weight, xp.ones_like(size))
         unbounded = xp.where(size > 0, xp.full_like(size, float("inf")), xp.zeros_like(size))
         return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
+
+    def free(self, weights: Array) -> Array | None:
+        """Return where lambda is zero, (q, p), or None if it is that nowhere."""
+        return where_zero(self.weight_like(weights), weights)
 
     def rescaled(self, scale: Array) -> L1:
         """Return the same term in coordinates `v' = scale * v`."""
@@ -211,5 +279,3 @@ class Affine:
         """Return the same set in coordinates `v' = scale * v`."""
         return Affine(self.matrix / scale, self.values)
 
-
-Term = L1 | Support | Affine

@@ -11,7 +11,7 @@ from gramian.solvers.core.patterns import TopK
 from gramian.solvers.core.targets import TargetData
 from gramian.solvers.core.terms import Support
 from gramian.solvers.regression.conventions import LinearEstimator, checked_rows
-from gramian.solvers.regression.shared_gram import SharedGram, ridged
+from gramian.solvers.regression.shared_gram import SharedGram
 from gramian.solvers.support.exchange import exchange_weights
 from gramian.solvers.support.l0 import l0_admm
 
@@ -86,11 +86,11 @@ class L0Regression(LinearEstimator):
             raise ValueError(f"alpha must be finite and at least zero but is {self.alpha}")
         shared = SharedGram.of(TargetData.of(X, y, weights), self.fit_intercept)
         ridge = shared.n * self.alpha
-        problem, pattern = ridged(shared.problem, ridge), TopK(1 - kept / width, per_row=True)
+        problem, pattern = shared.problem.ridged(ridge), TopK(1 - kept / width, per_row=True)
         found = exchange_weights(problem, pattern, l0_admm(problem, pattern).weights, rounds=self.max_rounds)
         coefficients = found.weights.astype(X.dtype)
         exact = coefficients.astype(np.float64)
-        self.certificate_ = certify(ridged(shared.at(exact), ridge), Support(exact != 0), exact)
+        self.certificate_ = certify(shared.at(exact).ridged(ridge), Support(exact != 0), exact)
         self.swap_optimal_ = found.detail["swap_optimal"] == 1
         self.keep(shared, coefficients, y.ndim == 1)
         return self

@@ -9,11 +9,13 @@ import numpy as np
 
 from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.solution import Solution
+from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.targets import TargetData, TargetMoments
 from gramian.solvers.core.terms import L1
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.l1.active import Workspace
+from gramian.solvers.terms.ranges import NonNegative
+from gramian.solvers.terms.squares import ElasticNet
 
 __all__ = ["Penalty", "SharedGram", "alpha_grid"]
 
@@ -34,6 +36,13 @@ class Penalty:
             raise ValueError(f"alpha must be finite and at least zero but is {self.alpha}")
         if not 0 <= self.l1_ratio <= 1:
             raise ValueError(f"l1_ratio must be between 0 and 1 but is {self.l1_ratio}")
+
+    def term(self, n: float) -> L1 | ElasticNet | NonNegative:
+        """Return n h, which stands beside a sum over rows."""
+        weight, ridge = n * self.alpha * self.l1_ratio, n * self.alpha * (1 - self.l1_ratio)
+        if self.positive:
+            return NonNegative(weight, ridge)
+        return ElasticNet(weight, ridge) if ridge else L1(weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,40 +75,27 @@ class SharedGram:
     def path(self, penalties: Sequence[Penalty], start: Floats | None, tol: float, max_steps: int) -> Iterator[Solution]:
         """Solve for one penalty after another, each from the answer before."""
         weights = np.zeros(self.problem.shape) if start is None else start
-        lasso = Workspace.of(self.problem)
+        space = Workspace.of(self.problem)
         for penalty in penalties:
-            weight, ridge = self.n * penalty.alpha * penalty.l1_ratio, self.n * penalty.alpha * (1 - penalty.l1_ratio)
-            problem = ridged(self.problem, ridge)
-            if weight == 0:
-                solution = refit(problem, np.ones(problem.shape, dtype=bool))
+            term = penalty.term(self.n)
+            if penalty.alpha * penalty.l1_ratio == 0 and not penalty.positive:  # one linear system
+                ridged = self.problem.ridged(self.n * penalty.alpha)
+                weights = refit(ridged, np.ones(ridged.shape, dtype=bool)).weights
+                solution = Solution(weights, Status.DIRECT, certify(self.problem, term, weights), 1)
             else:
-                space = lasso if ridge == 0 else Workspace.of(problem)
-                solution = space.lasso(L1(weight), start=weights, tol=tol, max_steps=max_steps)
+                solution = space.lasso(term, start=weights, tol=tol, max_steps=max_steps)
             weights = solution.weights
             yield solution
 
     def certified(self, weights: Floats, penalty: Penalty) -> tuple[Certificate, Floats]:
         """Return what is proven of weights as they are stored, from their residuals, and the gap of every target (q,)."""
-        exact = self.at(weights)
-        exact, term = ridged(exact, self.n * penalty.alpha * (1 - penalty.l1_ratio)), L1(self.n * penalty.alpha * penalty.l1_ratio)
-        rows = [slice(row, row + 1) for row in range(len(weights))]
-        gaps = [certify(exact.part(row), term, weights[row]).gap for row in rows]
+        exact, term = self.at(weights), penalty.term(self.n)
+        gaps = [certify(exact.part(slice(row, row + 1)), term, weights[row : row + 1]).gap for row in range(len(weights))]
         return certify(exact, term, weights), np.array(gaps)
 
     def at(self, weights: Floats) -> Quadratic:
         """Return the loss anchored at these weights, where it is a sum of squares of residuals, to all digits."""
         return Quadratic(*self.data.anchored(self.moments, self.intercept, weights), trusted=True)
-
-
-def ridged(problem: Quadratic, ridge: float) -> Quadratic:
-    """f(V) + 1/2 ridge |V|^2, a ridge on the weights themselves."""
-    if ridge == 0:
-        return problem
-    anchor, count = problem.anchor, problem.shape[1]
-    slope = 0 * anchor if problem.slope is None else problem.slope
-    floor = 0 * anchor[:, 0] if problem.floor is None else problem.floor
-    gram = problem.gram + ridge * np.eye(count)
-    return Quadratic(gram, anchor, slope + ridge * anchor, floor + 0.5 * ridge * np.sum(anchor**2, axis=1), trusted=True)
 
 
 def alpha_grid(shared: SharedGram, count: int, l1_ratio: float, eps: float, positive: bool) -> Floats:

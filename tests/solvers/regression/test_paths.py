@@ -49,7 +49,7 @@ def test_a_plot_has_a_line_for_every_coefficient_that_is_ever_nonzero():
 def test_errors_of_folds_are_those_of_scikit_learn(weighted, intercept, cv):
     inputs, targets = rows_of(2, count=24, width=4)
     weights = np.random.default_rng(3).uniform(0.2, 2, size=24) if weighted else None
-    ours = LassoCV(alphas=5, cv=cv, fit_intercept=intercept).fit(inputs, targets, sample_weight=weights)
+    ours = LassoCV(alphas=5, cv=cv, fit_intercept=intercept, tol=1e-12).fit(inputs, targets, sample_weight=weights)
     peer = linear_model.LassoCV(alphas=5, cv=cv, fit_intercept=intercept, tol=1e-12, max_iter=100_000)
     theirs = peer.fit(inputs, targets, sample_weight=weights)
     assert np.allclose(ours.alphas_, theirs.alphas_, rtol=1e-10)
@@ -59,7 +59,7 @@ def test_errors_of_folds_are_those_of_scikit_learn(weighted, intercept, cv):
 
 def test_several_ratios():
     inputs, targets = rows_of(4)
-    ours = ElasticNetCV(l1_ratio=[0.3, 0.9], alphas=6, cv=3).fit(inputs, targets)
+    ours = ElasticNetCV(l1_ratio=[0.3, 0.9], alphas=6, cv=3, tol=1e-12).fit(inputs, targets)
     peer = linear_model.ElasticNetCV(l1_ratio=[0.3, 0.9], alphas=6, cv=3, tol=1e-12, max_iter=100_000)
     theirs = peer.fit(inputs, targets)
     assert ours.mse_path_.shape == theirs.mse_path_.shape == (2, 6, 3)
@@ -70,10 +70,10 @@ def test_several_ratios():
 def test_every_target_chooses_its_own():
     inputs, targets = rows_of(5, targets=3)
     targets[:, 1] = np.random.default_rng(6).normal(size=len(targets))  # nothing to fit: a large alpha
-    together = LassoCV(alphas=[1.0, 0.1, 0.01, 1e-3], cv=3).fit(inputs, targets)
+    together = LassoCV(alphas=[1.0, 0.1, 0.01, 1e-3], cv=3, tol=1e-12).fit(inputs, targets)
     assert together.alpha_.shape == (3,) and together.mse_path_.shape == (3, 4, 3) and together.alpha_[1] > together.alpha_[0]
     for place in range(3):
-        alone = LassoCV(alphas=[1.0, 0.1, 0.01, 1e-3], cv=3).fit(inputs, targets[:, place])
+        alone = LassoCV(alphas=[1.0, 0.1, 0.01, 1e-3], cv=3, tol=1e-12).fit(inputs, targets[:, place])
         assert together.alpha_[place] == alone.alpha_
         assert np.allclose(together.coef_[place], alone.coef_, atol=1e-9)
         assert np.allclose(together.mse_path_[place], alone.mse_path_, rtol=1e-9)

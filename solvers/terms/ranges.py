@@ -1,0 +1,197 @@
+"""Sets that hold every weight within a range of its own: all that is not negative, and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, namespace, solve_triangular
+from gramian.solvers.backend.printed import extent
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.unpenalised import gradient_rounding
+from gramian.solvers.terms.totals import Simplex
+
+__all__ = ["Box", "NonNegative"]
+
+
+@dataclass(frozen=True, eq=False)
+class NonNegative:
+    """h(V) = 0 if V_ij >= 0 everywhere, else infinity
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, NonNegative, Quadratic, solve
+    >>> problem = Quadratic(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[3.0, -1.0]]))
+    >>> solution = solve(problem, NonNegative(), FISTA(), tol=1e-12)
+    >>> solution.weights.round(6).tolist(), solution.status.name
+    ([[2.5, 0.0]], 'CONVERGED')
+    """
+
+    channel_steps = True
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """argmin_V 1/2 |V - U|^2 + h(V), the positive part, in the metric of any step."""
+        xp = namespace(weights)
+        return xp.where(weights < 0, xp.zeros_like(weights), weights)
+
+    def conjugate(self, slope: Array) -> Array:
+        """Return h*(u) per row, (q,): zero where no u_j is positive, else infinity."""
+        xp = namespace(slope)
+        zero = xp.zeros_like(slope[:, 0])
+        return xp.where(xp.any(slope > 0, axis=1), xp.full_like(zero, float("inf")), zero)
+
+    def limit(self, slope: Array) -> Array:
+        """Return the largest s for which h*(s u) is finite, (q,): infinity or zero."""
+        xp = namespace(slope)
+        zero = xp.zeros_like(slope[:, 0])
+        return xp.where(xp.any(slope > 0, axis=1), zero, xp.full_like(zero, float("inf")))
+
+    def dual(self, problem: Quadratic, weights: Array) -> Array:
+        """Return U = V + t Z with G Z > 0, and t per row as small as makes no gradient negative, rounding included.
+
+        There is such a Z unless some non-negative combination of channels vanishes on all tokens; it is found once per
+        problem. Without it U is V.
+        """
+        xp = namespace(weights)
+        direction, rise = ascent(problem)
+        room = gradient_rounding(problem, weights)
+        missing = (2 * room - problem.gradient(weights)) / xp.where(rise > 0, rise, xp.ones_like(rise))
+        missing = xp.where((rise > 0) & (missing > 0), missing, xp.zeros_like(missing))
+        lift = 33 / 32 * xp.max(missing, axis=1, keepdims=True)  # a 64th of G Z at most is rounding
+        return weights + lift * direction
+
+    def violation(self, weights: Array) -> float:
+        """Return the size of the most negative weight."""
+        return largest_excess(-weights)
+
+    def rescaled(self, scale: Array) -> NonNegative:
+        """Return the same set in coordinates `v' = scale * v`, which is itself."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """h(V) = 0 if lower_ij <= V_ij <= upper_ij everywhere, else infinity
+
+    Parameters
+    ----------
+    lower, upper : float or array
+        The bounds, numbers or arrays that broadcast to (q, p). They are finite; `NonNegative` has no upper bound.
+
+    Raises
+    ------
+    ValueError
+        For bounds that are not finite, and for a lower one above its upper one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, Box, Quadratic, solve
+    >>> problem = Quadratic(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[3.0, -1.0]]))
+    >>> solve(problem, Box(0.0, 2.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[2.0, 0.0]]
+    """
+
+    lower: Array | float
+    upper: Array | float
+    channel_steps = True
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if not getattr(value, "ndim", 0):
+                value = float(value)
+                object.__setattr__(self, name, value)
+            finite = abs(value) < float("inf") if isinstance(value, float) else finite_everywhere(value)
+            if not finite:
+                shown = value if isinstance(value, float) else extent(value)
+                raise ValueError(f"the {name} bound of a box must be finite but is {shown}; NonNegative() has no upper one")
+        crossed = self.lower > self.upper
+        if crossed if isinstance(crossed, bool) else bool(namespace(crossed).any(crossed)):
+            raise ValueError(f"the lower bound of a box is above its upper one: {self.lower} > {self.upper}")
+
+    def __repr__(self) -> str:
+        return f"Box({', '.join(str(b) if isinstance(b, float) else extent(b) for b in (self.lower, self.upper))})"
+
+    def ends(self, like: Array) -> tuple[Array | float, Array | float]:
+        """Return the bounds in the dtype of `like`."""
+        lower, upper = (b if isinstance(b, float) else as_floating(b, like=like) for b in (self.lower, self.upper))
+        return lower, upper
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """argmin_V 1/2 |V - U|^2 + h(V): every weight is cut to its range, in the metric of any step."""
+        xp = namespace(weights)
+        lower, upper = (bound + xp.zeros_like(weights) for bound in self.ends(weights))
+        return xp.where(weights < lower, lower, xp.where(weights > upper, upper, weights))
+
+    def conjugate(self, slope: Array) -> Array:
+        """Return h*(u) = sum_j max(lower_j u_j, upper_j u_j) per row, (q,)."""
+        xp = namespace(slope)
+        lower, upper = self.ends(slope)
+        return xp.sum(xp.where(slope > 0, upper * slope, lower * slope), axis=1)
+
+    def violation(self, weights: Array) -> float:
+        """Return the largest distance of a weight from its range."""
+        lower, upper = self.ends(weights)
+        return max(largest_excess(lower - weights), largest_excess(weights - upper))
+
+    def rescaled(self, scale: Array) -> Box:
+        """Return the same set in coordinates `v' = scale * v`."""
+        return Box(self.lower * scale, self.upper * scale)
+
+
+def finite_everywhere(array: Array) -> bool:
+    """Return whether there is neither NaN nor Inf."""
+    xp = namespace(array)
+    return bool(xp.all(xp.isfinite(array)))
+
+
+def largest_excess(array: Array) -> float:
+    """Return the largest entry, or zero if none is positive."""
+    return max(0.0, float(namespace(array).max(array)))
+
+
+DIRECTIONS: WeakKeyDictionary[Quadratic, tuple[Array, Array]] = WeakKeyDictionary()
+
+
+def ascent(problem: Quadratic) -> tuple[Array, Array]:
+    """Return Z (p,) with G Z > 0 wherever G_jj > 0, and G Z; both are zero where none was found.
+
+    By Gordan's theorem there is one unless G v = 0 for some v >= 0, v != 0. First Z = (G + m)^-1 s is tried, whose rise is the
+    channels' norms s where G is regular, in unit-diagonal coordinates; then, by FISTA, the point of the convex hull of the
+    normalised channels that is nearest to zero, whose products with all of them are at least its square.
+    """
+    if problem not in DIRECTIONS:
+        DIRECTIONS[problem] = rising(problem.gram / problem.unit_scale / problem.unit_scale[:, None], problem.unit_scale)
+    return DIRECTIONS[problem]
+
+
+def rising(gram: Array, scale: Array) -> tuple[Array, Array]:
+    """Return Z and G Z for `ascent`, from the Gram matrix in unit-diagonal coordinates and the norms of its channels."""
+    xp = namespace(gram)
+    width = gram.shape[0]
+    alive = xp.linalg.diagonal(gram) > 0
+    ones = xp.astype(alive, gram.dtype)
+    factor, exists = cholesky(gram + 1e-9 * xp.eye(width, dtype=gram.dtype, device=device(gram)))
+    if exists:
+        half = solve_triangular(factor, ones[:, None], upper=False)
+        found = solve_triangular(xp.matrix_transpose(factor), half, upper=True)[:, 0]
+        if accepted(found, gram @ found, alive):
+            return found / scale, (gram @ found) * scale
+    hull, width_of_steps = Simplex(1.0), max(1.0, float(xp.max(xp.sum(xp.abs(gram), axis=1))))
+    point = ahead = hull.prox(ones[None, :], 1.0) * ones
+    for k in range(500):
+        following = hull.prox(ahead - (ahead @ gram) / width_of_steps, 1.0)
+        point, ahead = following, following + k / (k + 3) * (following - point)
+    found = xp.where(alive, point[0, :], xp.zeros_like(ones))
+    if accepted(found, gram @ found, alive):
+        return found / scale, (gram @ found) * scale
+    return xp.zeros_like(ones), xp.zeros_like(ones)
+
+
+def accepted(found: Array, rise: Array, alive: Array) -> bool:
+    """Return whether G Z is positive beyond its rounding, which |Z|_1 times the width bounds in unit-diagonal coordinates."""
+    xp = namespace(found)
+    least = 64 * found.shape[0] * xp.finfo(found.dtype).eps * xp.sum(xp.abs(found))
+    return bool(xp.all(xp.where(alive, rise > least, xp.ones_like(alive))) & xp.all(xp.isfinite(found)))
