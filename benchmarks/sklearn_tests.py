@@ -40,7 +40,7 @@ class Record:
     def pytest_runtest_makereport(self, item: Any, call: Any) -> None:
         from common.sklearn_names import USED
 
-        if call.when != "call":
+        if call.when != "call" or (call.excinfo is not None and call.excinfo.typename == "Skipped"):
             return
         row = self.tests.setdefault(item.originalname, {"cases": 0, "ours": 0, "passed": 0})
         row["cases"] += 1

@@ -24,7 +24,7 @@ class NonNegativeLeastSquares(LinearEstimator):
         Whether a fit starts from `coef_` of the one before.
     max_iter : int, default 10000
         The most steps of the solver.
-    tol : float, default 1e-6
+    tol : float, default 1e-9
         The relative duality gap of every target at which it stops.
 
     Attributes
@@ -56,7 +56,7 @@ class NonNegativeLeastSquares(LinearEstimator):
     """
 
     def __init__(
-        self, *, fit_intercept: bool = True, warm_start: bool = False, max_iter: int = 10_000, tol: float = 1e-6
+        self, *, fit_intercept: bool = True, warm_start: bool = False, max_iter: int = 10_000, tol: float = 1e-9
     ) -> None:
         self.fit_intercept = fit_intercept
         self.warm_start = warm_start

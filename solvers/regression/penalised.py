@@ -33,7 +33,7 @@ class ElasticNet(LinearEstimator):
         Whether a fit starts from `coef_` of the one before.
     max_iter : int, default 10000
         The most steps of the solver, after which a ConvergenceWarning says how far it came.
-    tol : float, default 1e-6
+    tol : float, default 1e-9
         The relative duality gap of every target at which it stops; it usually ends at rounding.
 
     Attributes
@@ -73,7 +73,7 @@ class ElasticNet(LinearEstimator):
         positive: bool = False,
         warm_start: bool = False,
         max_iter: int = 10_000,
-        tol: float = 1e-6,
+        tol: float = 1e-9,
     ) -> None:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
@@ -105,7 +105,7 @@ class Lasso(LinearEstimator):
         Whether a fit starts from `coef_` of the one before.
     max_iter : int, default 10000
         The most steps of the solver.
-    tol : float, default 1e-6
+    tol : float, default 1e-9
         The relative duality gap of every target at which it stops.
 
     Attributes
@@ -144,7 +144,7 @@ class Lasso(LinearEstimator):
         positive: bool = False,
         warm_start: bool = False,
         max_iter: int = 10_000,
-        tol: float = 1e-6,
+        tol: float = 1e-9,
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
