@@ -296,7 +296,7 @@ TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Term]]] = {
     GroupL2: lambda shape: grouped(GroupL2, shape),
     SparseGroup: lambda shape: grouped(SparseGroup, shape, st.sampled_from([0.5, 0.0, 1.0])),
     Nuclear: lambda shape: st.sampled_from([1.0, 0.25, 0.0]).map(Nuclear),
-    NonNegative: lambda shape: st.just(NonNegative()),
+    NonNegative: lambda shape: st.builds(NonNegative, penalties(shape), penalties(shape)),
     Box: boxes,
     Simplex: lambda shape: sums(Simplex, shape, 1.0, 0.0, 2.5),
     RowSum: lambda shape: sums(RowSum, shape, 0.0, 1.0, -2.5),

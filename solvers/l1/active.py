@@ -10,6 +10,7 @@ import numpy as np
 from gramian.solvers.backend._xp import Array, as_floating, namespace
 from gramian.solvers.backend.precision import full_precision
 from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.prices import price_like
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1
@@ -25,6 +26,7 @@ __all__ = ["Workspace", "lasso"]
 Separable = L1 | ElasticNet | NonNegative
 
 WATCH = 10  # steps of ADMM between two looks at the signs
+FURTHER = 200  # of them, and as many as were taken, for rows whose gap here is met and that of the certificate is not
 
 
 def lasso(
@@ -145,30 +147,34 @@ class Workspace:
         if not bool(xp.all(xp.isfinite(start))):
             raise ValueError("start holds NaN or Inf")
         positive = isinstance(term, NonNegative)
-        costs = Costs(term.weight_like(start) / scale + xp.zeros_like(start), positive, here.lift if positive else None)
+        costs = Costs(price_like(term.weight, start) / scale + xp.zeros_like(start), positive, here.lift if positive else None)
         dead, idle = (xp.broadcast_to(each.diagonal == 0, start.shape) for each in (self.exact, exact))
         costly = dead & ((costs.limit > 0) | ~idle)  # a dead channel has nothing to do but cost
         start = xp.where(costly, xp.zeros_like(start), costs.nearest(start))
         best = evaluated(exact, costs, start * scale)
-        search = Search.at(exact, costs, best, np.flatnonzero(~settled(exact, costs, best, tol)), here.inverse)
-        history, steps, solves = [(0, best.measure)], 0, 0
-        while search.rows.size and steps < max_steps:
-            count = min(WATCH, max_steps - steps)
-            search, steps = search.advanced(here.inverse, count), steps + count
-            due = search.due() if steps < max_steps else np.arange(search.rows.size)
-            if due.size:
-                done, solved = search.tried(exact, costs, best, due, tol)
-                search, solves = search.after(due, done), solves + solved
-                history.append((steps, best.measure))
-        still = idle | (best.weights == start * scale)  # then to the last bit
-        weights = xp.where(still, start, best.weights / scale)
-        weights = as_floating(weights, like=self.problem.anchor)
-        certificate = certify(self.problem, term, weights)
-        status = Status.STEP_LIMIT if search.rows.size else Status.DIRECT
+        history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, tol
+        while True:
+            search = Search.at(exact, costs, best, np.flatnonzero(~settled(exact, costs, best, demanded)), here.inverse)
+            while search.rows.size and steps < last:
+                count = min(WATCH, last - steps)
+                search, steps = search.advanced(here.inverse, count), steps + count
+                due = search.due() if steps < last else np.arange(search.rows.size)
+                if due.size:
+                    done, solved = search.tried(exact, costs, best, due, demanded)
+                    search, solves = search.after(due, done), solves + solved
+                    history.append((steps, best.measure))
+            still = idle | (best.weights == start * scale)  # then to the last bit
+            weights = as_floating(xp.where(still, start, best.weights / scale), like=self.problem.anchor)
+            certificate = certify(self.problem, term, weights)
+            if certificate.measure <= tol or demanded == 0 or steps == max_steps:
+                break
+            last, demanded = min(max_steps, 2 * steps + FURTHER), 0.0  # the certificate's dual points may be worse: to rounding
+        left = int(np.sum(~settled(exact, costs, best, tol)))
+        status = Status.STEP_LIMIT if left else Status.DIRECT
         status = Status.CONVERGED if certificate.measure <= tol else status
         if status is Status.DIRECT and certificate.bound == float("-inf"):  # every row says so, and of what is no loss
             status = Status.BROKEN
-        detail = {"solves": float(solves), "open_rows": float(search.rows.size)}
+        detail = {"solves": float(solves), "open_rows": float(left)}
         return Solution(weights, status, certificate, steps, tuple(history), detail)
 
 

@@ -7,8 +7,10 @@ from weakref import WeakKeyDictionary
 
 from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, namespace, solve_triangular
 from gramian.solvers.backend.printed import extent
+from gramian.solvers.core.prices import checked_price, of_price, price_like
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.unpenalised import gradient_rounding
+from gramian.solvers.terms.squares import conjugate_of_squares, domain_limit, over
 from gramian.solvers.terms.totals import Simplex
 
 __all__ = ["Box", "NonNegative"]
@@ -16,58 +18,86 @@ __all__ = ["Box", "NonNegative"]
 
 @dataclass(frozen=True, eq=False)
 class NonNegative:
-    """h(V) = 0 if V_ij >= 0 everywhere, else infinity
+    """h(V) = sum_ij lambda_ij V_ij + mu_ij / 2 V_ij^2 if V_ij >= 0 everywhere, else infinity
+
+    It is a set if lambda and mu are zero, as they are if not given; else the L1 norm or the elastic net of weights that are not
+    negative.
+
+    Parameters
+    ----------
+    weight : float or array, default 0.0
+        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+    ridge : float or array, default 0.0
+        mu >= 0, likewise.
+
+    Raises
+    ------
+    ValueError
+        Unless lambda and mu are finite and at least zero everywhere.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from gramian.solvers import FISTA, NonNegative, Quadratic, solve
+    >>> from gramian.solvers import NonNegative, Quadratic, lasso
     >>> problem = Quadratic(np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[3.0, -1.0]]))
-    >>> solution = solve(problem, NonNegative(), FISTA(), tol=1e-12)
-    >>> solution.weights.round(6).tolist(), solution.status.name
-    ([[2.5, 0.0]], 'CONVERGED')
+    >>> lasso(problem, NonNegative(), tol=1e-12).weights.round(6).tolist()
+    [[2.5, 0.0]]
+    >>> lasso(problem, NonNegative(1.0), tol=1e-12).weights.round(6).tolist()
+    [[2.0, 0.0]]
     """
 
     channel_steps = True
 
-    def prox(self, weights: Array, step: Array | float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + h(V), the positive part, in the metric of any step."""
+    weight: Array | float = 0.0
+    ridge: Array | float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", checked_price(self.weight, "a price"))
+        object.__setattr__(self, "ridge", checked_price(self.ridge, "a ridge"))
+
+    def __repr__(self) -> str:
+        given = [of_price(self.weight), of_price(self.ridge)]
+        return f"NonNegative({', '.join(given if given[1] != '0.0' else given[:1] if given[0] != '0.0' else [])})"
+
+    def value(self, weights: Array) -> Array:
+        """Return h per row, (q,), of the positive parts: `violation` says how far the others are off."""
         xp = namespace(weights)
-        return xp.where(weights < 0, xp.zeros_like(weights), weights)
+        weights = xp.where(weights < 0, xp.zeros_like(weights), weights)
+        return xp.sum(price_like(self.weight, weights) * weights + 0.5 * price_like(self.ridge, weights) * weights**2, axis=1)
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """argmin_V 1/2 |V - U|^2 + step h(V) = max(U - step lambda, 0) / (1 + step mu), in the metric of any step."""
+        return over(weights, step * price_like(self.weight, weights)) / (1 + step * price_like(self.ridge, weights))
 
     def conjugate(self, slope: Array) -> Array:
-        """Return h*(u) per row, (q,): zero where no u_j is positive, else infinity."""
-        xp = namespace(slope)
-        zero = xp.zeros_like(slope[:, 0])
-        return xp.where(xp.any(slope > 0, axis=1), xp.full_like(zero, float("inf")), zero)
+        """Return h*(u) = sum_j max(u_j - lambda_j, 0)^2 / (2 mu_j) per row, (q,), where 0 / 0 is 0."""
+        return conjugate_of_squares(over(slope, price_like(self.weight, slope)), price_like(self.ridge, slope))
 
     def limit(self, slope: Array) -> Array:
-        """Return the largest s for which h*(s u) is finite, (q,): infinity or zero."""
-        xp = namespace(slope)
-        zero = xp.zeros_like(slope[:, 0])
-        return xp.where(xp.any(slope > 0, axis=1), zero, xp.full_like(zero, float("inf")))
+        """Return the largest s for which h*(s u) is finite, (q,): min_j lambda_j / u_j over positive u_j without a ridge."""
+        return domain_limit(over(slope, 0.0), price_like(self.weight, slope), price_like(self.ridge, slope))
 
     def dual(self, problem: Quadratic, weights: Array) -> Array:
-        """Return U = V + t Z with G Z > 0, and t per row as small as makes no gradient negative, rounding included.
+        """Return U = V + t Z with G Z > 0, and t per row as small as brings no -g above lambda, rounding included.
 
         There is such a Z unless some non-negative combination of channels vanishes on all tokens; it is found once per
-        problem. Without it U is V.
+        problem. Without it U is V. Channels with a ridge need none.
         """
         xp = namespace(weights)
         direction, rise = ascent(problem)
-        room = gradient_rounding(problem, weights)
-        missing = (2 * room - problem.gradient(weights)) / xp.where(rise > 0, rise, xp.ones_like(rise))
-        missing = xp.where((rise > 0) & (missing > 0), missing, xp.zeros_like(missing))
-        lift = 33 / 32 * xp.max(missing, axis=1, keepdims=True)  # a 64th of G Z at most is rounding
-        return weights + lift * direction
+        missing = 2 * gradient_rounding(problem, weights) - problem.gradient(weights) - price_like(self.weight, weights)
+        missing = missing / xp.where(rise > 0, rise, xp.ones_like(rise))
+        needed = (rise > 0) & (missing > 0) & (price_like(self.ridge, weights) + xp.zeros_like(weights) == 0)
+        lift = 33 / 32 * xp.max(xp.where(needed, missing, xp.zeros_like(missing)), axis=1, keepdims=True)
+        return weights + lift * direction  # a 64th of G Z at most is rounding
 
     def violation(self, weights: Array) -> float:
         """Return the size of the most negative weight."""
         return largest_excess(-weights)
 
     def rescaled(self, scale: Array) -> NonNegative:
-        """Return the same set in coordinates `v' = scale * v`, which is itself."""
-        return self
+        """Return the same function in coordinates `v' = scale * v`."""
+        return NonNegative(self.weight / scale, self.ridge / scale**2)
 
 
 @dataclass(frozen=True, eq=False)
