@@ -89,7 +89,9 @@ def outcome(only: str = "") -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="EXPRESSION", help="of pytest -k; nothing is written then unless --out is given")
+    parser.add_argument(
+        "--only", default="", metavar="EXPRESSION", help="of pytest -k; nothing is written then unless --out is given"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.name}/sklearn_tests.json")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

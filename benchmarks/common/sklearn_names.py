@@ -1,4 +1,4 @@
-"""Our estimators under the names, defaults and options of scikit-learn's, for its own tests.
+"""Our estimators, with their own tolerances, under the names and options of scikit-learn's, for its own tests.
 
 Options that choose among scikit-learn's ways of solving (`precompute`, `selection`, `random_state`, `copy_X`, `check_input`,
 `n_jobs`, `verbose`) are accepted and change nothing. What makes use of ours is counted.
@@ -22,9 +22,9 @@ class ElasticNet(regression.ElasticNet):
         l1_ratio=0.5,
         fit_intercept=True,
         precompute=False,
-        max_iter=1000,
+        max_iter=10_000,
         copy_X=True,
-        tol=1e-4,
+        tol=1e-12,
         warm_start=False,
         positive=False,
         random_state=None,
@@ -54,8 +54,8 @@ class Lasso(regression.Lasso):
         fit_intercept=True,
         precompute=False,
         copy_X=True,
-        max_iter=1000,
-        tol=1e-4,
+        max_iter=10_000,
+        tol=1e-12,
         warm_start=False,
         positive=False,
         random_state=None,
@@ -80,8 +80,8 @@ class ElasticNetCV(regression.ElasticNetCV):
         alphas=100,
         fit_intercept=True,
         precompute="auto",
-        max_iter=1000,
-        tol=1e-4,
+        max_iter=10_000,
+        tol=1e-12,
         cv=None,
         copy_X=True,
         verbose=0,
@@ -116,8 +116,8 @@ class LassoCV(regression.LassoCV):
         alphas=100,
         fit_intercept=True,
         precompute="auto",
-        max_iter=1000,
-        tol=1e-4,
+        max_iter=10_000,
+        tol=1e-12,
         copy_X=True,
         cv=None,
         verbose=False,
@@ -148,8 +148,8 @@ def enet_path(
     copy_X=True,
     positive=False,
     check_input=True,
-    max_iter=1000,
-    tol=1e-4,
+    max_iter=10_000,
+    tol=1e-12,
 ) -> Any:
     """(alphas, coefficients, gaps), without an intercept."""
     USED["enet_path"] += 1

@@ -139,7 +139,15 @@ def backends_agree(term: Any, point: np.ndarray, other: np.ndarray, step: float)
     """Every array library gives the same numbers, in the dtype that it was given."""
     for backend in backends():
         moved = backend.moved(term)
-        for name, arguments in (("prox", (step,)), ("value", ()), ("polar", ()), ("conjugate", ()), ("limit", ()), ("tangent", ()), ("violation", ())):
+        for name, arguments in (
+            ("prox", (step,)),
+            ("value", ()),
+            ("polar", ()),
+            ("conjugate", ()),
+            ("limit", ()),
+            ("tangent", ()),
+            ("violation", ()),
+        ):
             if hasattr(term, name):
                 expected = np.asarray(getattr(term, name)(point, *arguments))
                 found = getattr(moved, name)(backend.asarray(point), *arguments)

@@ -148,9 +148,7 @@ class Quadratic:
         return cls(gram, anchor, anchor @ moments.cross, 0.5 * xp.sum((anchor @ moments.drift) * anchor, axis=1))
 
     @classmethod
-    def from_targets(
-        cls, inputs: Array, targets: Array, *, weights: Array | None = None, intercept: bool = False
-    ) -> Quadratic:
+    def from_targets(cls, inputs: Array, targets: Array, *, weights: Array | None = None, intercept: bool = False) -> Quadratic:
         """f(V) = 1/2 sum_i c_i |V x_i + b - y_i|^2, where b = 0, or the best intercept for every V.
 
         inputs: X, (N, p), an array or a matrix of scipy.sparse, of which only the Gram is dense. targets: Y, (N,) or (N, q).

@@ -211,7 +211,10 @@ class TargetMoments:
             return other if self.origin is None else self
         both = TargetMoments(self.width, self.targets)
         both.origin, both.offset, both.target_origin, both.target_offset = (
-            self.origin, self.offset, self.target_origin, self.target_offset,
+            self.origin,
+            self.offset,
+            self.target_origin,
+            self.target_offset,
         )
         both.rows, both.weight, both.cross, both.energy = self.rows, self.weight, self.cross, self.energy
         both.squares = ProductSum(square=True, total=self.gram + other.gram)
@@ -230,8 +233,7 @@ class TargetMoments:
             xp = namespace(self.cross)
             index = xp.asarray(chosen, device=device(self.cross))
             found.target_origin, found.target_offset, found.cross, found.energy = (
-                xp.take(array, index, axis=0)
-                for array in (self.target_origin, self.target_offset, self.cross, self.energy)
+                xp.take(array, index, axis=0) for array in (self.target_origin, self.target_offset, self.cross, self.energy)
             )
         return found
 
@@ -294,7 +296,9 @@ class TargetData:
             weights = detached(weights)
             same_library(weights, targets, ("weights", "the targets"))
             if tuple(weights.shape) != (targets.shape[0],):
-                raise ValueError(f"there must be one weight for each of {targets.shape[0]} rows but they are {tuple(weights.shape)}")
+                raise ValueError(
+                    f"there must be one weight for each of {targets.shape[0]} rows but they are {tuple(weights.shape)}"
+                )
             weights = xp.astype(weights, xp.float64)
             if not bool(xp.all((weights >= 0) & xp.isfinite(weights))):
                 raise ValueError("weights of rows must be finite and at least zero")
@@ -325,7 +329,9 @@ class TargetData:
     def targets_of(self, chosen: np.ndarray) -> TargetData:
         """Return some of the targets, by their indices."""
         xp = namespace(self.targets)
-        return TargetData(self.inputs, xp.take(self.targets, xp.asarray(chosen, device=device(self.targets)), axis=1), self.weights)
+        return TargetData(
+            self.inputs, xp.take(self.targets, xp.asarray(chosen, device=device(self.targets)), axis=1), self.weights
+        )
 
     def blocks(self) -> Iterator[Block]:
         """Iterate over all rows in float64: dense ones some at a time, since they are copied."""
@@ -346,7 +352,9 @@ class TargetData:
             found.add(*block)
         return found
 
-    def anchored(self, moments: TargetMoments, intercept: bool, anchor: Array | None = None) -> tuple[Array, Array, Array, Array]:
+    def anchored(
+        self, moments: TargetMoments, intercept: bool, anchor: Array | None = None
+    ) -> tuple[Array, Array, Array, Array]:
         """Return (gram, anchor, slope, floor) of 1/2 sum_i c_i |V x_i + b - y_i|^2 from a second pass over the rows.
 
         moments: of these rows. anchor: None for the least squares with a ridge of 1e-6. The loss and the gradient at the anchor

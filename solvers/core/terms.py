@@ -278,4 +278,3 @@ class Affine:
     def rescaled(self, scale: Array) -> Affine:
         """Return the same set in coordinates `v' = scale * v`."""
         return Affine(self.matrix / scale, self.values)
-

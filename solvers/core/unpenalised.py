@@ -53,7 +53,10 @@ def settle(problem: Quadratic, weights: Array, place: Array) -> tuple[Array, Arr
     cut = 8 * count * unit * xp.max(xp.abs(values))
     kept = values > cut
     inverse = xp.where(kept, 1 / xp.where(kept, values, xp.ones_like(values)), xp.zeros_like(values))
-    picked = xp.astype(xp.arange(weights.shape[1], device=device(weights))[None, :] == place[:, None], weights.dtype) / scale[:, None]
+    picked = (
+        xp.astype(xp.arange(weights.shape[1], device=device(weights))[None, :] == place[:, None], weights.dtype)
+        / scale[:, None]
+    )
     for _ in range(3):  # the first solves, the others mend its rounding
         slopes = (problem.gradient(weights) @ picked.T) @ vectors
         weights = weights - ((slopes * inverse) @ vectors.T) @ picked

@@ -57,7 +57,7 @@ def elastic_net_path(
     positive: bool = False,
     sample_weight: Any = None,
     max_iter: int = 10_000,
-    tol: float = 1e-9,
+    tol: float = 1e-12,
 ) -> CoefficientPath:
     """argmin_{v, b} of `ElasticNet` for every alpha, each started from the one before; by default of `Lasso`
 
@@ -79,7 +79,7 @@ def elastic_net_path(
         Weights of rows.
     max_iter : int, default 10000
         The most steps at each alpha.
-    tol : float, default 1e-9
+    tol : float, default 1e-12
         As of `ElasticNet`.
 
     Returns

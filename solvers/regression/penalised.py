@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -33,7 +34,7 @@ class ElasticNet(LinearEstimator):
         Whether a fit starts from `coef_` of the one before.
     max_iter : int, default 10000
         The most steps of the solver, after which a ConvergenceWarning says how far it came.
-    tol : float, default 1e-9
+    tol : float, default 1e-12
         The relative duality gap of every target at which it stops; it usually ends at rounding.
 
     Attributes
@@ -73,7 +74,7 @@ class ElasticNet(LinearEstimator):
         positive: bool = False,
         warm_start: bool = False,
         max_iter: int = 10_000,
-        tol: float = 1e-9,
+        tol: float = 1e-12,
     ) -> None:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
@@ -105,7 +106,7 @@ class Lasso(LinearEstimator):
         Whether a fit starts from `coef_` of the one before.
     max_iter : int, default 10000
         The most steps of the solver.
-    tol : float, default 1e-9
+    tol : float, default 1e-12
         The relative duality gap of every target at which it stops.
 
     Attributes
@@ -144,7 +145,7 @@ class Lasso(LinearEstimator):
         positive: bool = False,
         warm_start: bool = False,
         max_iter: int = 10_000,
-        tol: float = 1e-9,
+        tol: float = 1e-12,
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -161,15 +162,19 @@ class Lasso(LinearEstimator):
 Estimator = Any  # an estimator of the settings above; scikit-learn has no types
 
 
-def fitted(estimator: Estimator, penalty: Penalty, X: Any, y: Any, sample_weight: Any) -> Any:
-    """Return the estimator, fitted with a penalty."""
+Choice = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (gram, weights) -> weights of the same objective
+
+
+def fitted(estimator: Estimator, penalty: Penalty, X: Any, y: Any, sample_weight: Any, choice: Choice | None = None) -> Any:
+    """Return the estimator, fitted with a penalty; `choice` is made among several minimisers."""
     check_limits(estimator.tol, estimator.max_iter)
-    X, y, weights = checked_rows(estimator, X, y, sample_weight)
-    shared = SharedGram.of(TargetData.of(X, y, weights), estimator.fit_intercept)
+    X, y, row_weights = checked_rows(estimator, X, y, sample_weight)
+    shared = SharedGram.of(TargetData.of(X, y, row_weights), estimator.fit_intercept)
     start = np.atleast_2d(estimator.coef_) if estimator.warm_start and hasattr(estimator, "coef_") else None
     solution = shared.solved(penalty, start, estimator.tol, estimator.max_iter)
     warn_unless_converged(solution, estimator.tol)
-    coefficients = solution.weights.astype(X.dtype)
+    weights = solution.weights if choice is None else choice(shared.problem.gram, solution.weights)
+    coefficients = weights.astype(X.dtype)
     estimator.certificate_, gaps = shared.certified(coefficients.astype(np.float64), penalty)
     estimator.dual_gap_ = gaps[0] / shared.n if y.ndim == 1 else gaps / shared.n
     estimator.n_iter_ = solution.steps + (start is None)

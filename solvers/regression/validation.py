@@ -39,7 +39,7 @@ class ElasticNetCV(LinearEstimator):
         As of scikit-learn; None is five folds.
     max_iter : int, default 10000
         The most steps at each alpha.
-    tol : float, default 1e-9
+    tol : float, default 1e-12
         As of `ElasticNet`.
 
     Attributes
@@ -84,7 +84,7 @@ class ElasticNetCV(LinearEstimator):
         positive: bool = False,
         cv: Any = None,
         max_iter: int = 10_000,
-        tol: float = 1e-9,
+        tol: float = 1e-12,
     ) -> None:
         self.l1_ratio = l1_ratio
         self.eps = eps
@@ -118,7 +118,7 @@ class LassoCV(LinearEstimator):
         As of scikit-learn; None is five folds.
     max_iter : int, default 10000
         The most steps at each alpha.
-    tol : float, default 1e-9
+    tol : float, default 1e-12
         As of `Lasso`.
 
     Attributes
@@ -162,7 +162,7 @@ class LassoCV(LinearEstimator):
         positive: bool = False,
         cv: Any = None,
         max_iter: int = 10_000,
-        tol: float = 1e-9,
+        tol: float = 1e-12,
     ) -> None:
         self.eps = eps
         self.alphas = alphas

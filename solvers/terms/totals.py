@@ -175,4 +175,6 @@ def miss(weights: Array, prices: Array | None, total: Array | float) -> float:
     prices, total = prices_like(prices, weights), price_like(total, weights)
     off = xp.abs(xp.sum(prices * weights, axis=1, keepdims=True) - total)
     size = xp.sum(xp.abs(prices * weights), axis=1, keepdims=True) + abs(total)
-    return float(xp.max(xp.where(off > 4 * (weights.shape[1] + 4) * xp.finfo(weights.dtype).eps * size, off, xp.zeros_like(off))))
+    return float(
+        xp.max(xp.where(off > 4 * (weights.shape[1] + 4) * xp.finfo(weights.dtype).eps * size, off, xp.zeros_like(off)))
+    )

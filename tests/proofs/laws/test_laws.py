@@ -88,7 +88,9 @@ ITERATED = [kind for kind in TERMS if kind is not Affine]
 def test_everything_is_found():
     assert {"FISTA", "FISTA restart", "FISTA scaled", "FISTA restart scaled"} <= set(SOLVERS)
     assert {"fistapruner", "fistapruner-printed", "wanda", "magnitude", "sparsegpt", "dsnot"} <= set(METHODS_OF_BOTH)
-    kinds = {name: value for name, value in PUBLIC.items() if isinstance(value, type) and not getattr(value, "_is_protocol", False)}
+    kinds = {
+        name: value for name, value in PUBLIC.items() if isinstance(value, type) and not getattr(value, "_is_protocol", False)
+    }
     assert {L1, Support} <= {value for value in kinds.values() if hasattr(value, "prox")} == set(TERMS)
     assert {TopK, NM} <= {value for value in kinds.values() if hasattr(value, "admits")} == set(PATTERNS)
 

@@ -24,7 +24,9 @@ def rows_of(seed: int, count: int, width: int, targets: int, far: float = 0.0) -
 
 def exact_moments(inputs, targets, weights):
     """Centred Gram, products and squares in rational arithmetic."""
-    X, Y, c = ([[Fraction(float(entry)) for entry in row] for row in np.atleast_2d(array)] for array in (inputs, targets, weights))
+    X, Y, c = (
+        [[Fraction(float(entry)) for entry in row] for row in np.atleast_2d(array)] for array in (inputs, targets, weights)
+    )
     c, n = c[0], sum(c[0])
     means = [[sum(w * row[j] for w, row in zip(c, rows)) / n for j in range(len(rows[0]))] for rows in (X, Y)]
     X, Y = ([[entry - mean for entry, mean in zip(row, middle)] for row in rows] for rows, middle in zip((X, Y), means))
@@ -66,7 +68,9 @@ def test_moments_add_up_however_rows_are_split(xp, seed, cut, far):
     size = np.sqrt(np.diag(gram)), np.sqrt(energy)
     for other in (split, merged):
         assert other.rows == 12 and other.weight == pytest.approx(whole.weight, rel=1e-14)
-        for one, two, most in zip((gram, cross, energy), other.sums(True), (np.outer(size[0], size[0]), np.outer(*size[::-1]), energy)):
+        for one, two, most in zip(
+            (gram, cross, energy), other.sums(True), (np.outer(size[0], size[0]), np.outer(*size[::-1]), energy)
+        ):
             assert np.all(np.abs(one - xp.numpy(two)) <= rounding(8 * 20, most))
 
 
@@ -119,7 +123,9 @@ def test_the_intercept_is_recovered_from_the_moments(xp):
 def test_rows_of_weight_zero_may_hold_anything(xp):
     inputs, targets, weights = rows_of(6, 20, 3, 1)
     weights[::3] = 0
-    clean = Quadratic.from_targets(*(xp.asarray(array[weights > 0]) for array in (inputs, targets)), weights=xp.asarray(weights[weights > 0]))
+    clean = Quadratic.from_targets(
+        *(xp.asarray(array[weights > 0]) for array in (inputs, targets)), weights=xp.asarray(weights[weights > 0])
+    )
     inputs[::3], targets[::3] = np.nan, np.inf
     padded = Quadratic.from_targets(xp.asarray(inputs), xp.asarray(targets), weights=xp.asarray(weights))
     assert np.array_equal(xp.numpy(clean.gram), xp.numpy(padded.gram))

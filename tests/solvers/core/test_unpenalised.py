@@ -37,7 +37,9 @@ def test_it_closes_on_singular_blocks(xp, case):
     }[case]
     layer = Layer(inputs, W, inputs + 0.5 * RNG.normal(size=inputs.shape))
     price = 5 * FREE
-    found = solve(layer.problem(xp), L1(xp.asarray(price)), FISTA(), start=0 * layer.problem(xp).anchor, tol=1e-8, max_steps=3000)
+    found = solve(
+        layer.problem(xp), L1(xp.asarray(price)), FISTA(), start=0 * layer.problem(xp).anchor, tol=1e-8, max_steps=3000
+    )
     least = cvxpy_lasso(layer.inputs, layer.outputs, price)
     assert found.certificate.bound <= least * (1 + 1e-8) + 1e-9 * layer.energy
     if case in ("duplicates", "dead"):
@@ -53,7 +55,9 @@ def test_no_bound_is_above_the_optimum(xp, layer: Layer, data):
     )
     certificate = certify(layer.problem(xp), L1(xp.asarray(price)), xp.asarray(point))
     _, least = exact_lasso(layer.inputs, layer.outputs, price)
-    assert certificate.bound <= least + 1e-10 * (layer.magnitude(point) + lasso_objective(layer.inputs, layer.outputs, price, point))
+    assert certificate.bound <= least + 1e-10 * (
+        layer.magnitude(point) + lasso_objective(layer.inputs, layer.outputs, price, point)
+    )
 
 
 def test_rows_have_their_own_free_weights(xp):
