@@ -21,8 +21,8 @@ def sklearn_tests() -> str:
     others = sum(row["cases"] - row["ours"] for row in results["tests"].values())
     whole = sum(row["passed"] == row["ours"] for row in ours.values())
     note = (
-        f"With scikit-learn {results['versions']['scikit-learn']}, {passed} of {cases} cases that make use of ours pass, and all "
-        f"cases of {whole} of {len(ours)} tests. A further {others} cases make no use of them: they are of multi-task estimators and of "
-        "scikit-learn's internals."
+        f"With scikit-learn {results['versions']['scikit-learn']}, {passed} of {cases} cases that make use of ours pass, and "
+        f"all cases of {whole} of {len(ours)} tests. A further {others} cases make no use of them: they are of multi-task "
+        "estimators and of scikit-learn's internals."
     )
     return noted(table(["test", "cases", "passed", "why the others do not"], rows), note)

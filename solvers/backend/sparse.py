@@ -85,7 +85,8 @@ class SparseRows:
     def times(self, weights: np.ndarray) -> np.ndarray:
         """Return `Z V^T`, (n, q)."""
         found: np.ndarray = self.stored @ weights.T - weights @ self.offset
-        return found + self.filled @ weights[:, self.columns].T
+        found += self.filled @ weights[:, self.columns].T
+        return found
 
     def under(self, left: np.ndarray) -> np.ndarray:
         """Return `R^T Z`, (q, p), for R (n, q)."""

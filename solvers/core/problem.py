@@ -9,7 +9,8 @@ from gramian.solvers.backend._xp import Array, as_floating, check_current, detac
 from gramian.solvers.backend.printed import extent, kind
 from gramian.solvers.backend.split import halves, split_product
 from gramian.solvers.core.moments import Moments
-from gramian.solvers.core.targets import TargetData, TargetMoments
+from gramian.solvers.core.target_rows import TargetData
+from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 
 __all__ = ["Quadratic"]
 
@@ -160,7 +161,7 @@ class Quadratic:
         residuals. Anchored at zero, f loses as many digits as it is smaller than f(0).
         """
         data = TargetData.of(inputs, targets, weights)
-        return cls(*data.anchored(data.moments(), intercept))
+        return cls(*anchored(data, moments_of(data), intercept))
 
     @classmethod
     def from_target_moments(cls, moments: TargetMoments, *, intercept: bool = False) -> Quadratic:

@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
-
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, cholesky, detached, device, namespace, same_library, solve_triangular, to_numpy
+from gramian.solvers.backend._xp import Array, cholesky, device, namespace, same_library, solve_triangular
 from gramian.solvers.backend.printed import kind
-from gramian.solvers.backend.sparse import SparseRows, is_sparse
+from gramian.solvers.backend.sparse import SparseRows
 from gramian.solvers.backend.threads import Crew, crew
 from gramian.solvers.core.sums import ProductSum
+from gramian.solvers.core.target_rows import DenseRows, TargetData
 
-__all__ = ["TargetData", "TargetMoments"]
+__all__ = ["TargetMoments", "anchored", "moments_of"]
 
-BLOCK = 2**22  # numbers of a block of rows, which is copied to be centred
-# Of the unit-diagonal Gram, where the loss is anchored. Where targets are fitted to 1e-8 of their size, rounding of f is 1e-9 of f
-# from there and more than all of f from zero. A smaller ridge helps good fits further, but on a Gram of condition 1e18 and noisy
-# targets the anchor is then so far that rounding at sparse weights is 1e-6 of f (1e-10), beside 1e-10 (1e-6) and 1e-13 (zero).
+# Of the unit-diagonal Gram, where the loss is anchored. Where targets are fitted to 1e-8 of their size, rounding of f is
+# 1e-9 of f from there, and more than all of f from zero. A smaller ridge helps good fits further, but on a Gram of condition
+# 1e18 and noisy targets the anchor is then so far away that rounding at sparse weights is 1e-6 of f (1e-10), beside 1e-10 of f
+# (1e-6) and 1e-13 of f (zero).
 RIDGE = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class DenseRows:
-    """Z, (n, p), in float64; with the methods of `SparseRows`."""
-
-    values: Array
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return (n, p)."""
-        return self.values.shape[0], self.values.shape[1]
-
-    def finite(self) -> bool:
-        """Return whether there is neither NaN nor Inf."""
-        xp = namespace(self.values)
-        return bool(xp.all(xp.isfinite(self.values)))
-
-    def sums(self, weights: Array) -> Array:
-        """Return `weights^T Z`, (p,)."""
-        return weights @ self.values
-
-    def constants(self) -> tuple[Array, Array]:
-        """Return for every column whether it holds one number only (p,), and its first entry (p,)."""
-        return namespace(self.values).all(self.values == self.values[:1, :], axis=0), self.values[0, :]
-
-    def minus(self, row: Array) -> DenseRows:
-        """Return Z - 1 row^T."""
-        return DenseRows(self.values - row)
-
-    def times(self, weights: Array) -> Array:
-        """Return `Z V^T`, (n, q)."""
-        return self.values @ weights.T
-
-    def under(self, left: Array) -> Array:
-        """Return `R^T Z`, (q, p), for R (n, q)."""
-        return left.T @ self.values
-
-
-Rows = TypeVar("Rows", DenseRows, SparseRows)
-Block = tuple[DenseRows | SparseRows, Array, Array | None]  # inputs, targets (n, q), weights (n,)
-
-
-def first_mean(rows: Rows, weights: Array, total: float) -> Array:
-    """Return the weighted mean (p,), which of a column that holds one number only is that number, to the last bit."""
-    same, first = rows.constants()
-    return namespace(weights).where(same, first, rows.sums(weights) / total)
 
 
 class TargetMoments:
@@ -116,12 +66,13 @@ class TargetMoments:
     TargetMoments(8 inputs, 1 targets, 64 rows, float64, numpy)
     >>> solution = lasso(Quadratic.from_target_moments(moments, intercept=True), L1(moments.weight * 0.01))
     >>> solution.weights.round(2).tolist(), moments.intercept(solution.weights).round(2).tolist()
-    ([[2.99, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], [5.0])
+    ([[2.98, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], [5.0])
     """
 
     def __init__(self, width: int, targets: int = 1) -> None:
         self.width, self.targets = width, targets
-        self.rows, self.weight = 0, 0.0
+        self.rows = 0
+        self.weight = 0.0
         self.squares = ProductSum(square=True)
         self.origin: Array | None = None  # a mean is its origin plus its offset
         self.offset: Array | None = None
@@ -203,12 +154,14 @@ class TargetMoments:
         self.rows, self.weight = self.rows + rows, self.weight + weight
 
     def merged(self, other: TargetMoments) -> TargetMoments:
-        """Return the moments of both sets of rows together; ValueError is raised unless they have the same inputs and targets."""
+        """Return the moments of both sets of rows together; ValueError is raised for other numbers of inputs or targets."""
         if (self.width, self.targets) != (other.width, other.targets):
             sizes = f"{self.width} inputs and {self.targets} targets, the others {other.width} and {other.targets}"
             raise ValueError(f"moments add up only for the same inputs and targets: these have {sizes}")
-        if self.origin is None or other.origin is None:
-            return other if self.origin is None else self
+        if self.origin is None or self.target_origin is None:
+            return other
+        if other.origin is None or other.target_origin is None:
+            return self
         both = TargetMoments(self.width, self.targets)
         both.origin, both.offset, both.target_origin, both.target_offset = (
             self.origin,
@@ -257,124 +210,49 @@ class TargetMoments:
             raise ValueError("no rows were seen: give some, with a weight above zero, before asking for intercepts")
         return self.target_mean - weights @ self.mean
 
-    def centred(self, rows: Rows, targets: Array) -> tuple[Rows, Array]:
+    def centred(self, rows: DenseRows | SparseRows, targets: Array) -> tuple[DenseRows | SparseRows, Array]:
         """Return rows and targets minus the means."""
+        assert self.origin is not None and self.offset is not None
         return rows.minus(self.origin).minus(self.offset), targets - self.target_origin - self.target_offset
 
 
-@dataclass(frozen=True, eq=False)
-class TargetData:
-    """Hold rows of inputs and targets that were checked.
+def first_mean(rows: DenseRows | SparseRows, weights: Array, total: float) -> Array:
+    """Return the weighted mean (p,), which of a column that holds one number only is that number, to the last bit."""
+    same, first = rows.constants()
+    return namespace(weights).where(same, first, rows.sums(weights) / total)
 
-    inputs: X (N, p), an array or scipy.sparse's csr_array. targets: Y (N, q), float64. weights: c (N,), float64 and positive,
-    or None for ones.
+
+def moments_of(data: TargetData) -> TargetMoments:
+    """Return the moments of all rows."""
+    found = TargetMoments(data.shape[1], data.shape[0])
+    for block in data.blocks():
+        found.add(*block)
+    return found
+
+
+def anchored(
+    data: TargetData, moments: TargetMoments, intercept: bool, anchor: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Return (gram, anchor, slope, floor) of 1/2 sum_i c_i |V x_i + b - y_i|^2 from a second pass over the rows.
+
+    moments: of these rows. anchor: None for the least squares with a ridge of 1e-6. The loss and the gradient at the anchor
+    are those of its residuals y - A x, and not differences of large numbers: a good fit keeps its digits.
     """
-
-    inputs: Array
-    targets: Array
-    weights: Array | None
-
-    @classmethod
-    def of(cls, inputs: Array, targets: Array, weights: Array | None = None) -> TargetData:
-        """Check data; rows of weight zero are left out."""
-        inputs, targets = inputs if is_sparse(inputs) else detached(inputs), detached(targets)
-        xp = namespace(targets)
-        targets = targets[:, None] if targets.ndim == 1 else targets
-        if inputs.ndim != 2 or targets.ndim != 2 or inputs.shape[0] != targets.shape[0]:
-            shapes = f"{tuple(inputs.shape)} but the targets are {tuple(targets.shape)}"
-            raise ValueError(f"inputs must be (N, p) and targets (N,) or (N, q) with the same N, but the inputs are {shapes}")
-        if not is_sparse(inputs):
-            same_library(inputs, targets, ("inputs", "the targets"))
-            if not xp.isdtype(inputs.dtype, ("real floating", "integral", "bool")):
-                raise ValueError(f"the inputs must be real numbers but are {inputs.dtype}")
-        if not xp.isdtype(targets.dtype, ("real floating", "integral", "bool")):
-            raise ValueError(f"the targets must be real numbers but are {targets.dtype}")
-        targets = xp.astype(targets, xp.float64)
-        if is_sparse(inputs):
-            inputs = inputs.tocsr()
-        if weights is not None:
-            weights = detached(weights)
-            same_library(weights, targets, ("weights", "the targets"))
-            if tuple(weights.shape) != (targets.shape[0],):
-                raise ValueError(
-                    f"there must be one weight for each of {targets.shape[0]} rows but they are {tuple(weights.shape)}"
-                )
-            weights = xp.astype(weights, xp.float64)
-            if not bool(xp.all((weights >= 0) & xp.isfinite(weights))):
-                raise ValueError("weights of rows must be finite and at least zero")
-            if bool(xp.any(weights == 0)):
-                (kept,) = xp.nonzero(weights > 0)
-                targets, weights = xp.take(targets, kept, axis=0), xp.take(weights, kept, axis=0)
-                inputs = inputs[to_numpy(kept)] if is_sparse(inputs) else xp.take(inputs, kept, axis=0)
-        data = cls(inputs, targets, weights)
-        if not bool(xp.all(xp.isfinite(targets))):
-            raise ValueError("the targets hold NaN or Inf")
-        if not all(rows.finite() for rows, _, _ in data.blocks()):
-            raise ValueError("the inputs hold NaN or Inf")
-        return data
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return (q, p), that of the weights."""
-        return self.targets.shape[1], self.inputs.shape[1]
-
-    def rows(self, chosen: np.ndarray) -> TargetData:
-        """Return some of the rows, by their indices."""
-        xp = namespace(self.targets)
-        index = xp.asarray(chosen, device=device(self.targets))
-        inputs = self.inputs[chosen] if is_sparse(self.inputs) else xp.take(self.inputs, index, axis=0)
-        weights = None if self.weights is None else xp.take(self.weights, index, axis=0)
-        return TargetData(inputs, xp.take(self.targets, index, axis=0), weights)
-
-    def targets_of(self, chosen: np.ndarray) -> TargetData:
-        """Return some of the targets, by their indices."""
-        xp = namespace(self.targets)
-        return TargetData(
-            self.inputs, xp.take(self.targets, xp.asarray(chosen, device=device(self.targets)), axis=1), self.weights
-        )
-
-    def blocks(self) -> Iterator[Block]:
-        """Iterate over all rows in float64: dense ones some at a time, since they are copied."""
-        if is_sparse(self.inputs):
-            if self.inputs.shape[0]:
-                yield SparseRows.of(self.inputs, self.weights), self.targets, self.weights
-            return
-        xp, count, height = namespace(self.targets), self.inputs.shape[0], max(256, BLOCK // max(1, self.inputs.shape[1]))
-        for first in range(0, count, height):
-            part = slice(first, min(first + height, count))
-            rows = DenseRows(xp.astype(self.inputs[part, :], xp.float64, copy=False))
-            yield rows, self.targets[part, :], None if self.weights is None else self.weights[part]
-
-    def moments(self) -> TargetMoments:
-        """Return the moments of all rows."""
-        found = TargetMoments(self.shape[1], self.shape[0])
-        for block in self.blocks():
-            found.add(*block)
-        return found
-
-    def anchored(
-        self, moments: TargetMoments, intercept: bool, anchor: Array | None = None
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return (gram, anchor, slope, floor) of 1/2 sum_i c_i |V x_i + b - y_i|^2 from a second pass over the rows.
-
-        moments: of these rows. anchor: None for the least squares with a ridge of 1e-6. The loss and the gradient at the anchor
-        are those of its residuals y - A x, and not differences of large numbers: a good fit keeps its digits.
-        """
-        gram, cross, _ = moments.sums(intercept)
-        anchor = ridge_solution(gram, cross) if anchor is None else anchor
-        xp = namespace(self.targets)
-        slope, floor = xp.zeros_like(anchor), xp.zeros_like(anchor[:, 0])
-        for rows, targets, weights in self.blocks():
-            if intercept:
-                rows, targets = moments.centred(rows, targets)
-            residual = targets - rows.times(anchor)
-            weighted = residual if weights is None else residual * weights[:, None]
-            slope, floor = slope - rows.under(weighted), floor + 0.5 * xp.sum(weighted * residual, axis=0)
-        return gram, anchor, slope, floor
+    gram, cross, _ = moments.sums(intercept)
+    anchor = ridge_solution(gram, cross) if anchor is None else anchor
+    xp = namespace(data.targets)
+    slope, floor = xp.zeros_like(anchor), xp.zeros_like(anchor[:, 0])
+    for rows, targets, weights in data.blocks():
+        if intercept:
+            rows, targets = moments.centred(rows, targets)
+        residual = targets - rows.times(anchor)
+        weighted = residual if weights is None else residual * weights[:, None]
+        slope, floor = slope - rows.under(weighted), floor + 0.5 * xp.sum(weighted * residual, axis=0)
+    return gram, anchor, slope, floor
 
 
 def ridge_solution(gram: Array, cross: Array) -> Array:
-    """argmin_V 1/2 V G V^T - <V, C> + 1/2 r sum_j G_jj V_j^2 with r = RIDGE, (q, p), or zero where rounding leaves no factor."""
+    """argmin_V 1/2 V G V^T - <V, C> + 1/2 r sum_j G_jj V_j^2, r = RIDGE, (q, p), or zero where rounding leaves no factor."""
     xp = namespace(gram)
     diagonal = xp.linalg.diagonal(gram)
     scale = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))

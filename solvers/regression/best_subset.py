@@ -8,7 +8,7 @@ import numpy as np
 
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.patterns import TopK
-from gramian.solvers.core.targets import TargetData
+from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.core.terms import Support
 from gramian.solvers.regression.conventions import LinearEstimator, checked_rows
 from gramian.solvers.regression.shared_gram import SharedGram

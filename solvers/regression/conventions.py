@@ -14,7 +14,6 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 
 from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.targets import TargetData
 from gramian.solvers.regression.shared_gram import SharedGram
 
 __all__ = ["LinearEstimator", "check_limits", "checked_rows", "warn_unless_converged"]

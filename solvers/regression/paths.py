@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gramian.extras import need
-from gramian.solvers.core.targets import TargetData
+from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows
 from gramian.solvers.regression.shared_gram import Penalty, SharedGram, alpha_grid
 

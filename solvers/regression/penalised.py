@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from gramian.solvers.core.targets import TargetData
+from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows, warn_unless_converged
 from gramian.solvers.regression.shared_gram import Penalty, SharedGram
 

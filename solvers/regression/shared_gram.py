@@ -1,4 +1,4 @@
-"""Penalised least squares on one set of rows: the problem that all penalties share, answers of it, and what is proven of them."""
+"""Penalised least squares on one set of rows: the problem that all penalties share, its answers, what is proven of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.targets import TargetData, TargetMoments
+from gramian.solvers.core.target_rows import TargetData
+from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 from gramian.solvers.core.terms import L1
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.l1.active import Workspace
@@ -60,8 +61,8 @@ class SharedGram:
     @classmethod
     def of(cls, data: TargetData, intercept: bool, moments: TargetMoments | None = None) -> SharedGram:
         """Prepare rows, whose moments may be known already."""
-        moments = data.moments() if moments is None else moments
-        return cls(data, moments, intercept, Quadratic(*data.anchored(moments, intercept)))
+        moments = moments_of(data) if moments is None else moments
+        return cls(data, moments, intercept, Quadratic(*anchored(data, moments, intercept)))
 
     @property
     def n(self) -> float:
@@ -95,7 +96,7 @@ class SharedGram:
 
     def at(self, weights: Floats) -> Quadratic:
         """Return the loss anchored at these weights, where it is a sum of squares of residuals, to all digits."""
-        return Quadratic(*self.data.anchored(self.moments, self.intercept, weights), trusted=True)
+        return Quadratic(*anchored(self.data, self.moments, self.intercept, weights), trusted=True)
 
 
 def alpha_grid(shared: SharedGram, count: int, l1_ratio: float, eps: float, positive: bool) -> Floats:

@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.model_selection import check_cv
 
-from gramian.solvers.core.targets import TargetData, TargetMoments
+from gramian.solvers.core.target_rows import TargetData
+from gramian.solvers.core.targets import TargetMoments, moments_of
 from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows
 from gramian.solvers.regression.shared_gram import Penalty, SharedGram, alpha_grid
 
@@ -16,7 +17,7 @@ __all__ = ["ElasticNetCV", "LassoCV"]
 
 HELD_BYTES = 2**30  # that the Gram matrices of all folds may take; more of them are formed from rows, fold by fold
 
-Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # indices of rows to fit, and of rows to judge by
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]  # indices of rows to fit, and of rows to aside by
 
 
 class ElasticNetCV(LinearEstimator):
@@ -190,7 +191,7 @@ def chosen(estimator: Estimator, ratios: np.ndarray, X: Any, y: Any, sample_weig
     folds = list(check_cv(estimator.cv).split(X, y))
     kept = np.arange(X.shape[0]) if weights is None else np.flatnonzero(weights > 0)
     data = TargetData.of(X, y, weights)
-    folds = [(among(kept, fit), among(kept, judge)) for fit, judge in folds]
+    folds = [(among(kept, fit), among(kept, aside)) for fit, aside in folds]
     moments, fitted_moments = shared_moments(data, folds)
     shared = SharedGram.of(data, estimator.fit_intercept, moments)
     grids = [
@@ -202,8 +203,8 @@ def chosen(estimator: Estimator, ratios: np.ndarray, X: Any, y: Any, sample_weig
     ]
     errors = np.stack(
         [
-            fold_errors(SharedGram.of(data.rows(fit), estimator.fit_intercept, part), data.rows(judge), penalties, estimator)
-            for (fit, judge), part in zip(folds, fitted_moments)
+            fold_errors(SharedGram.of(data.rows(fit), estimator.fit_intercept, part), data.rows(aside), penalties, estimator)
+            for (fit, aside), part in zip(folds, fitted_moments)
         ],
         axis=-1,
     )  # targets, ratios, alphas, folds
@@ -256,15 +257,15 @@ def shared_moments(data: TargetData, folds: Folds) -> tuple[TargetMoments, Itera
     the rows. Moments are added and never subtracted, which would leave rounding of what was large.
     """
     count = data.targets.shape[0]
-    left_out = np.concatenate([judge for _, judge in folds]) if folds else np.zeros(0, dtype=int)
+    left_out = np.concatenate([aside for _, aside in folds]) if folds else np.zeros(0, dtype=int)
     partition = left_out.size == count and np.unique(left_out).size == count
     whole = partition and all(
-        fit.size + judge.size == count and np.intersect1d(fit, judge).size == 0 and np.unique(fit).size == fit.size
-        for fit, judge in folds
+        fit.size + aside.size == count and np.intersect1d(fit, aside).size == 0 and np.unique(fit).size == fit.size
+        for fit, aside in folds
     )
     if not whole or len(folds) < 2 or len(folds) * data.shape[1] ** 2 * 8 > HELD_BYTES:
-        return data.moments(), (data.rows(fit).moments() for fit, _ in folds)
-    parts = [data.rows(judge).moments() for _, judge in folds]
+        return moments_of(data), (moments_of(data.rows(fit)) for fit, _ in folds)
+    parts = [moments_of(data.rows(aside)) for _, aside in folds]
     everything = TargetMoments(data.shape[1], data.shape[0])
     for part in parts:
         everything = everything.merged(part)
@@ -284,18 +285,18 @@ def all_but_one(parts: Sequence[TargetMoments], others: TargetMoments) -> Iterat
         yield from all_but_one(inside, rest)
 
 
-def fold_errors(shared: SharedGram, judged: TargetData, penalties: list[list[Penalty]], estimator: Estimator) -> np.ndarray:
+def fold_errors(shared: SharedGram, left_out: TargetData, penalties: list[list[Penalty]], estimator: Estimator) -> np.ndarray:
     """Return mean squared errors on rows left out, (targets, ratios, alphas)."""
     along = [shared.path(each, None, estimator.tol, estimator.max_iter) for each in penalties]
-    found = [[squared_error(shared, judged, solution.weights) for solution in path] for path in along]
+    found = [[squared_error(shared, left_out, solution.weights) for solution in path] for path in along]
     return np.moveaxis(np.array(found), 2, 0)
 
 
-def squared_error(shared: SharedGram, judged: TargetData, weights: np.ndarray) -> np.ndarray:
+def squared_error(shared: SharedGram, left_out: TargetData, weights: np.ndarray) -> np.ndarray:
     """Return the weighted mean squared error of every target, (q,)."""
     intercepts = shared.moments.intercept(weights) if shared.intercept else np.zeros(len(weights))
     total, count = np.zeros(len(weights)), 0.0
-    for rows, targets, each in judged.blocks():
+    for rows, targets, each in left_out.blocks():
         squares = (rows.times(weights) + intercepts - targets) ** 2
         total += squares.sum(axis=0) if each is None else each @ squares
         count += len(targets) if each is None else each.sum()

@@ -174,7 +174,7 @@ def test_numbers_out_of_range_are_refused(model, message):
 
 
 def test_without_scikit_learn_one_sentence_says_what_to_install():
-    code = "import sys; sys.modules['sklearn'] = None\nimport gramian.solvers\ngramian.solvers.Lasso = 0\nimport gramian.solvers.regression"
+    code = "import sys; sys.modules['sklearn'] = None\nimport gramian.solvers\nimport gramian.solvers.regression"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "needs sklearn: pip install 'gramian[sklearn]'" in done.stderr.splitlines()[-1]
 
