@@ -1,4 +1,4 @@
-"""What `gramian`, `gramian.solvers` and its estimators export is documented in numpydoc, completely and truly, with examples that run."""
+"""What `gramian`, `gramian.solvers` and its estimators export is documented in numpydoc, completely and truly; examples run."""
 
 from __future__ import annotations
 

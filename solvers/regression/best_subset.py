@@ -58,7 +58,7 @@ class L0Regression(LinearEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(100, 8))
     >>> model = L0Regression(2).fit(X, X @ [3, 0, 0, -2, 0, 0, 0, 0] + 7)
-    >>> model.coef_.round(6).tolist(), round(model.intercept_, 6)
+    >>> model.coef_.round(6).tolist(), round(float(model.intercept_), 6)
     ([3.0, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0, 0.0], 7.0)
     """
 

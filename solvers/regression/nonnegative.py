@@ -57,7 +57,7 @@ class NonNegativeLeastSquares(LinearEstimator):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(100, 4))
     >>> model = NonNegativeLeastSquares().fit(X, X @ [3, 2, 0, 0] + 7)
-    >>> model.coef_.round(6).tolist(), round(model.intercept_, 6)
+    >>> model.coef_.round(6).tolist(), round(float(model.intercept_), 6)
     ([3.0, 2.0, 0.0, 0.0], 7.0)
     """
 
