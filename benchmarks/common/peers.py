@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-LOOSEST = 3.0  # times the requested gap: where tolerances begin
-SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below the former is rounding; the latter are seconds of a run
+SMALLEST, LONGEST = 1e-12, 30.0  # where tolerances end: below the former is rounding; the latter are seconds of a run
 
 
 @contextmanager
@@ -40,14 +39,15 @@ def measured(
     fewest: int,
     seconds: float,
     repeats: int,
+    loosest: float = 3.0,
 ) -> tuple[dict[str, Any], float]:
     """Median time per row of repeats that all meet the gap, and the part of zeros; `reached` is false where no tolerance does.
 
     timed: (seed, rows, tolerance) -> wall seconds per row, the gap of the rows together, and the part of zeros. exact: whether
-    the gap is asked for as it is, of `most` rows. The others have a tolerance that is loose at first, on the fewest rows, and
-    tightened until it meets the gap; then as many rows are run as fill the seconds.
+    the gap is asked for as it is, of `most` rows. The others have a tolerance that is loose at first, `loosest` times the gap,
+    on the fewest rows, and tightened until it meets the gap; then as many rows are run as fill the seconds.
     """
-    sized, count, factor = exact, most if exact else fewest, 1.0 if exact else LOOSEST
+    sized, count, factor = exact, most if exact else fewest, 1.0 if exact else loosest
     while True:
         times, gaps = [], []
         for seed in range(repeats if sized else 1):

@@ -69,8 +69,12 @@ class Design:
     def lift(self) -> tuple[np.ndarray, np.ndarray]:
         """Z with Z G of the size of the channels, and Z G."""
         norms = np.sqrt(np.diag(self.gram))
-        direction = np.linalg.solve(self.gram / norms / norms[:, None], np.ones(len(norms))) / norms
-        return direction, direction @ self.gram
+        live = np.flatnonzero(norms)
+        scaled = self.gram[np.ix_(live, live)] / norms[live] / norms[live, None]
+        direction, rise = np.zeros(len(norms)), np.ones(len(norms))  # the gradient of a dead channel is zero
+        direction[live] = np.linalg.solve(scaled, np.ones(len(live))) / norms[live]
+        rise[live] = direction @ self.gram[:, live]
+        return direction, rise
 
 
 @dataclass(frozen=True)

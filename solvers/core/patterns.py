@@ -15,8 +15,8 @@ class Pattern(Protocol):
     """argmax_mask <score, mask> over the masks that a pattern admits
 
     Masks are boolean, (q, p), and True where a weight is kept. Any object with the four methods is a pattern, and methods that
-    score weights take it; those that go through a matrix column by column, or exchange weights one by one, take `TopK` and `NM`.
-    `gramian.proofs.laws.check_pattern` holds one to what is promised here.
+    score weights take it; those that go through a matrix column by column, or exchange weights one by one, take `TopK` and
+    `NM`. `gramian.proofs.laws.check_pattern` holds one to what is promised here.
 
     Methods
     -------

@@ -45,7 +45,7 @@ class Term(Protocol):
     ``violation(weights)``
         of a set: by how much the weights are off it, zero where that is no more than rounding.
     ``channel_steps``, an attribute
-        True where `prox` takes a step per channel. A term that ties channels to each other does not, and its `rescaled` refuses.
+        True where `prox` takes a step per channel. One that ties channels to each other does not, and its `rescaled` refuses.
     ``couples_rows``, an attribute
         True where h is no sum over rows. FISTA then restarts all rows together, and the certificate is one of all rows.
 

@@ -14,7 +14,7 @@ from gramian.solvers.core.prices import price_like
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1
-from gramian.solvers.l1.costs import Costs, Lift, lift
+from gramian.solvers.l1.costs import Costs, Lift
 from gramian.solvers.l1.search import Search
 from gramian.solvers.l1.signs import evaluated, settled
 from gramian.solvers.l1.splitting import Inverses, inverses
@@ -131,7 +131,10 @@ class Workspace:
     @cached_property
     def lift(self) -> Lift | None:
         """Return the lift of the problem in unit-diagonal coordinates."""
-        return lift(self.exact.gram)
+        if self.ridge is not None:
+            return Lift.of(self.exact)
+        found = Lift.of(self.problem.double)  # which its certificates need too
+        return None if found is None else replace(found, slope=found.slope / self.scale)
 
     @full_precision()
     def lasso(self, term: Separable, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gramian.solvers.backend._xp import Array, device, full, namespace
+from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.terms.ranges import ascent
 
-__all__ = ["Costs", "Lift", "lift"]
-
-RIDGE = 1e-12  # on a Gram of unit diagonal, so that a singular one has a lift too, if there is a simple one
-UPRIGHT = 0.5  # of what a lift should raise, the least that it must
+__all__ = ["Costs", "Lift"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +20,13 @@ class Lift:
 
     slope: Array
     curvature: float
+
+    @classmethod
+    def of(cls, problem: Quadratic) -> Lift | None:
+        """Return the lift of a problem, or None where a sum of channels with positive coefficients vanishes (Gordan 1873)."""
+        direction, slope = ascent(problem)
+        curvature = float(namespace(slope).sum(direction * slope))
+        return cls(slope, curvature) if curvature > 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +92,3 @@ class Costs:
         height = xp.where(height > 0, height, xp.zeros_like(height))
         lifted = cost + inner + height * xp.sum(rise * weights, axis=1) + 0.5 * height**2 * self.lift.curvature
         return xp.where(lifted < gap, lifted, gap)
-
-
-def lift(gram: Array) -> Lift | None:
-    """Return Z = (G + ridge)^-1 1 with its E = Z G, or None if that is not positive. gram: of unit diagonal, or dead.
-
-    There is a Z with Z G > 0 unless a sum of channels with positive coefficients vanishes (Gordan 1873).
-    """
-    xp = namespace(gram)
-    live = xp.linalg.diagonal(gram) > 0
-    ones = xp.astype(live, gram.dtype)
-    direction = xp.linalg.solve(gram + RIDGE * xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram)), ones)
-    slope = xp.where(live, direction @ gram, xp.zeros_like(ones))
-    if not bool(xp.all((slope > UPRIGHT) | ~live)):
-        return None
-    return Lift(slope, float(xp.sum(direction * slope)))

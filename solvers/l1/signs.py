@@ -15,6 +15,7 @@ __all__ = ["Points", "evaluated", "finished", "settled", "support_sizes"]
 
 FEW = 0.02  # of the channels, but at least four: signs that may still be wrong while a row is solved again at once
 EPSILON = 2.0**-52  # of float64
+FALSE = 1e-10  # of the objective: a gap that is further below zero is rounding of something large
 TERMS = 16  # rounding errors of a product of vectors, in units of epsilon; they grow as the root of its length
 RIDGE = 1e-8  # on the change, of a unit diagonal, where a support is singular; repeating the solve takes it back
 STRAIGHT, LONGEST = 2.0**20, 2.0**60  # times that change: from here to there a longer one is better, and is taken
@@ -99,7 +100,8 @@ def settled(problem: Quadratic, costs: Costs, points: Points, tol: float) -> np.
     xp = namespace(points.weights)
     along = xp.abs(points.gradient + costs.limit * xp.sign(points.weights))
     off = xp.where(points.weights == 0, costs.excess(points.gradient), along)
-    done: np.ndarray = (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    known = (points.gap <= tol * points.objective) & (points.gap >= -FALSE * points.objective)
+    done: np.ndarray = known | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
     return done
 
 

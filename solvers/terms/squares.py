@@ -156,7 +156,7 @@ def conjugate_of_squares(excess: Array, ridge: Array | float) -> Array:
 
 
 def domain_limit(size: Array, weight: Array | float, ridge: Array | float) -> Array:
-    """Return min_j weight_j / size_j over channels whose ridge is zero, per row, (q,), lowered by its rounding; x / 0 is infinity."""
+    """Return min_j weight_j / size_j over channels whose ridge is zero, per row, (q,), lowered by its rounding."""
     xp = namespace(size)
     bound = (ridge + xp.zeros_like(size) == 0) & (size > 0)
     quotient = (weight + xp.zeros_like(size)) / xp.where(bound, size, xp.ones_like(size))

@@ -105,8 +105,8 @@ class RowSum:
     >>> import numpy as np
     >>> from gramian.solvers import FISTA, Quadratic, RowSum, solve
     >>> problem = Quadratic(np.diag([1.0, 3.0]), np.array([[3.0, 1.0]]))
-    >>> solve(problem, RowSum(0.0), FISTA(), tol=1e-12).weights.round(6).tolist()
-    [[0.0, 0.0]]
+    >>> solve(problem, RowSum(2.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[1.5, 0.5]]
     """
 
     total: Array | float

@@ -101,10 +101,10 @@ def test_balanced_penalties(xp):
 
 
 def test_penalties_of_what_costs_nothing(xp):
-    """|rho U| / |V| where weights are not negative: 5 / 10, whatever they cost."""
+    """|rho U| / (2 |V|) where weights are not negative: 5 / 20, whatever they cost."""
     weights, multipliers = (xp.asarray(np.array([row])) for row in ([6.0, 8, 0, 0], [0, 0, -3.0, -4]))
     for price in (0.0, 9.0):
-        assert balanced(Costs(xp.asarray(np.full((1, 4), price)), True), weights, multipliers) == 0.5
+        assert balanced(Costs(xp.asarray(np.full((1, 4), price)), True), weights, multipliers) == 0.25
     assert balanced(Costs(0 * weights, True), weights, 0 * multipliers) == 1.0
 
 
