@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -65,13 +66,15 @@ def check_limits(tol: float, max_iter: int) -> None:
         raise ValueError(f"max_iter must be a whole number of at least one but is {max_iter!r}")
 
 
-def warn_unless_converged(solution: Solution, tol: float) -> None:
-    """Give scikit-learn's warning where the certificate did not meet the tolerance."""
-    if solution.status in (Status.STEP_LIMIT, Status.BROKEN):
-        gap = solution.certificate.measure
+def warn_unless_converged(solutions: Sequence[Solution], tol: float) -> None:
+    """Give scikit-learn's warning, once, where certificates did not meet the tolerance."""
+    short = [solution for solution in solutions if solution.status in (Status.STEP_LIMIT, Status.BROKEN)]
+    if short:
+        worst = max(short, key=lambda solution: solution.certificate.measure)
+        which = f", in {len(short)} of {len(solutions)} fits" if len(solutions) > 1 else ""
         warnings.warn(
-            "Objective did not converge. You might want to increase the number of iterations. "
-            f"Relative duality gap: {gap:.2g}, tolerance: {tol:.2g}, after {solution.steps} steps.",
+            "Objective did not converge. You might want to increase the number of iterations. Relative duality gap: "
+            f"{worst.certificate.measure:.2g}, tolerance: {tol:.2g}, after {worst.steps} steps{which}.",
             ConvergenceWarning,
             stacklevel=3,
         )

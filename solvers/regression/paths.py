@@ -10,7 +10,7 @@ import numpy as np
 
 from gramian.extras import need
 from gramian.solvers.core.target_rows import TargetData
-from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows
+from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows, warn_unless_converged
 from gramian.solvers.regression.shared_gram import Penalty, SharedGram, alpha_grid
 
 __all__ = ["CoefficientPath", "elastic_net_path", "plot_path"]
@@ -110,7 +110,9 @@ def elastic_net_path(
     else:
         chosen = np.sort(np.asarray(list(alphas), dtype=np.float64))[::-1]
     penalties = [Penalty(float(alpha), l1_ratio, positive) for alpha in chosen]
-    found = [solution.weights for solution in shared.path(penalties, None, tol, max_iter)]
+    solutions = list(shared.path(penalties, None, tol, max_iter))
+    warn_unless_converged(solutions, tol)
+    found = [solution.weights for solution in solutions]
     gaps = np.stack([shared.certified(weights, each)[1] for weights, each in zip(found, penalties)], axis=-1) / shared.n
     coefficients = np.stack(found, axis=-1)
     intercepts = np.stack([shared.moments.intercept(weights) * fit_intercept for weights in found], axis=-1)

@@ -172,7 +172,7 @@ def fitted(estimator: Estimator, penalty: Penalty, X: Any, y: Any, sample_weight
     shared = SharedGram.of(TargetData.of(X, y, row_weights), estimator.fit_intercept)
     start = np.atleast_2d(estimator.coef_) if estimator.warm_start and hasattr(estimator, "coef_") else None
     solution = shared.solved(penalty, start, estimator.tol, estimator.max_iter)
-    warn_unless_converged(solution, estimator.tol)
+    warn_unless_converged([solution], estimator.tol)
     weights = solution.weights if choice is None else choice(shared.problem.gram, solution.weights)
     coefficients = weights.astype(X.dtype)
     estimator.certificate_, gaps = shared.certified(coefficients.astype(np.float64), penalty)

@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from gramian.solvers.core.solution import Solution
 from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.core.targets import TargetMoments, moments_of
-from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows
+from gramian.solvers.regression.conventions import LinearEstimator, check_limits, checked_rows, warn_unless_converged
 from gramian.solvers.regression.shared_gram import Penalty, SharedGram, alpha_grid
 
 __all__ = ["ElasticNetCV", "LassoCV"]
@@ -201,9 +202,12 @@ def chosen(estimator: Estimator, ratios: np.ndarray, X: Any, y: Any, sample_weig
     penalties = [
         [Penalty(float(alpha), float(ratio), estimator.positive) for alpha in alphas] for ratio, alphas in zip(ratios, grids)
     ]
+    solutions: list[Solution] = []
     errors = np.stack(
         [
-            fold_errors(SharedGram.of(data.rows(fit), estimator.fit_intercept, part), data.rows(aside), penalties, estimator)
+            fold_errors(
+                SharedGram.of(data.rows(fit), estimator.fit_intercept, part), data.rows(aside), penalties, estimator, solutions
+            )
             for (fit, aside), part in zip(folds, fitted_moments)
         ],
         axis=-1,
@@ -219,6 +223,8 @@ def chosen(estimator: Estimator, ratios: np.ndarray, X: Any, y: Any, sample_weig
         coefficients[rows] = solution.weights.astype(X.dtype)
         gaps[rows] = alone.certified(coefficients[rows], flat[place])[1]
         steps += solution.steps + 1
+        solutions.append(solution)
+    warn_unless_converged(solutions, estimator.tol)
     estimator.n_iter_ = steps
     estimator.alphas_ = grids[0] if len(grids) == 1 or grid is not None else np.stack(grids)
     found = np.array([flat[place].alpha for place in best]), np.array([flat[place].l1_ratio for place in best])
@@ -285,10 +291,15 @@ def all_but_one(parts: Sequence[TargetMoments], others: TargetMoments) -> Iterat
         yield from all_but_one(inside, rest)
 
 
-def fold_errors(shared: SharedGram, left_out: TargetData, penalties: list[list[Penalty]], estimator: Estimator) -> np.ndarray:
-    """Return mean squared errors on rows left out, (targets, ratios, alphas)."""
-    along = [shared.path(each, None, estimator.tol, estimator.max_iter) for each in penalties]
-    found = [[squared_error(shared, left_out, solution.weights) for solution in path] for path in along]
+def fold_errors(
+    shared: SharedGram, left_out: TargetData, penalties: list[list[Penalty]], estimator: Estimator, solutions: list[Solution]
+) -> np.ndarray:
+    """Return mean squared errors on rows left out, (targets, ratios, alphas), and add to the solutions that they are of."""
+    found = []
+    for along in penalties:
+        path = list(shared.path(along, None, estimator.tol, estimator.max_iter))
+        found.append([squared_error(shared, left_out, solution.weights) for solution in path])
+        solutions += path
     return np.moveaxis(np.array(found), 2, 0)
 
 

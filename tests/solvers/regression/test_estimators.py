@@ -153,6 +153,8 @@ def test_a_fit_that_does_not_converge_says_how_far_it_came():
     with pytest.warns(ConvergenceWarning, match="did not converge.*gap.*tolerance: 1e-12, after 1 steps"):
         model = Lasso(0.01, max_iter=1).fit(inputs, targets)
     assert model.dual_gap_ > 1e-6 * objective(model, inputs, targets, 0.01, 1.0)[0]
+    with pytest.warns(ConvergenceWarning, match=r"did not converge.*after 1 steps, in \d+ of 10 fits"):
+        LassoCV(alphas=3, cv=3, max_iter=1).fit(inputs, targets)
 
 
 @pytest.mark.parametrize(
