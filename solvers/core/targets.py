@@ -122,7 +122,7 @@ class TargetMoments:
         each = xp.ones((count,), dtype=xp.float64, device=device(targets)) if weights is None else weights
         total, aims = float(xp.sum(each)), DenseRows(targets)
         if self.origin is None or self.target_origin is None:
-            self.origin = first_mean(rows, each, total)  # type: ignore[type-var]
+            self.origin = first_mean(rows, each, total)
             self.target_origin = first_mean(aims, each, total)
         rows, aims = rows.minus(self.origin), aims.minus(self.target_origin)
         offset, target_offset = rows.sums(each) / total, aims.sums(each) / total
@@ -158,19 +158,13 @@ class TargetMoments:
         if (self.width, self.targets) != (other.width, other.targets):
             sizes = f"{self.width} inputs and {self.targets} targets, the others {other.width} and {other.targets}"
             raise ValueError(f"moments add up only for the same inputs and targets: these have {sizes}")
-        if self.origin is None or self.target_origin is None:
-            return other
-        if other.origin is None or other.target_origin is None:
-            return self
-        both = TargetMoments(self.width, self.targets)
-        both.origin, both.offset, both.target_origin, both.target_offset = (
-            self.origin,
-            self.offset,
-            self.target_origin,
-            self.target_offset,
-        )
-        both.rows, both.weight, both.cross, both.energy = self.rows, self.weight, self.cross, self.energy
-        both.squares = ProductSum(square=True, total=self.gram + other.gram)
+        every_target = np.arange(self.targets)
+        both, gram, other_gram = self.targets_of(every_target), self.gram, other.gram
+        if gram is None or self.origin is None or self.target_origin is None:
+            return other.targets_of(every_target)
+        if other_gram is None or other.origin is None or other.target_origin is None:
+            return both
+        both.squares = ProductSum(square=True, total=gram + other_gram)
         offset = other.offset + (other.origin - self.origin)
         target_offset = other.target_offset + (other.target_origin - self.target_origin)
         with crew(both.cross, 0) as every:

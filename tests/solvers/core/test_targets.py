@@ -59,6 +59,16 @@ def test_moments_of_data_far_from_zero_keep_their_digits(xp, far, cuts):
         assert np.all(np.abs(array - right) <= rounding(8 * (24 + 8), size))
 
 
+def test_merged_moments_are_apart_from_what_they_were_made_of(xp):
+    data = [xp.asarray(array) for array in rows_of(9, 5, 2, 1)]
+    one = TargetMoments(2)
+    one.update(*data)
+    for both in (one.merged(TargetMoments(2)), TargetMoments(2).merged(one), one.merged(one)):
+        before = [xp.numpy(array).copy() for array in one.sums(True)]
+        both.update(*data)
+        assert one.rows == 5 and all(np.array_equal(a, xp.numpy(b)) for a, b in zip(before, one.sums(True)))
+
+
 @given(seed=st.integers(0, 99), cut=st.integers(1, 11), far=st.sampled_from([0.0, -1e3, 1e6]))
 def test_moments_add_up_however_rows_are_split(xp, seed, cut, far):
     data = rows_of(seed, 12, 3, 2, far)
