@@ -70,7 +70,7 @@ class TargetData:
     @classmethod
     def of(cls, inputs: Array, targets: Array, weights: Array | None = None) -> TargetData:
         """Check data; rows of weight zero are left out."""
-        inputs, targets = inputs if is_sparse(inputs) else detached(inputs), detached(targets)
+        inputs, targets, weights = (each if each is None else held(each) for each in (inputs, targets, weights))
         xp = namespace(targets)
         targets = targets[:, None] if targets.ndim == 1 else targets
         if inputs.ndim != 2 or targets.ndim != 2 or inputs.shape[0] != targets.shape[0]:
@@ -86,7 +86,6 @@ class TargetData:
         if is_sparse(inputs):
             inputs = inputs.tocsr()
         if weights is not None:
-            weights = detached(weights)
             same_library(weights, targets, ("weights", "the targets"))
             if tuple(weights.shape) != (targets.shape[0],):
                 raise ValueError(
@@ -137,3 +136,8 @@ class TargetData:
             part = slice(first, min(first + height, count))
             rows = DenseRows(xp.astype(self.inputs[part, :], xp.float64, copy=False))
             yield rows, self.targets[part, :], None if self.weights is None else self.weights[part]
+
+
+def held(array: Array) -> Array:
+    """Return an array of any library, or a matrix of scipy.sparse, apart from any graph; lists and data frames become numpy's."""
+    return array if is_sparse(array) else detached(array) if hasattr(array, "__dlpack__") else np.asarray(array)

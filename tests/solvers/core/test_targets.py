@@ -121,6 +121,18 @@ def test_one_target_may_be_a_vector_and_inputs_whole_numbers(xp):
     assert vector.loss(point) == matrix.loss(point)
 
 
+def test_lists_and_data_frames_are_taken():
+    pandas = pytest.importorskip("pandas")
+    inputs, targets, weights = rows_of(10, 12, 3, 1)
+    expected = Quadratic.from_targets(inputs, targets[:, 0], weights=weights)
+    for given_inputs, given_targets in (
+        (inputs.tolist(), targets[:, 0].tolist()),
+        (pandas.DataFrame(inputs, columns=["a", "b", "c"]), pandas.Series(targets[:, 0])),
+    ):
+        found = Quadratic.from_targets(given_inputs, given_targets, weights=weights.tolist())
+        assert np.array_equal(found.gram, expected.gram) and np.array_equal(found.slope, expected.slope)
+
+
 def test_the_intercept_is_recovered_from_the_moments(xp):
     inputs, _, weights = rows_of(5, 50, 3, 1, far=1e3)
     targets = inputs @ np.array([[2.0, 0.0, -1.0]]).T + 7
