@@ -139,5 +139,5 @@ class TargetData:
 
 
 def held(array: Array) -> Array:
-    """Return an array of any library, or a matrix of scipy.sparse, apart from any graph; lists and data frames become numpy's."""
+    """Return an array of any library, or of scipy.sparse, apart from any graph; lists and data frames become numpy's."""
     return array if is_sparse(array) else detached(array) if hasattr(array, "__dlpack__") else np.asarray(array)
