@@ -25,11 +25,8 @@ class Base:
     parameters: ClassVar[dict[str, list[Any]]] = {}
 
     def __init__(self, **chosen: Any) -> None:
-        for names, values in self.parameters.items():
-            value = chosen.get(names, values[0])
-            split = names.split(", ")
-            for name, one in zip(split, value if len(split) > 1 else [value]):
-                setattr(self, name, one)
+        for name, values in self.parameters.items():
+            setattr(self, name, chosen.get(name, values[0]))
 
     def skip(self, **given: Any) -> tuple[bool, str | None]:
         return False, None
@@ -76,7 +73,7 @@ def solved(path: Path, given: dict[str, Any], budget: float) -> np.ndarray | Non
 
 def test_datasets(tmp_path):
     simulated = loaded(FOLDER / "datasets" / "simulated.py", "Dataset")
-    data = simulated(**{"tokens, inputs, outputs": (50, 12, 4)}).get_data()
+    data = simulated(tokens=50, inputs=12, outputs=4).get_data()
     assert data["X"].shape == (50, 12) and data["Y"].shape == (50, 4)
     assert np.mean(data["X"][:, 3] * data["X"][:, 4]) > 0.3
     layer = normal_layer(1, 30, 8, 3)
@@ -98,7 +95,7 @@ def _numpy() -> Any:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("model, path", product(["lasso", "elastic net", "non-negative", "l0"], SOLVERS), ids=str)
+@pytest.mark.parametrize("model, path", [*product(["lasso", "elastic net", "non-negative", "l0"], SOLVERS)], ids=str)
 def test_every_solver_on_every_model(model, path):
     """Solvers that iterate end at the value of those that are exact; none ends above that of zero weights."""
     if path.stem == "scikit_learn":

@@ -80,7 +80,7 @@ def start_does_not_matter(solver: Any, layer: Layer, term: Any, start: np.ndarra
 
 
 def channels_may_be_rescaled(solver: Any, layer: Layer, term: Any, scale: np.ndarray) -> None:
-    """X -> X / s, W -> s W with the term in coordinates v' = s v, if it has them, is the same model, and its optimum the same."""
+    """X -> X / s, W -> s W with the term in coordinates v' = s v, if it has them, is the same model with the same optimum."""
     if not getattr(term, "channel_steps", False):
         return
     moved = layer.scaled(inputs=1 / scale, weight=scale)

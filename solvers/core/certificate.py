@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
 from gramian.solvers.backend.printed import digits
-from gramian.solvers.core.duality import duality_gaps, loss_size
+from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.rounding import gamma
 from gramian.solvers.core.terms import Term
 
 __all__ = ["Certificate", "certify", "measured"]
-
-ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,10 @@ class Certificate:
         |grad f(V)| along the feasible set / |grad f(0)|, and None where a gap says more.
     violation : float, default 0.0
         The largest entry outside the feasible set, 0 when V is feasible.
+    slack : float, default 0.0
+        What the bound was lowered by because numbers are rounded; without it the gap would be less by as much.
+    sound : bool, default True
+        Whether the loss, and that at zero, are finite, and not negative by more than rounding: no data has a loss below zero.
 
     Attributes
     ----------
@@ -56,6 +59,8 @@ class Certificate:
     relative_error: float
     residual: float | None = None
     violation: float = 0.0
+    slack: float = 0.0
+    sound: bool = True
 
     def __repr__(self) -> str:
         off = f", violation {digits(self.violation)}" if self.violation else ""
@@ -73,6 +78,10 @@ class Certificate:
         if not self.gap < float("inf"):
             return float("inf")
         return self.gap / self.objective if self.objective > 0 else (0.0 if self.gap <= 0 else float("inf"))
+
+    def met_but_for_rounding(self, tol: float) -> bool:
+        """Return whether the gap would be within half of `tol` but for the slack: there is nothing left to gain then."""
+        return self.residual is None and self.gap - self.slack <= 0.5 * tol * self.objective
 
     @property
     def measure(self) -> float:
@@ -94,21 +103,25 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
         gap = (1 - s)^2 f(V) + h(V) + h*(-s g) + s <V, g>,
 
     and for a norm the best choice is s = clip(1 - <g, v> / (2 f), -1 / h°(g), 1 / h°(g)), where h* vanishes. It rests on f
-    being a sum of squares: where f(V), or the gap, is below zero by more than rounding, G is indefinite or has a slope that
-    is not its own, and no bound is known. A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any
-    point U has
+    being a sum of squares: of an indefinite G, and of a slope or floor that no data has, no bound is known. What float64 may
+    have rounded is taken off the bound (`slack`), which is thus at most the optimum in exact arithmetic. (If G is singular to
+    rounding f itself may have no minimum; the bound is then one of all V in whose rows f is not negative.)
+
+    A term that is no norm has its convex conjugate, `conjugate`. Since f is convex, any point U has
 
         f(V) + h(V) >= f(U) - <g_U, U> - h*(-g_U),   g_U = grad f(U),   for all V,
 
-    and U is the point itself, or what `dual` makes of it, so that h*(-g_U) is finite. Support, Affine, or any term with
+    and U is made of the point so that h*(-g_U) is finite: by `dual`, by putting the weights that the term says nothing of
+    (`free`, such as channels of an L1 term with lambda = 0) at their minimum, and by moving towards the minimum of f. That is
+    also the way of norms with such weights, or that couple rows. Support, Affine, or any term with
     `tangent`, has the residual: the gradient along the set, relative to that at zero, and how far V is off the set.
 
     Parameters
     ----------
     problem : Quadratic
         f.
-    term : L1, Support, Affine, or any object with `value` and `polar` or `conjugate`, or with `tangent` and `violation`
-        h.
+    term : Term
+        h, with `polar`, `conjugate` or `tangent`.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
 
@@ -127,34 +140,58 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     >>> import numpy as np
     >>> from gramian.solvers import L1, Quadratic, certify
     >>> problem = Quadratic(np.eye(2), np.array([[3.0, 0.5]]))  # min 1/2 |v - w|^2 + |v|_1
-    >>> certify(problem, L1(1.0), np.array([[2.0, 0.0]])).gap
-    0.0
+    >>> certify(problem, L1(1.0), np.array([[2.0, 0.0]])).gap < 1e-12
+    True
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
     problem = problem.double
     xp = namespace(problem.anchor, weights)
+    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
-    loss = float(xp.sum(losses))
-    energy = problem.energy
-    relative_error = loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
+    rounding = problem.rounding(weights)
+    sound = problem.possible(losses, rounding)
+    relative_error = problem.error_of(losses) if sound else float("inf")
     ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
     if not ways:
         raise TypeError(
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
         )
-    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0
-    if ways[0] == "tangent":
+    loss = float(xp.sum(losses))
+    if ways[0] == "tangent" and hasattr(term, "tangent"):
         start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
-        return Certificate(loss, float("-inf"), relative_error, residual, violation)
+        return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
     penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
-    gaps, sizes = duality_gaps(problem, term, weights, losses, penalty)
-    margin, slack = ROUNDING * sizes, ROUNDING * loss_size(problem, weights)
-    objective, gap = loss + float(xp.sum(penalty)), float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-    sound = bool(xp.all(losses >= -slack) & xp.all(gaps >= -margin)) and gap < float("inf") and objective < float("inf")
-    return Certificate(objective, objective - gap if sound else float("-inf"), relative_error, violation=violation)
+    objective = loss + float(xp.sum(penalty))
+    if not (sound and problem.has_minimum):
+        return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
+    found, bounds = row_bounds(problem, term, weights)
+    plain = float(xp.sum(found))
+    bound = float(xp.sum(bounds) - gamma(weights.shape[0] + 2) * xp.sum(xp.abs(bounds)))
+    if not (abs(bound) < float("inf") and objective < float("inf")):  # NaN is not
+        return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
+    bound = min(bound, objective)  # a sum of squares that seems to be negative is zero
+    return Certificate(objective, bound, relative_error, violation=violation, slack=max(plain - bound, 0.0))
+
+
+def row_bounds(problem: Quadratic, term: Term, weights: Array) -> tuple[Array, Array]:
+    """Return bounds of min f + h per row, (q,), of a problem in float64 that has a minimum, and those less what is rounding."""
+    xp = namespace(weights)
+    losses, gradient = problem.value_and_gradient(weights)
+    rounding, penalty = problem.rounding(weights), term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    if hasattr(term, "polar") and not getattr(term, "couples_rows", False) and not has_free(term, weights):
+        gaps = row_gaps(term, weights, losses, gradient, penalty)
+        found = losses + penalty - xp.where(gaps > 0, gaps, xp.zeros_like(gaps))
+        return found, norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
+    found, slack = conjugate_bounds(problem, term, weights)
+    return found, found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
+
+
+def has_free(term: Term, weights: Array) -> bool:
+    """Return whether the term says nothing of some weights."""
+    return hasattr(term, "free") and term.free(weights) is not None
 
 
 def norm(array: Array) -> float:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from gramian.solvers.backend._xp import Array, as_floating, namespace
 from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.core.certificate import certify
+from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Term
@@ -94,7 +94,7 @@ def solve(
     Returns
     -------
     Solution
-        CONVERGED, STEP_LIMIT or BROKEN, with (step, measure) of every check as its history.
+        CONVERGED, AT_ROUNDING, STEP_LIMIT or BROKEN, with (step, measure) of every check as its history.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def solve(
     weights, certificate = xp.asarray(start, copy=True), certify(problem, term, start)
     history = [(0, certificate.measure)]
     done = 0
-    status = Status.CONVERGED if certificate.measure <= tol and certificate.violation == 0 else Status.STEP_LIMIT
+    status = ending(certificate, tol)
     while status is Status.STEP_LIMIT and done < max_steps:
         for _ in range(min(check_every, max_steps - done)):
             state = solver.step(problem, term, state)
@@ -134,6 +134,16 @@ def solve(
             continue
         weights, certificate = candidate, certify(problem, term, candidate)
         history.append((done, certificate.measure))
-        if certificate.measure <= tol and certificate.violation == 0:
-            status = Status.CONVERGED
+        status = ending(certificate, tol)
     return Solution(weights, status, certificate, done, tuple(history))
+
+
+def ending(certificate: Certificate, tol: float) -> Status:
+    """Return how a solver ends at this certificate, or STEP_LIMIT where it goes on."""
+    if not certificate.sound:
+        return Status.BROKEN
+    if certificate.violation != 0:
+        return Status.STEP_LIMIT
+    if certificate.measure <= tol:
+        return Status.CONVERGED
+    return Status.AT_ROUNDING if certificate.met_but_for_rounding(tol) else Status.STEP_LIMIT

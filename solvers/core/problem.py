@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 
-from gramian.solvers.backend._xp import Array, as_floating, check_current, detached, device, full, namespace
+from gramian.solvers.backend._xp import Array, as_floating, check_current, detached, device, full, namespace, solve_positive
 from gramian.solvers.backend.printed import extent, kind
 from gramian.solvers.backend.split import halves, split_product
+from gramian.solvers.core.grams import DEFECT, channel_norms, check_gram, least_curvature, unit_diagonal
 from gramian.solvers.core.moments import Moments
+from gramian.solvers.core.rounding import Rounding
 from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 
@@ -20,6 +22,7 @@ OF_GRAM = (
     "unit_scale",
     "lipschitz",
     "unit_lipschitz",
+    "curvature",
     "halves",
 )  # cached numbers that do not depend on the outputs
 
@@ -58,13 +61,16 @@ class Quadratic:
         The channel norms sqrt(G_jj), and one for a dead channel.
     lipschitz, unit_lipschitz : float
         Upper bounds of the largest eigenvalue of G, and of G with its diagonal scaled to one.
+    curvature : float
+        A proven lower bound of the least eigenvalue of G with its diagonal scaled to one; -inf if G is indefinite.
     double : Quadratic
         The problem in float64, in which certificates are computed.
 
     Raises
     ------
     ValueError
-        For shapes or dtypes that do not fit, for NaN or Inf, and for a Gram that is not symmetric or has a negative diagonal.
+        For shapes or dtypes that do not fit, for NaN or Inf, and for a Gram that is not symmetric, or that two
+        channels alone show not to be positive semidefinite: a negative square, |G_ij| > sqrt(G_ii G_jj).
 
     Examples
     --------
@@ -116,12 +122,9 @@ class Quadratic:
                 raise ValueError(f"{name} is {array.dtype} but weight is {anchor.dtype}: use one floating dtype for all")
             if not bool(xp.all(xp.isfinite(array))):
                 raise ValueError(f"{'weight' if name == 'anchor' else name} holds NaN or Inf")
-        if bool(xp.any(xp.abs(gram - gram.T) > 1e-3 * xp.max(xp.abs(gram)))):
-            raise ValueError("gram is not symmetric: it must be X*^T X*, inputs by inputs")
+        check_gram(gram)
         if bool(xp.any(gram != gram.T)):  # the gradient is that of the loss only where they are equal to the last bit
             object.__setattr__(self, "gram", 0.5 * (gram + gram.T))
-        if bool(xp.any(self.diagonal < 0)):
-            raise ValueError("gram is not positive semidefinite: its diagonal, sums of squares, has negative entries")
 
     def __repr__(self) -> str:
         moved = "" if self.slope is None else ", X* != X"
@@ -223,9 +226,44 @@ class Quadratic:
         return float(namespace(self.anchor).sum(self.at_zero[0]))
 
     def relative_error(self, weights: Array) -> float:
-        """Return |X* V^T - X W^T|_F^2 / |X W^T|_F^2, where zero over zero is zero."""
-        loss = self.loss(weights)
-        return loss / self.energy if self.energy > 0 else (0.0 if loss <= 0 else float("inf"))
+        """Return |X* V^T - X W^T|_F^2 / |X W^T|_F^2, where zero over zero is zero, in float64.
+
+        It is infinite where a loss, or that at zero, is negative by more than rounding: no data has it.
+        """
+        xp, exact = namespace(self.anchor, weights), self.double
+        weights = xp.astype(weights, xp.float64)
+        losses = exact.row_losses(weights)
+        return exact.error_of(losses) if exact.possible(losses, exact.rounding(weights)) else float("inf")
+
+    def error_of(self, losses: Array) -> float:
+        """Return the relative error of losses (q,) that are `possible`: what is below zero is rounding of zero."""
+        loss = max(float(namespace(losses).sum(losses)), 0.0)
+        return loss / self.energy if self.energy > 0 else (0.0 if loss == 0 else float("inf"))
+
+    def rounding(self, weights: Array) -> Rounding:
+        """Return what rounding may have done to the loss and to the gradient of a float64 problem at V."""
+        norms = channel_norms(self.gram)
+        return Rounding.of(weights - self.anchor, norms, self.slope, self.floor)
+
+    def possible(self, losses: Array, rounding: Rounding) -> bool:
+        """Return whether losses (q,) and those at zero are finite, and not negative but for rounding, as sums of squares are.
+
+        What float32 leaves, of the curvature of a singular Gram for instance, counts as rounding as far as it does at zero.
+        """
+        xp, coarse = namespace(losses), self.rounding_at_zero.coarse
+        allowed = rounding.loss + xp.where(rounding.coarse < coarse, rounding.coarse, coarse)
+        return self.possible_at_zero and bool(xp.all((losses >= -allowed) & (losses < float("inf"))))
+
+    @cached_property
+    def rounding_at_zero(self) -> Rounding:
+        """Return what rounding may have done to `at_zero`."""
+        return self.rounding(namespace(self.anchor).zeros_like(self.anchor))
+
+    @cached_property
+    def possible_at_zero(self) -> bool:
+        """Return whether the losses at V = 0 are negative by rounding at most."""
+        rounding = self.rounding_at_zero
+        return bool(namespace(self.anchor).all(self.at_zero[0] >= -rounding.loss - rounding.coarse))
 
     # -- curvature ---------------------------------------------------------------------------------------------------
 
@@ -233,6 +271,15 @@ class Quadratic:
     def diagonal(self) -> Array:
         """Return the diagonal of G, (p,)."""
         return namespace(self.gram).linalg.diagonal(self.gram)
+
+    @cached_property
+    def curvature(self) -> float:
+        """Return a proven lower bound of the least eigenvalue of G in unit-diagonal coordinates: see `least_curvature`.
+
+        It is positive for a Gram that is definite in exact arithmetic, negative for one that is singular to rounding, and
+        -inf for one that is indefinite.
+        """
+        return least_curvature(self.double.gram)
 
     @cached_property
     def lipschitz(self) -> float:
@@ -247,6 +294,31 @@ class Quadratic:
     def unit_lipschitz(self) -> float:
         """Return the same bound for the Gram in unit-diagonal coordinates."""
         return spectral_bound(self.gram / self.unit_scale / self.unit_scale[:, None])
+
+    @cached_property
+    def origin(self) -> tuple[Array, Array, Array]:
+        """Return V_0, next to the minimiser of f, with its losses (q,) and its gradient (q, p), of a problem in float64."""
+        xp = namespace(self.anchor)
+        if self.slope is None:
+            return self.anchor, xp.sum(xp.zeros_like(self.anchor), axis=1), xp.zeros_like(self.anchor)
+        unit = unit_diagonal(self.gram, 0.0 if self.curvature > 0 else DEFECT)
+        solved, _ = solve_positive(unit[None, :, :], (self.slope / self.unit_scale).T[None, :, :])
+        found = self.anchor - solved[0, :, :].T / self.unit_scale
+        found = xp.where((self.diagonal > 0) & xp.isfinite(found), found, self.anchor)
+        return (found, *self.value_and_gradient(found))
+
+    @cached_property
+    def has_minimum(self) -> bool:
+        """Return whether f may be a sum of squares: G is not indefinite, and f is not below zero at V_0 (in float64)."""
+        if not self.curvature > -float("inf"):
+            return False
+        if self.slope is None:
+            return True
+        xp, (found, losses, _) = namespace(self.anchor), self.origin
+        here = self.rounding(found)
+        allowed = here.loss + here.coarse + self.rounding_at_zero.coarse
+        idle = xp.all((self.slope == 0) | (self.diagonal > 0))  # a dead channel cannot change any loss
+        return bool(idle & xp.all(losses >= -allowed))
 
     # -- problems made of this one -----------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ class Status(Enum):
     ----------
     CONVERGED : str
         The certificate met the tolerance.
+    AT_ROUNDING : str
+        The tolerance is met but for what rounding takes off the bound: more steps would not improve the certificate.
     STEP_LIMIT : str
         The step limit came before the tolerance; this is no failure, and the certificate is honest.
     DIRECT : str
@@ -44,6 +46,7 @@ class Status(Enum):
     """
 
     CONVERGED = "the certificate met the tolerance"
+    AT_ROUNDING = "the tolerance is met but for what rounding takes off the bound"
     STEP_LIMIT = "the step limit came before the tolerance; the certificate is what was reached"
     DIRECT = "computed directly, not by iteration"
     SEARCHED = "best of the candidates that a search visited"
@@ -62,6 +65,8 @@ class Status(Enum):
 @dataclass(frozen=True, eq=False)
 class Solution:
     """Hold weights with the certificate of exactly these weights.
+
+    Whatever the solver says, the status is BROKEN where the certificate is not sound, for a loss below zero is one of no data.
 
     Parameters
     ----------
@@ -97,6 +102,10 @@ class Solution:
     steps: int = 0
     history: tuple[tuple[int, float], ...] = ()
     detail: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.certificate.sound:
+            object.__setattr__(self, "status", Status.BROKEN)
 
     def __repr__(self) -> str:
         proven = measured(self.certificate)

@@ -31,7 +31,8 @@ class Term(Protocol):
     ``value(weights)``
         h per row; a term without it is the indicator of a set. If h couples rows, any numbers that add up to h.
     ``polar(gradient)``
-        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound.
+        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound. It must not fall where entries
+        of the gradient grow in size.
     ``conjugate(slope)``
         of anything else: h*(u) = max_v <u, v> - h(v) per row, infinite outside its domain.
     ``limit(slope)``
@@ -110,6 +111,7 @@ class L1:
     """
 
     weight: Array | float
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
@@ -182,6 +184,7 @@ class Support:
     """
 
     mask: Array
+    channel_steps = True  # the proximal map takes a step per channel, and has no need of it
 
     def __post_init__(self) -> None:
         if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
@@ -236,6 +239,7 @@ class Affine:
 
     matrix: Array
     values: Array
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
@@ -258,9 +262,17 @@ class Affine:
         return matrix / length[:, None], values / length
 
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A."""
-        matrix, values = self.normalised(weights)
-        return weights - (weights @ matrix.T - values) @ namespace(weights).linalg.pinv(matrix).T
+        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A.
+
+        With a step per channel, S = diag(step), it is the projection in the metric 1 / step: U - (U A^T - D) (A S A^T)^+ A S.
+        """
+        xp = namespace(weights)
+        if isinstance(step, int | float):
+            matrix, values = self.normalised(weights)
+            return weights - (weights @ matrix.T - values) @ xp.linalg.pinv(matrix).T
+        root = xp.sqrt(step / xp.max(step))
+        matrix, values = Affine(as_floating(self.matrix, like=weights) * root, self.values).normalised(weights)  # A S^(1/2)
+        return weights - ((weights / root) @ matrix.T - values) @ (xp.linalg.pinv(matrix).T * root)
 
     def tangent(self, gradient: Array) -> Array:
         """Return the part of a gradient along the set: its projection on the null space of A."""

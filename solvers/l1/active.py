@@ -155,7 +155,8 @@ class Workspace:
         costly = dead & ((costs.limit > 0) | ~idle)  # a dead channel has nothing to do but cost
         start = xp.where(costly, xp.zeros_like(start), costs.nearest(start))
         best = evaluated(exact, costs, start * scale)
-        history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, tol
+        history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, 0.5 * tol
+        # the other half is for what rounding takes off the bound
         while True:
             search = Search.at(exact, costs, best, np.flatnonzero(~settled(exact, costs, best, demanded)), here.inverse)
             while search.rows.size and steps < last:

@@ -17,7 +17,7 @@ from gramian.solvers.l1.active import Workspace
 
 __all__ = ["PathPoint", "SparsitySearch", "lambda_max", "lasso_path", "lasso_to_sparsity"]
 
-SMALLEST = 1e-7  # of lambda_max: below this a LASSO on float64 moments is least squares
+SMALLEST = 1e-7  # of lambda_max in unit-diagonal coordinates: below this a LASSO on float64 moments is least squares
 
 
 def lambda_max(problem: Quadratic, *, per_row: bool = False) -> Array:
@@ -68,8 +68,9 @@ class PathPoint:
     --------
     >>> import numpy as np
     >>> from gramian.solvers import Quadratic, lasso_path
-    >>> lasso_path(Quadratic(np.eye(2), np.array([[3.0, 0.5]])), [4.0])[0]
-    PathPoint(lambda 4, Solution(1x2, converged, gap 0, 100 % zeros))
+    >>> point = lasso_path(Quadratic(np.eye(2), np.array([[3.0, 0.5]])), [4.0])[0]
+    >>> point.weight, point.solution.weights.tolist(), point.solution.status.name
+    (4.0, [[0.0, 0.0]], 'CONVERGED')
     """
 
     weight: Array | float
@@ -168,10 +169,8 @@ class SparsitySearch:
     >>> import numpy as np
     >>> from gramian.solvers import Quadratic, lasso_to_sparsity
     >>> search = lasso_to_sparsity(Quadratic(np.eye(2), np.array([[3.0, 0.5]])), 0.5)
-    >>> search
-    SparsitySearch(lambda 0.75, target 1 zeros, Solution(1x2, searched, gap 0, 50 % zeros))
-    >>> search.zeros.tolist(), search.target
-    ([[1]], 1)
+    >>> search.weight.tolist(), search.zeros.tolist(), search.target, search.solution.status.name
+    ([[0.75]], [[1]], 1, 'SEARCHED')
     """
 
     solution: Solution
@@ -248,7 +247,7 @@ def lasso_to_sparsity(
     run = runs(problem, solver)
     upper = lambda_max(problem, per_row=per_row)
     upper = xp.where(upper > 0, upper, xp.ones_like(upper))  # nothing to fit: zero is optimal at any lambda
-    smallest = SMALLEST * upper
+    smallest = least_lambda(problem, upper, per_row)
     weights = xp.zeros_like(problem.anchor)
     zeros_upper = count_zeros(weights, per_row)
     lower, zeros_lower = xp.zeros_like(upper), xp.full_like(zeros_upper, -1)
@@ -289,6 +288,21 @@ def lasso_to_sparsity(
     solution = Solution(kept, status, certify(problem, L1(upper), kept), steps, tuple(history))
     solution = replace(solution, detail={"lambda": float(xp.max(upper)), "target": float(target)})
     return SparsitySearch(solution, upper, lower, zeros_upper, zeros_lower, target)
+
+
+def least_lambda(problem: Quadratic, upper: Array, per_row: bool) -> Array:
+    """Return the lambda, (1, 1) or (q, 1), below which a LASSO is least squares whatever the scale of a channel.
+
+    In unit-diagonal coordinates channel j has the weight lambda / sqrt(G_jj), so it is that of the channel of least norm.
+    """
+    xp = namespace(problem.anchor)
+    pull = xp.max(xp.abs(problem.at_zero[1]) / problem.unit_scale, axis=1, keepdims=True)
+    pull = pull if per_row else xp.max(pull, axis=0, keepdims=True)
+    alive = problem.diagonal > 0
+    least = xp.min(xp.where(alive, problem.unit_scale, xp.full_like(problem.unit_scale, float("inf"))))
+    found = SMALLEST * xp.where(pull > 0, pull * xp.where(least < float("inf"), least, xp.ones_like(least)), upper)
+    tiny = float(xp.finfo(upper.dtype).smallest_normal)
+    return xp.where(found > tiny, found, xp.full_like(found, tiny))
 
 
 def count_zeros(weights: Array, per_row: bool) -> Array:

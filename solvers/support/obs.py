@@ -111,8 +111,15 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
     return Solution(weights, status, certificate, detail={"damping": used})
 
 
-def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: int) -> Array:
-    """Return the mask (b, q) of one block of columns; the zeros of all blocks add up to the pattern's exactly."""
+def select_block(pattern: Pattern, part: Array, pivots: Array, first: int, width: int) -> Array:
+    """Return the mask (b, q) of one block of columns; the zeros of all blocks add up to the pattern's exactly.
+
+    TypeError is raised for a pattern that does not count its zeros.
+    """
+    if not isinstance(pattern, TopK):
+        raise TypeError(
+            f"sparsegpt goes through the matrix column by column and takes TopK or NM, not {type(pattern).__name__}"
+        )
     xp = namespace(part)
     score = xp.abs(part / pivots[:, None]).T  # (q, b)
     rivals = 1 if pattern.per_row else score.shape[0]

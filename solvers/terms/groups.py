@@ -250,7 +250,8 @@ def largest_ratio(size: Array, weight: Array | float, gradient: Array) -> Array:
 
 def rounding_of_norms(array: Array) -> float:
     """Return what rounding can take from the norm of a group, relative to it."""
-    return (array.shape[1] + 8) * float(namespace(array).finfo(array.dtype).eps)
+    rounding: float = (array.shape[1] + 8) * float(namespace(array).finfo(array.dtype).eps)
+    return rounding
 
 
 def spread_mask(mask: Array | None, groups: Array) -> Array | None:

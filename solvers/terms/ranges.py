@@ -9,7 +9,6 @@ from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, na
 from gramian.solvers.backend.printed import extent
 from gramian.solvers.core.prices import checked_price, of_price, price_like
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.unpenalised import gradient_rounding
 from gramian.solvers.terms.squares import conjugate_of_squares, domain_limit, over
 from gramian.solvers.terms.totals import Simplex
 
@@ -87,7 +86,7 @@ class NonNegative:
         direction, rise = ascent(problem)
         norms = xp.sqrt(problem.diagonal)
         own = xp.finfo(weights.dtype).eps * xp.sum(xp.abs(weights) * norms, axis=1, keepdims=True) * norms  # U is rounded, too
-        room = 2 * (gradient_rounding(problem, weights) + own)
+        room = 2 * (problem.rounding(weights).gradient + own)
         missing = room - problem.gradient(weights) - price_like(self.weight, weights)
         missing = missing / xp.where(rise > 0, rise, xp.ones_like(rise))
         needed = (rise > 0) & (missing > 0) & (price_like(self.ridge, weights) + xp.zeros_like(weights) == 0)
@@ -186,45 +185,50 @@ def largest_excess(array: Array) -> float:
 
 
 DIRECTIONS: WeakKeyDictionary[Quadratic, tuple[Array, Array]] = WeakKeyDictionary()
+SHIFTS = (0.1, 1e-3, 1e-5, 1e-7, 1e-9)
+HULL_STEPS = 500
 
 
 def ascent(problem: Quadratic) -> tuple[Array, Array]:
     """Return Z (p,) with G Z > 0 wherever G_jj > 0, and G Z; both are zero where none was found.
 
-    By Gordan's theorem there is one unless G v = 0 for some v >= 0, v != 0. First Z = (G + m)^-1 s is tried, whose rise is the
-    channels' norms s where G is regular, in unit-diagonal coordinates; then, by FISTA, the point of the convex hull of the
-    normalised channels that is nearest to zero, whose products with all of them are at least its square.
+    By Gordan's theorem there is one unless G v = 0 for some v >= 0, v != 0. In unit-diagonal coordinates Z = (G + m)^-1 1 is
+    tried first, from large m, which keeps Z small, to little ones, with which G Z is 1 if G is regular; then, by FISTA, the
+    point of the convex hull of the channels that is nearest to zero, whose products with all of them are at least its square.
     """
     if problem not in DIRECTIONS:
-        DIRECTIONS[problem] = rising(problem.gram / problem.unit_scale / problem.unit_scale[:, None], problem.unit_scale)
+        scale = problem.unit_scale
+        found, rise = rising(problem.gram / scale / scale[:, None])
+        DIRECTIONS[problem] = found / scale, rise * scale
     return DIRECTIONS[problem]
 
 
-def rising(gram: Array, scale: Array) -> tuple[Array, Array]:
-    """Return Z and G Z for `ascent`, from the Gram matrix in unit-diagonal coordinates and the norms of its channels."""
+def rising(gram: Array) -> tuple[Array, Array]:
+    """Return Z and G Z for `ascent`, for a Gram matrix in unit-diagonal coordinates."""
     xp = namespace(gram)
-    width = gram.shape[0]
     alive = xp.linalg.diagonal(gram) > 0
-    ones = xp.astype(alive, gram.dtype)
-    factor, exists = cholesky(gram + 1e-9 * xp.eye(width, dtype=gram.dtype, device=device(gram)))
-    if exists:
-        half = solve_triangular(factor, ones[:, None], upper=False)
-        found = solve_triangular(xp.matrix_transpose(factor), half, upper=True)[:, 0]
-        if accepted(found, gram @ found, alive):
-            return found / scale, (gram @ found) * scale
-    hull, width_of_steps = Simplex(1.0), max(1.0, float(xp.max(xp.sum(xp.abs(gram), axis=1))))
+    ones, identity = xp.astype(alive, gram.dtype), xp.eye(gram.shape[0], dtype=gram.dtype, device=device(gram))
+    for shift in SHIFTS:
+        factor, exists = cholesky(gram + shift * identity)
+        if exists:
+            half = solve_triangular(factor, ones[:, None], upper=False)
+            found = solve_triangular(xp.matrix_transpose(factor), half, upper=True)[:, 0]
+            if rises(found, gram @ found, alive, 1 / 16):
+                return found, gram @ found
+    hull, curvature = Simplex(1.0), max(1.0, float(xp.max(xp.sum(xp.abs(gram), axis=1))))
     point = ahead = hull.prox(ones[None, :], 1.0) * ones
-    for k in range(500):
-        following = hull.prox(ahead - (ahead @ gram) / width_of_steps, 1.0)
+    for k in range(HULL_STEPS):
+        following = hull.prox(ahead - (ahead @ gram) / curvature, 1.0)
         point, ahead = following, following + k / (k + 3) * (following - point)
     found = xp.where(alive, point[0, :], xp.zeros_like(ones))
-    if accepted(found, gram @ found, alive):
-        return found / scale, (gram @ found) * scale
+    if rises(found, gram @ found, alive, 0.0):
+        return found, gram @ found
     return xp.zeros_like(ones), xp.zeros_like(ones)
 
 
-def accepted(found: Array, rise: Array, alive: Array) -> bool:
-    """Return whether G Z is positive beyond its rounding, which |Z|_1 times the width bounds in unit-diagonal coordinates."""
+def rises(found: Array, rise: Array, alive: Array, evenly: float) -> bool:
+    """Return whether G Z is positive beyond its rounding, which |Z|_1 times the width bounds in unit-diagonal coordinates, and
+    at least so much of its largest entry everywhere."""
     xp = namespace(found)
-    least = 64 * found.shape[0] * xp.finfo(found.dtype).eps * xp.sum(xp.abs(found))
+    least = 64 * found.shape[0] * xp.finfo(found.dtype).eps * xp.sum(xp.abs(found)) + evenly * xp.max(rise)
     return bool(xp.all(xp.where(alive, rise > least, xp.ones_like(alive))) & xp.all(xp.isfinite(found)))

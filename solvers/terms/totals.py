@@ -148,7 +148,7 @@ class RowSum:
 
 def upright(total: Array | float) -> Array | float:
     """Return a number as a Python number, and one for each row as a column (q, 1). ValueError is raised for another shape."""
-    if not getattr(total, "ndim", 0):
+    if isinstance(total, int | float) or not total.ndim:
         return float(total)
     if total.ndim > 2 or (total.ndim == 2 and total.shape[1] != 1):
         raise ValueError(f"a sum of weights is one number or one for each row, (q,), but is {extent(total)}")

@@ -240,9 +240,11 @@ def evaluated(
     cost = sum(problem.spent(mask) for problem, mask in zip(problems, masks))
     objective = sum(weight * loss for weight, loss in zip(weights, losses))
     energy = sum(weight * problem.energy for weight, problem in zip(weights, problems))
+    size = sum(weight * problem.size for weight, problem in zip(weights, problems))
+    sound = all(problem.possible(loss) for loss, problem in zip(losses, problems))
     bound = float("-inf") if relaxation is None else relaxation.bound_at(cost)
-    certificate = Certificate(objective, bound, ratio(objective, energy))
-    errors = tuple(ratio(loss, problem.energy) for loss, problem in zip(losses, problems))
+    certificate = Certificate(objective, bound, ratio(objective, energy, size), sound=sound)
+    errors = tuple(ratio(loss, problem.energy, problem.size) for loss, problem in zip(losses, problems))
     rounding = None if relaxation is None else objective - relaxation.certificate.objective
     return Allocation(tuple(masks), tuple(scores), cost, errors, certificate, relaxation, rounding)
 

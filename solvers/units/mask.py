@@ -9,6 +9,7 @@ from typing import Literal
 from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace
 from gramian.solvers.backend.printed import digits, extent, kept, kind
 from gramian.solvers.core.certificate import Certificate, measured
+from gramian.solvers.core.grams import check_gram, least_curvature
 from gramian.solvers.core.patterns import check_score
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Status
@@ -16,6 +17,7 @@ from gramian.solvers.core.solution import Status
 __all__ = ["Budget", "MaskChoice", "MaskProblem", "RelaxedMask", "keep_within", "threshold"]
 
 SILENT = 1e-12  # energy over the losses of units removed one at a time, below which it is rounding of zero
+NEGATIVE = 1e-6  # of the summed losses of single units: a loss further below zero is none, of float32 products either
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class MaskProblem:
         Summed losses of units removed one at a time, signs aside.
     silent : bool
         Whether the energy is rounding of zero.
+    definite : bool
+        Whether A is positive semidefinite but for rounding.
 
     Raises
     ------
@@ -100,10 +104,7 @@ class MaskProblem:
                 raise ValueError(f"{name} holds NaN or Inf")
         if bool(xp.any(self.cost <= 0)):
             raise ValueError("every unit must have a positive cost")
-        if bool(xp.any(xp.abs(self.matrix - self.matrix.T) > 1e-10 * xp.max(xp.abs(self.matrix)))):
-            raise ValueError("matrix is not symmetric")
-        if bool(xp.any(self.diagonal < 0)):
-            raise ValueError("matrix is not positive semidefinite: its diagonal has negative entries")
+        check_gram(self.matrix, "matrix", 1e-8, 1e-12 * float(xp.max(xp.abs(self.matrix))))
 
     @classmethod
     def from_problem(
@@ -179,6 +180,15 @@ class MaskProblem:
     def silent(self) -> bool:
         """Return whether the energy is rounding of zero, so that no loss is a part of it."""
         return self.size > 0 and self.energy <= SILENT * self.size
+
+    @cached_property
+    def definite(self) -> bool:
+        """Return whether A is positive semidefinite but for rounding, as it is for every Gram."""
+        return least_curvature(self.matrix) > -float("inf")
+
+    def possible(self, loss: float) -> bool:
+        """Return whether a loss, and that at zero, are finite and not negative but for rounding: no data has another."""
+        return -NEGATIVE * self.size <= min(loss, self.energy) and loss < float("inf")
 
     def value(self, mask: Array) -> float:
         """Return loss(z) for a mask (m,), boolean or real."""
@@ -314,6 +324,10 @@ class RelaxedMask:
     steps: int = 0
     detail: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.certificate.sound:
+            object.__setattr__(self, "status", Status.BROKEN)
+
     def __repr__(self) -> str:
         within = f"budget {digits(self.budget.amount)} of {digits(self.budget.total)}"
         return f"RelaxedMask({extent(self.keep)} units, {within}, {self.status.label}, {measured(self.certificate)})"
@@ -440,7 +454,9 @@ def threshold(problem: MaskProblem, relaxed: RelaxedMask) -> MaskChoice:
     """
     mask = keep_within(relaxed.keep, problem.cost, relaxed.budget.amount)
     cost, loss = problem.spent(mask), problem.value(mask)
-    certificate = Certificate(loss, relaxed.bound_at(cost), ratio(loss, problem.energy))
+    certificate = Certificate(
+        loss, relaxed.bound_at(cost), ratio(loss, problem.energy, problem.size), sound=problem.possible(loss)
+    )
     return MaskChoice(mask, cost, certificate, loss - problem.value(relaxed.keep))
 
 
@@ -454,6 +470,11 @@ def input_energy(gram: Array, norm_kind: Literal["spectral", "frobenius"]) -> fl
     raise ValueError(f"normalise is 'spectral', 'frobenius' or None but got {norm_kind!r}")
 
 
-def ratio(loss: float, energy: float) -> float:
-    """Return a loss relative to the energy, where zero over zero is zero."""
-    return loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
+def ratio(loss: float, energy: float, size: float) -> float:
+    """Return a loss relative to the energy, where zero over zero is zero; infinite where either is negative beyond rounding.
+
+    size: of the numbers that both are sums of.
+    """
+    if min(loss, energy) < -NEGATIVE * size:  # no data has it
+        return float("inf")
+    return max(loss, 0.0) / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))

@@ -86,8 +86,11 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
     loss = problem.value(keep)
     excess = limit.target - float(xp.sum(cost * removed))
     objective = limit.objective(loss, excess)
-    bound = objective - decrement - limit.gap(excess, price) if norm(null(residual)) <= rounding else float("-inf")
-    certificate = Certificate(objective, bound, ratio(loss, problem.energy), violation=limit.violation(excess))
+    bound = objective - decrement - limit.gap(excess, price)
+    if not problem.definite or norm(null(residual)) > rounding:
+        bound = float("-inf")
+    error, miss = ratio(loss, problem.energy, problem.size), limit.violation(excess)
+    certificate = Certificate(objective, bound, error, violation=miss, sound=problem.possible(loss))
     outside = max(0.0, float(xp.max(keep)) - 1, -float(xp.min(keep)))
     return RelaxedMask(keep, limit, price, certificate, Status.DIRECT, detail={"rank": float(rank), "outside": outside})
 

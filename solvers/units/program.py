@@ -8,7 +8,7 @@ from functools import cached_property
 
 from gramian.solvers.backend._xp import Array, cholesky, device, namespace, solve_triangular
 from gramian.solvers.core.certificate import Certificate
-from gramian.solvers.units.mask import Budget, MaskProblem, ratio
+from gramian.solvers.units.mask import NEGATIVE, Budget, MaskProblem, ratio
 
 __all__ = ["BoxProgram", "certify_mask"]
 
@@ -107,6 +107,11 @@ class BoxProgram:
         """Return the summed losses of units removed one at a time, signs aside."""
         return sum(weight * problem.size for problem, weight in zip(self.problems, self.weights))
 
+    @cached_property
+    def definite(self) -> bool:
+        """Return whether the Hessian is positive semidefinite but for rounding; of others no bound is known."""
+        return all(problem.definite for problem in self.problems)
+
     def split(self, vector: Array) -> list[Array]:
         """Return one slice per module."""
         parts, first = [], 0
@@ -133,8 +138,11 @@ class BoxProgram:
         objective = self.budget.objective(loss, excess)
         outside = max(0.0, -float(xp.min(removed)), float(xp.max(removed)) - 1)
         violation = max(outside, self.budget.violation(excess))
-        bound = objective - slack - self.budget.gap(excess, price)
-        return Certificate(objective, bound, ratio(loss, self.energy), violation=violation), price
+        bound = objective - slack - self.budget.gap(excess, price) if self.definite else -float("inf")
+        error, sound = ratio(loss, self.energy, self.size), loss >= -NEGATIVE * self.size
+        return Certificate(
+            objective, bound, error, violation=violation, sound=sound and self.energy >= -NEGATIVE * self.size
+        ), price
 
     def meets(self, certificate: Certificate, tol: float) -> bool:
         """Return whether the gap is within the tolerance."""

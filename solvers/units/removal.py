@@ -169,6 +169,7 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
     With the channel removed first as the last one and G = R^T R, R upper triangular, f(V) = least + 1/2 |R V^T - z|^2 for
     z = R W^T - R^-T slope^T and least = floor - 1/2 |R^-T slope^T|^2. What is kept spans the first rows of R, so each row
     of z counts as soon as its channel is removed. A channel that is a combination of those removed later has a zero row.
+    ValueError is raised for a problem of no data, with an indefinite Gram or a least loss below zero.
     """
     xp = namespace(problem.gram)
     width = problem.shape[1]
@@ -183,6 +184,10 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
         last = min(first + BLOCK, width)
         corner = rest[first:last, first:last]
         pivots = independent(corner, negligible)
+        if pivots.size < last - first and not problem.curvature > -float("inf"):
+            raise ValueError(
+                "the chain of masks has no losses: gram is not positive semidefinite, so that the loss has no minimum"
+            )
         if pivots.size == 0:
             continue
         chosen = xp.asarray(pivots, device=device(rest))
@@ -197,6 +202,8 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
             slope[last:, :] -= right.T @ pull
         rest[last:, last:] -= right.T @ right
         added[first + pivots] = 0.5 * to_numpy(xp.sum(residual * residual, axis=1))
+    if least < 0 and not problem.has_minimum:
+        raise ValueError(f"the chain of masks has no losses: slope and floor give a least loss of {least:.6g}, below zero")
     return added[::-1], max(least, 0.0)  # f is a sum of squares; less than zero is rounding
 
 

@@ -10,7 +10,7 @@ class Dataset(BaseDataset):
     """Channels that are correlated with their neighbours, and rows of which a tenth of the weights is not zero."""
 
     name = "simulated"
-    parameters: ClassVar = {"tokens, inputs, outputs": [(2000, 400, 200), (300, 600, 50)], "correlation": [0.6], "seed": [0]}
+    parameters: ClassVar = {"tokens": [2000], "inputs": [400], "outputs": [200], "correlation": [0.6], "seed": [0]}
 
     def get_data(self):
         """X (N, p) and Y (N, q)."""

@@ -118,16 +118,8 @@ def message(case: Any) -> str:
     return getattr(case, "__name__", str(case))
 
 
-def term_cases() -> list[Any]:
-    """Every kind with every law."""
-    wrong = pytest.mark.xfail(strict=True, reason="Affine projects in one metric whatever the steps")
-    return [
-        pytest.param(kind, law, marks=[wrong] if kind is Affine and "per_channel" in law.holds.__name__ else [])
-        for kind, law in product(TERMS, TERM_LAWS)
-    ]
-
-
-@pytest.mark.parametrize("kind, law", term_cases(), ids=message)
+@pytest.mark.parametrize("kind", TERMS)
+@each(TERM_LAWS)
 def test_terms(kind: type, law: Law):
     law.check(partial(terms, kind), EXAMPLES)
 

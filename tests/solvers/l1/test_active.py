@@ -55,7 +55,8 @@ def test_same_objective_as_cvxpy(xp, drift, tokens, fraction):
     layer = normal_layer(13, tokens, 10, 3, condition=20.0, drift=drift)
     weight = fraction * layer.largest
     solution = lasso(layer.problem(xp), L1(weight), tol=1e-10)
-    assert solution.status is Status.CONVERGED
+    assert solution.certificate.met_but_for_rounding(2e-10)
+    assert solution.status is Status.CONVERGED or (solution.status is Status.DIRECT and tokens < 10)  # singular, a tiny lambda
     expected = cvxpy_lasso(layer.inputs, layer.outputs, weight)
     assert objective(layer, weight, xp.numpy(solution.weights)) == pytest.approx(expected, rel=1e-8)
     assert solution.certificate.objective == pytest.approx(expected, rel=1e-8)
@@ -114,7 +115,7 @@ def test_what_is_hard(xp, kind, fraction):
         layer = layer.scaled(weight=np.logspace(0, 4, 4)[:, None])
     weight = fraction * layer.largest
     solution = lasso(layer.problem(xp), L1(weight), tol=1e-8, max_steps=4000)
-    assert solution.status is Status.CONVERGED and solution.certificate.relative_gap <= 1e-8
+    assert solution.status in (Status.CONVERGED, Status.DIRECT) and solution.certificate.met_but_for_rounding(2e-8)
     assert gap_from_data(layer, weight, xp.numpy(solution.weights)) <= 1e-6
 
 

@@ -185,8 +185,8 @@ def test_float32(xp):
 
 
 def test_an_indefinite_gram_is_damped_until_it_is_not(xp):
-    """Eigenvalues 3 and -1: a ridge above 1 is needed, and tenfold steps from 0.01 arrive at 10 (1 leaves a zero)."""
-    problem = Quadratic(xp.asarray(np.array([[1.0, 2.0], [2.0, 1.0]])), xp.asarray(np.ones((1, 2))))
+    """Eigenvalues 2, 2 and -1: a ridge above 1 is needed, and tenfold steps from 0.01 arrive at 10 (1 leaves a zero)."""
+    problem = Quadratic(xp.asarray(2 * np.eye(3) - 1), xp.asarray(np.array([[1.0, -1.0, 0.0]])))
     solution = sparsegpt(problem, TopK(0.5))
     assert solution.status is Status.DAMPED and solution.detail["damping"] == pytest.approx(10)
 
