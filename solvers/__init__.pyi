@@ -11,6 +11,7 @@ from gramian.solvers.core.problem import Quadratic as Quadratic
 from gramian.solvers.core.solution import NotSolved as NotSolved
 from gramian.solvers.core.solution import Solution as Solution
 from gramian.solvers.core.solution import Status as Status
+from gramian.solvers.core.targets import TargetMoments as TargetMoments
 from gramian.solvers.core.terms import L1 as L1
 from gramian.solvers.core.terms import Affine as Affine
 from gramian.solvers.core.terms import Support as Support

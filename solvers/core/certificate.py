@@ -192,19 +192,29 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     objective = loss + float(xp.sum(penalty))
     if not (sound and problem.has_minimum):
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
-    if ways[0] == "polar" and not getattr(h, "couples_rows", False) and not has_free(term, weights):
-        gaps = row_gaps(h, weights, losses, gradient, penalty)
-        plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-        bounds = norm_bounds(problem, h, weights, losses, gradient, penalty, rounding)
-    else:
-        found, slack = conjugate_bounds(problem, h, weights)
-        plain = float(xp.sum(found))
-        bounds = found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
+    found, bounds = row_bounds(problem, term, weights, (losses, gradient))
+    plain = float(xp.sum(found))
     bound = float(xp.sum(bounds) - gamma(weights.shape[0] + 2) * xp.sum(xp.abs(bounds)))
     if not (abs(bound) < float("inf") and objective < float("inf")):  # NaN is not
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
     bound = min(bound, objective)  # a sum of squares that seems to be negative is zero
     return Certificate(objective, bound, relative_error, violation=violation, slack=max(plain - bound, 0.0))
+
+
+def row_bounds(problem: Quadratic, term: Term, weights: Array, known: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    """Return bounds of min f + h per row, (q,), of a problem in float64 that has a minimum, and those less what is rounding.
+
+    known: its `value_and_gradient` at the weights.
+    """
+    xp = namespace(weights)
+    losses, gradient = problem.value_and_gradient(weights) if known is None else known
+    rounding, penalty = problem.rounding(weights), term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    if hasattr(term, "polar") and not getattr(term, "couples_rows", False) and not has_free(term, weights):
+        gaps = row_gaps(term, weights, losses, gradient, penalty)
+        found = losses + penalty - xp.where(gaps > 0, gaps, xp.zeros_like(gaps))
+        return found, norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
+    found, slack = conjugate_bounds(problem, term, weights)
+    return found, found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
 
 
 def has_free(term: Term, weights: Array) -> bool:

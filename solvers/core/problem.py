@@ -14,6 +14,8 @@ from gramian.solvers.backend.split import halves, split_product
 from gramian.solvers.core.grams import DEFECT, channel_norms, check_gram, least_curvature, unit_diagonal
 from gramian.solvers.core.moments import Moments
 from gramian.solvers.core.rounding import Rounding
+from gramian.solvers.core.target_rows import TargetData
+from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 
 __all__ = ["Quadratic"]
 
@@ -180,6 +182,27 @@ class Quadratic:
             return cls(gram, anchor, owned=True)
         floor = 0.5 * xp.sum((anchor @ moments.drift) * anchor, axis=1)
         return cls(gram, anchor, anchor @ moments.cross, floor, owned=True)
+
+    @classmethod
+    def from_targets(cls, inputs: Array, targets: Array, *, weights: Array | None = None, intercept: bool = False) -> Quadratic:
+        """f(V) = 1/2 sum_i c_i |V x_i + b - y_i|^2, where b = 0, or the best intercept for every V.
+
+        inputs: X, (N, p), an array or a matrix of scipy.sparse, of which only the Gram is dense. targets: Y, (N,) or (N, q).
+        weights: c, (N,), at least zero. The answer of a solver is V, (q, p), in the units of X and Y; with an intercept X and Y
+        are centred in float64, and b = m_y - V m_x for their weighted means (`TargetMoments.intercept`). The loss is a sum: the
+        term `alpha |v|_1` beside the mean 1/(2 n) sum_i c_i (...)^2 of scikit-learn or glmnet is `L1(n * alpha)`, n = sum c.
+
+        The loss is anchored near its least squares, where a second pass over the data takes its value and gradient from the
+        residuals. Anchored at zero, f loses as many digits as it is smaller than f(0).
+        """
+        data = TargetData.of(inputs, targets, weights)
+        return cls(*anchored(data, moments_of(data), intercept))
+
+    @classmethod
+    def from_target_moments(cls, moments: TargetMoments, *, intercept: bool = False) -> Quadratic:
+        """Make the problem of `from_targets` from streamed moments, which know f to rounding of f(0) only."""
+        gram, cross, energy = moments.sums(intercept)
+        return cls(gram, namespace(gram).zeros_like(cross), -cross, 0.5 * energy)
 
     # -- the loss ----------------------------------------------------------------------------------------------------
 

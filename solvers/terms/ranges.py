@@ -84,8 +84,10 @@ class NonNegative:
         """
         xp = namespace(weights)
         direction, rise = ascent(problem)
-        room = problem.rounding(weights).gradient
-        missing = 2 * room - problem.gradient(weights) - price_like(self.weight, weights)
+        norms = xp.sqrt(problem.diagonal)
+        own = xp.finfo(weights.dtype).eps * xp.sum(xp.abs(weights) * norms, axis=1, keepdims=True) * norms  # U is rounded, too
+        room = 2 * (problem.rounding(weights).gradient + own)
+        missing = room - problem.gradient(weights) - price_like(self.weight, weights)
         missing = missing / xp.where(rise > 0, rise, xp.ones_like(rise))
         needed = (rise > 0) & (missing > 0) & (price_like(self.ridge, weights) + xp.zeros_like(weights) == 0)
         lift = 33 / 32 * xp.max(xp.where(needed, missing, xp.zeros_like(missing)), axis=1, keepdims=True)
