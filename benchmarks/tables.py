@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fista_gap": layers.fista_gaps,
     "scikit-learn tests": estimators.sklearn_tests,
     "moments": layers.moments,
+    "runs": times.runs,
     "phases": times.phases,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,

@@ -154,7 +154,7 @@ class Workspace:
         dead, idle = (xp.broadcast_to(each.diagonal == 0, start.shape) for each in (self.exact, exact))
         costly = dead & ((costs.limit > 0) | ~idle)  # a dead channel has nothing to do but cost
         start = xp.where(costly, xp.zeros_like(start), costs.nearest(start))
-        best = evaluated(exact, costs, start * scale)
+        best = evaluated(exact, costs, xp.where(idle, xp.zeros_like(start), start * scale))
         history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, 0.5 * tol
         # the other half is for what rounding takes off the bound
         while True:

@@ -18,6 +18,7 @@ __all__ = ["Splitting", "balanced", "inverses", "split"]
 
 RELAXATION = 1.9  # converges below 2; 1.9 needs a quarter fewer steps than 1.5, a third fewer than 1
 LARGEST, SMALLEST = 0, -14  # log2 of the penalty, relative to the Gram's unit diagonal
+CROWDED = -2  # the largest over V >= 0, where the multipliers of a first point are many times those of an optimum
 
 Inverses = Callable[[float], Array]  # rho -> a rho (G + rho I)^-1 + (1 - a) I
 
@@ -112,18 +113,20 @@ def balanced(costs: Costs, weights: Array, multipliers: Array, *, halvings: int 
     """Return a penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times.
 
     At the first the threshold lambda / rho is of the size of V. Where weights may not be negative, and may cost nothing, the
-    multipliers rho U of an optimum take the place of lambda: it is |rho U| / (2 |V|). The penalty is a power of two, so that
+    multipliers rho U take the place of lambda: it is |rho U| / |V|, at most 1/4. The penalty is a power of two, so that
     problems that share a Gram share inverses. On layers at 50 and 70 % sparsity the first is within a factor of two of the best
-    (0.05 to 0.4), and at a tiny lambda, where the best is tiny, it is too; so it is over V >= 0 (0.25 to 1).
+    (0.05 to 0.4), and at a tiny lambda, where the best is tiny, it is too; so it is over V >= 0 (0.25 or 0.5).
     """
     xp = namespace(weights)
     weights = xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
     price = xp.astype(multipliers if costs.positive else costs.limit, xp.float64)
     sizes = [to_numpy(xp.sum(array, axis=1)) for array in (price * price, xp.abs(price * weights), weights * weights)]
-    against = 0.5 * np.sqrt(sizes[0] * sizes[2]) if costs.positive else sizes[1]
+    against = np.sqrt(sizes[0] * sizes[2]) if costs.positive else sizes[1]
     present = (against > 0) & (sizes[2] > 0)
     typical = float(np.median(against[present] / sizes[2][present])) if np.any(present) else 1.0
-    power: float = 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+    power: float = 2.0 ** float(
+        np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, CROWDED if costs.positive else LARGEST)
+    )
     return power
 
 

@@ -101,11 +101,12 @@ def test_balanced_penalties(xp):
 
 
 def test_penalties_of_what_costs_nothing(xp):
-    """|rho U| / (2 |V|) where weights are not negative: 5 / 20, whatever they cost."""
-    weights, multipliers = (xp.asarray(np.array([row])) for row in ([6.0, 8, 0, 0], [0, 0, -3.0, -4]))
+    """|rho U| / |V| where weights are not negative, whatever they cost: 5 / 40; and never much."""
+    weights, multipliers = (xp.asarray(np.array([row])) for row in ([24.0, 32, 0, 0], [0, 0, -3.0, -4]))
     for price in (0.0, 9.0):
-        assert balanced(Costs(xp.asarray(np.full((1, 4), price)), True), weights, multipliers) == 0.25
-    assert balanced(Costs(0 * weights, True), weights, 0 * multipliers) == 1.0
+        assert balanced(Costs(xp.asarray(np.full((1, 4), price)), True), weights, multipliers) == 0.125
+    assert balanced(Costs(0 * weights, True), weights, 100 * multipliers) == 0.25
+    assert balanced(Costs(0 * weights, True), weights, 0 * multipliers) == 0.25
 
 
 def test_inverses_are_shared(xp):
