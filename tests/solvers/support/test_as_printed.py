@@ -145,7 +145,7 @@ def test_a_limit_of_lambdas_is_said():
         ({"max_lambdas": -1}, "max_lambdas must be a whole number of at least 1 but is -1"),
         ({"threshold": 1.5}, r"threshold must be in \[0, 1\] but is 1.5"),
         ({"threshold": float("nan")}, "threshold must be"),
-        ({"tolerance": -1.0}, r"tolerance must be in \[0, inf\] but is -1.0"),
+        ({"tolerance": -1.0}, r"tolerance must be in \[0, inf\) but is -1.0"),
         ({"tolerance": float("nan")}, "tolerance must be"),
         ({"largest_lambda": 0.0}, r"largest_lambda must be in \(0, inf\) but is 0.0"),
         ({"largest_lambda": float("inf")}, "largest_lambda must be"),
