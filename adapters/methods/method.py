@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -72,29 +71,18 @@ class Method:
         return {**parameters(self.prepare, 1), **parameters(self.decide, self.given)}
 
     @property
-    def annotations(self) -> dict[str, str]:
-        """The types that the options are annotated with, in words, and nothing where there is none."""
-        found: dict[str, str] = {}
-        for function in (self.prepare, self.decide):
-            for name, each in inspect.signature(function).parameters.items() if function else ():
-                found[name] = each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")
-        return found
-
-    @property
     def described(self) -> str:
         """The documentation of what the method does."""
         function = self.prepare if self.prepare and not parameters(self.decide, self.given) else self.decide
         return inspect.getdoc(function) or self.called
 
     def known(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError for an option that the method does not have, or whose value is not of its annotated type."""
+        """Raise ValueError for an option that the method does not have."""
         known = self.defaults
-        for name, value in options.items():
+        for name in options:
             if name not in known:
                 near = meant(name, known)
                 raise ValueError(f"{self.called} has no option {name!r}{near}; it has {', '.join(known) or 'none'}")
-            if (wrong := misfit(self.annotations[name], value)) is not None:
-                raise ValueError(f"{name} must be {wrong} but is {value!r}")
 
     def tried(self, options: Mapping[str, Any], pattern: Pattern | None = None) -> Callable[..., Any]:
         """`decide` with its options fixed, after one call with a small problem.
@@ -170,18 +158,6 @@ def parameters(function: Callable[..., Any] | None, skipped: int) -> dict[str, A
 def among(options: Mapping[str, Any], function: Callable[..., Any], skipped: int) -> dict[str, Any]:
     """Those of the options that a function has."""
     return {name: value for name, value in options.items() if name in parameters(function, skipped)}
-
-
-def misfit(annotation: str, value: Any) -> str | None:
-    """What an option of this type has to be, where the value is not; None where it is, and for other types."""
-    real = isinstance(value, Real) and not isinstance(value, bool) and float(value) == float(value)
-    fits = {
-        "bool": ("true or false", isinstance(value, bool)),
-        "int": ("a whole number", isinstance(value, Integral) and not isinstance(value, bool)),
-        "float": ("a number", real),
-    }
-    wanted, fitting = fits.get(annotation, ("", True))
-    return None if fitting else wanted
 
 
 def plain(called: str, name: str, value: Any) -> float:
