@@ -31,7 +31,7 @@ from gramian.solvers import (
 # Views and what a library brings ready made: products, factorisations, copies.
 READY = {
     "view", "_unsafe_view", "t", "transpose", "slice", "select", "unsqueeze", "expand", "detach", "alias", "permute", "squeeze",
-    "as_strided", "reshape", "empty", "empty_like", "new_empty", "resize", "_to_copy", "item", "_local_scalar_dense",
+    "as_strided", "reshape", "empty", "empty_like", "new_empty", "resize", "_to_copy", "clone", "item", "_local_scalar_dense",
     "lift_fresh", "mm", "bmm", "linalg_cholesky_ex", "_linalg_eigh", "linalg_inv_ex", "linalg_solve_triangular",
     "cholesky_solve", "_linalg_check_errors",
 }  # fmt: skip
