@@ -48,7 +48,8 @@ class Gate:
         """Compute no more."""
         with self.condition:
             self.threads.discard(get_ident())
-            self.condition.notify_all()
+            if self.forks:
+                self.condition.notify_all()
 
     def before_fork(self) -> None:
         """Wait until no other thread computes, and let none begin."""

@@ -137,7 +137,13 @@ def conjugate_bounds(problem: Quadratic, term: Any, weights: Array) -> tuple[Arr
         here, there = (xp.sqrt(xp.sum((norms * array) ** 2, axis=1)) for array in (weights - point, weights))
         reach = LOCAL * (rounding.length + here + there)
         tilt = xp.sqrt(off) * reach - 0.5 * problem.curvature * reach**2
-    return losses - xp.sum(products, axis=1) - conjugate, rounding.loss + gamma(width + 16) * size + tilt
+    found, slack = losses - xp.sum(products, axis=1) - conjugate, rounding.loss + gamma(width + 16) * size + tilt
+    if problem.curvature > 0 and problem.slope is None:  # then f is nowhere below zero, and h nowhere below -h*(0)
+        zero = xp.zeros_like(slope)
+        least = xp.zeros_like(found) if hasattr(term, "polar") else -term.conjugate(zero)
+        found = xp.where(found < least, least, found)
+        slack = xp.where(slack > found - least, found - least, slack)
+    return found, slack
 
 
 def held(gradient: Array, free: Array | None) -> Array:

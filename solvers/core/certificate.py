@@ -168,7 +168,7 @@ def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
-    term, weights = term_of(term, problem.anchor, ("prox", *WAYS)), problem.point(weights)
+    term, weights = term_of(term, problem.anchor), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
     violation = float(term.violation(as_floating(weights))) if hasattr(term, "violation") else 0.0  # to its own rounding

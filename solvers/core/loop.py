@@ -138,6 +138,8 @@ def solve(
     if isinstance(solver, type) or not all(hasattr(solver, name) for name in ("init", "step", "weights")):
         raise TypeError(f"a solver has init, step and weights, as FISTA() has, but got {shown(solver)}")
     term, start = term_of(term, problem.anchor), problem.starting_point(start)
+    if not hasattr(term, "prox"):
+        raise TypeError(f"a term has a proximal map `prox`, as L1(0.5) has, or is the lambda of one, but got {shown(term)}")
     with watched("solve", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
         solution = watched_solve(
             problem, term, solver, watch, start=start, tol=tol, max_steps=max_steps, check_every=check_every

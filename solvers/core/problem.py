@@ -390,7 +390,7 @@ class Quadratic:
             added = as_floating(given("ridge", ridge, self.gram), like=self.gram)
             if tuple(added.shape) not in ((width,), (1,)):
                 raise ValueError(f"a ridge is a number or ({width},) but is {tuple(added.shape)}")
-        if not bool(xp.all((added >= 0) & xp.isfinite(added + self.diagonal))):
+        if not bool(xp.all((added >= 0) & (added + self.diagonal < float("inf")))):
             bad = f"is {span(added)}" if is_number(ridge) else f"is from {span(added)}"
             raise ValueError(f"a ridge must be at least zero everywhere, and finite beside the Gram's diagonal, but {bad}")
         gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * added

@@ -330,19 +330,19 @@ def l1_of(term: L1Like, weight: Array) -> L1:
     return found
 
 
-def term_of(term: TermLike, weight: Array, wanted: tuple[str, ...] = ("prox",)) -> Term:
-    """Return the term that fits a weight (q, p): any object with `prox`, or a number, the lambda of an L1 term.
+def term_of(term: TermLike, weight: Array) -> Term:
+    """Return the term that fits a weight (q, p): any object, or a number, the lambda of an L1 term.
 
     A term may have `check(shape)`, which raises ValueError for weights that it does not fit. What one of gramian's holds
-    must be of the weight's library and on its device. wanted: methods, of which a term must have one.
+    must be of the weight's library and on its device.
     """
     if is_number(term):
         return L1(float(term))  # type: ignore[arg-type]  # a number has a float
-    if isinstance(term, type | bool | str) or not any(hasattr(term, name) for name in wanted):
-        raise TypeError(f"a term has a proximal map `prox`, as L1(0.5) has, or is the lambda of one, but got {shown(term)}")
+    if isinstance(term, type | bool | str):
+        raise TypeError(f"a term is an object such as L1(0.5), or the lambda of one, but got {shown(term)}")
     for name, value in vars(term).items() if type(term).__module__.startswith("gramian.solvers.") else ():
         if is_array_api_obj(value):
-            given(f"the {name} of {term}", value, weight)
+            given(f"the {name} of {type(term).__name__}", value, weight)
     if hasattr(term, "check"):
         term.check(tuple(weight.shape))
     return term  # type: ignore[return-value]  # is_number has seen to the float

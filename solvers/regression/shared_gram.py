@@ -13,6 +13,7 @@ from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.target_rows import TargetData
 from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 from gramian.solvers.core.terms import L1
+from gramian.solvers.core.watch import Watch
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.l1.active import Workspace
 from gramian.solvers.terms.ranges import NonNegative
@@ -84,7 +85,7 @@ class SharedGram:
                 weights = refit(ridged, np.ones(ridged.shape, dtype=bool)).weights
                 solution = Solution(weights, Status.DIRECT, certify(self.problem, term, weights), 1)
             else:
-                solution = space.lasso(term, start=weights, tol=tol, max_steps=max_steps)
+                solution = space.lasso(term, Watch(), start=weights, tol=tol, max_steps=max_steps)
             weights = solution.weights
             yield solution
 

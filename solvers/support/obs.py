@@ -135,10 +135,9 @@ def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
     """
     problem = problem.double
     xp = namespace(problem.gram)
-    top = float(xp.max(problem.diagonal))
-    mean = top * float(xp.mean(problem.diagonal / top)) if top > 0 else 1.0  # all inputs zero: any positive ridge will do
+    mean = float(xp.mean(problem.diagonal)) or 1.0  # all inputs zero: any positive ridge will do
     used = damping
-    while math.isfinite(used * mean + top):
+    while math.isfinite(used * mean):
         reversed_gram = xp.flip(problem.damped(used * mean).gram)
         factor, exists = cholesky(reversed_gram)
         pivots = xp.linalg.diagonal(factor) ** 2

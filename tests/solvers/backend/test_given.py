@@ -186,7 +186,7 @@ def test_two_libraries_are_named_with_their_sides():
     cases = [
         (lambda: Quadratic.from_data(torch.from_numpy(INPUTS), WEIGHT), "weight is a numpy array but inputs is a torch array"),
         (lambda: Quadratic(INPUTS.T @ INPUTS, tensor), "weight " + mixed.format("gram")),
-        (lambda: lasso(problem, L1(torch.ones(8))), "the weight of L1(8) " + beside),
+        (lambda: lasso(problem, L1(torch.ones(8))), "the weight of L1 " + beside),
         (lambda: lasso(problem, 5.0, start=tensor), "start " + beside),
         (lambda: problem.loss(tensor), "weights " + beside),
         (lambda: problem.damped(torch.ones(8)), "ridge " + beside),
