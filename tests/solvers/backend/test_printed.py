@@ -31,6 +31,7 @@ from gramian.solvers import (
     SparseGroup,
     Status,
     Support,
+    TargetMoments,
     TopK,
     allocate,
     empirical_ridge,
@@ -54,6 +55,8 @@ def printed(xp) -> list[object]:
     layer = Quadratic.from_data(inputs, weight)
     moments = Moments(8)
     moments.update(inputs)
+    targets = TargetMoments(8)
+    targets.update(inputs, inputs[:, :2])
     problem = MaskProblem.from_problem(layer)
     relaxed = relaxed_mask(problem, 6)
     searched = lasso_to_sparsity(layer, 0.5, per_row=True, tol=1e-3)
@@ -75,6 +78,7 @@ def printed(xp) -> list[object]:
         Simplex(1.0),
         RowSum(1.0),
         Nuclear(1.0),
+        targets,
         problem,
         relaxed,
         relaxed.budget,
