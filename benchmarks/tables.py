@@ -39,7 +39,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "masks": layers.masks,
     "refit": layers.refits,
     "lasso": layers.lasso_times,
-    "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,
     "scikit-learn tests": estimators.sklearn_tests,
     "moments": layers.moments,

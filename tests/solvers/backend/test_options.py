@@ -77,6 +77,14 @@ REFUSED = {
             "start": (LAYER.weight, START[:2], NAN),
         },
     ),
+    "l0_bound": (
+        lambda **options: solvers.l0_bound(PROBLEM, HALF, **options),
+        {"steps": (0, 1.5, True), "splits": (0, 2.0, True)},
+    ),
+    "bounded": (
+        lambda **options: solvers.bounded(PROBLEM, HALF, solvers.magnitude(PROBLEM, HALF), **options),
+        {"steps": (0, 1.5, True), "splits": (0, 2.0, True)},
+    ),
     "fistapruner": (
         lambda **options: solvers.fistapruner(PROBLEM, HALF, **options),
         {
@@ -200,8 +208,9 @@ def test_every_public_function_with_options_is_among_them():
     terms = {"Box", "ElasticNet", "GroupL2", "NonNegative", "Nuclear", "Ridge", "RowSum", "Simplex", "SparseGroup"}
     without = {
         "Affine", "Allocation", "Certificate", "MaskChoice", "MaskProblem", "NotSolved", "PathPoint", "Pattern", "Quadratic",
-        "RelaxedMask", "RemovalPath", "Shrinkage", "Solution", "Solver", "SparsitySearch", "Status", "Support", "TargetMoments", "Term",
-        "UnitExchange", "affine_least_squares", "certify", "magnitude", "refit", "threshold", "unit_support", "wanda",
+        "RelaxedMask", "RemovalPath", "Shrinkage", "Solution", "Solver", "SparsitySearch", "Status", "Support", "SupportBound",
+        "TargetMoments", "Term", "UnitExchange", "dual_bound",
+        "affine_least_squares", "certify", "magnitude", "refit", "threshold", "unit_support", "wanda",
     }  # fmt: skip
     assert set(solvers.__all__) == without | terms | (REFUSED.keys() - {"damped", "rescaled", "from_problem"})
 

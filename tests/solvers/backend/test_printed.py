@@ -37,6 +37,7 @@ from gramian.solvers import (
     empirical_ridge,
     exchange_units,
     greedy_removal,
+    l0_bound,
     lasso_path,
     lasso_to_sparsity,
     refit,
@@ -55,7 +56,7 @@ def printed(xp) -> list[object]:
     layer = Quadratic.from_data(inputs, weight)
     moments = Moments(8)
     moments.update(inputs)
-    targets = TargetMoments(8)
+    targets = TargetMoments(8, 2)
     targets.update(inputs, inputs[:, :2])
     problem = MaskProblem.from_problem(layer)
     relaxed = relaxed_mask(problem, 6)
@@ -79,6 +80,7 @@ def printed(xp) -> list[object]:
         RowSum(1.0),
         Nuclear(1.0),
         targets,
+        l0_bound(layer, TopK(0.5)),
         problem,
         relaxed,
         relaxed.budget,
