@@ -31,6 +31,10 @@ from gramian.solvers.support.exchange import exchange_weights as exchange_weight
 from gramian.solvers.support.l0 import l0_admm as l0_admm
 from gramian.solvers.support.lasso_rounding import fistapruner as fistapruner
 from gramian.solvers.support.local_search import exchange as exchange
+from gramian.solvers.support.lower_bound import SupportBound as SupportBound
+from gramian.solvers.support.lower_bound import bounded as bounded
+from gramian.solvers.support.lower_bound import dual_bound as dual_bound
+from gramian.solvers.support.lower_bound import l0_bound as l0_bound
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge
