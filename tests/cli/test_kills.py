@@ -78,7 +78,7 @@ def records(out: Path) -> int:
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("kills", [3, pytest.param(34, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, 34])
 def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shape = SHAPES["llama"] | {"num_hidden_layers": 4, "vocab_size": VOCABULARY}
