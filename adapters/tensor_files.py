@@ -16,7 +16,7 @@ import numpy as np
 
 from gramian.adapters.files import write_bytes
 
-__all__ = ["read_tensors", "tensor_names", "write_tensors"]
+__all__ = ["read_tensors", "tensor_names", "tensor_sizes", "write_tensors"]
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1"}
 NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
@@ -74,6 +74,11 @@ def tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Read the kind of every tensor, such as `F32`, by name, and the metadata."""
     entries, metadata, _ = read_header(path)
     return {name: entry.kind for name, entry in entries.items()}, metadata
+
+
+def tensor_sizes(path: Path) -> list[int]:
+    """Read how many numbers every tensor holds, whatever its kind: no more than it has bytes, although its shape may say so."""
+    return [min(math.prod(entry.shape), entry.last - entry.first) for entry in read_header(path)[0].values()]
 
 
 def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:

@@ -3,9 +3,10 @@ activations meet them, and the depth-2 modules that they form."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from gramian.adapters.models.matching import matches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -168,12 +169,7 @@ def operator_names(model: nn.Module, include: str | None = None, exclude: str | 
 
 def chosen_names(names: list[str], include: str | None, exclude: str | None) -> list[str]:
     """List those of the names that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
-    try:
-        wanted = re.compile(include or "")
-        unwanted = None if exclude is None else re.compile(exclude)
-    except re.error as error:
-        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
-    chosen = [name for name in names if wanted.search(name) and not (unwanted and unwanted.search(name))]
+    chosen = [name for name in names if matches(include or "", name) and not (exclude is not None and matches(exclude, name))]
     if not chosen:
         raise ValueError(f"no operator is left by include={include!r}, exclude={exclude!r}; names look like {names[0]!r}")
     return chosen
