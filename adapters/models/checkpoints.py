@@ -22,6 +22,7 @@ __all__ = ["Stored", "check_configuration", "check_size", "shards_of", "stored_i
 
 COUNTED = re.compile(r"(layers?|blocks|experts|labels)$")  # settings that say how many modules, or names, are made one by one
 FEW = 1000  # of them are made in no time
+OTHER_KINDS = ("I", "U", "BOOL", "C")  # of numbers that are whole, truth values or complex, as safetensors calls them
 SMALL = 2**20  # numbers of a model that takes no memory to speak of
 
 
@@ -50,14 +51,19 @@ def shards_of(folder: Path) -> list[str]:
 
 
 def stored_in(folder: Path) -> Stored:
-    """Count what the files hold, by their headers alone. ValueError for damaged ones, and as `shards_of` raises it."""
-    sizes: list[int] = []
-    for name in shards_of(folder):
+    """Count what the files hold, by their headers alone. ValueError for damaged ones, for weights that are no floating-point
+    numbers, and as `shards_of` raises it."""
+    count = numbers = 0
+    for file in shards_of(folder):
         try:
-            sizes += tensor_sizes(folder / name)
+            sizes = tensor_sizes(folder / file)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: damaged or truncated safetensors weights ({error})") from error
-    return Stored(len(sizes), sum(sizes))
+        for name, (kind, size) in sizes.items():
+            if name.endswith(".weight") and kind.startswith(OTHER_KINDS):
+                raise ValueError(f"{folder}: {name} is {kind} in the weights, expected floating-point numbers")
+            count, numbers = count + 1, numbers + size
+    return Stored(count, numbers)
 
 
 def check_configuration(folder: Path, stored: Stored) -> None:

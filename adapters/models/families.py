@@ -151,6 +151,8 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
         raise ValueError(f"{type(model).__name__} has no {path!r}: load it as a causal language model") from error
     if not isinstance(blocks, nn.ModuleList):
         raise ValueError(f"{path!r} of {type(model).__name__} is a {type(blocks).__name__}, not a list of blocks")
+    if not len(blocks):
+        raise ValueError(f"{path!r} of {type(model).__name__} has no blocks: its configuration states none")
     return blocks
 
 

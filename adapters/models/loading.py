@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
@@ -32,10 +33,11 @@ from gramian.adapters.models.tokenizer_trials import check_tokenizer
 from gramian.adapters.models.widths import narrow_class, read_widths
 
 __all__ = [
-    "DTYPES", "check_directory", "load", "load_tokenizer", "mend_generation", "readable", "refuse_loss", "storage_dtype",
+    "check_directory", "load", "load_tokenizer", "mend_generation", "readable", "refuse_loss", "storage_dtype", "storage_of",
 ]  # fmt: skip
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+FLOATING = (*DTYPES[1:], "float64")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 BUILDING = threading.RLock()
 PANIC = "PanicException"  # of libraries in Rust: no Exception, and of a class that cannot be imported
@@ -93,8 +95,7 @@ def load(
     >>> model.config.hidden_size, tokenizer
     (16, None)
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    storage_of(dtype, None)
     usable_device(device)
     place = locate(source)
     stored = check_directory(Path(place.name)) if place.local and not place.gguf else None
@@ -112,6 +113,20 @@ def storage_dtype(model: PreTrainedModel) -> torch.dtype:
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     return dtype or next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
+
+
+def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
+    """Return the requested dtype, or the one that the configuration declares; None where it declares none. ValueError for what
+    is no dtype of weights."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if dtype == "auto" and declared is None:
+        return None
+    found = str(declared if dtype == "auto" else dtype).removeprefix("torch.")
+    if found not in FLOATING:
+        raise ValueError(f"its configuration states the dtype {declared!r}, expected one of {', '.join(FLOATING)}")
+    storage: torch.dtype = getattr(torch, found)
+    return storage
 
 
 def check_directory(folder: Path) -> Stored:
@@ -132,8 +147,8 @@ def readable(source: str | Path, place: Place) -> Iterator[None]:
     try:
         with BUILDING, quiet_libraries():
             yield
-    except ImportError:
-        raise
+    except ImportError as error:
+        raise ImportError(f"{source}: {one_line(error)}") from error
     except SafetensorError as error:
         raise ValueError(f"{source}: damaged or truncated safetensors weights ({error})") from error
     except BaseException as error:  # readers of damaged files raise anything
@@ -155,15 +170,15 @@ def load_weights(
     config = AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
     if getattr(config, "quantization_config", None):
         raise ValueError("its weights are quantised, expected floating-point weights (or a GGUF file)")
-    declared = "bfloat16" if place.gguf else config.dtype
-    storage = getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
+    storage = storage_of(dtype, "bfloat16" if place.gguf else config.dtype)
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
     factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
-    if stored is not None and not trust_remote_code:
-        check_size(lambda: (factory if widths else stock_class(config))(deepcopy(config)), stored, place.name)
+    bare = factory if widths else stock_class(config)
+    if stored is not None and bare is not None and not trust_remote_code:
+        check_size(lambda: bare(deepcopy(config)), stored, place.name)
     loaded: Any = factory.from_pretrained(
         place.name,
         config=config,
@@ -195,10 +210,8 @@ def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], str
 
     Else checkpoints of the model's own class may hold weights that no version needs now, unless strict.
     """
-    prefix, unknown = f"{model.base_model_prefix}.", set(unknown)
-    numberless = {re.sub(r"\d+", "#", name).removeprefix(prefix) for name, _ in model.named_parameters()}
-    left_out = sorted(name for name in unknown if re.sub(r"\d+", "#", name).removeprefix(prefix) in numberless)
-    if left_out:
+    unknown = set(unknown)
+    if left_out := sorted(name for name in unknown if beyond(model, name)):
         raise ValueError(f"weights of blocks that the configuration leaves out, such as {left_out[0]}; they would be lost")
     saved = config.architectures or []
     if (names := sorted(unknown)) and (strict or (saved and type(model).__name__ not in saved)):
@@ -206,6 +219,17 @@ def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], str
             f"weights of no module of {type(model).__name__}: {', '.join(names[:3])}; they would be lost (it was saved as "
             f"{' or '.join(saved) or 'no class in particular'})"
         )
+
+
+def beyond(model: PreTrainedModel, name: str) -> bool:
+    """Whether a tensor belongs to a module beyond the last of one of the model's lists."""
+    for number in re.finditer(r"\.(\d+)\.", name):
+        for path in (name[: number.start()], f"{model.base_model_prefix}.{name[: number.start()]}"):
+            with suppress(AttributeError):
+                found = model.get_submodule(path)
+                if isinstance(found, nn.ModuleList) and int(number[1]) >= len(found):
+                    return True
+    return False
 
 
 def load_tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:

@@ -29,12 +29,12 @@ from gramian.adapters.files import Saved, plain, write_json, write_report
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import (
-    DTYPES,
     check_directory,
     load_tokenizer,
     mend_generation,
     readable,
     refuse_loss,
+    storage_of,
 )
 from gramian.adapters.models.places import WEIGHTS, locate
 from gramian.adapters.models.shrink import cut_units
@@ -116,8 +116,8 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
-    storage = storage_of(dtype, config.dtype) or stored.dtype
     with readable(source, place):
+        storage = storage_of(dtype, config.dtype) or stored.dtype
         check_size(lambda: stock_class(config)(deepcopy(config)), held, source)
         model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
         model.config.dtype = storage
@@ -126,7 +126,10 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
         mend_generation(model)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
     blocks = Streamed(model, stored, storage, where)
-    blocks.check()
+    try:
+        blocks.check()
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     blocks.load_rest()
     return Stream(model, tokenizer, blocks)
 
@@ -315,10 +318,3 @@ def folder_of(source: str | Path) -> Path:
     if (folder / WIDTHS).is_file():
         raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")
     return folder
-
-
-def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
-    """Return the requested dtype, or the one that the configuration declares; None where it declares none."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    return getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)

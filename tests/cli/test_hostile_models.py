@@ -207,10 +207,10 @@ case(
     "two tensors in one place",
     header(lambda said: said[UP].update(data_offsets=said["model.layers.0.mlp.up_proj.weight"]["data_offsets"])),
 )
-case("bytes after the weights", lambda model: (model / WEIGHTS).open("ab").write(b"\0" * 999))
-case("a weight of whole numbers", weights(lambda held: held.update({UP: held[UP].long()})), EITHER)
-case("a complex weight", weights(lambda held: held.update({UP: held[UP].to(torch.complex64)})), EITHER)
-case("a weight of truth values", weights(lambda held: held.update({UP: held[UP] > 0})), EITHER)
+case("bytes after the weights", lambda model: (model / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes() + b"\0" * 999))
+case("a weight of whole numbers", weights(lambda held: held.update({UP: held[UP].long()})))
+case("a complex weight", weights(lambda held: held.update({UP: held[UP].to(torch.complex64)})))
+case("a weight of truth values", weights(lambda held: held.update({UP: held[UP] > 0})))
 case("a transposed weight", weights(lambda held: held.update({UP: held[UP].T.contiguous()})))
 case("a missing weight", weights(lambda held: held.pop(UP)), sample=True)
 case("NaN in a weight", weights(lambda held: held[UP].view(-1)[5].fill_(float("nan"))))
@@ -272,7 +272,7 @@ for key, value, outcome in [
     ("vocab_size", 10, REFUSED), ("vocab_size", "x", REFUSED), ("num_labels", 10**9, REFUSED), ("hidden_act", "evil", REFUSED),
     ("hidden_act", "null", REFUSED), ("model_type", 5, REFUSED), ("model_type", "null", REFUSED),
     ("model_type", "LLAMA", REFUSED),
-    ("architectures", 5, REFUSED), ("architectures", ["os.system"], EITHER), ("dtype", "float99", REFUSED),
+    ("architectures", 5, EITHER), ("architectures", ["os.system"], EITHER), ("dtype", "float99", REFUSED),
     ("dtype", "system", REFUSED), ("dtype", "load", REFUSED), ("dtype", "complex64", REFUSED), ("dtype", "int8", REFUSED),
     ("dtype", 5, REFUSED), ("rope_parameters", {"rope_type": "evil"}, REFUSED), ("max_position_embeddings", 0, EITHER),
     ("max_position_embeddings", -5, EITHER), ("max_position_embeddings", 10**12, EITHER), ("bos_token_id", "x", EITHER),
@@ -327,7 +327,7 @@ case(
 
 case("a tokenizer that backtracks", splitting("([0-9 ]+)+x"), sample=True)
 case("a tokenizer that backtracks on letters", splitting("([a-z ]+)+!"), REFUSED)
-case("a tokenizer that makes texts 3000 times as long", replacing(" ", "1" * 3000), REFUSED)
+case("a tokenizer that makes texts 3000 times as long", replacing(" ", "1" * 3000), EITHER)
 case("a tokenizer that makes texts 60^5 times as long", replacing("1", "1" * 60, 5), sample=True)
 case("a tokenizer of an unknown kind", tokenizer(lambda document: document["model"].update(type="Own")))
 case("a tokenizer whose vocabulary is a list", tokenizer(lambda document: document["model"].update(vocab=[1])))
