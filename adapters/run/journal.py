@@ -177,7 +177,8 @@ def fingerprint_in(folder: Path) -> dict[str, Any] | None:
 def refuse_journal(out: Path, resume: bool, overwrite: bool) -> None:
     """See to what stands where the journal of a run at `out` goes, before any work.
 
-    FileExistsError: a directory that is no journal; a journal, unless `resume`, or `overwrite`, which removes it.
+    FileExistsError: a directory that is no journal; a journal, unless `resume`, or `overwrite`, which removes it, or it holds
+    nothing yet. BlockingIOError: another process writes the one that would be removed.
     """
     folder = journal_of(out)
     if not folder.exists():
@@ -188,12 +189,14 @@ def refuse_journal(out: Path, resume: bool, overwrite: bool) -> None:
         raise FileExistsError(f"{folder} is where the journal of the run goes, but holds {strange[0]}: choose another output")
     if resume:
         return
-    if (folder / RUN).is_file() and not overwrite:
+    if (folder / RUN).is_file() and not overwrite and (done := blocks_done(out)):
         raise FileExistsError(
-            f"{folder} is the journal of a run that did not end ({blocks_done(out)} blocks are done): go on with it (--resume, "
+            f"{folder} is the journal of a run that did not end ({done} blocks are done): go on with it (--resume, "
             "resume=True), or begin again (--overwrite, overwrite=True, removes it)"
         )
-    shutil.rmtree(folder)
+    rest = Journal(folder, {})
+    rest.hold()
+    rest.remove()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], place: str = "") -> list[str]:

@@ -128,6 +128,15 @@ def test_a_journal_in_the_way(tmp_path):
     (folder / "notes.txt").unlink()
     refuse_journal(out, False, True)
     assert not folder.exists()
+    journal.start()
+    os.close(journal.lock or 0)  # of a run that was killed before its first block
+    refuse_journal(out, False, False)
+    assert not folder.exists()
+    journal.start()
+    for overwrite in (False, True):  # it is not ended
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
+            refuse_journal(out, False, overwrite)
+    journal.remove()
     folder.mkdir()  # of a run that was killed at its very beginning
     refuse_journal(out, False, False)
     assert not folder.exists()
