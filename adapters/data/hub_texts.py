@@ -35,7 +35,8 @@ def read_dataset(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -
         try:
             rows = load_dataset(name, config or None, split=split or "train", streaming=True)
             with bar(enough, f"reading {name}", "token") as shown:
-                pieces = (piece for row in rows for piece in pieces_of(io.StringIO(text_of(row) + "\n\n")))
+                texts = (text_of(row) + "\n\n" for row in rows)
+                pieces = (piece for text in texts for piece in pieces_of(io.StringIO(text), len(text)))
                 return token_ids(pieces, tokenizer, enough, shown.update)
         except Exception as error:  # a dataset's reader and the network raise anything, and the user gets one line
             kind = ValueError if isinstance(error, ValueError) else OSError

@@ -23,7 +23,8 @@ from gramian.adapters.models.tokenizer_trials import trial
 
 __all__ = ["cut", "file_windows", "pieces_of", "text_windows", "token_ids"]
 
-PIECE = 2**21  # characters
+WHOLE = 2**21  # characters of a text that is taken at once
+PIECE = 2**18  # and of a piece of a longer one
 
 
 def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
@@ -31,7 +32,7 @@ def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> 
 
     ValueError if the text is empty or shorter than one window, and as `token_ids` raises it.
     """
-    return cut(token_ids(pieces_of(io.StringIO(text)), tokenizer), tokenizer, length)
+    return cut(token_ids(pieces_of(io.StringIO(text), len(text)), tokenizer), tokenizer, length)
 
 
 def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int, enough: int | None = None) -> torch.Tensor:
@@ -43,7 +44,7 @@ def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: 
         raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
     try:
         with path.open(encoding="utf-8") as file:
-            return cut(token_ids(pieces_of(file), tokenizer, enough), tokenizer, length)
+            return cut(token_ids(pieces_of(file, path.stat().st_size), tokenizer, enough), tokenizer, length)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {first_bad(path)})") from error
     except ValueError as error:
@@ -58,10 +59,12 @@ def first_bad(path: Path) -> int:
         return error.start
 
 
-def pieces_of(stream: IO[str]) -> Iterator[str]:
-    """Read a text in pieces that end with a line, unless its lines are as long as pieces."""
-    while piece := stream.read(PIECE):
-        yield piece + stream.readline(PIECE)
+def pieces_of(stream: IO[str], size: int) -> Iterator[str]:
+    """Read a text of about `size` characters, where it is long in pieces that end with a line, unless its lines are as long as
+    pieces."""
+    most = max(1, size) if size <= WHOLE else PIECE
+    while piece := stream.read(most):
+        yield piece + stream.readline(most)
 
 
 def token_ids(
