@@ -135,6 +135,8 @@ def prune(
         raise ValueError("out, resume and overwrite go with the path of a model: write a model in memory with save")
     model = plain_model(model)
     blocks = InMemory(model) if device is None else Offloaded(model, device)
+    if folder is not None:
+        check_output(folder, overwrite=False)
     return run(blocks, calibration, config, heldout=apart, problems=folder, progress=progress)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gramian.adapters.cli.output import emit
 from gramian.adapters.methods.method import Method
-from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.adapters.methods.registry import METHODS, file_of, resolve
 from gramian.spelling import meant
 from gramian.tables import table
 
@@ -49,6 +49,8 @@ def explained(name: str, method: Method) -> str:
     options = [[f"--set {option}=", json.dumps(value)] for option, value in method.defaults.items()]
     settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
     parts = [f"{name} {KINDS[method.granularity]}", method.described, f"It gathers {gathered(method)}."]
+    if (file := file_of(name)) is not None:
+        parts.append(f"It is what {file} says, which was run for this.")
     if options:
         parts.append(table(["option", "default"], options, words=2))
     if settings:

@@ -201,7 +201,9 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
     args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
     monkeypatch.setattr(commands, "run", interrupted)
     assert call(*args) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "gramian: interrupted: nothing is done that could be kept, and the same command begins again"
+    )
     monkeypatch.setattr(commands, "run", faulty)
     assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
     assert call(*args, "--debug") == 1
