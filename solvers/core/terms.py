@@ -341,7 +341,7 @@ def term_of(term: TermLike, weight: Array) -> Term:
     if isinstance(term, type | bool | str):
         raise TypeError(f"a term is an object such as L1(0.5), or the lambda of one, but got {shown(term)}")
     for name, value in vars(term).items() if type(term).__module__.startswith("gramian.solvers.") else ():
-        if is_array_api_obj(value):
+        if is_array_api_obj(value) and not namespace(value).isdtype(value.dtype, "integral"):  # labels may be anywhere
             given(f"the {name} of {type(term).__name__}", value, weight)
     if hasattr(term, "check"):
         term.check(tuple(weight.shape))
