@@ -51,21 +51,22 @@ def measured(problem: Quadratic, tokens: int, pattern: Pattern, steps: int, spli
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=Path, required=True, metavar="FOLDER", help="where problem files are")
+    parser.add_argument("--patterns", nargs="+", default=[*PATTERNS], choices=PATTERNS, help="which zeros (default all)")
     parser.add_argument("--steps", type=int, default=50, help="steps of ADMM for every diagonal (default %(default)s)")
     parser.add_argument("--splits", type=int, default=3, help="diagonals that are tried (default %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS / "support_bound.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    settings = {"steps": arguments.steps, "splits": arguments.splits}
     for file in sorted(arguments.problems.glob("*.safetensors")):
         problem, metadata = read_problem(file)
-        for name, pattern in PATTERNS.items():
-            figures = measured(problem, int(metadata["tokens"]), pattern, arguments.steps, arguments.splits)
+        for name in arguments.patterns:
+            figures = measured(problem, int(metadata["tokens"]), PATTERNS[name], arguments.steps, arguments.splits)
             rows.append({"operator": f"{metadata['layer']}.{metadata['operator']}", "pattern": name, **figures})
             print(rows[-1], flush=True)
+            save(arguments.out, {"versions": dict(versions()), **settings, "rows": rows})
     head = list(rows[0])
     print(table(head, [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows]))
-    settings = {"steps": arguments.steps, "splits": arguments.splits}
-    save(arguments.out, {"versions": dict(versions()), **settings, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layer_error": layers.layer_errors,
     "masks": layers.masks,
     "refit": layers.refits,
+    "support_bound": layers.support_bounds,
     "lasso": layers.lasso_times,
     "fista_gap": layers.fista_gaps,
     "scikit-learn tests": estimators.sklearn_tests,

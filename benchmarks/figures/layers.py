@@ -111,6 +111,31 @@ def refits() -> str:
     )
 
 
+def support_bounds() -> str:
+    """What is proven of `l0` on the damped problems that it solves."""
+    results = read("support_bound")
+    rows = [
+        [
+            f"{row['operator'].partition('.')[2]}, {row['pattern'].replace('%', ' %')}",
+            significant(row["damped error"]),
+            f"{row['bound of loss']:.1%}",
+            f"{1 - row['bound of loss']:.1%}",
+            f"{row['ridge']:.3f}",
+            f"{row['split']:.3f}",
+            significant(row["l0 seconds"]),
+            significant(row["bound seconds"]),
+        ]
+        for row in results["rows"]
+    ]
+    parts = [row["bound of loss"] for row in results["rows"]]
+    head = ["operator, zeros", "damped loss", "bound, of it", "gap", "ridge", "diagonal", "`l0`, s", "bound, s"]
+    return noted(
+        table(head, rows),
+        f"The bound is {min(parts):.0%} to {max(parts):.0%} of the loss. Ridge and diagonal are medians over channels, as "
+        f"parts of the damped Gram's diagonal. {results['splits']} diagonals were tried, {results['steps']} steps each.",
+    )
+
+
 def lasso_times() -> str:
     """`lasso` beside the fastest of the others, where they met the gap."""
     gaps, ours = (1e-3, 1e-6, 1e-9), "gramian"
