@@ -230,7 +230,7 @@ def dual_bound(problem: Quadratic, pattern: PatternLike, split: Array, point: Ar
         rows, total = clip(rows, 0.0, None), max(total, 0.0)
     if competing(pattern):
         return SupportBound(total, None, split, point)
-    return SupportBound(float(xp.sum(rows)) * (1 - gamma), rows, split, point)
+    return SupportBound(float(xp.sum(rows) - gamma * xp.sum(xp.abs(rows))), rows, split, point)
 
 
 @computation
