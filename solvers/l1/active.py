@@ -15,7 +15,7 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1
 from gramian.solvers.l1.costs import Costs, Lift
-from gramian.solvers.l1.search import Search
+from gramian.solvers.l1.search import Search, nearly_solved
 from gramian.solvers.l1.signs import evaluated, settled
 from gramian.solvers.l1.splitting import Inverses, inverses
 from gramian.solvers.terms.ranges import NonNegative
@@ -143,6 +143,7 @@ class Workspace:
         exact, scale = here.exact, here.scale
         if not tol >= 0 or max_steps < 1:
             raise ValueError(f"need tol >= 0 and max_steps >= 1 but got {tol} and {max_steps}")
+        cold = start is None
         start = as_floating(self.problem.anchor if start is None else start, like=exact.anchor)
         if tuple(start.shape) != self.problem.shape:
             raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {self.problem.shape}")
@@ -158,8 +159,12 @@ class Workspace:
         history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, 0.5 * tol
         # the other half is for what rounding takes off the bound
         while True:
-            search = Search.at(exact, costs, best, np.flatnonzero(~settled(exact, costs, best, demanded)), here.inverse)
-            while search.rows.size and steps < last:
+            rows = np.flatnonzero(~settled(exact, costs, best, demanded))
+            if steps or not cold:
+                rows, solved = nearly_solved(exact, costs, best, rows, demanded)
+                solves += solved
+            search = Search.at(exact, costs, best, rows, here.inverse) if rows.size else None  # it needs an inverse
+            while search is not None and search.rows.size and steps < last:
                 count = min(WATCH, last - steps)
                 search, steps = search.advanced(here.inverse, count), steps + count
                 due = search.due() if steps < last else np.arange(search.rows.size)
