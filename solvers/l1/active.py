@@ -160,7 +160,7 @@ class Workspace:
         # the other half is for what rounding takes off the bound
         while True:
             rows = np.flatnonzero(~settled(exact, costs, best, demanded))
-            if steps or not cold:
+            if rows.size and (steps or not cold):
                 rows, solved = nearly_solved(exact, costs, best, rows, demanded)
                 solves += solved
             search = Search.at(exact, costs, best, rows, here.inverse) if rows.size else None  # it needs an inverse
