@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import gpu, layers, perplexity, smaller, times, trained
+from figures import estimators, gpu, layers, perplexity, smaller, times, trained
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -39,8 +39,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "masks": layers.masks,
     "refit": layers.refits,
     "lasso": layers.lasso_times,
-    "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,
+    "scikit-learn tests": estimators.sklearn_tests,
     "moments": layers.moments,
     "runs": times.runs,
     "phases": times.phases,

@@ -8,8 +8,10 @@ from gramian.solvers.core.patterns import Pattern as Pattern
 from gramian.solvers.core.patterns import TopK as TopK
 from gramian.solvers.core.patterns import parse_pattern as parse_pattern
 from gramian.solvers.core.problem import Quadratic as Quadratic
+from gramian.solvers.core.solution import NotSolved as NotSolved
 from gramian.solvers.core.solution import Solution as Solution
 from gramian.solvers.core.solution import Status as Status
+from gramian.solvers.core.targets import TargetMoments as TargetMoments
 from gramian.solvers.core.terms import L1 as L1
 from gramian.solvers.core.terms import Affine as Affine
 from gramian.solvers.core.terms import Support as Support
@@ -31,6 +33,10 @@ from gramian.solvers.support.exchange import exchange_weights as exchange_weight
 from gramian.solvers.support.l0 import l0_admm as l0_admm
 from gramian.solvers.support.lasso_rounding import fistapruner as fistapruner
 from gramian.solvers.support.local_search import exchange as exchange
+from gramian.solvers.support.lower_bound import SupportBound as SupportBound
+from gramian.solvers.support.lower_bound import bounded as bounded
+from gramian.solvers.support.lower_bound import dual_bound as dual_bound
+from gramian.solvers.support.lower_bound import l0_bound as l0_bound
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge

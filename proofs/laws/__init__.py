@@ -11,10 +11,11 @@ One line in a test holds an object of your own to them; a failure shows the smal
         laws.check_solver(MySolver())                                      # init, step, weights; or a function
         laws.check_pattern(MyPattern(0.5))                                 # select, admits, check
         laws.check_term(lambda shape: st.builds(MyTerm, st.floats(0, 9)))  # prox, and what else it has
+        laws.check_bound(my_bound)                                         # (problem, pattern) -> float
         laws.check_layer(MyLayer)                                          # weight, moments, problem, assign
 
 What each law says stands in the files of this package: `problems`, `terms`, `patterns`, `solvers`, `least_squares`, `methods`,
-`unit_methods` and `layers`. Every law tries `examples` cases, or some laws fewer, and the same ones each time.
+`bounds`, `unit_methods` and `layers`. Every law tries `examples` cases, or some laws fewer, and the same ones each time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gramian.proofs.kit import strategies
+from gramian.proofs.laws.bounds import BOUND_LAWS
 from gramian.proofs.laws.law import hold
 from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
@@ -38,6 +40,7 @@ from gramian.solvers import L1
 
 __all__ = [
     "check_affine",
+    "check_bound",
     "check_improver",
     "check_lambda_max",
     "check_layer",
@@ -148,6 +151,14 @@ def check_improver(improver: Any, *, patterns: st.SearchStrategy[Any] | None = N
     """
     hold(Pruning(improver, patterns), IMPROVER_LAWS, examples)
     hold(Pruning(partial(from_the_largest, improver), patterns), METHOD_LAWS, examples)
+
+
+def check_bound(bound: Any, *, examples: int = EXAMPLES) -> None:
+    """Hold to its laws a lower bound of the loss of any support, `bound(problem, pattern)`, a number or a `SupportBound`.
+
+    No support that the pattern admits has less loss, whatever the layer and its ridge, in any units and on every backend.
+    """
+    hold(bound, BOUND_LAWS, examples)
 
 
 def check_layer(plug_in: Any, *, builds: tuple[Any, ...] | None = None, examples: int = 20) -> None:

@@ -60,10 +60,12 @@ def norm_bounds(
     length, share = xp.abs(scale), xp.abs(scale * (2 - scale))
     slack = share * rounding.loss + length * xp.sum(xp.abs(weights) * rounding.gradient, axis=1)
     slack = slack + relative * (share * xp.abs(losses) + length * size)
-    ratio = term.polar(norms_of(problem, weights)) * (1 + relative)
-    limited = xp.isfinite(ratio)
-    reach = (losses + rounding.loss + penalty * (1 + relative)) * xp.where(limited, ratio, xp.ones_like(ratio))
-    reach = xp.where(limited, reach, ratio)
+    reach = losses
+    if not problem.curvature > 0:
+        ratio = term.polar(norms_of(problem, weights)) * (1 + relative)
+        limited = xp.isfinite(ratio)
+        reach = (losses + rounding.loss + penalty * (1 + relative)) * xp.where(limited, ratio, xp.ones_like(ratio))
+        reach = xp.where(limited, reach, ratio)
     found = scale * (2 - scale) * losses - scale * inner - slack - below_zero(problem, weights, scale, reach)
     least = below_zero(problem, weights, xp.zeros_like(scale), reach) if problem.curvature > 0 else xp.zeros_like(scale)
     found = xp.where(found > -least, found, -least + 0 * found)  # NaN is kept
@@ -81,9 +83,11 @@ def below_zero(problem: Quadratic, weights: Array, scale: Array, reach: Array) -
 
     With U = V_0, next to the minimiser of f, it is at least (1 - s)^2 f(V_0) + (1 - s) <g_0, e> + c / 2 |D e|^2 for e = (1 - s)
     (u - V_0) = (v - V_0) - s (V - V_0). reach: a bound of |D v|, (q,): sum_j D_j |v_j| <= h°(D) h(v), and h(v) <= f(V) + h(V)
-    for every v that is worth a look.
+    for every v that is worth a look. It is of no use where c > 0.
     """
     xp = namespace(weights)
+    if problem.curvature > 0 and problem.slope is None:  # then f is nowhere below zero
+        return xp.zeros_like(scale)
     curvature, (origin, losses, gradient) = problem.curvature, problem.origin
     rounding, norms = problem.rounding(origin), norms_of(problem, weights)
     pull = xp.abs(gradient) + rounding.gradient
@@ -133,7 +137,13 @@ def conjugate_bounds(problem: Quadratic, term: Any, weights: Array) -> tuple[Arr
         here, there = (xp.sqrt(xp.sum((norms * array) ** 2, axis=1)) for array in (weights - point, weights))
         reach = LOCAL * (rounding.length + here + there)
         tilt = xp.sqrt(off) * reach - 0.5 * problem.curvature * reach**2
-    return losses - xp.sum(products, axis=1) - conjugate, rounding.loss + gamma(width + 16) * size + tilt
+    found, slack = losses - xp.sum(products, axis=1) - conjugate, rounding.loss + gamma(width + 16) * size + tilt
+    if problem.curvature > 0 and problem.slope is None:  # then f is nowhere below zero, and h nowhere below -h*(0)
+        zero = xp.zeros_like(slope)
+        least = xp.zeros_like(found) if hasattr(term, "polar") else -term.conjugate(zero)
+        found = xp.where(found < least, least, found)
+        slack = xp.where(slack > found - least, found - least, slack)
+    return found, slack
 
 
 def held(gradient: Array, free: Array | None) -> Array:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from gramian.solvers.backend._xp import Array, namespace
-from gramian.solvers.backend.printed import digits
+from gramian.solvers.backend._xp import Array, as_floating, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.printed import aligned, digits
 from gramian.solvers.core.bounds import conjugate_bounds, norm_bounds, row_gaps
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.rounding import gamma
-from gramian.solvers.core.terms import Term
+from gramian.solvers.core.terms import Term, TermLike, term_of
 
 __all__ = ["Certificate", "certify", "measured"]
+
+WAYS = ("polar", "conjugate", "tangent")  # to certify a point, by what a term has, the first of which counts
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,32 @@ class Certificate:
         """Return the number that a solver stops on: the relative gap, or the KKT residual where that is the certificate."""
         return self.relative_gap if self.residual is None else self.residual
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Return names and figures, with units, one by one."""
+        proven = [("lower bound", "none is known" if self.bound == float("-inf") else f"{self.bound:.6g}, likewise")]
+        if self.residual is None:
+            proven.append(("gap", f"{digits(self.relative_gap)} of the objective"))
+        else:
+            proven.append(("KKT residual", f"{digits(self.residual)} of the gradient at zero"))
+        return [
+            ("objective", f"{self.objective:.6g}, in squared outputs summed over tokens, halved"),
+            *proven,
+            ("error", f"{digits(self.relative_error)} of the summed squares of the dense weights' outputs"),
+            ("violation", f"{digits(self.violation)}, the largest entry off the feasible set"),
+        ]
+
+    def summary(self) -> str:
+        """Return what is proven, a line for each, with units."""
+        return aligned(self.rows())
+
 
 def measured(certificate: Certificate) -> str:
     """Return the measure with its name, as in `gap 4e-9`: the gap is relative to the objective."""
     return f"{'gap' if certificate.residual is None else 'KKT residual'} {digits(certificate.measure)}"
 
 
-def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
+@computation
+def certify(problem: Quadratic, term: TermLike, weights: Array) -> Certificate:
     """gap >= f(V) + h(V) - min (f + h), or the Karush-Kuhn-Tucker residual of V, with neither X nor Y
 
     L1, or any term with `polar`, has a duality gap. With g = grad f(V) and any s such that h*(-s g) is finite, weak duality
@@ -121,7 +144,7 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     problem : Quadratic
         f.
     term : Term
-        h, with `polar`, `conjugate` or `tangent`.
+        h, with `polar`, `conjugate` or `tangent`. A number is the lambda of an L1 term.
     weights : array (q, p)
         V, from any solver; it is evaluated in float64.
 
@@ -145,41 +168,53 @@ def certify(problem: Quadratic, term: Term, weights: Array) -> Certificate:
     >>> certify(problem, L1(1.0), np.array([[3.0, 0.5]])).gap > 0
     True
     """
+    term, weights = term_of(term, problem.anchor), problem.point(weights)
     problem = problem.double
     xp = namespace(problem.anchor, weights)
-    violation = float(term.violation(weights)) if hasattr(term, "violation") else 0.0  # to rounding of what is stored
+    violation = float(term.violation(as_floating(weights))) if hasattr(term, "violation") else 0.0  # to its own rounding
     weights = xp.astype(weights, xp.float64)
     losses, gradient = problem.value_and_gradient(weights)
     rounding = problem.rounding(weights)
     sound = problem.possible(losses, rounding)
     relative_error = problem.error_of(losses) if sound else float("inf")
-    ways = [name for name in ("polar", "conjugate", "tangent") if hasattr(term, name)]
+    h: Any = term  # what it has decides
+    ways = [name for name in WAYS if hasattr(h, name)]
     if not ways:
         raise TypeError(
             f"{type(term).__name__} has neither polar (a norm) nor conjugate nor tangent (a set): nothing can be certified"
         )
     loss = float(xp.sum(losses))
-    if ways[0] == "tangent" and hasattr(term, "tangent"):
-        start, free = norm(problem.at_zero[1]), norm(term.tangent(gradient))
+    if ways[0] == "tangent":
+        start, free = norm(problem.at_zero[1]), norm(h.tangent(gradient))
         residual = free / start if start > 0 else (0.0 if free == 0 else float("inf"))
         return Certificate(loss, float("-inf"), relative_error, residual, violation, sound=sound)
-    penalty = term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    penalty = h.value(weights) if hasattr(h, "value") else xp.zeros_like(losses)
     objective = loss + float(xp.sum(penalty))
     if not (sound and problem.has_minimum):
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
-    if ways[0] == "polar" and not getattr(term, "couples_rows", False) and not has_free(term, weights):
-        gaps = row_gaps(term, weights, losses, gradient, penalty)
-        plain = objective - float(xp.sum(xp.where(gaps > 0, gaps, xp.zeros_like(gaps))))
-        bounds = norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
-    else:
-        found, slack = conjugate_bounds(problem, term, weights)
-        plain = float(xp.sum(found))
-        bounds = found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
+    found, bounds = row_bounds(problem, term, weights, (losses, gradient))
+    plain = float(xp.sum(found))
     bound = float(xp.sum(bounds) - gamma(weights.shape[0] + 2) * xp.sum(xp.abs(bounds)))
     if not (abs(bound) < float("inf") and objective < float("inf")):  # NaN is not
         return Certificate(objective, float("-inf"), relative_error, violation=violation, sound=sound)
     bound = min(bound, objective)  # a sum of squares that seems to be negative is zero
     return Certificate(objective, bound, relative_error, violation=violation, slack=max(plain - bound, 0.0))
+
+
+def row_bounds(problem: Quadratic, term: Term, weights: Array, known: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    """Return bounds of min f + h per row, (q,), of a problem in float64 that has a minimum, and those less what is rounding.
+
+    known: its `value_and_gradient` at the weights.
+    """
+    xp = namespace(weights)
+    losses, gradient = problem.value_and_gradient(weights) if known is None else known
+    rounding, penalty = problem.rounding(weights), term.value(weights) if hasattr(term, "value") else xp.zeros_like(losses)
+    if hasattr(term, "polar") and not getattr(term, "couples_rows", False) and not has_free(term, weights):
+        gaps = row_gaps(term, weights, losses, gradient, penalty)
+        found = losses + penalty - xp.where(gaps > 0, gaps, xp.zeros_like(gaps))
+        return found, norm_bounds(problem, term, weights, losses, gradient, penalty, rounding)
+    found, slack = conjugate_bounds(problem, term, weights)
+    return found, found - slack - rounding.loss - gamma(weights.shape[1] + 16) * xp.abs(penalty)
 
 
 def has_free(term: Term, weights: Array) -> bool:

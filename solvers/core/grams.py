@@ -79,10 +79,10 @@ def least_curvature(gram: Array) -> float:
     """
     xp = namespace(gram)
     size = gram.shape[0] + 4
-    margin = size**2 * 2.0**-53 / (1 - size * 2.0**-53)
+    margin: float = size**2 * 2.0**-53 / (1 - size * 2.0**-53)
     if cholesky(unit_diagonal(gram, -2 * margin))[1]:
         return margin
-    shift = margin
+    shift: float = margin
     while shift <= max(DEFECT, margin):
         if cholesky(unit_diagonal(gram, shift))[1]:
             return -shift - margin * (1 + shift)

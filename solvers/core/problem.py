@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 
-from gramian.solvers.backend._xp import Array, as_floating, check_current, detached, device, full, namespace, solve_positive
-from gramian.solvers.backend.printed import extent, kind
+from gramian.solvers.backend._xp import Array, as_floating, check_current, copied, device, full, namespace, solve_positive
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given, given_together
+from gramian.solvers.backend.options import is_number, number
+from gramian.solvers.backend.printed import extent, kind, span
 from gramian.solvers.backend.split import halves, split_product
 from gramian.solvers.core.grams import DEFECT, channel_norms, check_gram, least_curvature, unit_diagonal
 from gramian.solvers.core.moments import Moments
 from gramian.solvers.core.rounding import Rounding
+from gramian.solvers.core.target_rows import TargetData
+from gramian.solvers.core.targets import TargetMoments, anchored, moments_of
 
 __all__ = ["Quadratic"]
 
@@ -30,7 +35,9 @@ class Quadratic:
     """f(V) = 1/2 |X* V^T - X W^T|_F^2 = sum_i floor_i + <slope_i, v_i - w_i> + 1/2 (v_i - w_i) G (v_i - w_i)^T
 
     The loss is anchored at W because in float32 the raw form <V G, V> - 2 <V, Q> loses every digit near the dense weights.
-    The rows of V are independent problems that share one Gram. All arrays come from one backend and share one dtype.
+    The rows of V are independent problems that share one Gram. All arrays come from one library and share one dtype, float32
+    or float64; lists, data frames and whole numbers become float64. A problem owns what it holds: what is written later to an
+    array that it was made of, such as its own answer, does not change it.
 
     Parameters
     ----------
@@ -44,6 +51,8 @@ class Quadratic:
         The loss at W per row, equal to 1/2 diag(W E W^T), in squared outputs. None means zero.
     trusted : bool, default False
         Whether the checks are left out, because the problem is made of one that was checked.
+    owned : bool, default False
+        Whether nobody else writes to the arrays, so that they need not be copied: a Gram of many channels is large.
 
     Attributes
     ----------
@@ -69,6 +78,8 @@ class Quadratic:
     ValueError
         For shapes or dtypes that do not fit, for NaN or Inf, and for a Gram that is not symmetric, or that two
         channels alone show not to be positive semidefinite: a negative square, |G_ij| > sqrt(G_ii G_jj).
+    TypeError
+        For arrays of different libraries, and for those without real numbers in memory (complex, sparse, JAX's).
 
     Examples
     --------
@@ -91,20 +102,20 @@ class Quadratic:
     slope: Array | None = None
     floor: Array | None = None
     trusted: InitVar[bool] = False
+    owned: InitVar[bool] = False
 
-    def __post_init__(self, trusted: bool) -> None:
+    def __post_init__(self, trusted: bool, owned: bool) -> None:
         if trusted:  # made from a problem that was checked
             return
-        for name in ("gram", "anchor", "slope", "floor"):
-            if (array := getattr(self, name)) is not None:
-                object.__setattr__(self, name, detached(array))
+        self.take({"gram": self.gram, "weight": self.anchor, "slope": self.slope, "floor": self.floor}, owned)
         gram, anchor = self.gram, self.anchor
-        xp = namespace(gram, anchor, self.slope, self.floor)
+        xp = namespace(anchor)
         check_current(anchor)
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
             raise ValueError(f"gram must be a square matrix but is {tuple(gram.shape)}")
         if anchor.ndim != 2 or anchor.shape[1] != gram.shape[0]:
-            raise ValueError(f"gram is {tuple(gram.shape)} but weight is {tuple(anchor.shape)}, not (q, {gram.shape[0]})")
+            way = ": weight[None, :] is one row" if tuple(anchor.shape) == (gram.shape[0],) else ""
+            raise ValueError(f"gram is {tuple(gram.shape)} but weight is {tuple(anchor.shape)}, not (q, {gram.shape[0]}){way}")
         if (self.slope is None) != (self.floor is None):
             raise ValueError("slope and floor come together: give both (X* != X) or neither (X* = X)")
         if self.slope is not None and self.floor is not None:
@@ -116,13 +127,26 @@ class Quadratic:
             array = getattr(self, name)
             if array is None:
                 continue
-            if not xp.isdtype(array.dtype, "real floating") or array.dtype != anchor.dtype:
-                raise ValueError(f"{name} is {array.dtype} but weight is {anchor.dtype}: use one floating dtype for all")
+            if array.dtype not in (xp.float32, xp.float64) or array.dtype != anchor.dtype:
+                kinds = f"{name} is {array.dtype} but weight is {anchor.dtype}"
+                raise ValueError(f"{kinds}: use one floating dtype for all, float32 or float64")
             if not bool(xp.all(xp.isfinite(array))):
                 raise ValueError(f"{'weight' if name == 'anchor' else name} holds NaN or Inf")
         check_gram(gram)
         if bool(xp.any(gram != gram.T)):  # the gradient is that of the loss only where they are equal to the last bit
             object.__setattr__(self, "gram", 0.5 * (gram + gram.T))
+
+    def take(self, values: dict[str, object], owned: bool) -> None:
+        """Hold what a user gave, as arrays of one library; whole numbers in the dtype of the others."""
+        arrays = given_together(values, optional=("slope", "floor"))
+        xp = namespace(*arrays.values())
+        known = next((array.dtype for array in arrays.values() if xp.isdtype(array.dtype, "real floating")), xp.float64)
+        for name, array in arrays.items():
+            if not xp.isdtype(array.dtype, "real floating"):
+                array = xp.astype(array, known)
+            elif not owned:
+                array = copied(array)
+            object.__setattr__(self, "anchor" if name == "weight" else name, array)
 
     def __repr__(self) -> str:
         moved = "" if self.slope is None else ", X* != X"
@@ -133,21 +157,52 @@ class Quadratic:
     @classmethod
     def from_data(cls, inputs: Array, weight: Array, dense: Array | None = None) -> Quadratic:
         """f(V) = 1/2 |X* V^T - X W^T|_F^2 from inputs X* (N, p), weight W (q, p) and, if they differ, dense inputs X (N, p)."""
-        moments = Moments(weight.shape[-1])
-        moments.update(inputs, dense)
-        return cls.from_moments(moments, weight)
+        values = {"inputs": inputs, "weight": weight, "dense": dense}
+        arrays = given_together(values, optional=["dense"])
+        moments = Moments(check_width(arrays["weight"], arrays["inputs"].shape[-1] if arrays["inputs"].ndim else 0))
+        moments.update(arrays["inputs"], arrays.get("dense"))
+        return cls.from_moments(moments, arrays["weight"])
 
     @classmethod
+    @computation
     def from_moments(cls, moments: Moments, weight: Array) -> Quadratic:
-        """Make the problem of streamed moments and a weight W (q, p), in float64."""
+        """Make the problem of streamed moments and a weight W (q, p), in float64.
+
+        The Gram matrix is that of the moments, which later batches do not change.
+        """
         gram = moments.require()
-        if weight.ndim != 2 or weight.shape[1] != moments.width:
-            raise ValueError(f"the inputs have {moments.width} channels but weight is {tuple(weight.shape)}")
+        xp = namespace(gram)
+        weight = given("weight", weight, gram, "what the moments were made of")
+        check_width(weight, moments.width)
+        if not bool(xp.all(xp.isfinite(xp.linalg.diagonal(gram)))):
+            raise ValueError("the inputs are too large for float64, their squares overflow: scale them")
         anchor = as_floating(weight, like=gram)
+        anchor = copied(anchor) if anchor is weight else anchor
         if moments.cross is None or moments.drift is None:
-            return cls(gram, anchor)
-        xp = namespace(gram, anchor)
-        return cls(gram, anchor, anchor @ moments.cross, 0.5 * xp.sum((anchor @ moments.drift) * anchor, axis=1))
+            return cls(gram, anchor, owned=True)
+        floor = 0.5 * xp.sum((anchor @ moments.drift) * anchor, axis=1)
+        return cls(gram, anchor, anchor @ moments.cross, floor, owned=True)
+
+    @classmethod
+    def from_targets(cls, inputs: Array, targets: Array, *, weights: Array | None = None, intercept: bool = False) -> Quadratic:
+        """f(V) = 1/2 sum_i c_i |V x_i + b - y_i|^2, where b = 0, or the best intercept for every V.
+
+        inputs: X, (N, p), an array or a matrix of scipy.sparse, of which only the Gram is dense. targets: Y, (N,) or (N, q).
+        weights: c, (N,), at least zero. The answer of a solver is V, (q, p), in the units of X and Y; with an intercept X and Y
+        are centred in float64, and b = m_y - V m_x for their weighted means (`TargetMoments.intercept`). The loss is a sum: the
+        term `alpha |v|_1` beside the mean 1/(2 n) sum_i c_i (...)^2 of scikit-learn or glmnet is `L1(n * alpha)`, n = sum c.
+
+        The loss is anchored near its least squares, where a second pass over the data takes its value and gradient from the
+        residuals. Anchored at zero, f loses as many digits as it is smaller than f(0).
+        """
+        data = TargetData.of(inputs, targets, weights)
+        return cls(*anchored(data, moments_of(data), intercept))
+
+    @classmethod
+    def from_target_moments(cls, moments: TargetMoments, *, intercept: bool = False) -> Quadratic:
+        """Make the problem of `from_targets` from streamed moments, which know f to rounding of f(0) only."""
+        gram, cross, energy = moments.sums(intercept)
+        return cls(gram, namespace(gram).zeros_like(cross), -cross, 0.5 * energy)
 
     # -- the loss ----------------------------------------------------------------------------------------------------
 
@@ -156,10 +211,32 @@ class Quadratic:
         """Return (q, p)."""
         return (self.anchor.shape[0], self.anchor.shape[1])
 
-    def value_and_gradient(self, weights: Array) -> tuple[Array, Array]:
-        """Return the loss per row (q,) and its gradient `slope + (V - W) G` (q, p), from one matrix product."""
+    def point(self, weights: Array) -> Array:
+        """Return weights (q, p) that a user gave; floating ones remain in their dtype."""
+        if type(weights) is not type(self.anchor) or weights.dtype != self.anchor.dtype:  # else there is nothing to see to
+            weights = as_floating(given("weights", weights, self.anchor))
         if tuple(weights.shape) != self.shape:
             raise ValueError(f"weights are {tuple(weights.shape)} but the problem's weight is {self.shape}")
+        return weights
+
+    def starting_point(self, start: Array | None) -> Array:
+        """Return the first point (q, p) of an iteration, in the dtype of the problem: what a user gave, or the dense weights.
+
+        ValueError is raised for another shape, and for NaN or Inf.
+        """
+        if start is None:
+            return self.anchor
+        start = as_floating(given("start", start, self.anchor), like=self.anchor)
+        if tuple(start.shape) != self.shape:
+            raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {self.shape}")
+        if not bool(namespace(start).all(namespace(start).isfinite(start))):
+            raise ValueError("start holds NaN or Inf")
+        return start
+
+    @computation
+    def value_and_gradient(self, weights: Array) -> tuple[Array, Array]:
+        """Return the loss per row (q,) and its gradient `slope + (V - W) G` (q, p), from one matrix product."""
+        weights = self.point(weights)
         xp = namespace(self.anchor, weights)
         change = weights - self.anchor
         product = change @ self.gram
@@ -168,9 +245,10 @@ class Quadratic:
             return values, product
         return self.floor + xp.sum(self.slope * change, axis=1) + values, self.slope + product
 
+    @computation
     def gradient(self, weights: Array) -> Array:
         """Return `slope + (V - W) G`, (q, p)."""
-        product = (weights - self.anchor) @ self.gram
+        product = (self.point(weights) - self.anchor) @ self.gram
         return product if self.slope is None else self.slope + product
 
     @cached_property
@@ -207,8 +285,8 @@ class Quadratic:
 
         It is infinite where a loss, or that at zero, is negative by more than rounding: no data has it.
         """
-        xp, exact = namespace(self.anchor, weights), self.double
-        weights = xp.astype(weights, xp.float64)
+        xp, exact = namespace(self.anchor), self.double
+        weights = xp.astype(self.point(weights), xp.float64)
         losses = exact.row_losses(weights)
         return exact.error_of(losses) if exact.possible(losses, exact.rounding(weights)) else float("inf")
 
@@ -300,13 +378,22 @@ class Quadratic:
     # -- problems made of this one -----------------------------------------------------------------------------------
 
     def damped(self, ridge: Array | float) -> Quadratic:
-        """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0 is a number or (p,)."""
+        """f(V) + 1/2 sum_j ridge_j |V_j - W_j|^2, a ridge on the *change* of the weights; ridge >= 0 is a number or (p,).
+
+        ValueError is raised for a ridge below zero, NaN or infinite, or beside which the Gram overflows.
+        """
         xp = namespace(self.gram)
         width = self.shape[1]
-        diagonal = full((width,), 1.0, self.gram) * ridge
-        if not bool(xp.all(diagonal >= 0)):
-            raise ValueError(f"a ridge must be at least zero everywhere but is {ridge}")
-        gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * diagonal
+        if is_number(ridge):
+            added = full((width,), number("a ridge", ridge), self.gram)
+        else:
+            added = as_floating(given("ridge", ridge, self.gram), like=self.gram)
+            if tuple(added.shape) not in ((width,), (1,)):
+                raise ValueError(f"a ridge is a number or ({width},) but is {tuple(added.shape)}")
+        if not bool(xp.all((added >= 0) & (added + self.diagonal < float("inf")))):
+            bad = f"is {span(added)}" if is_number(ridge) else f"is from {span(added)}"
+            raise ValueError(f"a ridge must be at least zero everywhere, and finite beside the Gram's diagonal, but {bad}")
+        gram = self.gram + xp.eye(width, dtype=self.gram.dtype, device=device(self.gram)) * added
         return Quadratic(gram, self.anchor, self.slope, self.floor, trusted=True)
 
     def ridged(self, ridge: Array | float) -> Quadratic:
@@ -334,9 +421,19 @@ class Quadratic:
         turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so that the model is unchanged. Unit-diagonal coordinates improve
         conditioning 3 to 10 times on real layers.
         """
-        scale = self.unit_scale if scale is None else scale
+        scale = self.unit_scale if scale is None else self.positive_scale(scale)
         slope = None if self.slope is None else self.slope / scale
         return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
+
+    def positive_scale(self, scale: Array) -> Array:
+        """Return a scale (p,) that a user gave."""
+        scale = as_floating(given("scale", scale, self.anchor), like=self.anchor)
+        xp = namespace(scale)
+        if tuple(scale.shape) != (self.shape[1],):
+            raise ValueError(f"the scale is {tuple(scale.shape)} but the problem has {self.shape[1]} channels")
+        if not bool(xp.all((scale > 0) & xp.isfinite(scale))):
+            raise ValueError(f"the scale must be positive and finite but is from {span(scale)}")
+        return scale
 
     def rows(self, chosen: Array) -> Quadratic:
         """Return the problem of some outputs alone; `chosen` holds indices of rows."""
@@ -378,6 +475,15 @@ class Quadratic:
         return self.astype(namespace(self.anchor).float64)
 
 
+def check_width(weight: Array, width: int) -> int:
+    """Return the number of channels of the inputs, or raise ValueError for a weight that is not (q, p)."""
+    if weight.ndim != 2 or weight.shape[1] != width:
+        way = ": weight[None, :] is one row" if tuple(weight.shape) == (width,) else ""
+        raise ValueError(f"the inputs have {width} channels but weight is {tuple(weight.shape)}{way}")
+    return width
+
+
+@computation
 def spectral_bound(matrix: Array) -> float:
     """Return |A^8|_F^(1/8) for a symmetric positive semidefinite A, raised by what rounding may have taken."""
     xp = namespace(matrix)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gramian.solvers.backend._xp import Array, as_floating, namespace
-from gramian.solvers.backend.printed import extent, fraction_of_zeros
-from gramian.solvers.core.prices import checked_price, of_price, price_like, where_zero
+from array_api_compat import is_array_api_obj
 
-__all__ = ["Affine", "L1", "Support", "Term"]
+from gramian.solvers.backend._xp import Array, as_floating, copied, namespace
+from gramian.solvers.backend.given import given, given_together
+from gramian.solvers.backend.options import is_number, shown
+from gramian.solvers.backend.printed import extent, fraction_of_zeros
+from gramian.solvers.core.prices import broadcasts, check_price, checked_price, of_price, price_like, where_zero
+
+__all__ = ["Affine", "L1", "L1Like", "Support", "Term", "TermLike", "l1_of", "term_of"]
 
 
 class Term(Protocol):
@@ -92,12 +96,14 @@ class L1:
     Parameters
     ----------
     weight : float or array
-        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own. It is copied.
 
     Raises
     ------
     ValueError
         Unless lambda is finite and at least zero everywhere.
+    TypeError
+        For what is no number and no array of numbers.
 
     Examples
     --------
@@ -118,6 +124,10 @@ class L1:
 
     def __repr__(self) -> str:
         return f"L1({of_price(self.weight)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when lambda does not fit weights of this shape, (q, p)."""
+        check_price(self.weight, shape, "an L1 weight")
 
     def weight_like(self, array: Array) -> Array | float:
         """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
@@ -165,7 +175,7 @@ class Support:
     Parameters
     ----------
     mask : array (q, p) of bool
-        True where weights may be nonzero.
+        True where weights may be nonzero. It is copied.
 
     Raises
     ------
@@ -187,11 +197,18 @@ class Support:
     channel_steps = True  # the proximal map takes a step per channel, and has no need of it
 
     def __post_init__(self) -> None:
-        if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
-            raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
+        mask = given("mask", self.mask)
+        if not namespace(mask).isdtype(mask.dtype, "bool"):
+            raise ValueError(f"a support is a boolean mask but this one is {mask.dtype}")
+        object.__setattr__(self, "mask", copied(mask))
 
     def __repr__(self) -> str:
         return f"Support({extent(self.mask)}, {fraction_of_zeros(self.mask)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when the mask does not fit weights of this shape, (q, p)."""
+        if not broadcasts(self.mask, shape):
+            raise ValueError(f"the mask is {tuple(self.mask.shape)} but the problem's weight is {shape}")
 
     def prox(self, weights: Array, step: Array | float) -> Array:
         """argmin_V 1/2 |V - U|^2 + h(V), the projection: weights off the support become zero."""
@@ -221,7 +238,7 @@ class Affine:
     matrix : array (m, p)
         A.
     values : array (q, m)
-        D.
+        D. Both are copied.
 
     Raises
     ------
@@ -242,6 +259,8 @@ class Affine:
     channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
+        for name, array in given_together({"matrix": self.matrix, "values": self.values}).items():
+            object.__setattr__(self, name, copied(as_floating(array)))
         if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
             raise ValueError(
                 f"V A^T = D needs A (m, p) and D (q, m) but A is {tuple(self.matrix.shape)} and D {tuple(self.values.shape)}"
@@ -252,6 +271,12 @@ class Affine:
 
     def __repr__(self) -> str:
         return f"Affine(A {extent(self.matrix)}, D {extent(self.values)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when A and D do not fit weights of this shape, (q, p)."""
+        if (self.values.shape[0], self.matrix.shape[1]) != tuple(shape):
+            sides = f"A is {tuple(self.matrix.shape)} and D is {tuple(self.values.shape)}"
+            raise ValueError(f"{sides} but the weight is {shape}: V A^T = D needs (m, {shape[1]}) and ({shape[0]}, m)")
 
     def normalised(self, like: Array) -> tuple[Array, Array]:
         """Return the same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
@@ -290,3 +315,34 @@ class Affine:
     def rescaled(self, scale: Array) -> Affine:
         """Return the same set in coordinates `v' = scale * v`."""
         return Affine(self.matrix / scale, self.values)
+
+
+L1Like = L1 | float  # lambda, too
+TermLike = Term | float
+
+
+def l1_of(term: L1Like, weight: Array) -> L1:
+    """Return the L1 term that fits a weight (q, p), of which a number is the lambda. TypeError is raised for other terms."""
+    if not isinstance(term, L1) and not is_number(term):
+        raise TypeError(f"the LASSO takes an L1 term, or its lambda as a number, but got {shown(term)}: `solve` takes any term")
+    found = term_of(term, weight)
+    assert isinstance(found, L1)
+    return found
+
+
+def term_of(term: TermLike, weight: Array) -> Term:
+    """Return the term that fits a weight (q, p): any object, or a number, the lambda of an L1 term.
+
+    A term may have `check(shape)`, which raises ValueError for weights that it does not fit. What one of gramian's holds
+    must be of the weight's library and on its device.
+    """
+    if is_number(term):
+        return L1(float(term))  # type: ignore[arg-type]  # a number has a float
+    if isinstance(term, type | bool | str):
+        raise TypeError(f"a term is an object such as L1(0.5), or the lambda of one, but got {shown(term)}")
+    for name, value in vars(term).items() if type(term).__module__.startswith("gramian.solvers.") else ():
+        if is_array_api_obj(value) and not namespace(value).isdtype(value.dtype, "integral"):  # labels may be anywhere
+            given(f"the {name} of {type(term).__name__}", value, weight)
+    if hasattr(term, "check"):
+        term.check(tuple(weight.shape))
+    return term  # type: ignore[return-value]  # is_number has seen to the float

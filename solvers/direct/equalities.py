@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, as_floating, device, namespace, solve_positive, solve_triangular, to_numpy
+from gramian.solvers.backend._xp import (
+    Array,
+    as_floating,
+    copied,
+    device,
+    namespace,
+    solve_positive,
+    solve_triangular,
+    to_numpy,
+)
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -18,6 +29,7 @@ __all__ = ["affine_least_squares"]
 ROUNDING = 16  # times what LAPACK leaves of a singular value that is zero: routines of a GPU leave more
 
 
+@computation
 def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> Solution:
     """argmin_V f(V) subject to V A^T = D
 
@@ -58,10 +70,12 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     >>> solution.status.name, bool(np.allclose(solution.weights.sum(axis=1), 0))
     ('DIRECT', True)
     """
-    term = Affine(matrix, values)
-    rows, width = problem.shape
-    if matrix.shape[1] != width or values.shape[0] != rows or matrix.shape[0] < 1:
-        raise ValueError(f"A is {tuple(matrix.shape)} and D is {tuple(values.shape)} but the weight is {problem.shape}")
+    term = Affine(given("matrix", matrix, problem.anchor), given("values", values, problem.anchor))
+    term.check(problem.shape)
+    matrix, values = term.matrix, term.values
+    if matrix.shape[0] < 1:
+        sides = f"A is {tuple(matrix.shape)} and D is {tuple(values.shape)} but the weight is {problem.shape}"
+        raise ValueError(f"{sides}: there are no constraints")
     exact = problem.double
     xp, place = namespace(exact.anchor, matrix, values), device(exact.anchor)
     alive = exact.diagonal > 0
@@ -72,7 +86,7 @@ def affine_least_squares(problem: Quadratic, matrix: Array, values: Array) -> So
     independent = Independent.of(to_numpy(matrix), to_numpy(scale), precision)
     independent.check(to_numpy(matrix), to_numpy(exact.anchor), to_numpy(values), precision)
     rank, mix = independent.pivots.size, xp.asarray(independent.mix, device=place)
-    along, everything = xp.asarray(independent.rows, device=place), xp.eye(width, dtype=scale.dtype, device=place)
+    along, everything = xp.asarray(independent.rows, device=place), xp.eye(problem.shape[1], dtype=scale.dtype, device=place)
     axes, triangle = xp.linalg.qr(along.T, mode="complete") if rank else (everything, everything)
     basis, null = axes[:, :rank].T, axes[:, rank:].T
     missing = (values - exact.anchor @ matrix.T) @ mix.T
@@ -147,7 +161,7 @@ def along_null_space(gram: Array, gradient: Array, basis: Array, null: Array) ->
     """
     xp = namespace(gram, gradient, basis)
     rows, trusted = gradient.shape[0], TRUSTED * float(xp.max(xp.abs(gradient)))
-    solved, regular = solve_regular(xp.asarray(gram, copy=True)[None, :, :], xp.concat([gradient, basis]).T[None, :, :])
+    solved, regular = solve_regular(copied(gram)[None, :, :], xp.concat([gradient, basis]).T[None, :, :])
     if bool(regular[0]) and basis.shape[0]:
         towards, across = solved[0, :, :rows].T, solved[0, :, rows:]  # gradient G^-1 (q, p), G^-1 B^T (p, r)
         pull, positive = solve_positive((basis @ across)[None, :, :], (towards @ basis.T).T[None, :, :])

@@ -8,12 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, as_floating, namespace
-from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.core.certificate import certify
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import is_number, number, shown, whole
+from gramian.solvers.backend.printed import digits
+from gramian.solvers.core.certificate import Certificate, certify
 from gramian.solvers.core.prices import price_like
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.terms import L1
+from gramian.solvers.core.terms import L1, term_of
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.l1.costs import Costs, Lift
 from gramian.solvers.l1.search import Search, nearly_solved
 from gramian.solvers.l1.signs import evaluated, settled
@@ -29,8 +32,18 @@ WATCH = 10  # steps of ADMM between two looks at the signs
 FURTHER = 200  # of them, and as many as were taken, for rows whose gap here is met and that of the certificate is not
 
 
+@computation
 def lasso(
-    problem: Quadratic, term: Separable, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000
+    problem: Quadratic,
+    term: Separable | float,
+    *,
+    start: Array | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 10_000,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """argmin_V f(V) + sum_ij lambda_ij |V_ij| + mu_j / 2 V_ij^2, or over V >= 0, every row to a relative gap of `tol`
 
@@ -53,25 +66,31 @@ def lasso(
     ----------
     problem : Quadratic
         f. A float32 problem is solved in float64 and its answer rounded, which the certificate includes.
-    term : L1, ElasticNet or NonNegative
-        lambda, mu and whether no weight may be negative. Rows share the ridge, a number or one for every channel.
+    term : L1, ElasticNet, NonNegative or float
+        lambda, mu and whether no weight may be negative; a number is the lambda of an L1 term. Rows share the ridge, which is a
+        number or one for every channel.
     start : array (q, p), optional
         The first point. The default is the dense weights; negative ones count as zero where none may be.
     tol : float, default 1e-6
         The relative duality gap of every row.
     max_steps : int, default 10000
         The most steps of ADMM, after which the best weights found so far are returned.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; a check is where rows are solved exactly.
 
     Returns
     -------
     Solution
-        CONVERGED; STEP_LIMIT; or DIRECT, where all rows satisfy the conditions to rounding and the gap is still above `tol`.
-        Its detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at rounding.
+        CONVERGED; STEP_LIMIT, TIME_LIMIT or STOPPED; or DIRECT, where all rows satisfy the conditions to rounding and the gap
+        is still above `tol`. Its detail: `solves`, linear systems solved; `open_rows`, rows that are neither at `tol` nor at
+        rounding.
 
     Raises
     ------
     ValueError
-        For a start of another shape, or not finite, for tol < 0 or max_steps < 1, and for rows of different ridges.
+        For a lambda or a start of another shape, or not finite, for tol < 0 or max_steps < 1, and for rows of different ridges.
+    TypeError
+        For another term.
 
     References
     ----------
@@ -93,7 +112,23 @@ def lasso(
     >>> bool((solution.weights >= 0).all()), solution.certificate.relative_gap <= 1e-9
     (True, True)
     """
-    return Workspace.of(problem).lasso(term, start=start, tol=tol, max_steps=max_steps)
+    tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
+    term, start = separable_of(term, problem.anchor), None if start is None else problem.double.starting_point(start)
+    with watched("lasso", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        solution = Workspace.of(problem).lasso(term, watch, start=start, tol=tol, max_steps=max_steps)
+    return solution.required() if throw else solution
+
+
+def separable_of(term: Separable | float, weight: Array) -> Separable:
+    """Return the term that fits a weight (q, p), of which a number is the lambda of an L1 term."""
+    if not isinstance(term, Separable) and not is_number(term):
+        raise TypeError(
+            "lasso takes an L1 term, or its lambda as a number, an ElasticNet or a NonNegative, "
+            f"but got {shown(term)}: `solve` takes any term"
+        )
+    found = term_of(term, weight)
+    assert isinstance(found, Separable)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,35 +171,40 @@ class Workspace:
         found = Lift.of(self.problem.double)  # which its certificates need too
         return None if found is None else replace(found, slope=found.slope / self.scale)
 
-    @full_precision()
-    def lasso(self, term: Separable, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000) -> Solution:
-        """Solve the LASSO at this term, as the function `lasso` does."""
+    def lasso(
+        self, term: Separable, watch: Watch, *, start: Array | None = None, tol: float = 1e-6, max_steps: int = 10_000
+    ) -> Solution:
+        """Solve the LASSO at this term, as the function `lasso` does, whose options are checked already, beside a watch."""
         here = self.for_ridge(shared_ridge(term))
         exact, scale = here.exact, here.scale
-        if not tol >= 0 or max_steps < 1:
-            raise ValueError(f"need tol >= 0 and max_steps >= 1 but got {tol} and {max_steps}")
         cold = start is None
         start = as_floating(self.problem.anchor if start is None else start, like=exact.anchor)
-        if tuple(start.shape) != self.problem.shape:
-            raise ValueError(f"start is {tuple(start.shape)} but the problem's weight is {self.problem.shape}")
         xp = namespace(exact.anchor, start)
-        if not bool(xp.all(xp.isfinite(start))):
-            raise ValueError("start holds NaN or Inf")
         positive = isinstance(term, NonNegative)
         costs = Costs(price_like(term.weight, start) / scale + xp.zeros_like(start), positive, here.lift if positive else None)
         dead, idle = (xp.broadcast_to(each.diagonal == 0, start.shape) for each in (self.exact, exact))
         costly = dead & ((costs.limit > 0) | ~idle)  # a dead channel has nothing to do but cost
         start = xp.where(costly, xp.zeros_like(start), costs.nearest(start))
         best = evaluated(exact, costs, xp.where(idle, xp.zeros_like(start), start * scale))
-        history, steps, solves, last, demanded = [(0, best.measure)], 0, 0, max_steps, 0.5 * tol
-        # the other half is for what rounding takes off the bound
+        demanded = 0.5 * tol  # the other half is for what rounding takes off the bound
+        history, steps, solves, last = [(0, best.measure)], 0, 0, max_steps
+
+        def reached() -> tuple[Array, Certificate]:
+            """Return the best weights so far, as they would be returned."""
+            still = idle | (best.weights == start * scale)  # then to the last bit
+            weights = as_floating(xp.where(still, start, best.weights / scale), like=self.problem.anchor)
+            return weights, certify(self.problem, term, weights)
+
+        ended = watch.verdict(0, reached, f"gap {digits(best.measure)}")
         while True:
             rows = np.flatnonzero(~settled(exact, costs, best, demanded))
-            if rows.size and (steps or not cold):
+            if rows.size and (steps or not cold) and not ended:
                 rows, solved = nearly_solved(exact, costs, best, rows, demanded)
-                solves += solved
-            search = Search.at(exact, costs, best, rows, here.inverse) if rows.size else None  # it needs an inverse
-            while search is not None and search.rows.size and steps < last:
+                if solved:
+                    solves += solved
+                    history.append((steps, best.measure))
+            search = Search.at(exact, costs, best, rows, here.inverse) if rows.size and not ended else None
+            while search is not None and search.rows.size and steps < last and not ended:
                 count = min(WATCH, last - steps)
                 search, steps = search.advanced(here.inverse, count), steps + count
                 due = search.due() if steps < last else np.arange(search.rows.size)
@@ -172,14 +212,15 @@ class Workspace:
                     done, solved = search.tried(exact, costs, best, due, demanded)
                     search, solves = search.after(due, done), solves + solved
                     history.append((steps, best.measure))
-            still = idle | (best.weights == start * scale)  # then to the last bit
-            weights = as_floating(xp.where(still, start, best.weights / scale), like=self.problem.anchor)
-            certificate = certify(self.problem, term, weights)
-            if certificate.measure <= tol or demanded == 0 or steps == max_steps:
+                    ended = watch.verdict(steps, reached, f"gap {digits(best.measure)}")
+                elif watch.late():
+                    ended = Status.TIME_LIMIT
+            weights, certificate = reached()
+            if certificate.measure <= tol or demanded == 0 or steps == max_steps or ended:
                 break
             last, demanded = min(max_steps, 2 * steps + FURTHER), 0.0  # the certificate's dual points may be worse: to rounding
         left = int(np.sum(~settled(exact, costs, best, tol)))
-        status = Status.STEP_LIMIT if left else Status.DIRECT
+        status = (ended or Status.STEP_LIMIT) if left else Status.DIRECT
         status = Status.CONVERGED if certificate.measure <= tol else status
         if status is Status.DIRECT and certificate.bound == float("-inf"):  # every row says so, and of what is no loss
             status = Status.BROKEN

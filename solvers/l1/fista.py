@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.backend.options import flag
 from gramian.solvers.backend.threads import by_rows
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import Term
@@ -70,6 +71,10 @@ class FISTA:
     restart: bool = True
     scaled: bool = False
     split: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("restart", "scaled", "split"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
 
     def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
         """Return the state at `start`, without momentum; TypeError is raised for a scaled step of a term that has none."""

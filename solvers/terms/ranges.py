@@ -85,9 +85,11 @@ class NonNegative:
         xp = namespace(weights)
         direction, rise = ascent(problem)
         missing = 2 * problem.rounding(weights).gradient - problem.gradient(weights) - price_like(self.weight, weights)
-        missing = missing / xp.where(rise > 0, rise, xp.ones_like(rise))
         needed = (rise > 0) & (missing > 0) & (price_like(self.ridge, weights) + xp.zeros_like(weights) == 0)
-        lift = 33 / 32 * xp.max(xp.where(needed, missing, xp.zeros_like(missing)), axis=1, keepdims=True)
+        norms = xp.sqrt(problem.diagonal)  # the sum U is rounded, too, which moves its gradient by up to this
+        missing = missing + 2 * xp.finfo(weights.dtype).eps * xp.sum(xp.abs(weights) * norms, axis=1, keepdims=True) * norms
+        missing = xp.where(needed, missing / xp.where(rise > 0, rise, xp.ones_like(rise)), xp.zeros_like(missing))
+        lift = 33 / 32 * xp.max(missing, axis=1, keepdims=True)
         return weights + lift * direction  # a 64th of G Z at most is rounding
 
     def violation(self, weights: Array) -> float:

@@ -27,6 +27,7 @@ from gramian.solvers import (
     TopK,
     affine_least_squares,
     certify,
+    l0_bound,
     refit,
     sparsegpt,
 )
@@ -35,6 +36,7 @@ from gramian.solvers.core import certificate, loop, patterns
 from gramian.solvers.core.sums import ProductSum
 from gramian.solvers.direct import equalities, restricted
 from gramian.solvers.l1 import path
+from gramian.solvers.support import lower_bound
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # steps too long overflow
 
@@ -233,6 +235,30 @@ def a_multiplier_of_the_wrong_sign(patch: pytest.MonkeyPatch) -> None:
         return 2 * free - change, singular
 
     patch.setattr(equalities, "along_null_space", flipped)
+
+
+@caught_by(laws=partial(laws.check_bound, l0_bound))
+def a_split_beyond_the_smallest_eigenvalue(patch: pytest.MonkeyPatch) -> None:
+    proven = lower_bound.proven_split
+
+    def doubled(gram: Any, split: Any) -> Any:
+        found = proven(gram, split)
+        return None if found is None else 2 * found
+
+    patch.setattr(lower_bound, "proven_split", doubled)
+
+
+@caught_by(laws=partial(laws.check_bound, l0_bound))
+def a_bound_that_keeps_a_weight_less(patch: pytest.MonkeyPatch) -> None:
+    bound = lower_bound.dual_bound
+
+    def fewer(problem: Any, pattern: Any, split: Any, point: Any) -> Any:
+        if isinstance(pattern, TopK):
+            share = min(0.99, pattern.sparsity + 1 / problem.shape[1])
+            return bound(problem, TopK(share, pattern.per_row), split, point)
+        return bound(problem, NM(max(1, pattern.kept - 1), pattern.group), split, point)
+
+    patch.setattr(lower_bound, "dual_bound", fewer)
 
 
 @caught_by(laws=partial(laws.check_refit, refit))

@@ -16,6 +16,7 @@ import gramian.solvers
 from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.adapters.models.layers import Layer
 from gramian.proofs.kit.strategies import PATTERNS, TERMS, patterns, terms
+from gramian.proofs.laws.bounds import BOUND_LAWS
 from gramian.proofs.laws.law import Law
 from gramian.proofs.laws.layers import LAYER_LAWS, Plugging, conv1d, linear
 from gramian.proofs.laws.least_squares import AFFINE_LAWS, LAMBDA_MAX_LAWS, REFIT_LAWS
@@ -42,6 +43,7 @@ from gramian.solvers import (
     Support,
     TopK,
     affine_least_squares,
+    l0_bound,
     lambda_max,
     refit,
     solve,
@@ -185,6 +187,11 @@ def test_affine(law: Law):
 @each(LAMBDA_MAX_LAWS)
 def test_lambda_max(law: Law):
     law.check(lambda_max, EXAMPLES)
+
+
+@each(BOUND_LAWS)
+def test_bound(law: Law):
+    law.check(l0_bound, EXAMPLES)
 
 
 def method_cases() -> list[Any]:

@@ -206,7 +206,7 @@ def test_arrays_of_two_libraries_are_named():
             work()
     moments = Moments(6)
     moments.update(X)
-    with pytest.raises(TypeError, match="the inputs is a torch array but what came before is a numpy array"):
+    with pytest.raises(TypeError, match="inputs is a torch array but what came before is a numpy array"):
         moments.update(torch.asarray(X))
     assert solve(theirs, L1(np.float32(3.0)), FISTA()).status is Status.CONVERGED
 

@@ -342,7 +342,9 @@ def test_the_problem_is_left_alone(xp):
 )
 def test_shapes_that_do_not_fit(xp, matrix, values):
     problem = normal_layer(95, 12, 6, 3).problem(xp)
-    with pytest.raises(ValueError, match=r"A is .* and D is .* but the weight is \(3, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"A is .* and D is .* but the weight is \(3, 6\)|there are no constraints: A is \(0, 6\)"
+    ):
         affine_least_squares(problem, xp.asarray(np.ones(matrix)), xp.asarray(np.ones(values)))
 
 

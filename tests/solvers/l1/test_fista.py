@@ -60,8 +60,9 @@ def test_never_claims_more_than_it_has(xp, layer: Layer, fraction, restart):
     assert reached - least <= solution.certificate.gap + slack
     if solution.status is Status.CONVERGED:
         assert reached - least <= 1e-5 * reached + slack
-    else:
+    elif solution.status is not Status.AT_ROUNDING:
         assert solution.status is Status.STEP_LIMIT and solution.steps == 400
+    if solution.status is not Status.CONVERGED:
         assert solution.certificate.relative_gap > 1e-5
     assert solution.history[-1] == (solution.steps, solution.certificate.measure)
 

@@ -7,17 +7,16 @@ import pytest
 
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import L1, ElasticNet, NonNegative, lasso
-from gramian.solvers.l1.active import Workspace
 
 
 @pytest.mark.parametrize("kind", [L1, NonNegative, lambda price: ElasticNet(price, 0.1 * price)])
 def test_from_a_point_nearby_no_step_of_admm_is_needed(xp, kind):
     """And no inverse: what comes out is what comes out from afar."""
     layer = normal_layer(1, 60, 12, 3, condition=5.0)
-    workspace, price = Workspace.of(layer.problem(xp)), 0.1 * layer.largest
-    before = workspace.lasso(kind(price), tol=1e-10)
-    near = workspace.lasso(kind(0.99 * price), start=before.weights, tol=1e-10)
-    far = lasso(layer.problem(xp), kind(0.99 * price), tol=1e-10)
+    problem, price = layer.problem(xp), 0.1 * layer.largest
+    before = lasso(problem, kind(price), tol=1e-10)
+    near = lasso(problem, kind(0.99 * price), start=before.weights, tol=1e-10)
+    far = lasso(problem, kind(0.99 * price), tol=1e-10)
     assert near.steps == 0 < far.steps and near.detail["solves"] >= 1
     np.testing.assert_allclose(xp.numpy(near.weights), xp.numpy(far.weights), atol=1e-9)
     assert near.certificate.relative_gap <= 1e-10

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import product
 
 import numpy as np
 import pytest
+from every_support import best_loss, every_support
 from least_squares import USUAL, close, search
 from rounding import rounding_of_loss
 
 from gramian.proofs.kit.backends import NUMPY
 from gramian.proofs.kit.references import support_least_squares
 from gramian.proofs.kit.strategies import Layer, normal_layer
-from gramian.solvers import NM, Pattern, Quadratic, TopK, l0_admm, refit, sparsegpt
-
-EIGHT = np.array([list(kept) for kept in product((False, True), repeat=8)])  # every support of eight channels
+from gramian.solvers import Quadratic, TopK, l0_admm, refit, sparsegpt
 
 
 @cache
@@ -23,26 +21,11 @@ def small_layer(seed: int, drift: float) -> tuple[Layer, np.ndarray]:
     """A layer of eight channels, and the least loss of every row on each of the supports, (q, 256)."""
     layer = normal_layer(200 + seed, 40, 8, 3, drift=drift)
     losses = np.empty((3, 256))
-    for index, kept in enumerate(EIGHT):
+    for index, kept in enumerate(every_support(8)):
         point = np.zeros((3, 8))
         point[:, kept] = np.linalg.lstsq(layer.inputs[:, kept], layer.outputs, rcond=None)[0].T
         losses[:, index] = layer.row_losses(point)
     return layer, losses
-
-
-def best_loss(losses: np.ndarray, pattern: Pattern) -> float:
-    """The least loss of all supports that the pattern admits, from that of every row on each."""
-    if isinstance(pattern, NM):
-        allowed = np.all(EIGHT.reshape(256, -1, pattern.group).sum(axis=2) <= pattern.kept, axis=1)
-        return float(np.sum(np.min(losses[:, allowed], axis=1)))
-    of_size = np.array([np.min(losses[:, EIGHT.sum(axis=1) == size], axis=1) for size in range(9)])  # (9, q)
-    if pattern.per_row:
-        return float(np.sum(of_size[8 - pattern.zeros(8)]))
-    least = {0: 0.0}  # by weights kept in the rows so far
-    for row in of_size.T:
-        options = [(before + size, loss + row[size]) for before, loss in least.items() for size in range(9)]
-        least = {count: min(loss for other, loss in options if other == count) for count, _ in options}
-    return least[24 - pattern.zeros(24)]
 
 
 # -- how good ----------------------------------------------------------------------------------------------------------
@@ -55,7 +38,7 @@ def test_near_the_best_of_all_supports(pattern, drift):
     found, swept = [], []
     for seed in range(8):
         layer, losses = small_layer(seed, drift)
-        best, problem = best_loss(losses, pattern), layer.problem(NUMPY)
+        best, problem = best_loss(losses, pattern, 8), layer.problem(NUMPY)
         _, solution = search(NUMPY, layer, pattern)
         assert solution.certificate.objective >= best * (1 - 1e-9)
         found.append(solution.certificate.objective / best - 1)
