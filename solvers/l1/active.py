@@ -18,7 +18,7 @@ from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, term_of
 from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.l1.costs import Costs, Lift
-from gramian.solvers.l1.search import Search
+from gramian.solvers.l1.search import Search, nearly_solved
 from gramian.solvers.l1.signs import evaluated, settled
 from gramian.solvers.l1.splitting import Inverses, inverses
 from gramian.solvers.terms.ranges import NonNegative
@@ -113,7 +113,7 @@ def lasso(
     (True, True)
     """
     tol, max_steps = number("tol", tol), whole("max_steps", max_steps)
-    term, start = separable_of(term, problem.anchor), problem.double.starting_point(start)
+    term, start = separable_of(term, problem.anchor), None if start is None else problem.double.starting_point(start)
     with watched("lasso", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
         solution = Workspace.of(problem).lasso(term, watch, start=start, tol=tol, max_steps=max_steps)
     return solution.required() if throw else solution
@@ -177,6 +177,7 @@ class Workspace:
         """Solve the LASSO at this term, as the function `lasso` does, whose options are checked already, beside a watch."""
         here = self.for_ridge(shared_ridge(term))
         exact, scale = here.exact, here.scale
+        cold = start is None
         start = as_floating(self.problem.anchor if start is None else start, like=exact.anchor)
         xp = namespace(exact.anchor, start)
         positive = isinstance(term, NonNegative)
@@ -196,8 +197,14 @@ class Workspace:
 
         ended = watch.verdict(0, reached, f"gap {digits(best.measure)}")
         while True:
-            search = Search.at(exact, costs, best, np.flatnonzero(~settled(exact, costs, best, demanded)), here.inverse)
-            while search.rows.size and steps < last and not ended:
+            rows = np.flatnonzero(~settled(exact, costs, best, demanded))
+            if rows.size and (steps or not cold) and not ended:
+                rows, solved = nearly_solved(exact, costs, best, rows, demanded)
+                if solved:
+                    solves += solved
+                    history.append((steps, best.measure))
+            search = Search.at(exact, costs, best, rows, here.inverse) if rows.size and not ended else None
+            while search is not None and search.rows.size and steps < last and not ended:
                 count = min(WATCH, last - steps)
                 search, steps = search.advanced(here.inverse, count), steps + count
                 due = search.due() if steps < last else np.arange(search.rows.size)

@@ -17,6 +17,7 @@ to 100 steps and 1 to 2.4 solves on average.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +26,10 @@ from gramian.solvers.backend._xp import Array, clip, device, namespace, to_numpy
 from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.l1.costs import Costs
-from gramian.solvers.l1.signs import Points, evaluated, finished, support_sizes
+from gramian.solvers.l1.signs import FEW, Points, evaluated, finished, support_sizes
 from gramian.solvers.l1.splitting import Inverses, Splitting, balanced, split
 
-__all__ = ["Search"]
+__all__ = ["Search", "nearly_solved"]
 
 REST = 20  # steps, at least, for which they must have been the same
 STAGE = 60  # steps of ADMM, at least, between two changes of its penalty
@@ -95,30 +96,28 @@ class Search:
 
         Return which of them are done, and the number of solves.
         """
-        with crew(exact.anchor, due.size * exact.shape[1] ** 2) as every:
-            parts = [part for part in np.array_split(due, every.size) if part.size]
-            found = every(lambda part: self.tried_alone(exact, costs, best, part, tol), parts)
-        return np.concatenate([done for done, _ in found]), sum(solves for _, solves in found)
 
-    def tried_alone(self, exact: Quadratic, costs: Costs, best: Points, due: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
-        """Do the same on one thread."""
-        xp = namespace(exact.anchor)
-        rows = self.rows[due]
-        chosen, place = (xp.asarray(index, device=device(exact.anchor)) for index in (rows, due))
-        part, own = exact.rows(chosen), costs.rows(chosen)
-        found = evaluated(part, own, xp.astype(xp.take(self.state.sparse, place, axis=0), xp.float64))
-        found, done, solves = finished(part, own, found, tol, ROUNDS)
-        best.improve(rows, found, anyway=done)
-        failures = self.failures[due]
-        stubborn = np.flatnonzero(~done & (failures >= STUBBORN))
-        if stubborn.size:  # the better they are known to resist, the longer
-            place = xp.asarray(stubborn, device=device(exact.anchor))
-            part, own = part.rows(place), own.rows(place)
-            rounds = 2 ** int(failures[stubborn].min())
-            found, done[stubborn], more = finished(part, own, best.rows(rows[stubborn]), tol, rounds, patient=True)
-            best.improve(rows[stubborn], found, anyway=done[stubborn])
-            solves += more
-        return done, solves
+        def alone(due: np.ndarray) -> tuple[np.ndarray, int]:
+            """Do so on one thread."""
+            xp = namespace(exact.anchor)
+            rows = self.rows[due]
+            chosen, place = (xp.asarray(index, device=device(exact.anchor)) for index in (rows, due))
+            part, own = exact.rows(chosen), costs.rows(chosen)
+            found = evaluated(part, own, xp.astype(xp.take(self.state.sparse, place, axis=0), xp.float64))
+            found, done, solves = finished(part, own, found, tol, ROUNDS)
+            best.improve(rows, found, anyway=done)
+            failures = self.failures[due]
+            stubborn = np.flatnonzero(~done & (failures >= STUBBORN))
+            if stubborn.size:  # the better they are known to resist, the longer
+                place = xp.asarray(stubborn, device=device(exact.anchor))
+                part, own = part.rows(place), own.rows(place)
+                rounds = 2 ** int(failures[stubborn].min())
+                found, done[stubborn], more = finished(part, own, best.rows(rows[stubborn]), tol, rounds, patient=True)
+                best.improve(rows[stubborn], found, anyway=done[stubborn])
+                solves += more
+            return done, solves
+
+        return by_threads(alone, due, exact)
 
     def after(self, due: np.ndarray, done: np.ndarray) -> Search:
         """Return the search without the rows that are done; the others of those that were tried wait longer."""
@@ -138,3 +137,44 @@ class Search:
             waited=waited[going],
             failures=failures[going],
         )
+
+
+def nearly_solved(exact: Quadratic, costs: Costs, best: Points, rows: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+    """Solve rows exactly before any step of ADMM, where their supports are nearly right, and keep in `best` what is better.
+
+    So it is from one point of a path to the next. A row is tried if few channels want to enter and its solve costs less than
+    the steps and the inverse that it may spare. Return the rows that are left, and the number of solves.
+    """
+    index = namespace(exact.anchor).asarray(rows, device=device(exact.anchor))
+    wanting = wanting_in(costs.rows(index), best.rows(rows))
+    sizes, width = support_sizes(best.rows(rows).weights) + wanting, exact.shape[1]
+    cheap = 4 / 3 * sizes**3 <= REST * width**2 + 4 * width**3 / max(1, rows.size)
+    tried = rows[cheap & (wanting <= max(4, FEW * width))]
+
+    def alone(rows: np.ndarray) -> tuple[np.ndarray, int]:
+        """Do so on one thread."""
+        index = namespace(exact.anchor).asarray(rows, device=device(exact.anchor))
+        found, done, solves = finished(exact.rows(index), costs.rows(index), best.rows(rows), tol, ROUNDS)
+        best.improve(rows, found, anyway=done)
+        return done, solves
+
+    if not tried.size:
+        return rows, 0
+    done, solves = by_threads(alone, tried, exact)
+    return np.setdiff1d(rows, tried[done]), solves
+
+
+def wanting_in(costs: Costs, points: Points) -> np.ndarray:
+    """Return how many weights of zero would move, per row (n,), on the host."""
+    xp = namespace(points.weights)
+    moving = (points.weights == 0) & (costs.excess(points.gradient) > 0)
+    return to_numpy(xp.sum(xp.astype(moving, xp.int64), axis=1))
+
+
+def by_threads(
+    work: Callable[[np.ndarray], tuple[np.ndarray, int]], chosen: np.ndarray, exact: Quadratic
+) -> tuple[np.ndarray, int]:
+    """Return which of the rows are done, and the number of solves, of work on some of them on every thread."""
+    with crew(exact.anchor, chosen.size * exact.shape[1] ** 2) as every:
+        found = every(work, [part for part in np.array_split(chosen, every.size) if part.size])
+    return np.concatenate([done for done, _ in found]), sum(solves for _, solves in found)
