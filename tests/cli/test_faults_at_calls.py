@@ -23,10 +23,11 @@ pytestmark = [
 ]
 CALLS = ("rename", "replace", "mkdir", "rmdir", "unlink", "link", "fsync")
 ARGUMENTS = ["prune", "source", "--samples", "4", "--length", "24", "--heldout", "0", "--no-perplexity", "--method"]
+FEW = ["magnitude", "--calibration", "text.txt", "--include", r"layers\.[01]\.mlp\.up_proj"]
 RUNS = {
-    "with problem files": [*ARGUMENTS, "magnitude", "--calibration", "text.txt", "--problems", "problems"],
+    "with problem files": [*ARGUMENTS, *FEW, "--problems", "problems"],
     "on sampled text": [*ARGUMENTS, "flap", "--calibration", "self"],
-    "streamed": [*ARGUMENTS, "magnitude", "--calibration", "text.txt", "--memory", "stream"],
+    "streamed": [*ARGUMENTS, *FEW, "--memory", "stream"],
 }
 
 
