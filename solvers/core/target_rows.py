@@ -84,6 +84,8 @@ class TargetData:
             raise ValueError(f"the targets must be real numbers but are {targets.dtype}")
         targets = xp.astype(targets, xp.float64)
         if is_sparse(inputs):
+            if inputs.dtype.kind not in "fiub":
+                raise ValueError(f"the inputs must be real numbers but are {inputs.dtype}")
             inputs = inputs.tocsr()
         if weights is not None:
             same_library(weights, targets, ("weights", "the targets"))

@@ -226,6 +226,8 @@ def test_a_good_fit_keeps_its_digits():
         ((np.ones((2, 2)), np.ones(2), np.array([1.0, -1.0])), "at least zero"),
         ((np.ones((2, 2)), np.ones(2), np.zeros(2)), "no rows"),
         ((np.ones((2, 2)) * 1j, np.ones(2)), "complex"),
+        ((sparse.csr_array(np.ones((2, 2)) * 1j), np.ones(2)), "complex"),
+        ((sparse.csr_array(np.array([[np.nan, 1.0]])), np.ones(1)), "inputs hold NaN"),
     ],
 )
 def test_what_is_refused(arguments, message):
