@@ -225,7 +225,7 @@ def dual_bound(problem: Quadratic, pattern: TopK | NM, split: Array, point: Arra
         rows, total = clip(rows, 0.0, None), max(total, 0.0)
     if competing(pattern):
         return SupportBound(total, None, split, point)
-    return SupportBound(float(xp.sum(rows)) * (1 - gamma), rows, split, point)
+    return SupportBound(float(xp.sum(rows) - gamma * xp.sum(xp.abs(rows))), rows, split, point)
 
 
 def bounded(problem: Quadratic, pattern: TopK | NM, solution: Solution, *, steps: int = 50, splits: int = 3) -> Solution:
