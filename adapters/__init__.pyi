@@ -4,8 +4,8 @@ from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.sources import builtin_text as builtin_text
 from gramian.adapters.data.sources import calibration as calibration
-from gramian.adapters.data.sources import text_windows as text_windows
 from gramian.adapters.data.tokens import Tokens as Tokens
+from gramian.adapters.data.windows import text_windows as text_windows
 from gramian.adapters.estimates.figures import Estimate as Estimate
 from gramian.adapters.estimates.runs import estimate as estimate
 from gramian.adapters.measure.embeddings import embed as embed

@@ -22,6 +22,7 @@ from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
 from gramian.adapters.run.journal import refuse_journal
 from gramian.adapters.run.streaming import open_checkpoint
+from gramian.spelling import meant
 
 __all__ = ["methods", "prune"]
 
@@ -134,6 +135,8 @@ def prune(
         raise ValueError("out, resume and overwrite go with the path of a model: write a model in memory with save")
     model = plain_model(model)
     blocks = InMemory(model) if device is None else Offloaded(model, device)
+    if folder is not None:
+        check_output(folder, overwrite=False)
     return run(blocks, calibration, config, heldout=apart, problems=folder, progress=progress)
 
 
@@ -145,7 +148,7 @@ def settled(config: PruneConfig | None, method: str | None, settings: dict[str, 
         known = [each.name for each in settings_of(PruneConfig)]
         for name in settings:
             if name not in known:
-                raise TypeError(f"prune() has no setting {name!r}; there are {', '.join(known)}")
+                raise TypeError(f"prune() has no setting {name!r}{meant(name, known)}; there are {', '.join(known)}")
         return PruneConfig(**named, **settings)
     if method is not None or settings:
         raise ValueError(

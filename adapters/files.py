@@ -1,37 +1,26 @@
-"""Files and directories of models that appear complete or not at all: each is written under another name beside its place,
-and then renamed.
-
-    .OUT.PID.XXXXXXXX.new     what the process PID writes, until it is OUT
-    OUT.PID.XXXXXXXX.old      what was OUT, for a moment, where the system cannot exchange two names in one step
-
-What a process that was killed leaves of these is put right by `recover`. What is renamed is on the disk before.
-"""
+"""Outputs: checked before any work, written complete or not at all, and known by their digests."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
 import os
-import re
-import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from gramian.adapters.drafts import ADDED, begun, ended, names_beside, recover, sync
+
 __all__ = [
-    "STDOUT", "Saved", "check_files", "check_output", "check_result", "check_space", "new_directory", "plain", "recover",
+    "REPORT", "STDOUT", "Saved", "check_files", "check_output", "check_result", "check_space", "plain", "streams",
     "write_bytes", "write_json", "write_report",
 ]  # fmt: skip
 
 STDOUT = Path("-")  # as the file of a result
 REPORT = "gramian.json"
-ADDED = len("..4294967295.00000000.new")  # bytes of the longest name beside an output, without the output's own
-IN_USE: set[str] = set()  # PID.XXXXXXXX of the drafts of this process
 
 
 def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
@@ -75,6 +64,7 @@ def check_result(path: Path | None) -> None:
         return
     path = followed(path)
     check_name(path, ADDED)
+    recover(path)
     if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
         raise OSError(f"{path} cannot be written: it is a directory, or its directory is missing or read-only")
 
@@ -118,119 +108,6 @@ def streams(path: Path) -> bool:
     return os.path.exists(path) and not path.is_file() and not path.is_dir()
 
 
-@contextmanager
-def new_directory(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Make a directory to put a model into, beside `out`, which it replaces when the context ends without an error.
-
-    After an error `out` is what it was before, and the new directory is gone. The context ends with FileExistsError if `out`
-    is not empty by then and `overwrite` is False: `out` is kept, and so is the new directory, under a name that the error says.
-    If the process is killed, `out` is what it was before or the new directory, at once or after `recover`.
-    """
-    recover(out)
-    key = f"{os.getpid()}.{secrets.token_hex(4)}"
-    draft, aside = names_beside(out, key)
-    IN_USE.add(key)
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        for path in sorted(draft.rglob("*")):
-            if path.is_file() and path.parent == draft:
-                shutil.copymode(draft / "config.json", path)  # safetensors makes its files private, unlike any other new file
-            sync(path)
-        sync(draft)
-        if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-            kept = draft.rename(out.with_name(f"{out.name}.{secrets.token_hex(4)}"))
-            raise FileExistsError(f"{out} was empty when the work began and is not now, so the result is in {kept}")
-        replace(draft, out, aside)
-        sync(out.parent)
-    finally:
-        discard(draft)
-        IN_USE.discard(key)
-
-
-def names_beside(out: Path, key: str) -> tuple[Path, Path]:
-    """The names of a draft of `out`, and of what `out` was before."""
-    return out.with_name(f".{out.name}.{key}.new"), out.with_name(f"{out.name}.{key}.old")
-
-
-def replace(draft: Path, out: Path, aside: Path) -> None:
-    """Rename `draft` to `out`. What was at `out` is then at `draft`, or after an error still where it was."""
-    if not out.exists():
-        draft.rename(out)
-    elif not exchange(draft, out):
-        out.rename(aside)
-        try:
-            draft.rename(out)
-        finally:
-            aside.rename(draft if out.exists() else out)
-
-
-def exchange(one: Path, two: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot, or refuses."""
-    first, second, swap = os.fsencode(one), os.fsencode(two), 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
-    here = -100  # AT_FDCWD
-    calls = {"linux": ("renameat2", (here, first, here, second, swap)), "darwin": ("renamex_np", (first, second, swap))}
-    if sys.platform not in calls:
-        return False
-    name, arguments = calls[sys.platform]
-    function = getattr(ctypes.CDLL(None), name, None)  # not every C library has it
-    return function is not None and function(*arguments) == 0
-
-
-def recover(out: Path) -> None:
-    """Put right what runs for `out` that were killed have left: the old model goes back where no model is, and the rest goes.
-
-    What processes that still run have beside `out` is left alone."""
-    try:
-        names = os.listdir(out.parent)
-    except OSError:  # there is no such folder yet, or it cannot be read
-        return
-    form = re.compile(rf"\.?{re.escape(out.name)}\.((\d+)\.[0-9a-f]{{8}})\.(?:new|old)")
-    for key in sorted({found[1] for name in names if (found := form.fullmatch(name)) and not runs(found[1], int(found[2]))}):
-        draft, aside = names_beside(out, key)
-        discard(draft)
-        if aside.exists():
-            # the name of a draft is never taken for something whole, so that the removal can be cut short
-            aside.rename(draft if out.exists() else out)
-            sync(out.parent)
-            discard(draft)
-
-
-def runs(key: str, process: int) -> bool:
-    """Whether the process that a draft is of still runs. A draft with the number of this process may be of one before it."""
-    if process == os.getpid():
-        return key in IN_USE
-    if os.name == "nt":  # where every signal ends a process, and none only asks
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
-
-
-def discard(path: Path) -> None:
-    """Remove a file or a directory, as far as possible, where there is one."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
-def sync(path: Path) -> None:
-    """Bring a file or the names in a directory to the disk. OSError for a file; not every system can do it for directories."""
-    folder = path.is_dir()
-    with suppress(OSError) if folder else nullcontext():
-        number = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write or replace a file, at the end of links. After an OSError the file is what it was before. What is written to a
     device or a pipe goes into it."""
@@ -239,7 +116,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
         return
     path = followed(path)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    key = begun(path)
+    draft, _ = names_beside(path, key)
     try:
         draft.write_bytes(content)
         sync(draft)
@@ -247,6 +125,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+        ended(key)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -278,6 +157,8 @@ def check_files(folder: Path) -> None:
         raise ValueError(f"{report} is damaged: {error}; without this file the model loads unchecked") from error
     files = document.get("files") if isinstance(document, dict) else None
     for name, digest in files.items() if isinstance(files, dict) else ():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"{report} lists {name!r} among the `files` of its directory, which is outside: remove it there")
         path = folder / name
         wrong = "missing" if not path.is_file() else "not the file that was saved" if sha256(path) != digest else ""
         if wrong:

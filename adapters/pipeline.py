@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance
 from gramian.adapters.devices import current_device, where
+from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import check_space
 from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
@@ -66,8 +68,9 @@ def run(
 
     blocks: the model, and where its blocks live. tokens: calibration windows. heldout: windows like them on which errors are
     reported too. problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where
-    X* != X. journal: where the run keeps what it has done, and from which it goes on. cut: whether the tensors of removed units
-    are cut out at the end, else zeros stand in their place.
+    X* != X; they appear when the run ends, and with a journal, which keeps them, when `published` says so. journal: where the
+    run keeps what it has done, and from which it goes on. cut: whether the tensors of removed units are cut out at the end,
+    else zeros stand in their place.
 
     ValueError: before any work for settings that the model does not suit, and windows that it cannot read; naming the layer,
     for NaN or Inf in weights or activations. After an error that is raised once work has begun the model is of no use.
@@ -107,10 +110,12 @@ def zeroed(
     if problems is not None:
         moved = config.own("target") != "own"
         check_space(problems, sum(problem_bytes(shape_of(blocks.model, name), moved) for name in patterns))
-        problems.mkdir(parents=True, exist_ok=True)
     model, storage = blocks.model, storage_dtype(blocks.model)
-    with bar(len(patterns), config.method, "operator", shown=progress) as shown:
-        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, problems)
+    with (
+        bar(len(patterns), config.method, "operator", shown=progress) as shown,
+        kept_problems(problems, journal) as folder,
+    ):
+        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder)
         rows = walk(each, blocks, batches, jobs=config.jobs, journal=journal, storage=storage)
     settings: dict[str, Any] = {
         **config.completed(),
@@ -119,6 +124,19 @@ def zeroed(
         "damping": each.solve.damping,
     }
     return Report(tuple(row for block in rows for row in block), settings, 0.0, tuple(dense))
+
+
+@contextmanager
+def kept_problems(problems: Path | None, journal: Journal | None) -> Iterator[Path | None]:
+    """Where problem files are written: in the journal, and without one in a directory that is renamed when the context ends."""
+    if problems is None:
+        yield None
+    elif journal is not None:
+        journal.problems.mkdir(exist_ok=True)
+        yield journal.problems
+    else:
+        with new_directory(problems.expanduser().resolve(), overwrite=False) as draft:
+            yield draft
 
 
 def removed(

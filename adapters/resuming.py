@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,17 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.drafts import new_directory
 from gramian.adapters.estimates.runs import disk_space
 from gramian.adapters.files import check_space
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.adapters.run.journal import Journal, differences, journal_of
+from gramian.adapters.run.journal import Journal, differences, fingerprint_in, journal_of
 from gramian.adapters.run.streaming import Stream
 
-__all__ = ["Finished", "journaled", "started"]
+__all__ = ["Finished", "journaled", "published", "started"]
 
 
 class Finished(Exception):
@@ -31,26 +35,47 @@ def finished_as(out: Path, expected: Mapping[str, Any]) -> bool:
     """Whether a model at `out` is that of a finished run with this fingerprint."""
     try:
         document = json.loads((out / "gramian.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     found = document.get("fingerprint") if isinstance(document, Mapping) else None
     return isinstance(found, Mapping) and not differences(found, json.loads(json.dumps(expected)))
 
 
-def started(out: Path, expected: Mapping[str, Any], resume: bool, space: int) -> Journal:
+def started(out: Path, expected: Mapping[str, Any], resume: bool, space: int, problems: Path | None = None) -> Journal:
     """Begin the journal of a run that needs so many bytes of space, or go on with it.
 
-    OSError where the disk has no space for the journal and the result. `Finished`, with `resume`, where a run with this
-    fingerprint has already written `out`.
+    problems: where its problem files will be. OSError where the disk has no space for the journal and the result, or problem
+    files are there already. `Finished`, with `resume`, where a run with this fingerprint has already written `out`.
     """
-    journal = Journal(journal_of(out), expected)
+    journal = Journal(journal_of(out), {**expected, "problems": problems is not None})
+    written = problems is not None and problems.is_dir() and any(problems.iterdir())
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
+        if journal.problems.is_dir() and not written and fingerprint_in(journal.folder) == journal.fingerprint:
+            with published(journal, problems):  # it was killed between the two
+                pass
         journal.clear()
         raise Finished(f"{out} is finished: it was written by this very run")
+    if written:
+        raise FileExistsError(f"{problems} is not empty: choose an empty directory for problem files, or a new one")
     there = sum(file.stat().st_size for file in journal_of(out).glob("*")) if resume else 0
     check_space(out, space - there)
     journal.start()
     return journal
+
+
+@contextmanager
+def published(journal: Journal, problems: Path | None) -> Iterator[None]:
+    """Let the problem files that a journal keeps appear in their directory, all at once, when the context ends well."""
+    if problems is None:
+        yield
+        return
+    with new_directory(problems.expanduser().resolve(), overwrite=False) as draft:
+        for file in sorted(journal.problems.glob("*.safetensors")):
+            try:
+                os.link(file, draft / file.name)
+            except OSError:  # it goes to another disk, or to one without links
+                shutil.copyfile(file, draft / file.name)
+        yield
 
 
 def journaled(
@@ -75,14 +100,15 @@ def journaled(
     expected = fingerprint(
         stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}
     )
-    journal = started(out, expected, resume, disk_space(stream.model, config, plan))
+    journal = started(out, expected, resume, disk_space(stream.model, config, plan), problems)
     try:
         report = run(
             stream.blocks, tokens, config, heldout=heldout, problems=problems, journal=journal, cut=False, progress=progress
         )
         keep = report.keep if isinstance(report, StructuredReport) else {}
         passed = "removal" if keep else "weights"
-        stream.save(out, journal, passed, keep, {**document(report), "fingerprint": journal.fingerprint}, overwrite)
+        with published(journal, problems):
+            stream.save(out, journal, passed, keep, {**document(report), "fingerprint": journal.fingerprint}, overwrite)
         journal.remove()
     finally:
         journal.release()

@@ -16,7 +16,7 @@ import numpy as np
 
 from gramian.adapters.files import write_bytes
 
-__all__ = ["read_tensors", "tensor_names", "write_tensors"]
+__all__ = ["read_tensors", "tensor_names", "tensor_sizes", "write_tensors"]
 
 KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1"}
 NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
@@ -74,6 +74,12 @@ def tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Read the kind of every tensor, such as `F32`, by name, and the metadata."""
     entries, metadata, _ = read_header(path)
     return {name: entry.kind for name, entry in entries.items()}, metadata
+
+
+def tensor_sizes(path: Path) -> dict[str, tuple[str, int]]:
+    """Read the kind of every tensor by name, and how many numbers it holds: never more than bytes, whatever its shape says."""
+    entries = read_header(path)[0]
+    return {name: (each.kind, min(math.prod(each.shape), each.last - each.first)) for name, each in entries.items()}
 
 
 def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:

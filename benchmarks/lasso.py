@@ -23,15 +23,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import multiprocessing
-import os
 import re
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -39,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common.peers import measured, workers
 from common.results import RESULTS
 from fista_gap import duality_gap
 
@@ -49,8 +46,6 @@ from gramian.tables import table
 SPARSITIES, GAPS = (0.5, 0.7), (1e-3, 1e-6, 1e-9)
 PEERS = {"scikit-learn": "sklearn", "skglm": "skglm", "celer": "celer"}  # distribution: module
 OURS, SPREAD = "gramian", "gramian-processes"
-LOOSEST = 3.0  # times the requested gap: where tolerances begin
-SMALLEST, LONGEST = 1e-12, 30.0  # where they end: below the former is rounding; the latter are seconds of a run
 MOST = 64  # rows that the others are timed on
 
 
@@ -168,21 +163,6 @@ def warmed(name: str, file: Path, penalty: float) -> Solve:
     return solve
 
 
-@contextmanager
-def workers(count: int, threads: int) -> Iterator[list[ProcessPoolExecutor]]:
-    """Processes of so many threads each, one executor for each, so that rows go where they are sent."""
-    os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "NUMBA")})
-    context = multiprocessing.get_context("spawn")
-    team = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count)]
-    try:
-        for one in team:
-            one.submit(os.getpid).result()  # which starts it, in this environment
-        yield team
-    finally:
-        for one in team:
-            one.shutdown()
-
-
 @cache
 def drawn(file: Path, penalty: float, seed: int) -> tuple[np.ndarray, list[Row]]:
     """Rows of a layer in a random order, and what tolerances need of the first of them."""
@@ -226,24 +206,16 @@ class Case:
         """Median time per row of repeats that all meet the gap; `reached` is false where no tolerance does."""
         ours = self.name not in PEERS
         most = min(options.rows if ours else MOST, layer(self.file).shape[0])
-        fewest = min(most, 2 * len(self.team))
-        sized, count, factor = ours, most if ours else fewest, 1.0 if ours else LOOSEST
-        while True:
-            times, gaps = [], []
-            for seed in range(options.repeats if sized else 1):
-                seconds, reached, zeros = self.timed(seed, count, factor * gap)
-                times, gaps = [*times, seconds], [*gaps, reached]
-                if reached > gap:
-                    break
-            if reached > gap and not ours and factor * gap > SMALLEST and seconds * count < LONGEST:
-                factor *= float(np.clip(gap / reached, 0.03, 0.5))
-            elif sized or reached > gap:
-                break
-            else:  # the few rows that found the tolerance show how many fill the time
-                sized, count = True, int(np.clip(options.seconds / seconds, fewest, most))
-        figures = {"ms per row": 1e3 * statistics.median(times), "reached": max(gaps) <= gap, "gap": max(gaps)}
-        figures |= {"tolerance": factor * gap, "rows": count, "zeros": zeros}
-        return {**figures, "version": version(OURS if ours else self.name)}
+        figures, zeros = measured(
+            self.timed,
+            gap,
+            exact=ours,
+            most=most,
+            fewest=min(most, 2 * len(self.team)),
+            seconds=options.seconds,
+            repeats=options.repeats,
+        )
+        return {**figures, "zeros": zeros, "version": version(OURS if ours else self.name)}
 
 
 def lambda_at(file: Path, sparsity: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import gpu, layers, perplexity, smaller, times, trained
+from figures import estimators, gpu, layers, perplexity, smaller, times, trained
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -40,7 +40,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "refit": layers.refits,
     "lasso": layers.lasso_times,
     "fista_gap": layers.fista_gaps,
+    "scikit-learn tests": estimators.sklearn_tests,
     "moments": layers.moments,
+    "runs": times.runs,
     "phases": times.phases,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,

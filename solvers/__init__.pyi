@@ -8,8 +8,10 @@ from gramian.solvers.core.patterns import Pattern as Pattern
 from gramian.solvers.core.patterns import TopK as TopK
 from gramian.solvers.core.patterns import parse_pattern as parse_pattern
 from gramian.solvers.core.problem import Quadratic as Quadratic
+from gramian.solvers.core.solution import NotSolved as NotSolved
 from gramian.solvers.core.solution import Solution as Solution
 from gramian.solvers.core.solution import Status as Status
+from gramian.solvers.core.targets import TargetMoments as TargetMoments
 from gramian.solvers.core.terms import L1 as L1
 from gramian.solvers.core.terms import Affine as Affine
 from gramian.solvers.core.terms import Support as Support
@@ -38,6 +40,15 @@ from gramian.solvers.support.lower_bound import l0_bound as l0_bound
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge
+from gramian.solvers.terms.groups import GroupL2 as GroupL2
+from gramian.solvers.terms.groups import SparseGroup as SparseGroup
+from gramian.solvers.terms.nuclear import Nuclear as Nuclear
+from gramian.solvers.terms.ranges import Box as Box
+from gramian.solvers.terms.ranges import NonNegative as NonNegative
+from gramian.solvers.terms.squares import ElasticNet as ElasticNet
+from gramian.solvers.terms.squares import Ridge as Ridge
+from gramian.solvers.terms.totals import RowSum as RowSum
+from gramian.solvers.terms.totals import Simplex as Simplex
 from gramian.solvers.units.box import relaxed_mask as relaxed_mask
 from gramian.solvers.units.budget import Allocation as Allocation
 from gramian.solvers.units.budget import allocate as allocate

@@ -21,7 +21,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from source_tree import FOLDERS, PACKAGES, ROOT, folder_of
 
-pytestmark = pytest.mark.slow
 KEPT = (*FOLDERS, ".github", ".ci", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", ".gitignore")
 LIGHT = {"numpy", "scipy", "array-api-compat", "threadpoolctl"}
 HELD_BY_GIT = """

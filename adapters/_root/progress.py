@@ -30,6 +30,9 @@ class Bar(Protocol):
     def update(self, n: int = 1, /) -> object:
         """Say that n more are done."""
 
+    def set_postfix_str(self, s: str, refresh: bool, /) -> object:
+        """Put a remark beside the count; without `refresh` from the next time on that it is shown."""
+
 
 class Counted(Protocol[Covariant]):
     """Items that know how many they are, such as a list, a range or the rows of a tensor."""
@@ -98,11 +101,11 @@ def progress(items: Counted[Item], what: str, unit: str, shown: bool = True) -> 
 
 
 class Lines:
-    """Progress as plain lines, such as `perplexity: 3 of 8 windows, 20 s`."""
+    """Progress as plain lines, such as `perplexity: 3 of 8 windows, 20 s`, a remark before the seconds where there is one."""
 
     def __init__(self, total: int, what: str, unit: str, shown: bool) -> None:
         self.total, self.what, self.unit, self.shown = total, what, unit, shown
-        self.done = 0
+        self.done, self.remark = 0, ""
         self.started = time.monotonic()
         self.written, self.tenths = self.started, 0  # when the last line was written, and how many tenths were done then
         self.lock = threading.Lock()
@@ -116,8 +119,12 @@ class Lines:
                 self.tenths, self.written = tenths, time.monotonic()
                 self.write()
 
+    def set_postfix_str(self, s: str, refresh: bool, /) -> None:
+        """Put a remark before the seconds of the lines to come."""
+        self.remark = f"{s}, " if s else ""
+
     def write(self) -> None:
         """Write how much is done and in how many seconds."""
         if self.shown:
             units = self.unit if self.total == 1 else f"{self.unit}s"
-            say(f"{self.what}: {self.done} of {self.total} {units}, {time.monotonic() - self.started:.0f} s")
+            say(f"{self.what}: {self.done} of {self.total} {units}, {self.remark}{time.monotonic() - self.started:.0f} s")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gramian.adapters.cli.commands import check_family, longest_window
 from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import check_windows
+from gramian.adapters.drafts import new_files
 from gramian.adapters.files import check_space
 from gramian.adapters.models.families import family_of
 from gramian.adapters.models.loading import load
@@ -38,19 +36,10 @@ def capture_problems(args: argparse.Namespace) -> None:
     )  # fmt: skip
     check_windows(model, tokens.windows, "calibration windows")
     check_space(args.out, sum(problem_bytes(shape_of(model, name), moved=False) for name in names))
-    args.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     metadata = {"model": args.model, "calibration": f"{tokens.source}, sha256 {tokens.digest}"}
-    with TemporaryDirectory(prefix=f".{args.out.name}.", dir=args.out.absolute().parent) as draft:
+    with new_files(args.out.expanduser().resolve()) as draft:
         with eval_mode(model), bar(len(names), "capture", "operator") as shown:
             blocks = InMemory(model)
-            each = WriteProblems(blocks.paths, family_of(model).stages, frozenset(names), Path(draft), metadata, shown.update)
+            each = WriteProblems(blocks.paths, family_of(model).stages, frozenset(names), draft, metadata, shown.update)
             walk(each, blocks, batches_of(tokens.windows))
-        publish(Path(draft), args.out)
     print(f"{len(names)} problem files in {args.out}")
-
-
-def publish(draft: Path, out: Path) -> None:
-    """Move finished files to the directory that they are for."""
-    out.mkdir(exist_ok=True)
-    for file in sorted(draft.iterdir()):
-        os.replace(file, out / file.name)

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from gramian.adapters.data.source_names import check_source
-from gramian.adapters.files import check_output, check_result
+from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.model_types import check_model_type
 from gramian.adapters.models.places import locate
-from gramian.adapters.run.journal import refuse_journal
+from gramian.adapters.run.journal import blocks_done, refuse_journal
 
-__all__ = ["check_places"]
+__all__ = ["check_places", "how_to_go_on"]
 
 
 def check_places(args: argparse.Namespace) -> None:
@@ -38,6 +38,17 @@ def check_places(args: argparse.Namespace) -> None:
         locate(args.model)
         if "config" in given:
             check_model_type(args.model, units=args.config.recipe.granularity == "units")
+
+
+def how_to_go_on(args: argparse.Namespace, started: float) -> str:
+    """What to do after a command was interrupted, now. started: when it began, in seconds since 1970."""
+    if args.command != "prune" or args.out is None or args.dry_run:
+        return ""
+    if done := blocks_done(args.out):
+        return f"{done} blocks are done, and the same command{'' if args.resume else ' with --resume'} goes on from there"
+    if (report := args.out / REPORT).is_file() and report.stat().st_mtime >= started:
+        return f"the model is saved in {args.out}"
+    return "nothing is done that could be kept, and the same command begins again"
 
 
 def check_text(path: Path | None) -> None:

@@ -12,9 +12,10 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.output import emit
 from gramian.adapters.config.recipes import recipe_of
-from gramian.adapters.data.sources import file_windows, write_tokens
+from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.windows import file_windows
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
 from gramian.adapters.estimates.runs import disk_space, estimate
@@ -23,7 +24,7 @@ from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import load, storage_dtype
-from gramian.adapters.models.saving import save
+from gramian.adapters.models.saving import save_beside
 from gramian.adapters.models.stacks import STACKS
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
@@ -31,7 +32,7 @@ from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
-from gramian.adapters.resuming import Finished, journaled, started
+from gramian.adapters.resuming import Finished, journaled, published, started
 from gramian.adapters.run.blocks import Blocks, InMemory, Offloaded
 from gramian.adapters.run.digests import weights_digest
 from gramian.adapters.run.streaming import open_checkpoint
@@ -147,7 +148,7 @@ def prune_and_save(
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
     expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
-    journal = started(args.out, expected, args.resume, space)
+    journal = started(args.out, expected, args.resume, space, args.problems)
     try:
         kind = kind_of(model.config)
         measure: Any = perplexity if kind == "causal" else embed
@@ -164,19 +165,26 @@ def prune_and_save(
             except ValueError as error:  # the model may be damaged, but hours of work are in it: it is saved all the same
                 failure = error
         document["fingerprint"] = journal.fingerprint
-        saved = save(model, tokenizer, args.out, pad=args.texts.pad, report=document, overwrite=args.overwrite)
+        with published(journal, args.problems):
+            saved = save_beside(sampled(read), model, tokenizer, args.out, args.texts.pad, document, args.overwrite)
         journal.remove()
     finally:
         journal.release()
     loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
-        windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
-        write_tokens(saved / SAMPLED, torch.cat(windows))
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
     emit(document, "\n\n".join(lines), args.json)
     if failure is not None:
         raise ValueError(f"{failure}. The pruned model is in {saved}, and its {name} could not be measured") from failure
+
+
+def sampled(read: Texts) -> dict[str, bytes]:
+    """The file, by its name, of windows that were sampled from the model; of text from elsewhere there is none."""
+    if read.calibration.source != "self":
+        return {}
+    windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
+    return {SAMPLED: token_file(torch.cat(windows))}
 
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
@@ -211,7 +219,7 @@ def measure_perplexity(args: argparse.Namespace) -> None:
     say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     length = args.length or longest_window(model, tokenizer)
-    windows = file_windows(args.text, tokenizer, length)[: args.windows]
+    windows = file_windows(args.text, tokenizer, length, args.windows and args.windows * length)[: args.windows]
     result = perplexity(model, windows)
     figures = {
         "model": args.model,

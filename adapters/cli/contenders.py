@@ -14,6 +14,7 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.registry import resolve
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
+from gramian.spelling import meant
 
 __all__ = ["Contender", "contenders_of", "patterns_of", "solution_files", "solve_usage"]
 
@@ -85,7 +86,8 @@ def solve_usage(args: argparse.Namespace) -> str | None:
         return f"--method names {next(name for name in names if names.count(name) > 1)} twice"
     if foreign := foreign_options(names, given(args, PruneConfig).get("options", {})):
         have = "; ".join(f"{name} has {', '.join(resolve(name).defaults) or 'none'}" for name in names)
-        return f"no method that is given has the option {foreign[0]}: {have}"
+        near = meant(foreign[0], [option for name in names for option in resolve(name).defaults])
+        return f"no method that is given has the option {foreign[0]}{near}: {have}"
     try:
         configs_of(args)
     except ValueError as error:

@@ -1,22 +1,28 @@
-"""The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, 130 when it was
-interrupted, and 141, in silence, when the program that read its output has closed the pipe, as `head` does (0 where that was
-help, whose errors argparse ignores)."""
+"""The `gramian` command. It ends with 0 when it is done, 1 when it failed (one line says why), 2 for bad usage, 130, 143 or 129
+when SIGINT, SIGTERM or SIGHUP has ended it, and 141, in silence, when the program that read its output has closed the pipe, as
+`head` does (0 where that was help, whose errors argparse ignores)."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
-from gramian.adapters.cli.checks import check_places
+from gramian.adapters.cli.checks import check_places, how_to_go_on
 from gramian.adapters.cli.output import abandon, flushed
 from gramian.adapters.cli.parser import check_usage, command_line
+from gramian.adapters.methods.registry import file_of
 from gramian.extras import MODELS, need
 from gramian.progress import draws_bars, quietly, say
+from gramian.signals import farewell, foretell
+from gramian.spelling import meant
 
 __all__ = ["main"]
 
@@ -26,9 +32,13 @@ CLOSED = 141  # what a shell reports of a program that SIGPIPE, signal 13, has e
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own when None) and return its exit code. Bad usage raises SystemExit(2)."""
+    foretell(lambda: "")
     try:
         with flushed():
             return exit_code(arguments)
+    except KeyboardInterrupt:  # where the process is not the command's own, which `end_by_signals` ends
+        print(farewell(), file=sys.stderr)
+        return 130
     except BrokenPipeError:
         code = CLOSED
     except OSError as error:  # of the flush: a disk may be full
@@ -41,22 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_code(arguments: Sequence[str] | None) -> int:
     """Do what `main` does, but for output that cannot be written."""
     parser = command_line()
-    args = parser.parse_args(arguments)
+    args, strange = parser.parse_known_args(arguments)
+    if strange and args.command is None:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if strange:
+        near = meant(strange[0].partition("=")[0], re.findall(r"--[a-z][a-z-]*", args.usage_help()))
+        args.usage_error(f"unrecognized arguments: {' '.join(strange)}{near}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2
     try:
         check_usage(args)
+        foretell(partial(how_to_go_on, args, time.time()))
         with quietly(args.quiet), warnings.catch_warnings():
             if not args.debug:
                 warnings.simplefilter("ignore")
             run(args)
-    except KeyboardInterrupt:
-        print("gramian: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+            raise
         if args.debug:
             traceback.print_exc()
         known = isinstance(error, EXPECTED) or type(error).__module__.startswith("safetensors")
@@ -70,6 +85,9 @@ def exit_code(arguments: Sequence[str] | None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Do what the arguments say. Modules are imported here, because torch takes seconds, and `solve` and `verify` need none."""
+    for name in [args.config.method] if "config" in args else getattr(args, "methods", ()):
+        if (file := file_of(name)) is not None:
+            say(f"the method {name} is what {file} says")
     if args.command == "solve":
         from gramian.adapters.cli.solve import solve_problems
 
@@ -84,9 +102,10 @@ def run(args: argparse.Namespace) -> None:
         verify_claims(args)
     else:
         need("models", MODELS, f"gramian {args.command}")
-        check_places(args)
-        with quiet_libraries(args.debug), shown_messages():
-            run_on_model(args)
+        with shown_messages():
+            check_places(args)
+            with quiet_libraries(args.debug):
+                run_on_model(args)
 
 
 def run_on_model(args: argparse.Namespace) -> None:

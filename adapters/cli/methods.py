@@ -8,7 +8,8 @@ from typing import Any
 
 from gramian.adapters.cli.output import emit
 from gramian.adapters.methods.method import Method
-from gramian.adapters.methods.registry import METHODS, resolve
+from gramian.adapters.methods.registry import METHODS, file_of, resolve
+from gramian.spelling import meant
 from gramian.tables import table
 
 __all__ = ["list_methods"]
@@ -24,7 +25,10 @@ def list_methods(args: argparse.Namespace) -> None:
         emit({name: document_of(method) for name, method in METHODS.items()}, text, args.json)
     else:
         if ":" not in args.name and args.name not in METHODS:
-            args.usage_error(f"no method {args.name!r}; there are {', '.join(METHODS)}, and MODULE:NAME for one of your own")
+            near = meant(args.name, METHODS)
+            args.usage_error(
+                f"no method {args.name!r}{near}; there are {', '.join(METHODS)}, and MODULE:NAME for one of your own"
+            )
         method = resolve(args.name)
         emit({args.name: document_of(method)}, explained(args.name, method), args.json)
 
@@ -45,6 +49,8 @@ def explained(name: str, method: Method) -> str:
     options = [[f"--set {option}=", json.dumps(value)] for option, value in method.defaults.items()]
     settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
     parts = [f"{name} {KINDS[method.granularity]}", method.described, f"It gathers {gathered(method)}."]
+    if (file := file_of(name)) is not None:
+        parts.append(f"It is what {file} says, which was run for this.")
     if options:
         parts.append(table(["option", "default"], options, words=2))
     if settings:

@@ -42,7 +42,7 @@ def command_line() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[common],
         )
-        added.set_defaults(usage_error=added.error)
+        added.set_defaults(usage_error=added.error, usage_help=added.format_help)
         return added
 
     demo = command(

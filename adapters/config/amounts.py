@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from gramian.adapters.config.settings import Kind, is_expression
+from gramian.adapters.models.matching import matches
 from gramian.solvers import Pattern, TopK, parse_pattern
 
 __all__ = ["AMOUNT", "Rules", "named_amount", "rules_of"]
@@ -25,7 +25,7 @@ class Rules:
 
     def amount(self, name: str) -> Amount:
         """The amount of an operator; 0 where no rule matches."""
-        return next((amount for rule, amount in self.rules if rule == REST or re.search(rule, name)), 0.0)
+        return next((amount for rule, amount in self.rules if rule == REST or matches(rule, name)), 0.0)
 
     def patterns(self, names: Iterable[str], per_row: bool) -> dict[str, Pattern]:
         """The pattern of every operator that does not remain dense. per_row: how a number is met.
@@ -34,10 +34,10 @@ class Rules:
         """
         names = list(names)
         alone = len(self.rules) == 1 and self.rules[0][0] == REST
-        used = {next((rule for rule, _ in self.rules if rule == REST or re.search(rule, name)), None) for name in names}
+        used = {next((rule for rule, _ in self.rules if rule == REST or matches(rule, name)), None) for name in names}
         for rule, _ in self.rules:
             if rule not in used and rule != REST:
-                matched = [name for name in names if re.search(rule, name)]
+                matched = [name for name in names if matches(rule, name)]
                 why = f"an earlier rule takes {matched[0]}, and all that it matches" if matched else "it matches no operator"
                 raise ValueError(f"the rule {rule!r} of sparsity changes nothing, as {why}; names look like {names[0]!r}")
         amounts = {name: self.amount(name) for name in names}

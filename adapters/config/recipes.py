@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig, RunConfig
 from gramian.adapters.config.settings import settings_of
 from gramian.extras import MODELS, need
+from gramian.spelling import meant
 
 __all__ = ["configs_of", "read_recipe", "recipe_of"]
 
@@ -78,9 +78,7 @@ def check_name(name: str, path: Path) -> None:
     """Raise ValueError for a name that is no setting."""
     known = [each.name for config in (PruneConfig, RunConfig) for each in fields(config)]
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        meant = f"do you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise ValueError(f"{path} has a setting {name!r}, which there is not; {meant}")
+        raise ValueError(f"{path} has a setting {name!r}, which there is not{meant(name, known)}; there are {', '.join(known)}")
 
 
 def configs_of(values: Mapping[str, Any]) -> tuple[PruneConfig, RunConfig]:

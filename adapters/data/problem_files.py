@@ -76,7 +76,7 @@ def read_problem(path: str | Path) -> tuple[Quadratic, dict[str, str]]:
     if weight.shape[1] != len(gram):
         raise ValueError(f"{path}: weight is {weight.shape} but gram_upper is the triangle of a {gram.shape} matrix")
     try:
-        return Quadratic(gram, weight, tensors.get("slope"), tensors.get("floor")), metadata
+        return Quadratic(gram, weight, tensors.get("slope"), tensors.get("floor"), owned=True), metadata
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

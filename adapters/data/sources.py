@@ -1,16 +1,7 @@
-"""Token windows that a model is calibrated or evaluated on.
-
-The token ids t of a whole text, without special tokens, are cut into consecutive windows
-
-    w_i = (begin, t[i L], ..., t[(i + 1) L - 1]),   i = 0, 1, ....
-
-The tail is dropped. The tokeniser's begin token, if it has one, stands before every window, so that each window looks to the
-model like the start of a document.
-"""
+"""Calibration windows from a named source of text, or of tokens."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.generation import sampled_tokens
+from gramian.adapters.data.hub_texts import read_dataset
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.data.tokens import Tokens
-from gramian.adapters.files import write_bytes
-from gramian.progress import bar
+from gramian.adapters.data.windows import cut, file_windows, text_windows
 
-__all__ = ["builtin_text", "calibration", "file_windows", "text_windows", "write_tokens"]
+__all__ = ["builtin_text", "calibration", "token_file"]
+
+POOL = 2**20  # tokens of a file among which windows are picked, which a second or two of reading gives
 
 
 def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str:
@@ -48,26 +41,6 @@ def builtin_text(part: Literal["calibration", "heldout"] = "calibration") -> str
     return "\n\n".join(heldout if part == "heldout" else (each for each in paragraphs(names) if each not in heldout))
 
 
-def text_windows(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
-    """Cut a text into consecutive windows of `length` tokens: int64 (n, length + 1), or (n, length) without a begin token.
-
-    ValueError if the text is empty or shorter than one window.
-    """
-    return cut(ids_of(text, tokenizer), tokenizer, length)
-
-
-def file_windows(path: Path, tokenizer: PreTrainedTokenizerBase | None, length: int) -> torch.Tensor:
-    """Cut a UTF-8 file into windows as `text_windows` does; a ValueError names the file."""
-    if tokenizer is None:
-        raise ValueError(f"the model has no tokenizer, so {path} cannot be read")
-    try:
-        return text_windows(path.read_text(encoding="utf-8"), tokenizer, length)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def calibration(
     source: str,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -80,7 +53,7 @@ def calibration(
 ) -> Tokens:
     """Draw `samples` windows of `length` tokens from a named source of text.
 
-    A source that holds more windows than `samples` has `seed` pick them, without replacement; they are kept in text order.
+    Where more windows than `samples` are read, `seed` picks among them, without replacement; they are kept in text order.
 
     Parameters
     ----------
@@ -89,7 +62,8 @@ def calibration(
 
         - `builtin`: English text that ships with Python (`builtin_text`);
         - `self`: text sampled from `model`, which no other source needs, with `seed`;
-        - `FILE.txt`, any file that is not safetensors: UTF-8 text;
+        - `FILE.txt`, any file that is not safetensors: UTF-8 text, read from its beginning until there are 2^20 tokens, or 16
+          times those that are needed;
         - `FILE.safetensors`: one integer tensor `tokens` of shape (n, length), which is used as it is;
         - `hf:DATASET[:CONFIG][:SPLIT]`: the `text` column of a hub dataset, read from its beginning until there are enough
           tokens. The split is `train` unless another is named; an empty CONFIG names a split only.
@@ -160,13 +134,13 @@ def calibration(
     return Tokens(windows[order[:samples].sort().values], source, seed)
 
 
-def write_tokens(path: Path, windows: torch.Tensor) -> None:
-    """Write a file that `calibration` reads; it appears complete or not at all."""
-    write_bytes(path, save({"tokens": windows.contiguous()}))
+def token_file(windows: torch.Tensor) -> bytes:
+    """What a file holds from which `calibration` reads these windows."""
+    return save({"tokens": windows.contiguous()})
 
 
 def read_windows(source: str, tokenizer: PreTrainedTokenizerBase | None, samples: int, length: int) -> torch.Tensor:
-    """Read all windows of a source, of a dataset at least `samples` of them."""
+    """Read the windows of a source: all of them, or at least `samples` of a dataset, and of a file many times as many."""
     check_source(source)
     path = Path(source).expanduser()
     if path.suffix == ".safetensors":
@@ -180,28 +154,7 @@ def read_windows(source: str, tokenizer: PreTrainedTokenizerBase | None, samples
         return cut(read_dataset(source, tokenizer, samples * length), tokenizer, length)
     if source == "builtin":
         return text_windows(builtin_text(), tokenizer, length)
-    return file_windows(path, tokenizer, length)
-
-
-def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a text, without special tokens."""
-    # The text is longer than the model's context on purpose, so verbose=False leaves out the warning.
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def cut(ids: list[int], tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
-    """Cut token ids into windows, each after the begin token."""
-    if length < 1:
-        raise ValueError(f"length is {length}, must be at least 1")
-    count = len(ids) // length
-    if count == 0:
-        what = "the text is empty" if not ids else f"the text has {len(ids)} tokens"
-        raise ValueError(f"{what}, one window needs {length}: give more text, or use a smaller length")
-    windows = torch.tensor(ids[: count * length], dtype=torch.int64).view(count, length)
-    if tokenizer.bos_token_id is None:
-        return windows
-    return torch.cat([windows.new_full((count, 1), tokenizer.bos_token_id), windows], dim=1)
+    return file_windows(path, tokenizer, length, enough=max(POOL, 16 * samples * length))
 
 
 def read_token_file(path: Path) -> torch.Tensor:
@@ -220,33 +173,6 @@ def read_token_file(path: Path) -> torch.Tensor:
             "expected integers of shape (n, length), not empty"
         )
     return tokens.to(torch.int64)
-
-
-def read_dataset(source: str, tokenizer: PreTrainedTokenizerBase, enough: int) -> list[int]:
-    """Read token ids of a dataset's `text` column, its rows a blank line apart, as a stream until there are `enough`."""
-    name, config, split = [*source.removeprefix("hf:").split(":"), "", ""][:3]
-    if not name or source.count(":") > 3:
-        raise ValueError(f"malformed calibration source {source!r}: expected hf:DATASET[:CONFIG][:SPLIT]")
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ImportError(f"{source} needs the datasets package: pip install 'gramian[datasets]'") from error
-    ids: list[int] = []
-    try:
-        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        with bar(enough, f"reading {name}", "token") as shown:
-            for row in rows:
-                if "text" not in row:
-                    raise ValueError(f"its columns are {sorted(row)}, expected one named 'text'")
-                fresh = ids_of(row["text"] + "\n\n", tokenizer)
-                ids += fresh
-                shown.update(len(fresh))
-                if len(ids) >= enough:
-                    break
-    except Exception as error:  # a dataset's reader and the network raise anything, and the user gets one line
-        kind = ValueError if isinstance(error, ValueError) else OSError
-        raise kind(f"dataset {source} cannot be read: {textwrap.shorten(str(error), 300)}") from error
-    return ids
 
 
 def check_ids(windows: torch.Tensor, vocabulary: int | None, source: str) -> None:

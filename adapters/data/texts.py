@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.generation import check_sampling
-from gramian.adapters.data.sources import builtin_text, calibration, file_windows, text_windows
+from gramian.adapters.data.sources import builtin_text, calibration
 from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.windows import file_windows, text_windows
 
 __all__ = ["Texts", "read_texts"]
 
@@ -50,7 +51,9 @@ def read_texts(
     if length is None:
         length = usual_length(model, tokenizer)
     vocabulary = model.config.get_text_config().vocab_size
-    evaluated = None if evaluate is None else file_windows(evaluate, tokenizer, length)[:MOST_EVALUATED]
+    evaluated = (
+        None if evaluate is None else file_windows(evaluate, tokenizer, length, MOST_EVALUATED * length)[:MOST_EVALUATED]
+    )
     evaluated_source = f"held out of {source}" if evaluate is None else str(evaluate)
     LOG.info("%s: %d windows to calibrate, %d held out", source, samples, heldout)
     if planned and source == "self":

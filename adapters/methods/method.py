@@ -12,6 +12,8 @@ import numpy as np
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import Granularity
 from gramian.solvers import NM, Pattern, Quadratic, Solution
+from gramian.solvers.core.watch import RUNNING
+from gramian.spelling import meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +64,10 @@ class Method:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The options and their defaults: the further parameters of `prepare` and `decide` that have one."""
+        """The options and their defaults: the further parameters of `prepare` and `decide` that have one.
+
+        How a solver is run (`throw`, `time_limit`, `callback`, `progress`) is no option, for it is no part of a method.
+        """
         return {**parameters(self.prepare, 1), **parameters(self.decide, self.given)}
 
     @property
@@ -73,9 +78,11 @@ class Method:
 
     def known(self, options: Mapping[str, Any]) -> None:
         """Raise ValueError for an option that the method does not have."""
+        known = self.defaults
         for name in options:
-            if name not in self.defaults:
-                raise ValueError(f"{self.called} has no option {name!r}; it has {', '.join(self.defaults) or 'none'}")
+            if name not in known:
+                near = meant(name, known)
+                raise ValueError(f"{self.called} has no option {name!r}{near}; it has {', '.join(known) or 'none'}")
 
     def tried(self, options: Mapping[str, Any], pattern: Pattern | None = None) -> Callable[..., Any]:
         """`decide` with its options fixed, after one call with a small problem.
@@ -143,9 +150,9 @@ class Method:
 
 
 def parameters(function: Callable[..., Any] | None, skipped: int) -> dict[str, Any]:
-    """The parameters of a function after the first ones that have a default, and the defaults; none for no function."""
+    """The options of a function: those of its parameters after the first ones that have a default, and the defaults."""
     found = list(inspect.signature(function).parameters.values())[skipped:] if function else []
-    return {each.name: each.default for each in found if each.default is not each.empty}
+    return {each.name: each.default for each in found if each.default is not each.empty and each.name not in RUNNING}
 
 
 def among(options: Mapping[str, Any], function: Callable[..., Any], skipped: int) -> dict[str, Any]:

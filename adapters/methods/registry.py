@@ -6,8 +6,11 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from gramian.adapters.methods.method import Method
@@ -15,8 +18,9 @@ from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
+from gramian.spelling import meant
 
-__all__ = ["METHODS", "WEIGHT_METHODS", "Method", "resolve"]
+__all__ = ["METHODS", "WEIGHT_METHODS", "Method", "file_of", "resolve"]
 
 WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, settings={"calibrate_on": "dense", "target": "block"}),
@@ -36,19 +40,20 @@ def resolve(name: str) -> Method:
 
     The latter is a function `solve(problem, pattern) -> Solution` or `score(module) -> UnitScores`, told apart by their
     parameters without a default; any other callable like them; a class that makes one without arguments; or a `Method`, which
-    also says how a model is walked. The module is imported, and so run; Python searches its own path for it and then the
-    current directory. ValueError is raised for a name that is neither, for a module that cannot be imported, and for an object
-    that is no such callable.
+    also says how a model is walked. The module is imported, and so run (`file_of` says which it was); Python searches its own
+    path for it and then the current directory, which is no part of that path afterwards. ValueError is raised for a name that
+    is neither, for a module that cannot be imported, and for an object that is no such callable.
     """
     if name in METHODS:
         return METHODS[name]
     module, colon, path = name.partition(":")
     if not (module and colon and path):
-        raise ValueError(f"no method {name!r}; there are {', '.join(METHODS)}, and module:name for one of your own")
-    if os.getcwd() not in sys.path:  # as an installed command starts without it
-        sys.path.append(os.getcwd())
+        raise ValueError(
+            f"no method {name!r}{meant(name, METHODS)}; there are {', '.join(METHODS)}, and module:name for one of your own"
+        )
     try:
-        found: Any = reduce(getattr, path.split("."), import_module(module))
+        with here_too():
+            found: Any = reduce(getattr, path.split("."), import_module(module))
     except Exception as error:  # whatever a module raises while it is imported
         raise ValueError(f"method {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     try:
@@ -61,6 +66,27 @@ def resolve(name: str) -> Method:
             f"method {name!r} cannot be called as solve(problem, pattern), nor as score(module): {error}"
         ) from error
     return method
+
+
+@contextmanager
+def here_too() -> Iterator[None]:
+    """Import from the current directory as well while the context is open, as an installed command starts without it."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        for place in reversed(range(len(sys.path))):
+            if sys.path[place] == here:  # the last one, whatever the module itself has changed
+                del sys.path[place]
+                break
+
+
+def file_of(name: str) -> Path | None:
+    """The file of a method of the user's own, which was run; None for one of the toolkit's, and where it is no file."""
+    found = sys.modules.get(name.partition(":")[0]) if name not in METHODS else None
+    file = getattr(found, "__file__", None)
+    return None if file is None else Path(file)
 
 
 def takes_module(function: Any) -> bool:

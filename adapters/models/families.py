@@ -3,9 +3,10 @@ activations meet them, and the depth-2 modules that they form."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from gramian.adapters.models.matching import matches
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,6 +151,8 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
         raise ValueError(f"{type(model).__name__} has no {path!r}: load it as a causal language model") from error
     if not isinstance(blocks, nn.ModuleList):
         raise ValueError(f"{path!r} of {type(model).__name__} is a {type(blocks).__name__}, not a list of blocks")
+    if not len(blocks):
+        raise ValueError(f"{path!r} of {type(model).__name__} has no blocks: its configuration states none")
     return blocks
 
 
@@ -168,12 +171,7 @@ def operator_names(model: nn.Module, include: str | None = None, exclude: str | 
 
 def chosen_names(names: list[str], include: str | None, exclude: str | None) -> list[str]:
     """List those of the names that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
-    try:
-        wanted = re.compile(include or "")
-        unwanted = None if exclude is None else re.compile(exclude)
-    except re.error as error:
-        raise ValueError(f"{error.pattern!r} is not a regular expression: {error}") from error
-    chosen = [name for name in names if wanted.search(name) and not (unwanted and unwanted.search(name))]
+    chosen = [name for name in names if matches(include or "", name) and not (exclude is not None and matches(exclude, name))]
     if not chosen:
         raise ValueError(f"no operator is left by include={include!r}, exclude={exclude!r}; names look like {names[0]!r}")
     return chosen

@@ -8,29 +8,39 @@ that is loaded can execute.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from contextlib import nullcontext
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
+from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
 from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.libraries import one_line, quiet_libraries
-from gramian.adapters.models.places import WEIGHTS, Place, locate
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.places import Place, locate
+from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of, stock_class
+from gramian.adapters.models.tokenizer_trials import check_tokenizer
 from gramian.adapters.models.widths import narrow_class, read_widths
 
-__all__ = ["DTYPES", "load", "load_tokenizer", "mend_generation", "refuse_loss", "storage_dtype"]
+__all__ = [
+    "check_directory", "load", "load_tokenizer", "mend_generation", "readable", "refuse_loss", "storage_dtype", "storage_of",
+]  # fmt: skip
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+FLOATING = (*DTYPES[1:], "float64")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+BUILDING = threading.RLock()
+PANIC = "PanicException"  # of libraries in Rust: no Exception, and of a class that cannot be imported
 
 
 def load(
@@ -85,28 +95,13 @@ def load(
     >>> model.config.hidden_size, tokenizer
     (16, None)
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    storage_of(dtype, None)
     usable_device(device)
     place = locate(source)
-    if place.local and not place.gguf:
-        check_files(Path(place.name))
-        check_shards(Path(place.name))
-    try:
-        with quiet_libraries(), read_once() if place.gguf else nullcontext():
-            model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code)
-            tokenizer = load_tokenizer(place, trust_remote_code)
-    except ImportError:
-        raise
-    except SafetensorError as error:
-        raise ValueError(f"{source}: damaged or truncated safetensors weights ({error})") from error
-    except Exception as error:  # readers of damaged files raise anything, and the user gets one line that names the file
-        # The library's own hint to trust_remote_code comes after too many words.
-        hint = "; trust_remote_code=True allows its code to run" if "trust_remote_code" in str(error) else ""
-        message = f"{source} cannot be loaded as a language model: {one_line(error)}{hint}"
-        if isinstance(error, OSError) and not place.local:
-            raise OSError(message) from error
-        raise ValueError(message) from error
+    stored = check_directory(Path(place.name)) if place.local and not place.gguf else None
+    with readable(source, place), read_once() if place.gguf else nullcontext():
+        model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code, stored)
+        tokenizer = load_tokenizer(place, trust_remote_code)
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model, tokenizer
@@ -120,37 +115,70 @@ def storage_dtype(model: PreTrainedModel) -> torch.dtype:
     return dtype or next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
 
 
-def check_shards(folder: Path) -> None:
-    """Raise ValueError for weights that are not files of this directory in the form of safetensors: others might never end, or
-    hold what can be executed."""
-    single, index = (folder / name for name in WEIGHTS)
-    names: Iterable[Any] = [single.name]
-    if not single.exists():
-        try:
-            names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{index} is no index of weights: {type(error).__name__}: {error}") from error
-    for name in names:
-        plain = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
-        if not plain or not (folder / name).is_file():
-            raise ValueError(f"{folder}: weights are in {name!r}, expected a safetensors file of this directory")
+def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
+    """Return the requested dtype, or the one that the configuration declares; None where it declares none. ValueError for what
+    is no dtype of weights."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if dtype == "auto" and declared is None:
+        return None
+    found = str(declared if dtype == "auto" else dtype).removeprefix("torch.")
+    if found not in FLOATING:
+        raise ValueError(f"its configuration states the dtype {declared!r}, expected one of {', '.join(FLOATING)}")
+    storage: torch.dtype = getattr(torch, found)
+    return storage
+
+
+def check_directory(folder: Path) -> Stored:
+    """Count what the weights of a directory hold. ValueError for files that are not those that were saved, weights that are no
+    safetensors files of it, and a configuration that states more than they are."""
+    check_files(folder)
+    stored = stored_in(folder)
+    check_configuration(folder, stored)
+    return stored
+
+
+@contextmanager
+def readable(source: str | Path, place: Place) -> Iterator[None]:
+    """Read a model's files with other libraries, one model at a time: they change settings of the whole process meanwhile.
+
+    Whatever they raise for a file that is damaged is raised as one line that names the model, ValueError or, of the hub,
+    OSError."""
+    try:
+        with BUILDING, quiet_libraries():
+            yield
+    except ImportError as error:
+        raise ImportError(f"{source}: {one_line(error)}") from error
+    except SafetensorError as error:
+        raise ValueError(f"{source}: damaged or truncated safetensors weights ({error})") from error
+    except BaseException as error:  # readers of damaged files raise anything
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        # The library's own hint to trust_remote_code comes after too many words.
+        hint = "; trust_remote_code=True allows its code to run" if "trust_remote_code" in str(error) else ""
+        message = f"{source} cannot be loaded as a language model: {one_line(error)}{hint}"
+        if isinstance(error, OSError) and not place.local:
+            raise OSError(message) from error
+        raise ValueError(message) from error
 
 
 def load_weights(
-    place: Place, dtype: str, device: torch.device, trust_remote_code: bool
+    place: Place, dtype: str, device: torch.device, trust_remote_code: bool, stored: Stored | None
 ) -> tuple[PreTrainedModel, torch.dtype]:
-    """Load the model in its running dtype, and return it with its storage dtype."""
+    """Load the model in its running dtype, and return it with its storage dtype. stored: what a directory's weights hold."""
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
     config = AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
     if getattr(config, "quantization_config", None):
         raise ValueError("its weights are quantised, expected floating-point weights (or a GGUF file)")
-    declared = "bfloat16" if place.gguf else config.dtype
-    storage = getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
+    storage = storage_of(dtype, "bfloat16" if place.gguf else config.dtype)
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
     factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
+    bare = factory if widths else stock_class(config)
+    if stored is not None and bare is not None and not trust_remote_code:
+        check_size(lambda: bare(deepcopy(config)), stored, place.name)
     loaded: Any = factory.from_pretrained(
         place.name,
         config=config,
@@ -177,10 +205,14 @@ def load_weights(
 
 
 def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], strict: bool) -> None:
-    """Raise ValueError for weights that the model has no module for, and which would be lost, such as another class's head.
+    """Raise ValueError for weights that the model has no module for, and which would be lost, such as another class's head or
+    blocks beyond the last.
 
-    Checkpoints of the model's own class may hold weights that no version needs now, unless strict.
+    Else checkpoints of the model's own class may hold weights that no version needs now, unless strict.
     """
+    unknown = set(unknown)
+    if left_out := sorted(name for name in unknown if beyond(model, name)):
+        raise ValueError(f"weights of blocks that the configuration leaves out, such as {left_out[0]}; they would be lost")
     saved = config.architectures or []
     if (names := sorted(unknown)) and (strict or (saved and type(model).__name__ not in saved)):
         raise ValueError(
@@ -189,11 +221,24 @@ def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], str
         )
 
 
+def beyond(model: PreTrainedModel, name: str) -> bool:
+    """Whether a tensor belongs to a module beyond the last of one of the model's lists."""
+    for number in re.finditer(r"\.(\d+)\.", name):
+        for path in (name[: number.start()], f"{model.base_model_prefix}.{name[: number.start()]}"):
+            with suppress(AttributeError):
+                found = model.get_submodule(path)
+                if isinstance(found, nn.ModuleList) and int(number[1]) >= len(found):
+                    return True
+    return False
+
+
 def load_tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
     """Load a model's tokeniser; None where the model has none."""
     if place.local and not place.gguf and not any((Path(place.name) / file).exists() for file in TOKENIZERS):
         return None
     file = {"gguf_file": place.gguf} if place.gguf else {}
+    if place.local and not place.gguf:
+        check_tokenizer(Path(place.name) / TOKENIZERS[0])
     try:
         return AutoTokenizer.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
     except (OSError, ValueError):

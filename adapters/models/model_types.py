@@ -20,7 +20,7 @@ def check_model_type(path: str | Path, units: bool = False) -> None:
     """
     try:
         config = json.loads((Path(path).expanduser() / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     stated = config.get("model_type") if isinstance(config, dict) else None
     if isinstance(stated, str) and not (units and stated in STACKS):

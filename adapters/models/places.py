@@ -1,5 +1,5 @@
 """Where a model is: a directory, a GGUF file or a hub id. Places are checked without torch, so that a mistake is reported at
-once."""
+once. So is what only looks like a file of a model: a pipe, which would be waited for, or a device, which never ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from gramian.adapters.files import streams
 from gramian.adapters.models.demo_model import demo_model_path
 from gramian.extras import need
 
@@ -27,8 +28,8 @@ class Place(NamedTuple):
 def locate(source: str | Path) -> Place:
     """Find the model that `source` names.
 
-    FileNotFoundError: there is none there. ValueError: a file of another kind, weights that can execute code. ImportError:
-    a GGUF file where its support is not installed.
+    FileNotFoundError: there is none there. ValueError: a file of another kind, weights that can execute code, pipes and devices
+    among the files. ImportError: a GGUF file where its support is not installed.
     """
     path = demo_model_path() if source == "demo" else Path(source).expanduser()
     if path.is_file():
@@ -40,6 +41,7 @@ def locate(source: str | Path) -> Place:
         held = {file.name for file in path.iterdir()}
         if "config.json" not in held:
             raise FileNotFoundError(f"{path} holds no model: it has no config.json")
+        check_regular(path)
         if not held.intersection(WEIGHTS):
             pickled = sorted(name for name in held if name.endswith((".bin", ".pt", ".pth")))
             if pickled:
@@ -52,3 +54,10 @@ def locate(source: str | Path) -> Place:
     if path.suffix == ".gguf" or not HUB_ID.fullmatch(str(source)):
         raise FileNotFoundError(f"no model {str(source)!r}: no such directory or .gguf file, no hub id like org/name")
     return Place(str(source), None, False)
+
+
+def check_regular(folder: Path) -> None:
+    """Raise ValueError for a pipe, a socket or a device among the files of a model."""
+    for file in (*folder.iterdir(), *folder.glob("chat_templates/*")):
+        if streams(file):
+            raise ValueError(f"{file} is a pipe, a socket or a device, where a model has files only: remove it")

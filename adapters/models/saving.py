@@ -8,6 +8,7 @@ shrunk model loads with stock `from_pretrained`, at the price of the padding.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.files import Saved, check_output, new_directory, plain, write_report
+from gramian.adapters.drafts import new_directory
+from gramian.adapters.files import Saved, check_output, plain, write_bytes, write_report
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
-from gramian.adapters.models.widths import unstated_widths, write_widths
+from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
+from gramian.adapters.models.wrappers import plain_model
 
-__all__ = ["save"]
+__all__ = ["save", "save_beside"]
 
 
 def save(
@@ -43,7 +46,7 @@ def save(
     Parameters
     ----------
     model : PreTrainedModel
-        The model to save.
+        The model to save; what `torch.compile` and `DataParallel` wrap is saved as the model that it is.
     tokenizer : PreTrainedTokenizerBase or None
         Its tokeniser; None where it has none.
     out : str or Path
@@ -68,7 +71,8 @@ def save(
     OSError
         The directory cannot be written.
     ValueError
-        The model is wider than its configuration says, or padding cannot hold a bias that it has.
+        The model is not what its configuration describes, so that it would not load; it has adapters of PEFT, or is no model of
+        transformers; padding cannot hold a bias that it has.
 
     Examples
     --------
@@ -81,11 +85,29 @@ def save(
     ...     sorted(file.name for file in saved.iterdir())
     ['config.json', 'generation_config.json', 'gramian.json', 'model.safetensors']
     """
+    return save_beside({}, model, tokenizer, out, pad, report, overwrite)
+
+
+def save_beside(
+    files: Mapping[str, bytes],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out: str | Path,
+    pad: bool,
+    report: Mapping[str, Any] | Saved | None,
+    overwrite: bool,
+) -> Path:
+    """Do what `save` does, with files beside the model, which appear with it and which its report knows as well."""
     check_output(out, overwrite)
+    model = plain_model(model)
     whole, out = padded(model) if pad else model, Path(out).expanduser().resolve()
+    widths = unstated_widths(whole)
+    check_described(whole, widths)
     try:
         with new_directory(out, overwrite) as draft:
-            write_widths(draft, unstated_widths(whole))
+            write_widths(draft, widths)
+            for name, content in files.items():
+                write_bytes(draft / name, content)
             with quiet_libraries():
                 write_model(whole, draft)
                 if tokenizer is not None:
@@ -97,6 +119,22 @@ def save(
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {one_line(error)}") from error
     return out
+
+
+def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None:
+    """Raise ValueError for a model that is not what its class builds by its configuration and the widths beside it, such as one
+    that was changed by hand: it would be saved, and not load."""
+    config = deepcopy(model.config)
+    build: Any = narrow_class(config, widths) if widths else type(model)
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in build(config).state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    for name in (*found, *expected):
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"{name} is {found.get(name, 'missing')} in the model, but {expected.get(name, 'missing')} by its "
+                "configuration, so that what is saved would not load: change the configuration with the model"
+            )
 
 
 def write_model(model: PreTrainedModel, folder: Path) -> None:

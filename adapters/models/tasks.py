@@ -53,8 +53,8 @@ def kind_of(config: PretrainedConfig) -> Kind:
 
 
 def stock_class(config: PretrainedConfig) -> Any:
-    """Find the library's class for models of this kind and configuration."""
-    return MAPPINGS[kind_of(config)][type(config)]
+    """Find the library's class for models of this kind and configuration; None where it has none."""
+    return MAPPINGS[kind_of(config)].get(type(config), None)
 
 
 def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import nn
 from gramian.adapters.devices import current_device, precision_of_products, solver_array
 from gramian.adapters.models.layers import Layer
 from gramian.solvers import Moments
-from gramian.solvers.backend.precision import full_precision
 
 __all__ = ["capture", "feed", "tapped", "watch"]
 
@@ -122,7 +121,7 @@ def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor 
     products = precision_of_products(inputs.device, inputs.dtype)
     known = torch.promote_types(inputs.dtype, torch.float32)  # numpy has no bfloat16
     try:
-        with current_device(inputs.device), full_precision() if products == "float32" else nullcontext():
+        with current_device(inputs.device):
             # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway.
             star = solver_array(inputs.to(known))
             moments.update(star, None if dense is None else solver_array(dense.to(known)), products=products)

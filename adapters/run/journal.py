@@ -2,6 +2,7 @@
 
     OUT.journal/run.json                      which run it is: its fingerprint
     OUT.journal/weights-00003.safetensors     what the pass `weights` wrote to block 3, and its rows of the report
+    OUT.journal/problems/                     problem files of operators, until they appear with the result
 
 The module needs neither torch nor transformers, so that a journal that stands in the way is reported at once.
 """
@@ -20,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from gramian.adapters.drafts import discard
 from gramian.adapters.files import write_json
 from gramian.adapters.tensor_files import read_tensors, tensor_names, write_tensors
 
-__all__ = ["Journal", "Record", "differences", "fingerprint_in", "journal_of", "refuse_journal"]
+__all__ = ["Journal", "Record", "blocks_done", "differences", "fingerprint_in", "journal_of", "refuse_journal"]
 
-RUN = "run.json"
+RUN, PROBLEMS = "run.json", "problems"
 RECORD = re.compile(r"(\w+)-(\d{5,})\.safetensors")
 
 
@@ -66,11 +68,22 @@ class Journal:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hold()
+        for rest in self.folder.iterdir():
+            draft = rest.name.startswith(".")  # of a process that was killed
+            if draft or (found is None and self.holds(rest.name)):  # of a journal whose removal was interrupted
+                discard(rest)
         if found is None:
-            for rest in self.folder.iterdir():  # of a journal whose removal was interrupted
-                if RECORD.fullmatch(rest.name):
-                    rest.unlink()
             write_json(self.folder / RUN, self.fingerprint)
+
+    @staticmethod
+    def holds(name: str) -> bool:
+        """Whether a journal has entries of this name, beside the one that says which run it is of."""
+        return name == PROBLEMS or RECORD.fullmatch(name) is not None
+
+    @property
+    def problems(self) -> Path:
+        """Where problem files are kept until the run ends."""
+        return self.folder / PROBLEMS
 
     def hold(self) -> None:
         """Keep other processes from writing the journal, where the system can do that."""
@@ -144,6 +157,12 @@ def journal_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.journal")
 
 
+def blocks_done(out: Path) -> int:
+    """How many blocks, counted for every pass, the journal of a run at `out` holds."""
+    folder = journal_of(out)
+    return sum(RECORD.fullmatch(entry.name) is not None for entry in folder.iterdir()) if folder.is_dir() else 0
+
+
 def fingerprint_in(folder: Path) -> dict[str, Any] | None:
     """The fingerprint of a journal; None where there is none, and ValueError where it cannot be read."""
     if not (folder / RUN).is_file():
@@ -158,24 +177,26 @@ def fingerprint_in(folder: Path) -> dict[str, Any] | None:
 def refuse_journal(out: Path, resume: bool, overwrite: bool) -> None:
     """See to what stands where the journal of a run at `out` goes, before any work.
 
-    FileExistsError: a directory that is no journal; a journal, unless `resume`, or `overwrite`, which removes it.
+    FileExistsError: a directory that is no journal; a journal, unless `resume`, or `overwrite`, which removes it, or it holds
+    nothing yet. BlockingIOError: another process writes the one that would be removed.
     """
     folder = journal_of(out)
     if not folder.exists():
         return
     strange = [entry.name for entry in folder.iterdir()] if folder.is_dir() else [folder.name]
-    strange = [name for name in strange if name != RUN and not RECORD.fullmatch(name) and not name.startswith(".")]
+    strange = [name for name in strange if name != RUN and not Journal.holds(name) and not name.startswith(".")]
     if strange:
         raise FileExistsError(f"{folder} is where the journal of the run goes, but holds {strange[0]}: choose another output")
     if resume:
         return
-    if (folder / RUN).is_file() and not overwrite:
-        blocks = sum(RECORD.fullmatch(entry.name) is not None for entry in folder.iterdir())
+    if (folder / RUN).is_file() and not overwrite and (done := blocks_done(out)):
         raise FileExistsError(
-            f"{folder} is the journal of a run that did not end ({blocks} blocks are done): go on with it (--resume, "
+            f"{folder} is the journal of a run that did not end ({done} blocks are done): go on with it (--resume, "
             "resume=True), or begin again (--overwrite, overwrite=True, removes it)"
         )
-    shutil.rmtree(folder)
+    rest = Journal(folder, {})
+    rest.hold()
+    rest.remove()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], place: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Set
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +24,27 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.files import Saved, check_files, new_directory, plain, write_json, write_report
+from gramian.adapters.drafts import new_directory
+from gramian.adapters.files import Saved, plain, write_json, write_report
+from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.families import family_named
-from gramian.adapters.models.loading import DTYPES, load_tokenizer, mend_generation, refuse_loss
+from gramian.adapters.models.loading import (
+    check_directory,
+    load_tokenizer,
+    mend_generation,
+    readable,
+    refuse_loss,
+    storage_of,
+)
 from gramian.adapters.models.places import WEIGHTS, locate
 from gramian.adapters.models.shrink import cut_units
 from gramian.adapters.models.stacks import run_paths
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.skeletons import skeleton
 from gramian.adapters.run.walk import restore
 
 __all__ = ["Stream", "Streamed", "open_checkpoint"]
@@ -98,21 +109,27 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
     """
     where, folder = usable_device(device), folder_of(source)
-    check_files(folder)
-    config = AutoConfig.from_pretrained(folder)
+    held, place = check_directory(folder), locate(folder)
+    with readable(source, place):
+        config = AutoConfig.from_pretrained(folder)
     family_named(config.model_type)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
-    storage = storage_of(dtype, config.dtype) or stored.dtype
-    model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
-    model.config.dtype = storage
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-    mend_generation(model)
-    tokenizer = load_tokenizer(locate(folder), trust_remote_code=False)
+    with readable(source, place):
+        storage = storage_of(dtype, config.dtype) or stored.dtype
+        check_size(lambda: stock_class(config)(deepcopy(config)), held, source)
+        model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
+        model.config.dtype = storage
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        mend_generation(model)
+        tokenizer = load_tokenizer(place, trust_remote_code=False)
     blocks = Streamed(model, stored, storage, where)
-    blocks.check()
+    try:
+        blocks.check()
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     blocks.load_rest()
     return Stream(model, tokenizer, blocks)
 
@@ -301,29 +318,3 @@ def folder_of(source: str | Path) -> Path:
     if (folder / WIDTHS).is_file():
         raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")
     return folder
-
-
-def storage_of(dtype: str, declared: Any) -> torch.dtype | None:
-    """Return the requested dtype, or the one that the configuration declares; None where it declares none."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    return getattr(torch, str(declared if dtype == "auto" else dtype).removeprefix("torch."), None)
-
-
-def skeleton(config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
-    register = nn.Module.register_parameter
-
-    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:
-            parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
-        register(module, name, parameter)
-
-    nn.Module.register_parameter = without_memory  # type: ignore[method-assign, assignment]
-    try:
-        model: PreTrainedModel = AUTO_CLASSES[kind_of(config)].from_config(config, dtype=dtype)
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
-    model.requires_grad_(False)
-    model.train(False)
-    return model

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from gramian.adapters.data.sources import text_windows
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.windows import text_windows
 from gramian.adapters.measure.likelihood import perplexity
 from gramian.adapters.models.loading import load
 

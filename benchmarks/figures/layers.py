@@ -145,6 +145,31 @@ def lasso_times() -> str:
     return noted(table(head, rows), f"{means_are} The gap of 1e-6 was met by {how_often}.")
 
 
+def regression_times() -> str:
+    """Rows that may not be negative, and rows with a ridge, beside the fastest of the others that met the gap."""
+    cases: dict[tuple[str, int, str], dict[float, dict[str, Row]]] = {}
+    for cell in read("regression").values():
+        args = cell["keywords"]
+        if "solver" in args and "ms per row" in cell:
+            case = cases.setdefault((args["layer"], args["width"], args["model"]), {})
+            case.setdefault(args["gap"], {})[args["solver"]] = cell
+    rows, by_model = [], {}
+    for (name, width, model), case in sorted(cases.items(), key=lambda item: (item[0][2], item[0])):
+        ratios, texts = {}, []
+        for gap, cells in sorted(case.items(), reverse=True):
+            ours = cells["gramian"]["ms per row"]
+            others = {solver: cell["ms per row"] for solver, cell in cells.items() if solver != "gramian" and cell["reached"]}
+            first = min(others, key=lambda solver: others[solver])
+            ratios[gap] = others[first] / ours
+            texts += [significant(ours), f"{significant(others[first])} ({first})", f"{ratios[gap]:.1f}"]
+        by_model.setdefault(model, []).append(ratios[1e-6])
+        zeros = f"{case[1e-6]['gramian']['zeros']:.0%}".replace("%", " %")
+        rows.append([f"{model}: {name.partition('.')[2]}, {width} inputs", zeros, *texts])
+    head = ["rows", "zeros", "ours, 1e-3", "fastest other", "ratio", "ours, 1e-6", "fastest other", "ratio"]
+    means = [f"{significant(geometric_mean(ratios))} for {model} rows" for model, ratios in by_model.items()]
+    return noted(table(head, rows), f"The geometric means of the ratios at 1e-6 are {listed(means)}.")
+
+
 def fista_gaps() -> str:
     """FISTA to a certified gap."""
     rows = [

@@ -4,6 +4,32 @@ from __future__ import annotations
 
 from common.results import read
 from figures.markdown import noted, table, threads
+from figures.perplexity import published
+
+CODES = {"l0": "ALPS", "sparsegpt": "SparseGPT"}  # a method, and the published code of its kind
+
+
+def runs() -> str:
+    """Seconds of pruning the whole model, before both cores were used everywhere, now, and of the published code."""
+    results, before, theirs = read("end_to_end"), read("before"), published()["50%"]
+    cells = {method: results[f"{method} 50%"] for method in CODES}
+    rows = [
+        ["before", *(f"{before['seconds'][method]}" for method in CODES)],
+        ["now", *(f"{cell['report']['seconds']:.0f}" for cell in cells.values())],
+        ["the published code", *(f"{theirs[code]['seconds']} ({code})" for code in CODES.values())],
+    ]
+    phases = dict.fromkeys(phase for cell in cells.values() for phase in cell["phases"])
+    for phase in sorted(phases, key=lambda phase: -max(cell["phases"].get(phase, 0.0) for cell in cells.values())):
+        rows.append(
+            [f"now: {phase}", *(f"{cell['phases'][phase]:.0f}" if phase in cell["phases"] else "-" for cell in cells.values())]
+        )
+    now = cells["l0"]
+    head = ["s", *(f"`{method}`" for method in CODES)]
+    return noted(
+        table(head, rows),
+        f"Half of the weights of all {now['report']['operators']['count']} operators. The published codes had two cores too, "
+        f"on another day. {threads(now['threads'])}",
+    )
 
 
 def phases() -> str:

@@ -15,7 +15,25 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gramian.solvers import L1, NM, Affine, Pattern, Quadratic, Support, Term, TopK
+from gramian.solvers import (
+    L1,
+    NM,
+    Affine,
+    Box,
+    ElasticNet,
+    GroupL2,
+    NonNegative,
+    Nuclear,
+    Pattern,
+    Quadratic,
+    Ridge,
+    RowSum,
+    Simplex,
+    SparseGroup,
+    Support,
+    Term,
+    TopK,
+)
 
 __all__ = [
     "PATTERNS",
@@ -220,11 +238,16 @@ def per_channel(layer: Layer, values: tuple[float, ...]) -> st.SearchStrategy[np
 # -- terms and patterns ------------------------------------------------------------------------------------------------
 
 
-def penalties(shape: tuple[int, int]) -> st.SearchStrategy[L1]:
-    """Draw L1 with one lambda, or one per row, per channel or per entry, with zeros among them."""
+def prices(shape: tuple[int, int], *values: float) -> st.SearchStrategy[Any]:
+    """Draw one of these values, or an array of them, with one per row, per channel or per entry."""
     sizes = st.sampled_from([(), (1, 1), (shape[0], 1), (1, shape[1]), shape])
-    values = st.sampled_from([0.25, 1.0, 2.0, 0.0])
-    return sizes.flatmap(lambda size: arrays(float, size, elements=values) if size else values).map(L1)
+    one = st.sampled_from(values)
+    return sizes.flatmap(lambda size: arrays(float, size, elements=one) if size else one)
+
+
+def penalties(shape: tuple[int, int]) -> st.SearchStrategy[Any]:
+    """Draw lambda, with zeros among them."""
+    return prices(shape, 0.25, 1.0, 2.0, 0.0)
 
 
 @st.composite
@@ -234,11 +257,49 @@ def equalities(draw: st.DrawFn, shape: tuple[int, int]) -> Affine:
     return Affine(matrix, draw(weights(shape)) @ matrix.T)
 
 
+def boxes(shape: tuple[int, int]) -> st.SearchStrategy[Box]:
+    """Draw bounds of both signs, some of them equal; numbers and arrays."""
+    pair = st.tuples(prices(shape, -1.0, 0.0, 0.25), prices(shape, 0.0, 0.5, 2.0))
+    return pair.map(lambda bounds: Box(bounds[0], bounds[0] + bounds[1]))
+
+
+def groups(width: int) -> st.SearchStrategy[np.ndarray]:
+    """Draw the group of every channel, numbered from 0 without a gap."""
+    labels = st.lists(st.integers(0, 2), min_size=width, max_size=width)
+    return labels.map(lambda found: np.unique(found, return_inverse=True)[1])
+
+
+@st.composite
+def grouped(draw: st.DrawFn, kind: Callable[..., Any], shape: tuple[int, int], *first: st.SearchStrategy[float]) -> Any:
+    """Draw a term of groups, whose last argument is a weight or one for each group."""
+    labels, values = draw(groups(shape[1])), st.sampled_from([1.0, 0.25, 2.0, 0.0])
+    weight = draw(st.one_of(values, arrays(float, int(labels.max()) + 1, elements=values)))
+    return kind(labels, *map(draw, first), weight)
+
+
+@st.composite
+def sums(draw: st.DrawFn, kind: Callable[..., Any], shape: tuple[int, int], *totals: float) -> Any:
+    """Draw a term with a prescribed sum of rows, of prices or not."""
+    one = st.sampled_from(totals)
+    values = st.sampled_from([1.0, 0.5, 2.0])
+    total = draw(st.one_of(one, arrays(float, shape[0], elements=one)))
+    return kind(total, draw(st.one_of(st.none(), arrays(float, shape[1], elements=values))))
+
+
 Row = TypeVar("Row")
 
 # How to draw one of each kind; a kind of term or pattern that is added to the toolkit needs a row here.
 TERMS: dict[type, Callable[[tuple[int, int]], st.SearchStrategy[Term]]] = {
-    L1: penalties,
+    L1: lambda shape: penalties(shape).map(L1),
+    Ridge: lambda shape: penalties(shape).map(Ridge),
+    ElasticNet: lambda shape: st.builds(ElasticNet, penalties(shape), penalties(shape)),
+    GroupL2: lambda shape: grouped(GroupL2, shape),
+    SparseGroup: lambda shape: grouped(SparseGroup, shape, st.sampled_from([0.5, 0.0, 1.0])),
+    Nuclear: lambda shape: st.sampled_from([1.0, 0.25, 0.0]).map(Nuclear),
+    NonNegative: lambda shape: st.builds(NonNegative, penalties(shape), penalties(shape)),
+    Box: boxes,
+    Simplex: lambda shape: sums(Simplex, shape, 1.0, 0.0, 2.5),
+    RowSum: lambda shape: sums(RowSum, shape, 0.0, 1.0, -2.5),
     Support: lambda shape: masks(shape).map(Support),
     Affine: equalities,
 }

@@ -6,7 +6,7 @@ satisfy the pattern whatever ties, and to depend on nothing but the layer.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import assume
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gramian.proofs.kit.backends import NUMPY, backends
 from gramian.proofs.kit.models import best_of_all_supports
-from gramian.proofs.kit.strategies import Layer, full, layers, patterns
+from gramian.proofs.kit.strategies import PATTERNS, Layer, full, layers, patterns
 from gramian.proofs.laws.law import Law
-from gramian.solvers import Pattern, Support
+from gramian.solvers import Support
 from gramian.solvers.backend._xp import namespace
 
 __all__ = ["IMPROVER_LAWS", "METHOD_LAWS", "ORDER_LAWS", "WIDTH", "Pruning", "from_the_largest"]
@@ -33,7 +33,7 @@ class Pruning(NamedTuple):
 
     @property
     def drawn(self) -> st.SearchStrategy[Any]:
-        kinds = [patterns(kind, WIDTH) for kind in get_args(Pattern)]
+        kinds = [patterns(kind, WIDTH) for kind in PATTERNS]
         return st.one_of(*kinds) if self.patterns is None else self.patterns
 
 

@@ -1,7 +1,6 @@
 """Laws of a convex term h: of its proximal map and whatever else it offers, and of the certificate it leads to.
 
-A term has `prox(weights, step)` and `rescaled(scale)`; a finite one has `value` and, if it is a norm, `polar`; the indicator
-of a set has `tangent` and `violation`. No law needs more, and no law knows which term it holds.
+What a term may have is said by the Protocol `Term`. No law needs more than its `prox`, and no law knows which term it holds.
 """
 
 from __future__ import annotations
@@ -10,15 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.backends import NUMPY, backends
 from gramian.proofs.kit.references import exact_lasso, proximal_descent
-from gramian.proofs.kit.strategies import Layer, layers, points, weights
+from gramian.proofs.kit.strategies import Layer, layers, points, spectral_layers, weights
 from gramian.proofs.laws.law import Law
-from gramian.solvers import L1, Certificate, certify
+from gramian.solvers import FISTA, L1, Certificate, Status, certify, solve
 
-__all__ = ["TERM_LAWS", "TermsOf", "best_known", "objective", "proven"]
+__all__ = ["TERM_LAWS", "TermsOf", "backends_agree", "best_known", "closes", "objective", "proven", "regular"]
 
 TermsOf = Callable[[tuple[int, int]], st.SearchStrategy[Any]]  # terms for weights of a shape (q, p)
 
@@ -46,49 +46,86 @@ def prox_is_firmly_nonexpansive(term: Any, point: np.ndarray, other: np.ndarray,
 
 
 def prox_and_its_conjugate_make_up_the_point(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """u = p + r with r = prox of the conjugate (step h)* (Moreau). For a norm that is the projection on {h° <= step}: h°(r) <=
-    step and <p, r> = step h(p). For an affine set r has no part along the set."""
+    """u = p + step r with r in the subdifferential of h at p, h(p) + h*(r) = <p, r> (Moreau), so that h* is no larger than it
+    has to be and h = h**. For a norm h° (r) <= 1. For an affine set r has no part along the set."""
     found = term.prox(point, step)
     rest, size = point - found, 1 + float(np.sum(point**2))
+    inner, own = together(term, np.sum(found * rest, axis=1)), together(term, step * values(term, found))
     if hasattr(term, "polar"):
-        polar, inner = np.asarray(term.polar(chopped(rest, size))), np.sum(found * rest, axis=1)
+        polar = np.asarray(term.polar(chopped(rest, size)))
         assert np.all(polar <= step * (1 + ROUNDING) + ROUNDING), f"u - prox(u) = {rest} has the polar {polar}, above {step}"
-        assert np.max(np.abs(inner - step * np.asarray(term.value(found)))) <= ROUNDING * size, f"<p, u - p> is {inner}"
+        assert np.max(np.abs(inner - own)) <= ROUNDING * size, f"<p, u - p> is {inner}, not {own}"
+    elif hasattr(term, "conjugate"):
+        slope = chopped(rest, size) / step
+        limit = np.asarray(term.limit(slope)) if hasattr(term, "limit") else np.full(len(slope), np.inf)
+        assert np.all(limit >= 1 - ROUNDING), f"u - prox(u) = {rest} is out of the domain of the conjugate: {limit}"
+        conjugate = together(term, np.asarray(term.conjugate(np.minimum(1, limit)[:, None] * slope)))
+        off = np.abs(own + step * conjugate - inner)
+        assert np.max(off) <= ROUNDING * size * (1 + step), f"h(p) + h*(r) - <p, r> is {off}"
     if hasattr(term, "tangent"):
         along = term.tangent(rest)
         assert np.max(np.abs(along)) <= ROUNDING * size, f"u - prox(u) = {rest} has the part {along} along the set"
 
 
-def polar_bounds_products(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """<g, v> <= h°(g) h(v) in every row, the inequality that certificates rest on; h is convex."""
+def products_are_bounded(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
+    """<g, v> <= h°(g) h(v) for a norm, and <g, v> <= h(v) + h*(g) for any h, the inequalities that certificates rest on; h is
+    convex, and h* finite up to the limit."""
+    inside = point if feasible(term, point) else term.prox(point, step)
+    inner, size = together(term, np.sum(inside * other, axis=1)), together(term, values(term, inside))
     if hasattr(term, "polar"):
-        polar, size = np.asarray(term.polar(other)), np.asarray(term.value(point))
+        polar = np.asarray(term.polar(other))[: len(inner)]
         finite = np.isfinite(polar)
-        inner = np.sum(point * other, axis=1)
-        assert np.all(inner[finite] <= polar[finite] * size[finite] * (1 + ROUNDING) + ROUNDING), f"{inner} > {polar} {size}"
+        bound = polar[finite] * size[finite]
+        assert np.all(inner[finite] <= bound * (1 + ROUNDING) + ROUNDING), f"{inner} > {polar} {size}"
+    if hasattr(term, "conjugate"):
+        bound = size + together(term, np.asarray(term.conjugate(other)))
+        assert np.all(inner <= bound + ROUNDING * (1 + np.abs(inner))), f"<g, v> is {inner}, above h(v) + h*(g) = {bound}"
+        if hasattr(term, "limit"):
+            limit = np.minimum(2, np.asarray(term.limit(other)))
+            reached = np.asarray(term.conjugate(limit[:, None] * other))
+            assert np.all(np.isfinite(reached)), f"h* is {reached} at the limit {limit}"
     if hasattr(term, "value"):
         middle = value(term, (point + other) / 2)
         ends = (value(term, point) + value(term, other)) / 2
         assert middle <= ends * (1 + ROUNDING) + ROUNDING, f"h is {middle} in the middle, but {ends} on average at the ends"
 
 
+def free_weights_do_not_matter(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
+    """h is the same whatever the weights that it is said to say nothing of, and its prox leaves them as they are."""
+    free = term.free(point) if hasattr(term, "free") else None
+    if free is not None:
+        moved = np.where(free, other, point)
+        before, after = value(term, point), value(term, moved)
+        assert abs(before - after) <= ROUNDING * (1 + abs(before)), f"h is {before}, and {after} with other free weights"
+        found = term.prox(moved, step)
+        assert np.all(np.abs(found - moved)[free] <= ROUNDING * (1 + np.abs(moved[free]))), f"prox moves free weights: {found}"
+
+
 def coordinates_change_nothing(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
-    """rescaled(s) at v' = s v is what the term is at v, in its value, in its polar at g' = g / s, and in what is feasible."""
+    """rescaled(s) at v' = s v is what the term is at v, in its value, in its polar and its conjugate at g' = g / s, and in what
+    is feasible; a term that ties channels to each other refuses."""
     scale = np.array([1.0, 4.0, 0.5, 2.0])[np.arange(point.shape[1]) % 4]
-    moved = term.rescaled(scale)
+    try:
+        moved = term.rescaled(scale)
+    except ValueError:
+        assert not getattr(term, "channel_steps", False), "a term that takes a step per channel has other coordinates too"
+        return
     for weight in (point, other, term.prox(point, step)):
         before, after = value(term, weight), value(moved, weight * scale)
         assert abs(before - after) <= ROUNDING * (1 + abs(before)), f"h is {before}, and {after} in other coordinates"
         assert feasible(term, weight) == feasible(moved, weight * scale), f"{weight} is feasible in one of two coordinates"
-    if hasattr(term, "polar"):
-        np.testing.assert_allclose(moved.polar(other / scale), term.polar(other), rtol=1e-12)
+    for name in ("polar", "conjugate"):
+        if hasattr(term, name):
+            np.testing.assert_allclose(getattr(moved, name)(other / scale), getattr(term, name)(other), rtol=1e-12)
     back = moved.prox(term.prox(point, step) * scale, 0.0 if hasattr(term, "value") else step) / scale
     assert feasible(term, back), "a feasible point is moved in other coordinates"
 
 
 def prox_takes_a_step_per_channel(term: Any, point: np.ndarray, other: np.ndarray, step: float) -> None:
     """With steps d (p,) it is the prox in the metric 1 / d: sum (u - p)(v - p) / d <= h(v) - h(p), which `FISTA(scaled=True)`
-    takes for granted."""
+    takes for granted of a term that says `channel_steps`."""
+    if not getattr(term, "channel_steps", False):
+        return
     steps = step * np.array([1.0, 4.0, 0.5, 2.0])[np.arange(point.shape[1]) % 4]
     found = term.prox(point, steps)
     for rival in (0 * point, point, other, 2 * found, found + 0.125 * other, term.prox(other, steps)):
@@ -102,7 +139,15 @@ def backends_agree(term: Any, point: np.ndarray, other: np.ndarray, step: float)
     """Every array library gives the same numbers, in the dtype that it was given."""
     for backend in backends():
         moved = backend.moved(term)
-        for name, arguments in (("prox", (step,)), ("value", ()), ("polar", ()), ("tangent", ()), ("violation", ())):
+        for name, arguments in (
+            ("prox", (step,)),
+            ("value", ()),
+            ("polar", ()),
+            ("conjugate", ()),
+            ("limit", ()),
+            ("tangent", ()),
+            ("violation", ()),
+        ):
             if hasattr(term, name):
                 expected = np.asarray(getattr(term, name)(point, *arguments))
                 found = getattr(moved, name)(backend.asarray(point), *arguments)
@@ -126,12 +171,29 @@ def certificate_is_honest(term: Any, layer: Layer, point: np.ndarray) -> None:
         assert certificate.violation > 0, f"{point} is certified to be feasible"
 
 
+def certificate_closes(term: Any, layer: Layer) -> None:
+    """On layers of condition number 5 FISTA meets a gap, or a residual, of 1e-7, free weights included."""
+    solution = solve(layer.problem(NUMPY), term, FISTA(), tol=1e-7, max_steps=3000)
+    measure = solution.certificate.measure
+    assert solution.status is Status.CONVERGED, f"{solution.status.value}: {measure}, {solution.certificate}"
+
+
 # -- what the laws share -----------------------------------------------------------------------------------------------
 
 
 def value(term: Any, point: np.ndarray) -> float:
     """Return h, which is zero for the indicator of a set: whether a point is in the set is `feasible`."""
-    return float(np.sum(np.asarray(term.value(point)))) if hasattr(term, "value") else 0.0
+    return float(np.sum(values(term, point)))
+
+
+def values(term: Any, point: np.ndarray) -> np.ndarray:
+    """Return h per row, (q,)."""
+    return np.asarray(term.value(point)) if hasattr(term, "value") else np.zeros(len(point))
+
+
+def together(term: Any, rows: np.ndarray) -> np.ndarray:
+    """Return what is true of every row, (q,), or of their sum, (1,), if h couples them."""
+    return np.sum(rows, keepdims=True) if getattr(term, "couples_rows", False) else rows
 
 
 def violation(term: Any, point: np.ndarray) -> float:
@@ -186,6 +248,37 @@ def on_a_layer(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, Layer, np.ndarr
     return term, layer, term.prox(point, 1.0) if draw(st.booleans()) else point
 
 
+def regular(rank: int | None = None) -> st.SearchStrategy[Layer]:
+    """Draw a layer, singular or not, of whose G the eigenvalues that are not zero are within a factor of 25."""
+    return st.booleans().flatmap(lambda moved: spectral_layers(rank=rank, condition=5.0, shifted=moved))
+
+
+def closes(term: Any, layer: Layer) -> bool:
+    """Return whether the relative gap can close: where a certificate is a gap, a loss of zero that is not met exactly is never
+    relatively small, and a dual point has to exist."""
+    if not hasattr(term, "polar") and not hasattr(term, "conjugate"):
+        return True
+    rival = best_known(layer, term, layer.weight)
+    if objective(layer, term, rival) <= 1e-6 * layer.energy and certify(layer.problem(NUMPY), term, layer.weight).gap > 0:
+        return False
+    if not hasattr(term, "limit"):
+        return True
+    problem = layer.problem(NUMPY)
+    point = term.dual(problem, rival) if hasattr(term, "dual") else rival
+    gradient = problem.gradient(point)
+    free = term.free(point) if hasattr(term, "free") else None
+    return bool(np.all(np.asarray(term.limit(-gradient if free is None else np.where(free, 0, -gradient))) > 0.5))
+
+
+@st.composite
+def on_a_regular_layer(draw: st.DrawFn, terms_of: TermsOf) -> tuple[Any, Layer]:
+    """Draw a term and a layer on which its gap can close."""
+    layer = draw(regular())
+    term = draw(terms_of(layer.weight.shape))
+    assume(closes(term, layer))
+    return term, layer
+
+
 TERM_LAWS = (
     *(
         Law(holds, alone)
@@ -193,11 +286,13 @@ TERM_LAWS = (
             prox_is_optimal,
             prox_is_firmly_nonexpansive,
             prox_and_its_conjugate_make_up_the_point,
-            polar_bounds_products,
+            products_are_bounded,
+            free_weights_do_not_matter,
             coordinates_change_nothing,
             prox_takes_a_step_per_channel,
             backends_agree,
         )
     ),
     Law(certificate_is_honest, on_a_layer),
+    Law(certificate_closes, on_a_regular_layer, slow=2),
 )

@@ -21,6 +21,7 @@ __all__ = [
     "check_current",
     "cholesky",
     "clip",
+    "copied",
     "detached",
     "device",
     "full",
@@ -65,7 +66,14 @@ def same_library(one: Array, other: Array, names: tuple[str, str]) -> None:
     """Raise TypeError, naming both, for arrays of different libraries."""
     libraries = [namespace(array).__name__.rpartition(".")[2] for array in (one, other)]
     if libraries[0] != libraries[1]:
-        raise TypeError(f"{names[0]} is a {libraries[0]} array but {names[1]} is a {libraries[1]} array: convert one of them")
+        way = ", by torch.from_numpy or .numpy()" if {*libraries} == {"numpy", "torch"} else ""
+        sides = f"{names[0]} is a {libraries[0]} array but {names[1]} is a {libraries[1]} array"
+        raise TypeError(f"{sides}: convert one of them{way}")
+
+
+def copied(array: Array) -> Array:
+    """Return a copy on the same device, which the standard's own function leaves to torch's default device."""
+    return array.clone() if is_torch_array(array) else namespace(array).asarray(array, copy=True)
 
 
 def as_floating(array: Array, like: Array | None = None) -> Array:

@@ -1,12 +1,13 @@
-"""How objects print in a line: an array by its shape, dtype and library, never by its numbers."""
+"""How objects print in a line, or in lines: an array by its shape, dtype and library, never by its numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gramian.solvers.backend._xp import Array, device, namespace, on_host
 
-__all__ = ["digits", "extent", "fraction_of_zeros", "kept", "kind", "span"]
+__all__ = ["aligned", "digits", "extent", "fraction_of_zeros", "kept", "kind", "span"]
 
 
 def extent(array: Array) -> str:
@@ -44,3 +45,9 @@ def kept(*masks: Array) -> str:
     """Return how many of the entries of boolean masks are True, as in `6 of 8`."""
     counts = (int(namespace(mask).sum(namespace(mask).astype(mask, namespace(mask).int64))) for mask in masks)
     return f"{sum(counts)} of {sum(math.prod(mask.shape) for mask in masks)}"
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Return a line for each name and text, the texts one below the other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)

@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 from array_api_compat import array_namespace, is_numpy_array
 from threadpoolctl import ThreadpoolController
 
+from gramian.solvers.backend.computing import computing
+
 __all__ = ["Crew", "blas_threads", "by_rows", "crew"]
 
 BUSY = ContextVar("BUSY", default=False)  # whether this is a thread of a crew: a crew inside it is that thread alone
@@ -125,14 +127,15 @@ def crew(array: Any, operations: float = math.inf) -> Iterator[Crew]:
     if not is_numpy_array(array) or BUSY.get():
         yield Threads(None, 1)
         return
-    threads = ALONE.begin()
-    try:
-        if threads == 1 or operations < WORTHWHILE:
-            yield Threads(None, 1)
-        else:
-            yield Threads(pool_of(threads), threads)
-    finally:
-        ALONE.end()
+    with computing():
+        threads = ALONE.begin()
+        try:
+            if threads == 1 or operations < WORTHWHILE:
+                yield Threads(None, 1)
+            else:
+                yield Threads(pool_of(threads), threads)
+        finally:
+            ALONE.end()
 
 
 def by_rows(work: Callable[[slice], Any], array: Any, operations: float) -> Any:

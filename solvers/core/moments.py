@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from threading import RLock
+from typing import Any, Literal
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, detached, device, namespace, same_library
+from gramian.solvers.backend._xp import Array, device, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given_together
+from gramian.solvers.backend.options import shown, whole
 from gramian.solvers.backend.printed import kind
 from gramian.solvers.backend.threads import crew
 from gramian.solvers.core.sums import ProductSum, TokenRows
@@ -25,6 +29,7 @@ class Moments:
     dense counterpart; until then they are None and stand for zero. The moments do not depend on the weights, so layers that
     share an input share them. The smallest eigenvalues of a Gram matrix are 1e-5..1e-6 of the largest, so sums over batches
     are float64 whatever the dtype of the activations, and so are the products unless `update` is given another `products`.
+    Several threads may add to the same moments.
 
     Parameters
     ----------
@@ -34,7 +39,9 @@ class Moments:
     Attributes
     ----------
     tokens : int
-        N, the number of tokens so far.
+        N, the number of tokens so far: the sum of their weights, rounded.
+    mass : float
+        The same sum, not rounded.
     gram : array (p, p) or None
         G, or None before the first batch.
     cross : array (p, p) or None
@@ -61,29 +68,47 @@ class Moments:
     """
 
     def __init__(self, width: int) -> None:
-        self.width = width
-        self.tokens = 0
+        self.width = whole("the number of channels", width)
+        self.mass = 0.0
         self.squares, self.crosses, self.drifts = ProductSum(square=True), ProductSum(), ProductSum(square=True)
         self.inputs, self.differences = TokenRows(), TokenRows()
         self.total: Array | None = None
         self.shift: Array | None = None
+        self.one_at_a_time = RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "one_at_a_time"}  # locks cannot be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, one_at_a_time=RLock())
 
     @property
+    def tokens(self) -> int:
+        """N."""
+        return round(self.mass)
+
+    @property
+    @computation
     def gram(self) -> Array | None:
         """G."""
-        self.inputs.release()
-        self.differences.release()
-        return self.squares.value
+        with self.one_at_a_time:
+            self.inputs.release()
+            self.differences.release()
+            return self.squares.value
 
     @property
+    @computation
     def cross(self) -> Array | None:
         """C."""
-        return self.crosses.value
+        with self.one_at_a_time:
+            return self.crosses.value
 
     @property
+    @computation
     def drift(self) -> Array | None:
         """E."""
-        return self.drifts.value
+        with self.one_at_a_time:
+            return self.drifts.value
 
     def __repr__(self) -> str:
         if self.total is None:
@@ -91,6 +116,7 @@ class Moments:
         moved = "" if self.cross is None else ", X* != X"
         return f"Moments({self.width} channels, {self.tokens} tokens, {kind(self.total)}{moved})"
 
+    @computation
     def update(
         self,
         inputs: Array,
@@ -102,31 +128,34 @@ class Moments:
         """Add a batch of tokens.
 
         inputs: X*, (..., p); leading axes are tokens. dense: X, same shape, or None when it equals X*.
-        weights: optional token weights, one per token, non-negative: each counts as that many (`tokens` is the
-        sum of weights, rounded), and 0 is padding.
+        weights: optional token weights, one per token, finite and non-negative: each counts as that many (`tokens` is the
+        sum of weights, rounded), and 0 is padding, whose inputs may be NaN.
         products: how A^T B is formed. `float32`, for devices that are slow in float64, multiplies X* and X* - X rounded
         to float32 (the difference is taken before; half precision is not rounded), sums at most 2048 tokens so, and the
         rest in float64. With u = 2^-24 and n = min(N, 2048) every G_ij is then within (n + 2) u sqrt(G_ii G_jj) of its
         float64 value, as a rule within 20 u of that, and C and E likewise; G and E are symmetric with a diagonal of at
-        least zero, but can have eigenvalues below zero by that rounding. TF32 products are the caller's to turn off.
+        least zero, but can have eigenvalues below zero by that rounding.
         Raises ValueError on another width, on different shapes, and on NaN or Inf, before anything is added.
         """
-        if inputs.shape[-1] != self.width:
-            raise ValueError(f"inputs have {inputs.shape[-1]} channels but these moments have width {self.width}")
+        values = {"inputs": inputs, "dense": dense, "weights": weights}
+        optional = ("dense", "weights")
+        arrays = given_together(values, optional, self.total, "what came before")
+        inputs, dense, weights = (arrays.get(name) for name in values)
+        if inputs.ndim < 1 or inputs.shape[-1] != self.width:
+            channels = f"{inputs.shape[-1]} channels" if inputs.ndim else "no axis of channels"
+            raise ValueError(f"inputs have {channels} but these moments have width {self.width}")
         if dense is not None and tuple(dense.shape) != tuple(inputs.shape):
             raise ValueError(f"inputs are {tuple(inputs.shape)} but the dense inputs are {tuple(dense.shape)}")
         if products not in ("float64", "float32"):
-            raise ValueError(f"products must be 'float64' or 'float32' but is {products!r}")
-        if self.total is not None:
-            same_library(inputs, self.total, ("the inputs", "what came before"))
-        inputs, dense = detached(inputs), None if dense is None else detached(dense)
-        weights = None if weights is None else detached(weights)
+            raise ValueError(f"products must be 'float64' or 'float32' but is {shown(products)}")
         xp = namespace(inputs, dense)
         real = xp.float64 if products == "float64" else xp.float32
         flat = xp.reshape(inputs, (-1, self.width))
         root = None if weights is None else token_roots(weights, flat)
+        mass = float(flat.shape[0]) if weights is None else float(xp.sum(xp.astype(weights, xp.float64)))
         # NaN and Inf show in the sums, and are reported there, rather than by what numpy says of them on the way
-        with np.errstate(invalid="ignore", over="ignore"), crew(flat, flat.shape[0] * self.width**2) as every:
+        quiet = np.errstate(invalid="ignore", over="ignore")
+        with self.one_at_a_time, quiet, crew(flat, flat.shape[0] * self.width**2) as every:
             star = self.inputs(flat, None, root, real, every)
             total = column_sums(star, root)
             if not bool(xp.all(xp.isfinite(total))) and not bool(xp.all(xp.isfinite(star))):
@@ -141,18 +170,20 @@ class Moments:
                 self.crosses.add(difference, star, every, None if products == "float64" else product(difference, star))
                 self.shift = added(self.shift, shift)
             self.squares.add(star, star, every, gram)
-        self.total = added(self.total, total)
-        self.tokens += star.shape[0] if root is None else round(float(xp.sum(root**2)))
+            self.total = added(self.total, total)
+            self.mass += mass
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets of tokens together.
 
         ValueError is raised unless both or neither have dense counterparts.
         """
+        if not isinstance(other, Moments):
+            raise TypeError(f"moments merge with Moments but the other is {shown(other)}")
         if self.width != other.width or (self.cross is None) != (other.cross is None):
             raise ValueError("moments add up only for one width, and with dense counterparts in both or in neither")
         both = Moments(self.width)
-        both.tokens = self.tokens + other.tokens
+        both.mass = self.mass + other.mass
         both.squares = ProductSum(square=True, total=self.require() + other.require())
         both.crosses = ProductSum(total=added(self.cross, other.cross))
         both.drifts = ProductSum(square=True, total=added(self.drift, other.drift))
@@ -211,6 +242,7 @@ def token_roots(weights: Array, tokens: Array) -> Array:
     flat = xp.reshape(xp.astype(weights, xp.float64), (-1, 1))
     if flat.shape[0] != tokens.shape[0]:
         raise ValueError(f"there are {flat.shape[0]} token weights but {tokens.shape[0]} tokens")
-    if not bool(xp.all(flat >= 0)):
-        raise ValueError("token weights must be at least zero")
+    if not bool(xp.all((flat >= 0) & xp.isfinite(flat))):
+        wrong = flat[~((flat >= 0) & xp.isfinite(flat))]
+        raise ValueError(f"token weights must be finite and at least zero but {wrong.shape[0]} are not, as {float(wrong[0])}")
     return xp.sqrt(flat)

@@ -4,10 +4,68 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Protocol
 
-from gramian.solvers.backend._xp import Array, kth_largest, namespace, on_host
+from gramian.solvers.backend._xp import Array, copied, kth_largest, namespace, on_host
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import flag, is_number, number, shown
 
-__all__ = ["NM", "Pattern", "TopK", "parse_pattern"]
+__all__ = ["NM", "Pattern", "PatternLike", "TopK", "counted_pattern", "parse_pattern", "pattern_of"]
+
+
+class Pattern(Protocol):
+    """argmax_mask <score, mask> over the masks that a pattern admits
+
+    Masks are boolean, (q, p), and True where a weight is kept. Any object with the four methods is a pattern, and methods that
+    score weights take it; those that go through a matrix column by column, or exchange weights one by one, take `TopK` and
+    `NM`. `gramian.proofs.laws.check_pattern` holds one to what is promised here.
+
+    Methods
+    -------
+    check(shape)
+        Raise ValueError, with both numbers, for weights (q, p) that it does not fit.
+    select(score)
+        Return the best mask. Among equal scores the weight that comes first is kept, and NaN is refused with a ValueError.
+    largest(score)
+        Return the same without a look at NaN, so that a loop on a device does not wait.
+    admits(mask)
+        Return whether a mask has the zeros that the pattern requires, or more.
+
+    Examples
+    --------
+    Whole input channels:
+
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, wanda
+    >>> class OneChannel:
+    ...     def check(self, shape):
+    ...         pass
+    ...     def select(self, score):
+    ...         best = np.argmax(score.sum(axis=0))
+    ...         return np.broadcast_to(np.arange(score.shape[1]) == best, score.shape)
+    ...     largest = select
+    ...     def admits(self, mask):
+    ...         return mask.any(axis=0).sum() <= 1
+    >>> wanda(Quadratic(np.eye(2), np.array([[3.0, 4.0], [2.0, 1.5]])), OneChannel()).weights.tolist()
+    [[0.0, 4.0], [0.0, 1.5]]
+    """
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError for weights (q, p) that the pattern does not fit."""
+        ...
+
+    def select(self, score: Array) -> Array:
+        """Return the best mask (q, p). ValueError is raised for NaN."""
+        ...
+
+    def largest(self, score: Array) -> Array:
+        """Return the same for a score without NaN."""
+        ...
+
+    def admits(self, mask: Array) -> bool:
+        """Return whether a mask has the zeros that the pattern requires."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +102,8 @@ class TopK:
     per_row: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity must be in [0, 1) but is {self.sparsity}")
+        object.__setattr__(self, "sparsity", number("sparsity", self.sparsity, "[0, 1)"))
+        object.__setattr__(self, "per_row", flag("per_row", self.per_row))
 
     def zeros(self, size: int) -> int:
         """Return how many of `size` weights that compete are pruned."""
@@ -56,6 +114,7 @@ class TopK:
 
     def select(self, score: Array) -> Array:
         """Return the boolean mask (q, p), True on the weights of largest score. ValueError is raised for NaN."""
+        score = given("score", score)
         check_score(score)
         return self.largest(score)
 
@@ -118,8 +177,11 @@ class NM:
     group: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.kept <= self.group:
-            raise ValueError(f"an n:m pattern keeps 1 <= n <= m weights but is {self.kept}:{self.group}")
+        counts = all(isinstance(count, Integral) and not isinstance(count, bool) for count in (self.kept, self.group))
+        if not counts or not 1 <= self.kept <= self.group:
+            raise ValueError(f"an n:m pattern keeps 1 <= n <= m weights but is {shown(self.kept)}:{shown(self.group)}")
+        for name in ("kept", "group"):
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def sparsity(self) -> float:
@@ -137,6 +199,7 @@ class NM:
         The rank of a weight is the number of weights of its group that beat it: this takes m^2 comparisons and no sort, and
         shows the tie rule.
         """
+        score = given("score", score)
         self.check(score.shape)
         check_score(score)
         return self.largest(score)
@@ -144,7 +207,7 @@ class NM:
     def largest(self, score: Array) -> Array:
         """Return the same for a score without NaN, for loops on a device, which this does not make wait."""
         xp = namespace(score)
-        members = xp.asarray(xp.reshape(score, (-1, self.group)).T, copy=True)  # (m, groups): comparing runs of memory
+        members = copied(xp.reshape(score, (-1, self.group)).T)  # (m, groups): comparing runs of memory
         masks = []
         for j in range(self.group):
             rank = xp.zeros(members.shape[1:], dtype=xp.int16, device=members.device)
@@ -165,7 +228,32 @@ class NM:
         return f"{self.kept}:{self.group}"
 
 
-Pattern = TopK | NM
+PatternLike = Pattern | str | float  # n:m as text, and a sparsity
+
+
+def pattern_of(pattern: PatternLike, shape: tuple[int, int]) -> Pattern:
+    """Return a pattern that fits weights (q, p): of a text such as "2:4" that n:m, of a number `TopK` of that sparsity.
+
+    TypeError is raised for what is no pattern, and ValueError for weights that it does not fit.
+    """
+    if isinstance(pattern, str):
+        pattern = parse_pattern(pattern)
+    elif is_number(pattern):
+        pattern = TopK(pattern)  # type: ignore[arg-type]  # is_number has seen to it
+    elif isinstance(pattern, type) or not (hasattr(pattern, "check") and hasattr(pattern, "select")):
+        raise TypeError(f"a pattern is TopK(0.5), NM(2, 4), '2:4' or a sparsity such as 0.5 but got {shown(pattern)}")
+    pattern.check(shape)  # type: ignore[union-attr]
+    return pattern  # type: ignore[return-value]
+
+
+def counted_pattern(pattern: PatternLike, shape: tuple[int, int], method: str) -> TopK | NM:
+    """Return the same for a method that takes `TopK` and `NM` alone, because it counts the zeros of a part of the weights."""
+    found = pattern_of(pattern, shape)
+    if not isinstance(found, TopK | NM):
+        raise TypeError(
+            f"{method} takes TopK and NM, whose zeros it can count in a part of the weights, but got {shown(found)}"
+        )
+    return found
 
 
 def parse_pattern(text: str) -> NM:
@@ -192,9 +280,9 @@ def parse_pattern(text: str) -> NM:
     >>> parse_pattern("2:4")
     NM(kept=2, group=4)
     """
-    match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text.strip())
+    match = re.fullmatch(r"(\d{1,3}):(\d{1,3})", text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"a pattern is written n:m, as in 2:4 (keep 2 of every 4), but got {text!r}")
+        raise ValueError(f"a pattern is written n:m, as in 2:4 (keep 2 of every 4), but got {shown(text)}")
     return NM(int(match[1]), int(match[2]))
 
 

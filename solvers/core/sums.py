@@ -85,7 +85,10 @@ class TokenRows:
         if root is not None or not is_numpy_array(tokens) or dtype != xp.float64:
             found = tokens if minus is None else xp.astype(tokens, xp.float64) - xp.astype(minus, xp.float64)
             found = xp.astype(found, dtype, copy=False)
-            return found if root is None else xp.astype(found * root, dtype, copy=False)
+            if root is None:
+                return found
+            found = xp.where(root > 0, found, xp.zeros_like(found))  # padding may be NaN, which no weight makes zero
+            return xp.astype(found * root, dtype, copy=False)
         if minus is None and tokens.dtype == xp.float64:
             return tokens
         count, width = tokens.shape

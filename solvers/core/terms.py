@@ -1,15 +1,92 @@
-"""Convex terms `h` added to the loss: each has a value, a proximal map and what a certificate needs of it."""
+"""Convex terms `h` added to the loss: what a term is, and the three that solvers of their own exist for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
+from array_api_compat import is_array_api_obj
 
-from gramian.solvers.backend._xp import Array, as_floating, namespace
+from gramian.solvers.backend._xp import Array, as_floating, copied, namespace
+from gramian.solvers.backend.given import given, given_together
+from gramian.solvers.backend.options import is_number, shown
 from gramian.solvers.backend.printed import extent, fraction_of_zeros
+from gramian.solvers.core.prices import broadcasts, check_price, checked_price, of_price, price_like, where_zero
 
-__all__ = ["Affine", "L1", "Support", "Term"]
+__all__ = ["Affine", "L1", "L1Like", "Support", "Term", "TermLike", "l1_of", "term_of"]
+
+
+class Term(Protocol):
+    """h, a convex function of the weights, in argmin_V f(V) + h(V)
+
+    Any object with the two methods is a term, and `solve` can run on it. What can be proven of an answer rests on further
+    methods, of which a term has those that it can compute; arrays are (q, p) and float64, and results (q,), one per row.
+
+    Methods
+    -------
+    prox(weights, step)
+        Return argmin_V 1/2 |V - U|^2 + step h(V), in the dtype of U. `FISTA(scaled=True)` gives a step per channel (p,), which
+        stands for the metric 1 / step, to terms that say `channel_steps = True`.
+    rescaled(scale)
+        Return the same function in coordinates v' = scale * v, for a positive scale (p,).
+
+    Notes
+    -----
+    ``value(weights)``
+        h per row; a term without it is the indicator of a set. If h couples rows, any numbers that add up to h.
+    ``polar(gradient)``
+        of a norm: h°(g) = max <g, v> over h(v) <= 1, per row, infinite where that has no bound. It must not fall where entries
+        of the gradient grow in size.
+    ``conjugate(slope)``
+        of anything else: h*(u) = max_v <u, v> - h(v) per row, infinite outside its domain.
+    ``limit(slope)``
+        the largest s at which h*(s u) is finite, per row; needed if h* is infinite anywhere.
+    ``dual(problem, weights)``
+        a point near the weights whose gradient g is one at which h*(-g) is finite; the default is the weights themselves.
+    ``free(weights)``
+        the mask of the weights that h says nothing of, or None if there are none. A certificate makes their gradient vanish.
+    ``tangent(gradient)``
+        of an affine set: the part of a gradient along it. The certificate is then the Karush-Kuhn-Tucker residual.
+    ``violation(weights)``
+        of a set: by how much the weights are off it, zero where that is no more than rounding.
+    ``channel_steps``, an attribute
+        True where `prox` takes a step per channel. One that ties channels to each other does not, and its `rescaled` refuses.
+    ``couples_rows``, an attribute
+        True where h is no sum over rows. FISTA then restarts all rows together, and the certificate is one of all rows.
+
+    `gramian.proofs.laws.check_term` holds a term to all that it promises.
+
+    Examples
+    --------
+    The Euclidean norm of every row:
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> from gramian.solvers import FISTA, Quadratic, solve
+    >>> @dataclass(frozen=True)
+    ... class RowNorms:
+    ...     weight: float
+    ...     def value(self, weights):
+    ...         return self.weight * np.linalg.norm(weights, axis=1)
+    ...     def prox(self, weights, step):
+    ...         size = np.linalg.norm(weights, axis=1, keepdims=True)
+    ...         return weights * np.maximum(0, 1 - step * self.weight / np.maximum(size, 1e-300))
+    ...     def polar(self, gradient):
+    ...         return np.linalg.norm(gradient, axis=1) / self.weight
+    ...     def rescaled(self, scale):
+    ...         raise ValueError("in other coordinates this is no norm of rows")
+    >>> problem = Quadratic(np.eye(2), np.array([[3.0, 4.0]]))
+    >>> solve(problem, RowNorms(1.0), FISTA(), tol=1e-12).weights.round(6).tolist()
+    [[2.4, 3.2]]
+    """
+
+    def prox(self, weights: Array, step: Array | float) -> Array:
+        """Return argmin_V 1/2 |V - U|^2 + step h(V)."""
+        ...
+
+    def rescaled(self, scale: Array) -> Term:
+        """Return the same function in coordinates `v' = scale * v`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +96,14 @@ class L1:
     Parameters
     ----------
     weight : float or array
-        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own.
+        lambda >= 0, a number or an array that broadcasts to (q, p); (q, 1) gives every row its own. It is copied.
 
     Raises
     ------
     ValueError
         Unless lambda is finite and at least zero everywhere.
+    TypeError
+        For what is no number and no array of numbers.
 
     Examples
     --------
@@ -38,24 +117,21 @@ class L1:
     """
 
     weight: Array | float
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight, np.generic):  # a number, whatever library the weights are of
-            object.__setattr__(self, "weight", float(self.weight))
-        if isinstance(self.weight, int | float):
-            valid = 0 <= self.weight < float("inf")
-        else:
-            xp = namespace(self.weight)
-            valid = bool(xp.all((self.weight >= 0) & xp.isfinite(self.weight)))
-        if not valid:  # also catches NaN
-            raise ValueError(f"an L1 weight must be finite and at least zero everywhere but is {self.weight}")
+        object.__setattr__(self, "weight", checked_price(self.weight, "an L1 weight"))
 
     def __repr__(self) -> str:
-        return f"L1({self.weight if isinstance(self.weight, int | float) else extent(self.weight)})"
+        return f"L1({of_price(self.weight)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when lambda does not fit weights of this shape, (q, p)."""
+        check_price(self.weight, shape, "an L1 weight")
 
     def weight_like(self, array: Array) -> Array | float:
         """Return lambda in the dtype of `array`, so that a float64 weight serves a float32 problem."""
-        return float(self.weight) if isinstance(self.weight, int | float) else as_floating(self.weight, like=array)
+        return price_like(self.weight, array)
 
     def value(self, weights: Array) -> Array:
         """Return h per row, (q,)."""
@@ -83,6 +159,10 @@ class L1:
         unbounded = xp.where(size > 0, xp.full_like(size, float("inf")), xp.zeros_like(size))
         return xp.max(xp.where(weight > 0, ratio, unbounded), axis=1)
 
+    def free(self, weights: Array) -> Array | None:
+        """Return where lambda is zero, (q, p), or None if it is that nowhere."""
+        return where_zero(self.weight_like(weights), weights)
+
     def rescaled(self, scale: Array) -> L1:
         """Return the same term in coordinates `v' = scale * v`."""
         return L1(self.weight / scale)
@@ -95,7 +175,7 @@ class Support:
     Parameters
     ----------
     mask : array (q, p) of bool
-        True where weights may be nonzero.
+        True where weights may be nonzero. It is copied.
 
     Raises
     ------
@@ -114,13 +194,21 @@ class Support:
     """
 
     mask: Array
+    channel_steps = True  # the proximal map takes a step per channel, and has no need of it
 
     def __post_init__(self) -> None:
-        if not namespace(self.mask).isdtype(self.mask.dtype, "bool"):
-            raise ValueError(f"a support is a boolean mask but this one is {self.mask.dtype}")
+        mask = given("mask", self.mask)
+        if not namespace(mask).isdtype(mask.dtype, "bool"):
+            raise ValueError(f"a support is a boolean mask but this one is {mask.dtype}")
+        object.__setattr__(self, "mask", copied(mask))
 
     def __repr__(self) -> str:
         return f"Support({extent(self.mask)}, {fraction_of_zeros(self.mask)})"
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when the mask does not fit weights of this shape, (q, p)."""
+        if not broadcasts(self.mask, shape):
+            raise ValueError(f"the mask is {tuple(self.mask.shape)} but the problem's weight is {shape}")
 
     def prox(self, weights: Array, step: Array | float) -> Array:
         """argmin_V 1/2 |V - U|^2 + h(V), the projection: weights off the support become zero."""
@@ -150,7 +238,7 @@ class Affine:
     matrix : array (m, p)
         A.
     values : array (q, m)
-        D.
+        D. Both are copied.
 
     Raises
     ------
@@ -168,8 +256,11 @@ class Affine:
 
     matrix: Array
     values: Array
+    channel_steps = True  # the proximal map takes a step per channel
 
     def __post_init__(self) -> None:
+        for name, array in given_together({"matrix": self.matrix, "values": self.values}).items():
+            object.__setattr__(self, name, copied(as_floating(array)))
         if self.matrix.ndim != 2 or self.values.ndim != 2 or self.matrix.shape[0] != self.values.shape[1]:
             raise ValueError(
                 f"V A^T = D needs A (m, p) and D (q, m) but A is {tuple(self.matrix.shape)} and D {tuple(self.values.shape)}"
@@ -181,6 +272,12 @@ class Affine:
     def __repr__(self) -> str:
         return f"Affine(A {extent(self.matrix)}, D {extent(self.values)})"
 
+    def check(self, shape: tuple[int, int]) -> None:
+        """Raise ValueError when A and D do not fit weights of this shape, (q, p)."""
+        if (self.values.shape[0], self.matrix.shape[1]) != tuple(shape):
+            sides = f"A is {tuple(self.matrix.shape)} and D is {tuple(self.values.shape)}"
+            raise ValueError(f"{sides} but the weight is {shape}: V A^T = D needs (m, {shape[1]}) and ({shape[0]}, m)")
+
     def normalised(self, like: Array) -> tuple[Array, Array]:
         """Return the same constraints with rows of A of unit length, so that their units do not decide which are redundant."""
         xp = namespace(like)
@@ -190,9 +287,17 @@ class Affine:
         return matrix / length[:, None], values / length
 
     def prox(self, weights: Array, step: Array | float) -> Array:
-        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A."""
-        matrix, values = self.normalised(weights)
-        return weights - (weights @ matrix.T - values) @ namespace(weights).linalg.pinv(matrix).T
+        """argmin_V 1/2 |V - U|^2 + h(V), the projection U - (U A^T - D) (A A^T)^+ A.
+
+        With a step per channel, S = diag(step), it is the projection in the metric 1 / step: U - (U A^T - D) (A S A^T)^+ A S.
+        """
+        xp = namespace(weights)
+        if isinstance(step, int | float):
+            matrix, values = self.normalised(weights)
+            return weights - (weights @ matrix.T - values) @ xp.linalg.pinv(matrix).T
+        root = xp.sqrt(step / xp.max(step))
+        matrix, values = Affine(as_floating(self.matrix, like=weights) * root, self.values).normalised(weights)  # A S^(1/2)
+        return weights - ((weights / root) @ matrix.T - values) @ (xp.linalg.pinv(matrix).T * root)
 
     def tangent(self, gradient: Array) -> Array:
         """Return the part of a gradient along the set: its projection on the null space of A."""
@@ -212,4 +317,32 @@ class Affine:
         return Affine(self.matrix / scale, self.values)
 
 
-Term = L1 | Support | Affine
+L1Like = L1 | float  # lambda, too
+TermLike = Term | float
+
+
+def l1_of(term: L1Like, weight: Array) -> L1:
+    """Return the L1 term that fits a weight (q, p), of which a number is the lambda. TypeError is raised for other terms."""
+    if not isinstance(term, L1) and not is_number(term):
+        raise TypeError(f"the LASSO takes an L1 term, or its lambda as a number, but got {shown(term)}: `solve` takes any term")
+    found = term_of(term, weight)
+    assert isinstance(found, L1)
+    return found
+
+
+def term_of(term: TermLike, weight: Array) -> Term:
+    """Return the term that fits a weight (q, p): any object, or a number, the lambda of an L1 term.
+
+    A term may have `check(shape)`, which raises ValueError for weights that it does not fit. What one of gramian's holds
+    must be of the weight's library and on its device.
+    """
+    if is_number(term):
+        return L1(float(term))  # type: ignore[arg-type]  # a number has a float
+    if isinstance(term, type | bool | str):
+        raise TypeError(f"a term is an object such as L1(0.5), or the lambda of one, but got {shown(term)}")
+    for name, value in vars(term).items() if type(term).__module__.startswith("gramian.solvers.") else ():
+        if is_array_api_obj(value) and not namespace(value).isdtype(value.dtype, "integral"):  # labels may be anywhere
+            given(f"the {name} of {type(term).__name__}", value, weight)
+    if hasattr(term, "check"):
+        term.check(tuple(weight.shape))
+    return term  # type: ignore[return-value]  # is_number has seen to the float

@@ -12,9 +12,10 @@ from gramian.solvers.backend._xp import (
     device,
     namespace,
     put,
-    same_library,
     to_numpy,
 )
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
 from gramian.solvers.core.certificate import certify
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -31,6 +32,7 @@ from gramian.solvers.direct.gradients import (
 __all__ = ["refit"]
 
 
+@computation
 def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Solution:
     """argmin_V f(V) subject to V_ij = 0 where mask_ij is False
 
@@ -79,11 +81,10 @@ def refit(problem: Quadratic, mask: Array, *, start: Array | None = None) -> Sol
     >>> polished.certificate.measure < 1e-12, polished.certificate.objective < pruned.certificate.objective
     (True, True)
     """
+    mask = given("mask", mask, problem.anchor)
     if tuple(mask.shape) != problem.shape:
         raise ValueError(f"the mask is {tuple(mask.shape)} but the problem's weight is {problem.shape}")
-    for name, array in (("the mask", mask), ("the start", start)):
-        if array is not None:
-            same_library(array, problem.anchor, (name, "the problem's weight"))
+    start = None if start is None else as_floating(given("start", start, problem.anchor))
     support, exact = Support(mask), problem.double
     xp = namespace(exact.anchor, mask)
     masked = support.prox(exact.anchor, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, full, namespace
+from gramian.solvers.backend.options import flag
 from gramian.solvers.backend.threads import by_rows
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.terms import Term
@@ -40,6 +41,7 @@ class FISTA:
         The step of channel j is 1 / (L' G_jj), where L' bounds the largest eigenvalue of the unit-diagonal Gram. This is the
         same iteration as in coordinates v'_j = v_j sqrt(G_jj), for the same problem. On layers, whose channels differ much in
         size, it needs 3 to 10 times fewer steps; the bound above then holds with L' and the norm of v'.
+        The term must have the proximal map of such a step, in the metric 1 / step, and say so with `channel_steps = True`.
     split : bool, default False
         Whether gradients of float32 problems are formed by three products of TF32 operands, within 3 * 2^-22 |V - W| |G|
         (`Quadratic.split_gradient`), for GPUs whose tensor cores do that in less time than one product in float32. Certificates
@@ -70,8 +72,18 @@ class FISTA:
     scaled: bool = False
     split: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("restart", "scaled", "split"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+
     def init(self, problem: Quadratic, term: Term, start: Array) -> FistaState:
-        """Return the state at `start`, without momentum."""
+        """Return the state at `start`, without momentum; TypeError is raised for a scaled step of a term that has none."""
+        if self.scaled and not getattr(term, "channel_steps", False):
+            name = type(term).__name__
+            raise TypeError(
+                f"FISTA(scaled=True) takes a step per channel but {name} does not say channel_steps = True: if its prox is "
+                "that in the metric 1 / step for a step (p,), say so, else use FISTA()"
+            )
         return FistaState(start, start, full((problem.shape[0], 1), 1.0, problem.anchor))
 
     def step(self, problem: Quadratic, term: Term, state: FistaState) -> FistaState:

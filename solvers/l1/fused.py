@@ -59,7 +59,8 @@ def proximal_step(
         y_{k+1} = x_{k+1} + (t_k - 1) / t_{k+1} (x_{k+1} - x_k),
 
     but y_{k+1} = x_{k+1} and t_{k+1} = 1 in rows where `restart` finds <y_k - x_{k+1}, x_{k+1} - x_k> > 0, in the metric
-    1 / step. step: a number, or (p,), one for each channel. gradient: at `ahead`.
+    1 / step; all rows decide together if the term couples them. step: a number, or (p,), one for each channel. gradient: at
+    `ahead`.
     """
     if isinstance(term, L1) and is_cupy_array(gradient) and gradient.size:
         return soft_step(term, ahead, gradient, before, momentum, step, restart)
@@ -70,7 +71,8 @@ def proximal_step(
     inertia = (momentum - 1) / following
     if restart:
         back = ahead - point if isinstance(step, float) else (ahead - point) / step
-        uphill = xp.sum(back * move, axis=1, keepdims=True) > 0
+        axis = None if getattr(term, "couples_rows", False) else 1
+        uphill = xp.sum(back * move, axis=axis, keepdims=True) > 0
         following = xp.where(uphill, xp.ones_like(following), following)
         inertia = xp.where(uphill, xp.zeros_like(inertia), inertia)
     return point, point + inertia * move, following

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from gramian.solvers.backend._xp import Array, clip, device, namespace, put, to_numpy
-from gramian.solvers.core.certificate import row_gaps
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1
 from gramian.solvers.direct.factorised import bundles_of, factorised_change
+from gramian.solvers.l1.costs import Costs
 
 __all__ = ["Points", "evaluated", "finished", "settled", "support_sizes"]
 
 FEW = 0.02  # of the channels, but at least four: signs that may still be wrong while a row is solved again at once
 EPSILON = 2.0**-52  # of float64
+FALSE = 1e-10  # of the objective: a gap that is further below zero is rounding of something large
 TERMS = 16  # rounding errors of a product of vectors, in units of epsilon; they grow as the root of its length
 RIDGE = 1e-8  # on the change, of a unit diagonal, where a support is singular; repeating the solve takes it back
 STRAIGHT, LONGEST = 2.0**20, 2.0**60  # times that change: from here to there a longer one is better, and is taken
@@ -74,12 +74,12 @@ def support_sizes(weights: Array) -> np.ndarray:
     return to_numpy(xp.sum(xp.astype(weights != 0, xp.int64), axis=1))
 
 
-def evaluated(problem: Quadratic, term: L1, weights: Array) -> Points:
+def evaluated(problem: Quadratic, costs: Costs, weights: Array) -> Points:
     """Return rows with their objectives and gaps."""
     losses, gradient = problem.value_and_gradient(weights)
-    penalty = term.value(weights)
-    gap = row_gaps(term, weights, losses, gradient, penalty)
-    return Points(weights, gradient, np.array(to_numpy(losses + penalty)), np.array(to_numpy(gap)))
+    cost = costs.value(weights)
+    gap = costs.gaps(weights, losses, gradient, cost)
+    return Points(weights, gradient, np.array(to_numpy(losses + cost)), np.array(to_numpy(gap)))
 
 
 def rounding(problem: Quadratic, points: Points) -> Array:
@@ -95,17 +95,18 @@ def rounding(problem: Quadratic, points: Points) -> Array:
     return EPSILON * size
 
 
-def settled(problem: Quadratic, term: L1, points: Points, tol: float) -> np.ndarray:
+def settled(problem: Quadratic, costs: Costs, points: Points, tol: float) -> np.ndarray:
     """Return the rows with nothing left to gain, (n,): those at the tolerance, or optimal to rounding."""
     xp = namespace(points.weights)
-    limit, pull = term.weight_like(points.weights), xp.abs(points.gradient)
-    off = xp.where(points.weights == 0, pull - limit, xp.abs(points.gradient + limit * xp.sign(points.weights)))
-    done: np.ndarray = (points.gap <= tol * points.objective) | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
+    along = xp.abs(points.gradient + costs.limit * xp.sign(points.weights))
+    off = xp.where(points.weights == 0, costs.excess(points.gradient), along)
+    known = (points.gap <= tol * points.objective) & (points.gap >= -FALSE * points.objective)
+    done: np.ndarray = known | to_numpy(xp.all(off <= rounding(problem, points), axis=1))
     return done
 
 
 def finished(
-    problem: Quadratic, term: L1, points: Points, tol: float, rounds: int, *, patient: bool = False
+    problem: Quadratic, costs: Costs, points: Points, tol: float, rounds: int, *, patient: bool = False
 ) -> tuple[Points, np.ndarray, int]:
     """Return rows after at most so many exact solves each, which of them are settled, and the number of solves.
 
@@ -115,7 +116,7 @@ def finished(
     signs come twice: the way to the optimum is finite but for rounding (Lee et al. 2007, Theorem 3.1), and often long.
     """
     xp = namespace(points.weights)
-    done = settled(problem, term, points, tol)
+    done = settled(problem, costs, points, tol)
     going, solves = np.flatnonzero(~done), 0
     entering = np.full(done.shape, ALL)
     few = max(4, FEW * problem.shape[1])
@@ -123,10 +124,10 @@ def finished(
         if not going.size:
             break
         index = xp.asarray(going, device=device(points.weights))
-        part, term_of_rows = problem.rows(index), L1(xp.take(term.weight_like(points.weights), index, axis=0))
-        after, changed = solved_once(part, term_of_rows, points.rows(going), entering[going])
+        part, own = problem.rows(index), costs.rows(index)
+        after, changed = solved_once(part, own, points.rows(going), entering[going])
         solves += going.size
-        done[going] = settled(part, term_of_rows, after, tol)
+        done[going] = settled(part, own, after, tol)
         lower = points.improve(going, after, anyway=done[going])
         if patient:
             entering[going] = np.clip(entering[going] + np.where(lower, -1, 1), ALL, NONE + 1)
@@ -135,38 +136,40 @@ def finished(
     return points, done, solves
 
 
-def solved_once(problem: Quadratic, term: L1, points: Points, entering: np.ndarray) -> tuple[Points, np.ndarray]:
+def solved_once(problem: Quadratic, costs: Costs, points: Points, entering: np.ndarray) -> tuple[Points, np.ndarray]:
     """Return rows after one solve of g_A = -lambda_A s_A, and how many signs it found to be wrong (n,).
 
-    Wrong signs include those of the new gradient. A is the support with those channels whose |g_j| > lambda_j that may enter.
+    Wrong signs include those of the new gradient. A is the support with those channels that may enter, of those whose
+    |g_j| > lambda_j, or -g_j > lambda_j where no weight may be negative. There all signs are positive, and a channel that costs
+    nothing has a sign too.
     Where the solution has other signs than s, the better of two points is taken: the solution without those weights, and the
     first point on the way to it where a weight vanishes, up to which the objective falls if nothing entered.
     """
     xp = namespace(points.weights)
-    weights, gradient, limit = points.weights, points.gradient, term.weight_like(points.weights)
+    weights, gradient, limit = points.weights, points.gradient, costs.limit
     live, slack = weights != 0, rounding(problem, points)
-    wish = xp.where(live, xp.zeros_like(weights), xp.abs(gradient) - limit - slack)
+    wish = xp.where(live, xp.zeros_like(weights), costs.excess(gradient) - slack)
     mode = xp.asarray(entering, device=device(weights))[:, None]
     first = xp.argmax(wish, axis=1, keepdims=True) == xp.arange(weights.shape[1], device=device(weights))
     active = live | ((wish > 0) & ((mode == ALL) | ((mode == ONE) & first)))
     signs = xp.where(live, xp.sign(weights), -xp.sign(gradient))
     change = signed_change(problem.gram, active, xp.where(active, gradient + limit * signs, xp.zeros_like(weights)))
     target = weights + change
-    wrong = active & (target * signs < 0) & (limit > 0)
-    after = evaluated(problem, term, target)
+    wrong = active & (target * signs < 0) & (costs.positive | (limit > 0))
+    after = evaluated(problem, costs, target)
     turned = np.flatnonzero(to_numpy(xp.any(wrong, axis=1)))
     if turned.size:
         index = xp.asarray(turned, device=device(weights))
-        part, term_of_rows = problem.rows(index), L1(xp.take(limit, index, axis=0))
+        part, own = problem.rows(index), costs.rows(index)
         here, gone, move = (xp.take(array, index, axis=0) for array in (weights, wrong, change))
         zero = xp.zeros_like(here)
-        projected = evaluated(part, term_of_rows, xp.where(gone, zero, here + move))
+        projected = evaluated(part, own, own.nearest(xp.where(gone, zero, here + move)))
         reach = xp.where(gone, -here / xp.where(gone, move, xp.ones_like(move)), xp.ones_like(move))
         nearest = xp.min(reach, axis=1, keepdims=True)
         stopped = xp.where(gone & (reach <= nearest), zero, here + nearest * move)
         after.put(turned, projected)
-        after.improve(turned, evaluated(part, term_of_rows, stopped))
-    wanting = (after.weights == 0) & (xp.abs(after.gradient) > limit + slack)
+        after.improve(turned, evaluated(part, own, own.nearest(stopped)))
+    wanting = (after.weights == 0) & (costs.excess(after.gradient) > slack)
     return after, to_numpy(xp.sum(xp.astype(wrong, xp.int64) + xp.astype(wanting, xp.int64), axis=1))
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from gramian.solvers.backend._xp import Array, clip, device, namespace, to_numpy
 from gramian.solvers.backend.threads import by_rows
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.terms import L1
+from gramian.solvers.l1.costs import Costs
 from gramian.solvers.l1.fused import reflected, relaxed
 
 __all__ = ["Splitting", "balanced", "inverses", "split"]
 
 RELAXATION = 1.9  # converges below 2; 1.9 needs a quarter fewer steps than 1.5, a third fewer than 1
 LARGEST, SMALLEST = 0, -14  # log2 of the penalty, relative to the Gram's unit diagonal
+CROWDED = -2  # the largest over V >= 0, where the multipliers of a first point are many times those of an optimum
 
 Inverses = Callable[[float], Array]  # rho -> a rho (G + rho I)^-1 + (1 - a) I
 
@@ -31,7 +32,7 @@ class Splitting:
 
     anchor: Array
     slope: Array | None
-    weight: Array  # lambda (n, p)
+    costs: Costs  # lambda (n, p), and whether weights are positive
     ahead: Array  # H
     penalty: float  # rho
     inverse: Array  # M = a rho (G + rho I)^-1 + (1 - a) I
@@ -40,8 +41,7 @@ class Splitting:
     @property
     def dual(self) -> Array:
         """Return U, the part of H that the soft threshold takes away."""
-        limit = self.weight / self.penalty
-        return clip(self.ahead, -limit, limit)
+        return clip(self.ahead, self.costs.lower / self.penalty, self.costs.limit / self.penalty)
 
     @property
     def sparse(self) -> Array:
@@ -51,11 +51,9 @@ class Splitting:
     def rows(self, chosen: Array) -> Splitting:
         """Return the state of some rows alone."""
         xp = namespace(self.ahead)
-        anchor, weight, ahead, pull = (
-            xp.take(array, chosen, axis=0) for array in (self.anchor, self.weight, self.ahead, self.pull)
-        )
+        anchor, ahead, pull = (xp.take(array, chosen, axis=0) for array in (self.anchor, self.ahead, self.pull))
         slope = None if self.slope is None else xp.take(self.slope, chosen, axis=0)
-        return replace(self, anchor=anchor, slope=slope, weight=weight, ahead=ahead, pull=pull)
+        return replace(self, anchor=anchor, slope=slope, costs=self.costs.rows(chosen), ahead=ahead, pull=pull)
 
     def penalised(self, penalty: float, inverse: Inverses) -> Splitting:
         """Return the state with the same Z and the same multipliers rho U at another rho."""
@@ -76,10 +74,11 @@ class Splitting:
         and Bertsekas 1992 for the relaxation.)
         """
 
+        least, most = self.costs.lower / self.penalty, self.costs.limit / self.penalty
+
         def walk(rows: slice) -> Array:
             """Return H of some rows."""
-            limit, ahead, pull = self.weight[rows, :] / self.penalty, self.ahead[rows, :], self.pull[rows, :]
-            lower = -limit
+            lower, limit, ahead, pull = (array[rows, :] for array in (least, most, self.ahead, self.pull))
             for _ in range(steps):
                 dual, difference = reflected(ahead, lower, limit)
                 ahead = relaxed(difference @ self.inverse, dual, pull, 2 - RELAXATION)
@@ -88,19 +87,18 @@ class Splitting:
         return replace(self, ahead=by_rows(walk, self.ahead, steps * math.prod(self.ahead.shape) * self.ahead.shape[1]))
 
 
-def split(problem: Quadratic, term: L1, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:
+def split(problem: Quadratic, costs: Costs, weights: Array, gradient: Array, penalty: float, inverse: Inverses) -> Splitting:
     """Return the state at `weights`: Z = V and rho U = -grad f(V), cut to what is dual feasible.
 
     The problem is in unit-diagonal coordinates.
     """
     xp = namespace(weights)
-    limit = term.weight_like(weights) + xp.zeros_like(weights)
-    ahead = weights + clip(-gradient, -limit, limit) / penalty
+    ahead = weights + clip(-gradient, costs.lower, costs.limit) / penalty
     anchor, slope, limit, ahead = (
-        None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, limit, ahead)
+        None if array is None else xp.astype(array, xp.float32) for array in (problem.anchor, problem.slope, costs.limit, ahead)
     )
-    matrix = inverse(penalty)
-    return Splitting(anchor, slope, limit, ahead, penalty, matrix, pulling(anchor, slope, penalty, matrix))
+    matrix, costs = inverse(penalty), replace(costs, limit=limit)
+    return Splitting(anchor, slope, costs, ahead, penalty, matrix, pulling(anchor, slope, penalty, matrix))
 
 
 def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -> Array:
@@ -111,19 +109,24 @@ def pulling(anchor: Array, slope: Array | None, penalty: float, matrix: Array) -
     return anchor + (1 - RELAXATION) * slope - (anchor + slope) @ matrix
 
 
-def balanced(limit: Array, weights: Array, *, halvings: int = 0) -> float:
+def balanced(costs: Costs, weights: Array, multipliers: Array, *, halvings: int = 0) -> float:
     """Return a penalty for rows like these, h(V) / |V|^2 of a typical one, halved so many times.
 
-    At the first the threshold lambda / rho is of the size of V. limit: lambda (n, p). The penalty is a power of two, so that
+    At the first the threshold lambda / rho is of the size of V. Where weights may not be negative, and may cost nothing, the
+    multipliers rho U take the place of lambda: it is |rho U| / |V|, at most 1/4. The penalty is a power of two, so that
     problems that share a Gram share inverses. On layers at 50 and 70 % sparsity the first is within a factor of two of the best
-    (0.05 to 0.4), and at a tiny lambda, where the best is tiny, it is too.
+    (0.05 to 0.4), and at a tiny lambda, where the best is tiny, it is too; so it is over V >= 0 (0.25 or 0.5).
     """
     xp = namespace(weights)
-    limit, weights = xp.astype(limit, xp.float64), xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
-    sizes = to_numpy(xp.sum(limit * xp.abs(weights), axis=1)), to_numpy(xp.sum(weights * weights, axis=1))
-    present = (sizes[0] > 0) & (sizes[1] > 0)
-    typical = float(np.median(sizes[0][present] / sizes[1][present])) if np.any(present) else 1.0
-    power: float = 2.0 ** float(np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, LARGEST))
+    weights = xp.astype(weights, xp.float64)  # whose squares neither overflow nor vanish
+    price = xp.astype(multipliers if costs.positive else costs.limit, xp.float64)
+    sizes = [to_numpy(xp.sum(array, axis=1)) for array in (price * price, xp.abs(price * weights), weights * weights)]
+    against = np.sqrt(sizes[0] * sizes[2]) if costs.positive else sizes[1]
+    present = (against > 0) & (sizes[2] > 0)
+    typical = float(np.median(against[present] / sizes[2][present])) if np.any(present) else 1.0
+    power: float = 2.0 ** float(
+        np.clip(np.round(np.log2(typical)) - halvings, SMALLEST, CROWDED if costs.positive else LARGEST)
+    )
     return power
 
 

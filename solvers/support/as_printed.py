@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from gramian.solvers.backend._xp import Array, as_floating, full, namespace, on_host
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.patterns import PatternLike, counted_pattern, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, Support
@@ -17,9 +19,10 @@ __all__ = ["fistapruner_printed"]
 STANDSTILL = 1e-6  # of Eq. (6)
 
 
+@computation
 def fistapruner_printed(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     warm_start: str = "wanda",
     inner_steps: int = 20,
@@ -42,8 +45,8 @@ def fistapruner_printed(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     warm_start : str, default "wanda"
         `magnitude`, `wanda` (the paper's for LLaMA) or `sparsegpt` (the paper's for OPT).
     inner_steps : int, default 20
@@ -110,7 +113,9 @@ def fistapruner_printed(
     (4, 1.0, 1e-05)
     """
     check_options(warm_start, inner_steps, patience, threshold, tolerance, first_lambda, largest_lambda, max_lambdas)
-    pattern.check(problem.shape)
+    pattern = pattern_of(pattern, problem.shape)
+    if warm_start == "sparsegpt":
+        counted_pattern(pattern, problem.shape, "its warm start, sparsegpt,")
     exact = problem.double
     xp = namespace(exact.anchor)
     lipschitz = float(xp.max(xp.linalg.eigvalsh(exact.gram)))
@@ -181,13 +186,8 @@ def check_options(
     """Raise ValueError for the first option out of range."""
     check_choice("warm_start", warm_start, STARTS)
     for name, count in (("inner_steps", inner_steps), ("patience", patience), ("max_lambdas", max_lambdas)):
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1 but is {count}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in [0, 1] but is {threshold}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
-    if not 0 < largest_lambda < math.inf:
-        raise ValueError(f"largest_lambda must be positive and finite but is {largest_lambda}")
-    if not 0 <= first_lambda <= largest_lambda:
-        raise ValueError(f"first_lambda must be in [0, {largest_lambda:g}], the largest, but is {first_lambda}")
+        whole(name, count)
+    number("threshold", threshold, "[0, 1]")
+    number("tolerance", tolerance)
+    largest = number("largest_lambda", largest_lambda, "(0, inf)")
+    number("first_lambda", first_lambda, f"[0, {largest}]")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend.computing import computation
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.patterns import PatternLike, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
@@ -12,7 +13,8 @@ from gramian.solvers.core.terms import Support
 __all__ = ["magnitude", "wanda"]
 
 
-def magnitude(problem: Quadratic, pattern: Pattern) -> Solution:
+@computation
+def magnitude(problem: Quadratic, pattern: PatternLike) -> Solution:
     """W on the pattern's largest |W_ij|
 
     The inputs of the layer are ignored.
@@ -21,8 +23,8 @@ def magnitude(problem: Quadratic, pattern: Pattern) -> Solution:
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
 
     Returns
     -------
@@ -39,7 +41,8 @@ def magnitude(problem: Quadratic, pattern: Pattern) -> Solution:
     return keep_as_they_are(problem, pattern, namespace(problem.anchor).abs(problem.anchor))
 
 
-def wanda(problem: Quadratic, pattern: Pattern) -> Solution:
+@computation
+def wanda(problem: Quadratic, pattern: PatternLike) -> Solution:
     """W on the pattern's largest |W_ij| sqrt(G_jj)
 
     The score is exact for diagonal G and blind to correlations. It is published for per-row patterns; any
@@ -49,8 +52,8 @@ def wanda(problem: Quadratic, pattern: Pattern) -> Solution:
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
 
     Returns
     -------
@@ -72,9 +75,8 @@ def wanda(problem: Quadratic, pattern: Pattern) -> Solution:
     return keep_as_they_are(problem, pattern, xp.abs(problem.anchor) * xp.sqrt(problem.diagonal))
 
 
-def keep_as_they_are(problem: Quadratic, pattern: Pattern, score: Array) -> Solution:
+def keep_as_they_are(problem: Quadratic, pattern: PatternLike, score: Array) -> Solution:
     """Return W on the largest scores that the pattern admits."""
-    pattern.check(problem.shape)
-    support = Support(pattern.select(score))
+    support = Support(pattern_of(pattern, problem.shape).select(score))
     weights = support.prox(problem.anchor, 1.0)
     return Solution(weights, Status.DIRECT, certify(problem, support, weights))

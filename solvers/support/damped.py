@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from gramian.solvers.backend.options import is_number
 from gramian.solvers.core.patterns import Pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
@@ -65,5 +66,5 @@ class DampedMethod:
 
 def check_damping(damping: float | str) -> None:
     """Raise ValueError for what is neither "auto" nor a finite number of at least zero."""
-    if damping != "auto" and not (isinstance(damping, int | float) and 0 <= damping < float("inf")):
+    if damping != "auto" and not (is_number(damping) and 0 <= float(damping) < float("inf")):
         raise ValueError(f"damping must be a number of at least 0 or 'auto' but is {damping!r}")

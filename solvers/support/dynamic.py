@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from gramian.solvers.backend._xp import Array, device, full, namespace
-from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import NM, Pattern
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import whole
+from gramian.solvers.core.certificate import Certificate, certify
+from gramian.solvers.core.patterns import NM, PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.support.starts import STARTS, check_choice
 
 __all__ = ["dsnot", "grow_and_prune"]
@@ -15,7 +18,18 @@ __all__ = ["dsnot", "grow_and_prune"]
 ROUNDING = 1e-12  # of a row's loss at zero: a smaller change is none
 
 
-def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: int = 50) -> Solution:
+@computation
+def dsnot(
+    problem: Quadratic,
+    pattern: PatternLike,
+    *,
+    start: str = "wanda",
+    steps: int = 50,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> Solution:
     """f(W o mask), lowered by exchanges of a kept weight for a pruned one in every row, `steps` times at most
 
     The first mask is another method's. Weights are not updated, not even if that method did: each is w_j or 0. With g the
@@ -33,18 +47,20 @@ def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: 
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed. The original is published for per-row patterns and n:m.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do. The original is published for per-row patterns and n:m.
     start : str, default "wanda"
         Whose mask is improved: `magnitude`, `wanda` or `sparsegpt`.
     steps : int, default 50
         The most exchanges in a row, at least 0.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; the start counts, and is never cut short. An exchange in every row is a step, and a check.
 
     Returns
     -------
     Solution
-        SEARCHED, with the KKT residual on the support, which is not zero because nothing is refitted. Its detail: `exchanges`,
-        the number made in all rows; `start_error`, the relative error of W on the first mask.
+        SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support, which is not zero because nothing is refitted.
+        Its detail: `exchanges`, the number made in all rows; `start_error`, the relative error of W on the first mask.
 
     Raises
     ------
@@ -68,17 +84,22 @@ def dsnot(problem: Quadratic, pattern: Pattern, *, start: str = "wanda", steps: 
     (True, 16)
     """
     check_choice("start", start, STARTS)
-    return grow_and_prune(problem, pattern, STARTS[start](problem, pattern).weights != 0, steps=steps)
+    pattern, steps = counted_pattern(pattern, problem.shape, "dsnot"), whole("steps", steps, 0)
+    with watched("dsnot", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        mask = STARTS[start](problem, pattern).weights != 0
+        solution = grow_and_prune(problem, pattern, mask, steps=steps, watch=watch)
+    return solution.required() if throw else solution
 
 
-def grow_and_prune(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: int = 50) -> Solution:
+@computation
+def grow_and_prune(
+    problem: Quadratic, pattern: PatternLike, mask: Array, *, steps: int = 50, watch: Watch | None = None
+) -> Solution:
     """f(W o mask), lowered by the exchanges of `dsnot` from a mask of any method, which must satisfy the pattern.
 
     mask: (q, p) of bool, True where weights are kept. ValueError is raised for a mask off the pattern, and for steps < 0.
     """
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0 but is {steps}")
-    pattern.check(problem.shape)
+    pattern, steps = counted_pattern(pattern, problem.shape, "dsnot"), whole("steps", steps, 0)
     if tuple(mask.shape) != problem.shape or not pattern.admits(mask):
         raise ValueError(f"the mask must be {problem.shape} and satisfy {pattern} but is {tuple(mask.shape)} or does not")
     exact = problem.double
@@ -90,7 +111,15 @@ def grow_and_prune(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: 
     channels = xp.arange(width, device=device(weight))[None, :]
     gradient = exact.gradient(Support(mask).prox(weight, 1.0))
     first, made, done = exact.relative_error(Support(mask).prox(weight, 1.0)), 0.0, 0
-    for _ in range(steps):
+    watch = watch or Watch()
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the weights on the mask that there is now."""
+        weights = Support(mask).prox(problem.anchor, 1.0)
+        return weights, certify(problem, Support(mask), weights)
+
+    ended = watch.verdict(0, reached, over=steps == 0)
+    while done < steps and not ended:
         growing = xp.where(mask, infinity, own + weight * gradient)
         pruning = xp.where(mask, own - weight * gradient, infinity)
         partner = xp.min(xp.reshape(pruning, (rows, -1, group)), axis=2, keepdims=True)
@@ -112,7 +141,7 @@ def grow_and_prune(problem: Quadratic, pattern: Pattern, mask: Array, *, steps: 
         gradient = gradient + xp.where(going, moved, xp.zeros_like(moved))
         mask = (mask | (here & going)) & ~(there & going)
         made, done = made + float(xp.sum(xp.astype(going, xp.float64))), done + 1
-    support = Support(mask)
-    weights = support.prox(problem.anchor, 1.0)
+        ended = watch.verdict(done, reached, over=done == steps)
+    weights, certificate = reached()
     detail = {"exchanges": made, "start_error": first}
-    return Solution(weights, Status.SEARCHED, certify(problem, support, weights), done, detail=detail)
+    return Solution(weights, ended or Status.SEARCHED, certificate, done, detail=detail)

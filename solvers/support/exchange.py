@@ -6,10 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace, principals, solve_positive, to_numpy
-from gramian.solvers.core.patterns import NM, Pattern, TopK
+from gramian.solvers.backend._xp import (
+    Array,
+    as_floating,
+    copied,
+    device,
+    full,
+    namespace,
+    principals,
+    solve_positive,
+    to_numpy,
+)
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given_floats
+from gramian.solvers.backend.options import whole
+from gramian.solvers.core.certificate import Certificate, certify
+from gramian.solvers.core.patterns import NM, Pattern, PatternLike, TopK, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.terms import Support
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.direct.factorised import BATCH_BYTES, spread
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
@@ -24,8 +40,19 @@ ROUNDING = 1e-12  # of a row's loss at zero, besides the ridge: likewise
 SHIFTS = 1024  # rows at most that give a weight to others in one round
 
 
+@computation
 def exchange_weights(
-    problem: Quadratic, pattern: Pattern, start: Array, *, rounds: int = 10, candidates: int = 64, widest: int = 128
+    problem: Quadratic,
+    pattern: PatternLike,
+    start: Array,
+    *,
+    rounds: int = 10,
+    candidates: int = 64,
+    widest: int = 128,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, by local search from the support of any method's answer
 
@@ -46,8 +73,8 @@ def exchange_weights(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     start : array (q, p)
         Weights that satisfy the pattern; where they keep fewer than it admits, the support is filled up first.
     rounds : int, default 10
@@ -56,14 +83,16 @@ def exchange_weights(
         The channels of a row among which exchanges are sought at first.
     widest : int, default 128
         The most channels of a row among which exchanges are sought.
+    throw, time_limit, callback, progress : optional
+        As of `solve`. Every round is a step, and a check.
 
     Returns
     -------
     Solution
-        SWAP_OPTIMAL or SEARCHED, with (round, relative error) as its history. Its detail: `exchanges` and `shifts` made;
-        `rows_at_rest`, where no exchange at all helps (not known if widest < p); `swap_optimal`, 1 if that is every row and no
-        shift helps, by more than 1e-6 of the rows' loss; `ridge`, 0 unless channels depend on each other, that the search put
-        on the change of v_j sqrt(G_jj): gains up to this part of the loss at zero then do not count.
+        SWAP_OPTIMAL, SEARCHED, TIME_LIMIT or STOPPED, with (round, relative error) as its history. Its detail: `exchanges` and
+        `shifts` made; `rows_at_rest`, where no exchange at all helps (not known if widest < p); `swap_optimal`, 1 if that is
+        every row and no shift helps, by more than 1e-6 of the rows' loss; `ridge`, 0 unless channels depend on each other, that
+        the search put on the change of v_j sqrt(G_jj): gains up to this part of the loss at zero then do not count.
 
     Raises
     ------
@@ -82,15 +111,33 @@ def exchange_weights(
     (True, 1.0)
     """
     check_search(rounds, candidates, widest)
-    pattern.check(problem.shape)
+    pattern = counted_pattern(pattern, problem.shape, "exchange_weights")
+    start = given_floats("start", start, problem.anchor)
+    with watched("exchange_weights", rounds, "round", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        solution = watched_exchanges(problem, pattern, start, rounds, candidates, widest, watch)
+    return solution.required() if throw else solution
+
+
+def watched_exchanges(
+    problem: Quadratic, pattern: TopK | NM, start: Array, rounds: int, candidates: int, widest: int, watch: Watch
+) -> Solution:
+    """Do what `exchange_weights` does, whose options are checked already, beside a watch."""
     if tuple(start.shape) != problem.shape or not pattern.admits(start != 0):
         raise ValueError(f"the start must be {problem.shape} and satisfy {pattern} but is {tuple(start.shape)} or does not")
     first = refit(problem, start != 0, start=start)
     walk, history = Walk(problem.double, pattern, first.weights, candidates, widest), []
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the weights where the search stands."""
+        weights = as_floating(walk.weights / walk.scale, problem.anchor)
+        return weights, certify(problem, Support(walk.mask), weights)
+
+    ended = watch.verdict(0, reached, over=rounds == 0)
     for step in range(rounds):
-        if not walk.exchange() | walk.shift():
+        if ended or not walk.exchange() | walk.shift():
             break
         history.append((step + 1, problem.double.relative_error(walk.weights / walk.scale)))
+        ended = watch.verdict(step + 1, reached, over=step + 1 == rounds)
     still = bool(namespace(start).all(walk.mask == (first.weights != 0)))
     last = first if still else refit(problem, walk.mask, start=as_floating(walk.weights / walk.scale, problem.anchor))
     rounding = ROUNDING * problem.double.energy
@@ -98,14 +145,14 @@ def exchange_weights(
     optimal = best is last and np.all(walk.rest) and not walk.helpful_shifts()
     detail = best.detail | {"exchanges": walk.exchanges, "shifts": walk.shifts, "ridge": walk.ridge}
     detail |= {"rows_at_rest": float(np.sum(walk.rest)), "swap_optimal": float(optimal)}
-    status = Status.SWAP_OPTIMAL if optimal else Status.SEARCHED
+    status = Status.SWAP_OPTIMAL if optimal else ended or Status.SEARCHED
     return Solution(best.weights, status, best.certificate, len(history), tuple(history), detail)
 
 
 def check_search(rounds: int, candidates: int, widest: int) -> None:
     """Raise ValueError for numbers out of range."""
-    if rounds < 0 or not 2 <= candidates <= widest:
-        raise ValueError(f"need rounds >= 0 and 2 <= candidates <= widest but got {rounds}, {candidates} and {widest}")
+    whole("rounds", rounds, 0)
+    whole("widest", widest, whole("candidates", candidates, 2))
 
 
 class Walk:
@@ -195,7 +242,7 @@ class Walk:
         columns = xp.where(inside[:, None, :], same, matrices[:, :size, size:])
         columns = xp.concat([columns, xp.take_along_axis(gradient, kept, axis=1)[:, :, None]], axis=2)
         columns = columns * xp.astype(filled, weights.dtype)[:, :, None]
-        solved, positive = solve_positive(xp.asarray(inner, copy=True), columns)
+        solved, positive = solve_positive(copied(inner), columns)
         solved = xp.where(positive[:, None, None], solved, full((1, 1, 1), float("nan"), solved))  # to be refused
         product = xp.matrix_transpose(columns[:, :, :-1]) @ solved
         pruned = xp.astype(~inside, weights.dtype)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import clip, namespace
-from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.core.patterns import Pattern, check_score
+from gramian.solvers.backend._xp import Array, clip, copied, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
+from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.core.patterns import Pattern, PatternLike, check_score, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
 
@@ -15,15 +18,19 @@ __all__ = ["l0_admm"]
 PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
 
 
-@full_precision()
+@computation
 def l0_admm(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     steps: int = 180,
     first: float = 0.03,
     last: float = 1.0,
     stage: int = 4,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, approximately, by ADMM with a growing penalty and a refit
 
@@ -47,8 +54,8 @@ def l0_admm(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     steps : int, default 180
         The number of steps in all.
     first : float, default 0.03
@@ -57,11 +64,13 @@ def l0_admm(
         The last rho, likewise.
     stage : int, default 4
         Steps at each rho.
+    throw, time_limit, callback, progress : optional
+        As of `solve`. Every stage is a check, at which a callback costs a refit; it gets no first point.
 
     Returns
     -------
     Solution
-        SEARCHED, with the KKT residual on the support.
+        SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support.
 
     Raises
     ------
@@ -82,9 +91,20 @@ def l0_admm(
     >>> solution.certificate.objective < wanda(problem, TopK(0.5)).certificate.objective, int((solution.weights == 0).sum())
     (True, 16)
     """
-    if steps < 1 or stage < 1 or not 0 < first <= last:
-        raise ValueError(f"need steps, stage >= 1 and 0 < first <= last but got {steps}, {stage}, {first}, {last}")
-    pattern.check(problem.shape)
+    steps, stage = whole("steps", steps), whole("stage", stage)
+    first, last = number("first", first, "(0, inf)"), number("last", last, "(0, inf)")
+    if first > last:
+        raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
+    pattern = pattern_of(pattern, problem.shape)
+    with watched("l0_admm", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        solution = watched_admm(problem, pattern, steps, first, last, stage, watch)
+    return solution.required() if throw else solution
+
+
+def watched_admm(
+    problem: Quadratic, pattern: Pattern, steps: int, first: float, last: float, stage: int, watch: Watch
+) -> Solution:
+    """Do what `l0_admm` does, whose options are checked already, beside a watch."""
     xp = namespace(problem.anchor)
     work = pivoted(problem.double)
     values, vectors = xp.linalg.eigh(work.gram)
@@ -95,7 +115,14 @@ def l0_admm(
     growth = (last / first) ** (1 / max(1, stages - 1))
     dead = not bool(xp.all(work.diagonal > 0))
     # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
-    sparse, dual, rho = xp.asarray(work.anchor, copy=True), xp.zeros_like(work.anchor), first * mean
+    sparse, dual, rho = copied(work.anchor), xp.zeros_like(work.anchor), first * mean
+    ended: Status | None = None
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the exact weights on the support that there is now."""
+        solution = refit(problem, mask)
+        return solution.weights, solution.certificate
+
     for step in range(steps):
         if step % stage == 0:
             fresh = first * mean * growth ** (step // stage)
@@ -118,9 +145,15 @@ def l0_admm(
         sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
         dual = moved
         dual -= sparse
+        if (step + 1) % stage == 0 or step + 1 == steps:
+            ended = watch.verdict(step + 1, reached, over=step + 1 == steps)
+        elif watch.late():
+            ended = Status.TIME_LIMIT
+        if ended:
+            break
     check_score(score)  # NaN, once there, remains
     solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
-    return Solution(solution.weights, Status.SEARCHED, solution.certificate, steps, detail=solution.detail)
+    return Solution(solution.weights, ended or Status.SEARCHED, solution.certificate, step + 1, detail=solution.detail)
 
 
 def pivoted(problem: Quadratic) -> Quadratic:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from gramian.solvers.backend._xp import Array, namespace
-from gramian.solvers.backend.precision import full_precision
-from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
+from gramian.solvers.core.certificate import Certificate, certify
+from gramian.solvers.core.patterns import Pattern, PatternLike, counted_pattern, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import L1, Support
+from gramian.solvers.core.watch import Callback, watched
 from gramian.solvers.l1.fista import FISTA, advanced
 from gramian.solvers.support.starts import STARTS, check_choice
 
@@ -22,10 +24,10 @@ PENALTIES = ("plain", "scaled")
 SMALLEST = 1e-7  # of lambda_max, the lower end of the search
 
 
-@full_precision()
+@computation
 def fistapruner(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     warm_start: str = "sparsegpt",
     coordinates: str = "unit",
@@ -36,6 +38,10 @@ def fistapruner(
     tolerance: float = 1e-3,
     first_lambda: float = 1e-5,
     max_lambdas: int = 12,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, approximately, by LASSOs that are rounded to the pattern
 
@@ -48,8 +54,8 @@ def fistapruner(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : Pattern, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     warm_start : str, default "sparsegpt"
         `dense`, `magnitude`, `wanda` or `sparsegpt`.
     coordinates : str, default "unit"
@@ -70,12 +76,14 @@ def fistapruner(
         The paper's lambda_0, here in units of lambda_max, so that scaling the inputs changes nothing.
     max_lambdas : int, default 12
         The most lambdas.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; the warm start counts, and is never cut short. Every lambda is a step, and a check.
 
     Returns
     -------
     Solution
-        SEARCHED, with (steps, error) of every lambda as its history. Its detail: `lasso_gap`, the relative gap of the LASSO
-        point that was rounded; `warm_start_error`; what the warm start's own detail says.
+        SEARCHED, TIME_LIMIT or STOPPED, with (steps, error) of every lambda as its history. Its detail: `lasso_gap`, the
+        relative gap of the LASSO point that was rounded; `warm_start_error`; what the warm start's own detail says.
 
     Raises
     ------
@@ -112,7 +120,9 @@ def fistapruner(
     (True, 16)
     """
     check_options(warm_start, coordinates, l1, inner_steps, patience, threshold, tolerance, first_lambda, max_lambdas)
-    pattern.check(problem.shape)
+    pattern = pattern_of(pattern, problem.shape)
+    if warm_start == "sparsegpt":
+        counted_pattern(pattern, problem.shape, "its warm start, sparsegpt,")
     xp = namespace(problem.anchor)
     double = problem.double
     exact, scale = double.rescaled() if coordinates == "unit" else (double, xp.ones_like(double.diagonal))
@@ -130,44 +140,53 @@ def fistapruner(
         score = xp.where(exact.diagonal > 0, xp.abs(weights), xp.zeros_like(weights))  # dead channels go first
         return Support(pattern.select(score)).prox(weights, 1.0)
 
-    warm = starting_point(double, pattern, warm_start)
-    start = xp.astype((double.anchor if warm is None else warm.weights) * scale, xp.float64)
-    best = rounded(start)
-    if warm is not None:
-        start = best
-    best_error = error_of(best)
-    detail = {"warm_start_error": exact.relative_error(best)}
-    detail |= {f"warm_start_{name}": value for name, value in (warm.detail if warm else {}).items()}
-    source: tuple[Array, L1] | None = None  # the LASSO point that `best` was rounded from, or else the last one
-    low, high, weight = SMALLEST, 1.0, first_lambda
-    failures, budget, steps, improved = 0, inner_steps, 0, False
-    history: list[tuple[int, float]] = []
-    while len(history) < max_lambdas and failures < patience and best_error > 0 and top > 0:
-        term = L1(unit.weight * (weight * top))
-        point = advanced(work, term, xp.astype(start, xp.float32), budget, FISTA())
-        steps += budget
-        candidate = xp.astype(rounded(point), xp.float64)
-        error = error_of(candidate)
-        gain = (best_error - error) / best_error
-        enough = start is best and 0 < gain < tolerance  # a gain over a dense start says nothing about gains to come
-        ratio = (error - math.sqrt(max(work.loss(point), 0.0))) / error if error > 0 else 0.0
-        history.append((steps, error))
-        low, high = (weight, high) if ratio > threshold else (low, weight)
-        weight = math.sqrt(low * high)
-        if gain > 0:
-            failures, best, best_error, improved = 0, candidate, error, True
-        else:
-            failures, budget = failures + 1, max(1, budget // 2)
-        if gain > 0 or not improved:
-            source = (point, term)
-        start = best
-        if enough:
-            break
+    with watched("fistapruner", max_lambdas, "lambda", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        warm = starting_point(double, pattern, warm_start)
+        start = xp.astype((double.anchor if warm is None else warm.weights) * scale, xp.float64)
+        best = rounded(start)
+        if warm is not None:
+            start = best
+        best_error = error_of(best)
+        detail = {"warm_start_error": exact.relative_error(best)}
+        detail |= {f"warm_start_{name}": value for name, value in (warm.detail if warm else {}).items()}
+        source: tuple[Array, L1] | None = None  # the LASSO point that `best` was rounded from, or else the last one
+        low, high, weight = SMALLEST, 1.0, first_lambda
+        failures, budget, steps, improved = 0, inner_steps, 0, False
+        history: list[tuple[int, float]] = []
+
+        def reached() -> tuple[Array, Certificate]:
+            """Return the best weights so far."""
+            weights = best / scale
+            return weights, certify(double, Support(weights != 0), weights)
+
+        over = not (best_error > 0 and top > 0)
+        ended = watch.verdict(0, reached, over=over)
+        while not (over or ended):
+            term = L1(unit.weight * (weight * top))
+            point = advanced(work, term, xp.astype(start, xp.float32), budget, FISTA())
+            steps += budget
+            candidate = xp.astype(rounded(point), xp.float64)
+            error = error_of(candidate)
+            gain = (best_error - error) / best_error
+            enough = start is best and 0 < gain < tolerance  # a gain over a dense start says nothing about gains to come
+            ratio = (error - math.sqrt(max(work.loss(point), 0.0))) / error if error > 0 else 0.0
+            history.append((steps, error))
+            low, high = (weight, high) if ratio > threshold else (low, weight)
+            weight = math.sqrt(low * high)
+            if gain > 0:
+                failures, best, best_error, improved = 0, candidate, error, True
+            else:
+                failures, budget = failures + 1, max(1, budget // 2)
+            if gain > 0 or not improved:
+                source = (point, term)
+            start = best
+            over = enough or len(history) >= max_lambdas or failures >= patience or not best_error > 0
+            ended = watch.verdict(len(history), reached, over=over)
     if source is not None:
         detail["lasso_gap"] = certify(exact, source[1], source[0]).relative_gap
-    weights = best / scale
-    certificate = certify(double, Support(weights != 0), weights)
-    return Solution(weights, Status.SEARCHED, certificate, steps, tuple(history), detail)
+    weights, certificate = reached()
+    solution = Solution(weights, ended or Status.SEARCHED, certificate, steps, tuple(history), detail)
+    return solution.required() if throw else solution
 
 
 def starting_point(problem: Quadratic, pattern: Pattern, warm_start: str) -> Solution | None:
@@ -192,13 +211,8 @@ def check_options(
     check_choice("warm_start", warm_start, WARM_STARTS)
     check_choice("coordinates", coordinates, COORDINATES)
     check_choice("l1", l1, PENALTIES)
-    if min(inner_steps, patience, max_lambdas) < 1:
-        raise ValueError(
-            f"inner_steps, patience and max_lambdas must be at least 1 but are {inner_steps}, {patience}, {max_lambdas}"
-        )
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0 but is {tolerance}")
-    if not (0 <= threshold <= 1 and SMALLEST <= first_lambda <= 1):
-        raise ValueError(
-            f"threshold must be in [0, 1] and first_lambda in [{SMALLEST:g}, 1] but they are {threshold} and {first_lambda}"
-        )
+    for name, count in (("inner_steps", inner_steps), ("patience", patience), ("max_lambdas", max_lambdas)):
+        whole(name, count)
+    number("tolerance", tolerance)
+    number("threshold", threshold, "[0, 1]")
+    number("first_lambda", first_lambda, f"[{SMALLEST:g}, 1]")

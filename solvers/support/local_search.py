@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.core.patterns import PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
-from gramian.solvers.support.exchange import check_search, exchange_weights
+from gramian.solvers.core.watch import Callback, watched
+from gramian.solvers.support.exchange import check_search, watched_exchanges
 from gramian.solvers.support.l0 import l0_admm
 from gramian.solvers.support.lasso_rounding import fistapruner
 from gramian.solvers.support.starts import STARTS, Start, check_choice
@@ -18,14 +20,19 @@ __all__ = ["exchange"]
 BEGINNINGS: Mapping[str, Start] = {**STARTS, "l0": l0_admm, "fistapruner": fistapruner}
 
 
+@computation
 def exchange(
     problem: Quadratic,
-    pattern: Pattern,
+    pattern: PatternLike,
     *,
     start: str = "sparsegpt",
     rounds: int = 10,
     candidates: int = 64,
     widest: int = 128,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, by exchanges of kept weights for pruned ones from another method's answer
 
@@ -37,8 +44,8 @@ def exchange(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     start : str, default "sparsegpt"
         The method that the search starts from: `magnitude`, `wanda`, `sparsegpt`, `l0` or `fistapruner`.
     rounds : int, default 10
@@ -48,13 +55,15 @@ def exchange(
     widest : int, default 128
         The most channels of a row among which exchanges are sought, at least `candidates`. Rows are known to be swap-optimal
         only where this is the number of channels or more.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; the start counts, and is never cut short. Every round is a step, and a check.
 
     Returns
     -------
     Solution
-        SWAP_OPTIMAL where no exchange helps, or else SEARCHED, with the KKT residual on the support, which is zero but for
-        rounding, and (round, relative error) as its history. Its detail: `start_error`, the relative error of the start, and
-        that of `exchange_weights`.
+        SWAP_OPTIMAL where no exchange helps, or else SEARCHED, TIME_LIMIT or STOPPED, with the KKT residual on the support,
+        which is zero but for rounding, and (round, relative error) as its history. Its detail: `start_error`, the relative
+        error of the start, and that of `exchange_weights`.
 
     Raises
     ------
@@ -73,6 +82,9 @@ def exchange(
     """
     check_choice("start", start, BEGINNINGS)
     check_search(rounds, candidates, widest)
-    first = BEGINNINGS[start](problem, pattern)
-    found = exchange_weights(problem, pattern, first.weights, rounds=rounds, candidates=candidates, widest=widest)
-    return replace(found, detail={**found.detail, "start_error": first.certificate.relative_error})
+    pattern = counted_pattern(pattern, problem.shape, "exchange")
+    with watched("exchange", rounds, "round", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        first = BEGINNINGS[start](problem, pattern)
+        found = watched_exchanges(problem, pattern, first.weights, rounds, candidates, widest, watch)
+    solution = replace(found, detail={**found.detail, "start_error": first.certificate.relative_error})
+    return solution.required() if throw else solution

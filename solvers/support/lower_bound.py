@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gramian.solvers.backend._xp import Array, as_floating, clip, device, full, namespace
+from gramian.solvers.backend._xp import Array, clip, device, full, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given_floats
+from gramian.solvers.backend.options import whole
 from gramian.solvers.backend.printed import digits, extent
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import NM, TopK
+from gramian.solvers.core.patterns import NM, PatternLike, TopK, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.core.terms import Support
@@ -56,7 +59,8 @@ class SupportBound:
         return f"SupportBound({extent(self.point)}, at least {digits(self.total)})"
 
 
-def l0_bound(problem: Quadratic, pattern: TopK | NM, *, steps: int = 50, splits: int = 3) -> SupportBound:
+@computation
+def l0_bound(problem: Quadratic, pattern: PatternLike, *, steps: int = 50, splits: int = 3) -> SupportBound:
     """max_U,d b(U, d) <= min_V f(V) subject to V satisfying the pattern
 
     With d >= 0 and G - diag(d) positive semidefinite, f lies above its tangent at any weights U by the diagonal at least,
@@ -80,8 +84,8 @@ def l0_bound(problem: Quadratic, pattern: TopK | NM, *, steps: int = 50, splits:
     ----------
     problem : Quadratic
         f, damped as a rule: `problem.damped(ridge)`.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; also "2:4", or a sparsity.
     steps : int, default 50
         Steps of ADMM for every d.
     splits : int, default 3
@@ -114,9 +118,8 @@ def l0_bound(problem: Quadratic, pattern: TopK | NM, *, steps: int = 50, splits:
     >>> 0.8 * found < l0_bound(problem, TopK(0.5)).total <= found
     True
     """
-    if steps < 1 or splits < 1:
-        raise ValueError(f"need steps, splits >= 1 but got {steps}, {splits}")
-    check_pattern(problem, pattern)
+    steps, splits = whole("steps", steps), whole("splits", splits)
+    pattern = counted_pattern(pattern, problem.shape, "l0_bound")
     exact = problem.double
     xp = namespace(exact.anchor)
     unit, scale = exact.rescaled()
@@ -140,7 +143,8 @@ def l0_bound(problem: Quadratic, pattern: TopK | NM, *, steps: int = 50, splits:
     return replace(best, steps=spent)
 
 
-def dual_bound(problem: Quadratic, pattern: TopK | NM, split: Array, point: Array) -> SupportBound:
+@computation
+def dual_bound(problem: Quadratic, pattern: PatternLike, split: Array, point: Array) -> SupportBound:
     """b(U, d) = min_V f(U) + sum_ij g_ij (v_ij - u_ij) + 1/2 d_j (v_ij - u_ij)^2 over the pattern, less rounding
 
     A weight that is pruned costs c_0 = 1/2 d u^2 - g u, and one that is kept c_1 = -g^2 / (2 d); so keeping it gains
@@ -156,8 +160,8 @@ def dual_bound(problem: Quadratic, pattern: TopK | NM, split: Array, point: Arra
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; also "2:4", or a sparsity.
     split : array (p,)
         d.
     point : array (q, p)
@@ -184,17 +188,18 @@ def dual_bound(problem: Quadratic, pattern: TopK | NM, split: Array, point: Arra
     >>> round(dual_bound(problem, TopK(0.5), split, problem.anchor).total, 2)
     2.0
     """
-    check_pattern(problem, pattern)
+    pattern = counted_pattern(pattern, problem.shape, "dual_bound")
+    split, point = given_floats("split", split, problem.double.anchor), given_floats("point", point, problem.double.anchor)
     if tuple(point.shape) != problem.shape or tuple(split.shape) != problem.shape[1:]:
         found = f"d is {tuple(split.shape)} and the point {tuple(point.shape)}"
         raise ValueError(f"{found} but the problem's weight is {problem.shape}")
     exact = problem.double
     xp = namespace(exact.anchor, split, point)
-    split = proven_split(exact.gram, as_floating(split, like=exact.anchor))
+    split = proven_split(exact.gram, split)
     dead = exact.diagonal == 0
     if split is None or not bool(xp.all((split > 0) | dead) & xp.all(xp.isfinite(point))):
         return without_split(problem, pattern)
-    change = as_floating(point, like=exact.anchor) - exact.anchor
+    change = point - exact.anchor
     point = exact.anchor + change  # U is W + change; as a sum it is rounded
     product, size = change @ exact.gram, xp.abs(change) @ xp.abs(exact.gram)
     loss, loss_size = 0.5 * product * change, size * xp.abs(change)
@@ -228,15 +233,16 @@ def dual_bound(problem: Quadratic, pattern: TopK | NM, split: Array, point: Arra
     return SupportBound(float(xp.sum(rows) - gamma * xp.sum(xp.abs(rows))), rows, split, point)
 
 
-def bounded(problem: Quadratic, pattern: TopK | NM, solution: Solution, *, steps: int = 50, splits: int = 3) -> Solution:
+@computation
+def bounded(problem: Quadratic, pattern: PatternLike, solution: Solution, *, steps: int = 50, splits: int = 3) -> Solution:
     """The same weights, certified by how far they can be from the best that the pattern admits: f(V) - `l0_bound`
 
     Parameters
     ----------
     problem : Quadratic
         f, the problem that was solved: with its damping, if it was damped. The gap is one of this problem and of no other.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; also "2:4", or a sparsity.
     solution : Solution
         The answer of a method, whose weights satisfy the pattern.
     steps, splits : int
@@ -264,20 +270,13 @@ def bounded(problem: Quadratic, pattern: TopK | NM, solution: Solution, *, steps
     >>> solution.certificate.relative_gap < 0.2
     True
     """
-    check_pattern(problem, pattern)
+    pattern = counted_pattern(pattern, problem.shape, "bounded")
     mask = solution.weights != 0
     if tuple(mask.shape) != problem.shape or not pattern.admits(mask):
         raise ValueError(f"the weights are {tuple(mask.shape)} and must be {problem.shape} and satisfy the pattern {pattern}")
     found = certify(problem, Support(mask), solution.weights)
     bound = l0_bound(problem, pattern, steps=steps, splits=splits).total
     return replace(solution, certificate=replace(found, bound=min(bound, found.objective), residual=None))
-
-
-def check_pattern(problem: Quadratic, pattern: TopK | NM) -> None:
-    """Raise what a pattern that cannot be bounded raises."""
-    if not isinstance(pattern, TopK | NM):
-        raise TypeError(f"a bound is known for TopK and NM but the pattern is a {type(pattern).__name__}")
-    pattern.check(problem.shape)
 
 
 def competing(pattern: TopK | NM) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import Array, cholesky, namespace, solve_triangular
-from gramian.solvers.backend.precision import full_precision
+import math
+
+from gramian.solvers.backend._xp import Array, cholesky, copied, namespace, solve_triangular
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import certify
-from gramian.solvers.core.patterns import NM, Pattern, TopK, keep_largest
+from gramian.solvers.core.patterns import NM, PatternLike, TopK, counted_pattern, keep_largest
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
@@ -15,8 +18,8 @@ __all__ = ["sparsegpt"]
 NEARBY = 16  # columns of a block that are updated one by one
 
 
-@full_precision()
-def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, block: int = 128) -> Solution:
+@computation
+def sparsegpt(problem: Quadratic, pattern: PatternLike, *, damping: float = 0.01, block: int = 128) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, greedily, by a sweep over columns j = 1..p
 
     The sweep prunes by the score v_j^2 / U_jj^2, then moves the error of column j into the columns right of it,
@@ -29,8 +32,8 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        Which masks are allowed.
+    pattern : TopK, NM, str or float
+        Which masks are allowed; "2:4" and a sparsity will do.
     damping : float, default 0.01
         D = damping * mean(diag G) * I, a ridge on the change of the weights; 0.01 is the published value. If G + D is not
         positive definite in float64 the damping is raised tenfold until it is.
@@ -63,16 +66,15 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
     >>> solution.certificate.objective < wanda(problem, NM(2, 4)).certificate.objective, solution.detail["damping"]
     (True, 0.01)
     """
-    if damping < 0 or block < 1:
-        raise ValueError(f"need damping >= 0 and block >= 1 but got {damping} and {block}")
-    pattern.check(problem.shape)
+    damping, block = number("damping", damping), whole("block", block)
+    pattern = counted_pattern(pattern, problem.shape, "sparsegpt")
     xp = namespace(problem.anchor)
     factor, used = inverse_factor(problem, damping)
     target = problem.double.anchor
     if problem.slope is not None:
         target = target - (problem.double.slope @ factor.T) @ factor
     factor = xp.astype(factor, problem.anchor.dtype)
-    columns = xp.asarray(xp.astype(target.T, problem.anchor.dtype), copy=True)  # (p, q): a column of V is contiguous
+    columns = copied(xp.astype(target.T, problem.anchor.dtype))  # (p, q): a column of V is contiguous
     mask = xp.zeros(columns.shape, dtype=xp.bool, device=columns.device)
     pivots = xp.linalg.diagonal(factor)
     infinity = xp.full_like(pivots, float("inf"))
@@ -83,7 +85,7 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
         nearby = pattern.group * max(1, nearby // pattern.group)
     for first in range(0, width, block):
         last = min(first + block, width)
-        part = xp.asarray(columns[first:last, :], copy=True)
+        part = copied(columns[first:last, :])
         errors = xp.zeros_like(part)
         keep = None if isinstance(pattern, NM) else select_block(pattern, part, rank_by[first:last], first, width)
         for near in range(0, last - first, nearby):  # columns further right wait for the product of several errors
@@ -105,7 +107,7 @@ def sparsegpt(problem: Quadratic, pattern: Pattern, *, damping: float = 0.01, bl
         columns[first:last, :] = part
         if last < width:
             columns[last:, :] -= factor[first:last, last:].T @ errors
-    weights = xp.asarray(columns.T, copy=True)
+    weights = copied(columns.T)
     status = Status.DIRECT if used == damping else Status.DAMPED
     certificate = certify(problem, Support(mask.T), weights)
     return Solution(weights, status, certificate, detail={"damping": used})
@@ -128,18 +130,22 @@ def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: i
 def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
     """Return the upper triangular U with (G + damping * mean(diag G) * I)^-1 = U^T U, in float64, and the damping it took.
 
-    One Cholesky of the index-reversed matrix gives G + D = R R^T with R upper triangular, and U = R^-1.
+    One Cholesky of the index-reversed matrix gives G + D = R R^T with R upper triangular, and U = R^-1. ValueError is raised
+    where no damping in float64 is enough.
     """
     problem = problem.double
     xp = namespace(problem.gram)
     mean = float(xp.mean(problem.diagonal)) or 1.0  # all inputs zero: any positive ridge will do
     used = damping
-    while True:
+    while math.isfinite(used * mean):
         reversed_gram = xp.flip(problem.damped(used * mean).gram)
         factor, exists = cholesky(reversed_gram)
         pivots = xp.linalg.diagonal(factor) ** 2
         rounding = problem.shape[1] * float(xp.finfo(xp.float64).eps) * float(xp.max(xp.linalg.diagonal(reversed_gram)))
         if exists and bool(xp.all(pivots > rounding)):  # a singular matrix may pass Cholesky on pivots that are noise
             identity = xp.eye(problem.shape[1], dtype=xp.float64, device=problem.gram.device)
-            return solve_triangular(xp.asarray(xp.flip(factor), copy=True), identity, upper=True), used
+            return solve_triangular(copied(xp.flip(factor)), identity, upper=True), used
         used = max(10 * used, 1e-8)
+    raised = "" if used == damping else f", raised to {used:g},"
+    sides = f"a damping of {damping:g}{raised} times the mean of the Gram's diagonal, {mean:g},"
+    raise ValueError(f"{sides} overflows float64: scale the inputs, or take less of it")

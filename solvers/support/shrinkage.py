@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from gramian.solvers.backend._xp import Array, as_floating, device, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, shown
 from gramian.solvers.backend.printed import digits, extent
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.patterns import PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import sparsegpt
@@ -51,10 +53,11 @@ class Shrinkage:
         return f"Shrinkage({extent(self.ridge)} channels, strength {digits(self.strength)}{tried})"
 
 
+@computation
 def empirical_ridge(
     problem: Quadratic,
-    pattern: Pattern,
-    tokens: int,
+    pattern: PatternLike,
+    tokens: float,
     *,
     heldout: Quadratic | None = None,
     strengths: Sequence[float] = STRENGTHS,
@@ -75,9 +78,9 @@ def empirical_ridge(
     ----------
     problem : Quadratic
         f.
-    pattern : TopK or NM
-        What the pilot is pruned to.
-    tokens : int
+    pattern : TopK, NM, str or float
+        What the pilot is pruned to; "2:4" and a sparsity will do.
+    tokens : float
         How many tokens the Gram was made of. Its scale does not matter, so a mean will do; the ridge scales as the Gram.
     heldout : Quadratic, optional
         The problem of the same layer on other tokens.
@@ -93,6 +96,8 @@ def empirical_ridge(
     ------
     ValueError
         For tokens or strengths out of range, and for a held-out problem of another shape.
+    TypeError
+        For a held-out problem that is no Quadratic, and for a pattern that SparseGPT does not take.
 
     Examples
     --------
@@ -104,8 +109,12 @@ def empirical_ridge(
     >>> found.strength, found.ridge.shape, bool((found.ridge > 0).all())
     (6.0, (8,), True)
     """
-    if tokens < 1 or not strengths or not all(0 <= strength < float("inf") for strength in strengths):
-        raise ValueError(f"need at least one token and finite strengths >= 0 but got {tokens} tokens and {tuple(strengths)}")
+    tokens, pattern = number("tokens", tokens, "[1, inf)"), counted_pattern(pattern, problem.shape, "empirical_ridge")
+    strengths = [number("a strength", strength) for strength in strengths]
+    if not strengths:
+        raise ValueError("there are no strengths to choose from")
+    if heldout is not None and not isinstance(heldout, Quadratic):
+        raise TypeError(f"the held-out problem must be a Quadratic but is {shown(heldout)}")
     if heldout is not None and heldout.shape != problem.shape:
         raise ValueError(f"the held-out problem's weight is {heldout.shape} but the problem's weight is {problem.shape}")
     xp = namespace(problem.anchor)

@@ -27,5 +27,5 @@ STARTS: Mapping[str, Start] = {"magnitude": magnitude, "wanda": wanda, "sparsegp
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> None:
     """Raise ValueError for a value that is none of the choices of an option."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{option} must be one of {', '.join(choices)} but is {value!r}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, clip, namespace
-from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.options import number, whole
+from gramian.solvers.core.certificate import Certificate, measured
 from gramian.solvers.core.solution import Status
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask
 from gramian.solvers.units.program import BoxProgram
 
@@ -16,8 +19,18 @@ PROGRESS = 0.5  # a step after which more than this of the complementarity remai
 FINISH_ROUNDS = 5  # of guessing the active set anew; after an interior point one or two are the rule
 
 
+@computation
 def relaxed_mask(
-    problem: MaskProblem, budget: float, *, penalty: float = float("inf"), tol: float = 1e-9, max_steps: int = 100
+    problem: MaskProblem,
+    budget: float,
+    *,
+    penalty: float = float("inf"),
+    tol: float = 1e-9,
+    max_steps: int = 100,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> RelaxedMask:
     """argmin_z loss(z) subject to 0 <= z <= 1 and <c, z> = budget, or to a penalty in its place
 
@@ -38,11 +51,13 @@ def relaxed_mask(
         objective below 1e-4 of the summed losses of single units, where the relative gap has no meaning, counts as that.
     max_steps : int, default 100
         The most steps.
+    throw, time_limit, callback, progress : optional
+        As of `solve`; every step is a check, and the weights are z.
 
     Returns
     -------
     RelaxedMask
-        CONVERGED, STEP_LIMIT, BROKEN, or DIRECT where only one point is feasible.
+        CONVERGED, STEP_LIMIT, TIME_LIMIT, STOPPED, BROKEN, or DIRECT where only one point is feasible.
 
     Raises
     ------
@@ -60,18 +75,20 @@ def relaxed_mask(
     >>> relaxed.status.name, bool((relaxed.keep >= 0).all() and (relaxed.keep <= 1).all())
     ('CONVERGED', True)
     """
-    limit = Budget(float(budget), problem.total, float(penalty))
-    return solve_program(BoxProgram((problem,), (1.0,), limit), tol=tol, max_steps=max_steps)
+    limit = Budget(budget, problem.total, penalty)
+    whole("max_steps", max_steps)
+    with watched("relaxed_mask", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        found = solve_program(BoxProgram((problem,), (1.0,), limit), watch, tol=tol, max_steps=max_steps)
+    return found.required() if throw else found
 
 
-def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> RelaxedMask:
+def solve_program(program: BoxProgram, watch: Watch, *, tol: float, max_steps: int) -> RelaxedMask:
     """argmin of a box program by Mehrotra's predictor-corrector method, then by the linear system of its active set.
 
     The price enters a step as one more column, so a step of a joint problem costs one factorisation per module and there
     is no search over prices. It stops on the certificate of the point that would be returned.
     """
-    if not tol > 0 or max_steps < 1:
-        raise ValueError(f"need tol > 0 and max_steps >= 1 but got {tol} and {max_steps}")
+    tol, max_steps = number("tol", tol, "(0, inf]"), whole("max_steps", max_steps)
     program.budget.check_against(program.size)
     xp = namespace(program.cost)
     budget = program.budget
@@ -82,7 +99,17 @@ def solve_program(program: BoxProgram, *, tol: float, max_steps: int) -> Relaxed
         return RelaxedMask(1 - removed, budget, price, certificate, Status.DIRECT)
     point = first_point(program, min(max(fraction, 0.01), 0.99) if fraction in (0.0, 1.0) else fraction)
     unmet, steps = Status.STEP_LIMIT, 0
-    while steps < max_steps and not program.meets(certificate, tol):
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the mask that there is now."""
+        return 1 - removed, certificate
+
+    while True:
+        ended = watch.verdict(steps, reached, measured(certificate))
+        if ended and not program.meets(certificate, tol):
+            return RelaxedMask(1 - removed, budget, price, certificate, ended, steps)
+        if steps >= max_steps or program.meets(certificate, tol):
+            break
         point = mehrotra_step(program, point)
         if not bool(xp.all(xp.isfinite(point.removed) & xp.isfinite(point.lower) & xp.isfinite(point.upper))):
             unmet = Status.BROKEN

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import number
 from gramian.solvers.backend.printed import digits, kept
 from gramian.solvers.core.certificate import Certificate, measured
+from gramian.solvers.core.watch import Callback, watched
 from gramian.solvers.units.box import solve_program
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask, keep_within, ratio
 from gramian.solvers.units.program import BoxProgram
@@ -61,6 +65,7 @@ class Allocation:
         return f"Allocation({units}, cost {digits(self.cost)}, {measured(self.certificate)})"
 
 
+@computation
 def allocate(
     problems: Sequence[MaskProblem],
     budget: float,
@@ -68,6 +73,10 @@ def allocate(
     importance: Sequence[float] | None = None,
     tol: float = 1e-9,
     max_steps: int = 100,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Allocation:
     """argmin_z sum_m importance_m loss_m(z_m) / energy_m subject to sum_m <c_m, z_m> = budget, 0 <= z <= 1, cut to 0/1
 
@@ -88,6 +97,8 @@ def allocate(
         The relative gap of the relaxation.
     max_steps : int, default 100
         The most steps.
+    throw, time_limit, callback, progress : optional
+        As of `solve`, for the relaxation; the weights are the masks of all modules, one after another.
 
     Returns
     -------
@@ -110,13 +121,17 @@ def allocate(
     (18.0, True)
     """
     weights = relative_weights(problems, importance)
-    total = Budget(float(budget), sum(problem.total for problem in problems))
+    total = Budget(budget, sum(problem.total for problem in problems))
     program = BoxProgram(tuple(problems), weights, total)
-    relaxation = solve_program(program, tol=tol, max_steps=max_steps)
+    with watched("allocate", max_steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        relaxation = solve_program(program, watch, tol=tol, max_steps=max_steps)
+    if throw:
+        relaxation.required()
     scores = program.split(relaxation.keep)
     return evaluated(problems, weights, scores, keep_jointly(problems, scores, total.amount), relaxation)
 
 
+@computation
 def allocate_by_score(
     problems: Sequence[MaskProblem],
     scores: Sequence[Array],
@@ -163,11 +178,12 @@ def allocate_by_score(
     [[1, 0, 0], [1, 1, 1]]
     """
     weights = relative_weights(problems, importance)
-    limit = Budget(float(budget), sum(problem.total for problem in problems))
-    check_scores(problems, scores)
+    limit = Budget(budget, sum(problem.total for problem in problems))
+    scores = checked_scores(problems, scores)
     return evaluated(problems, weights, scores, keep_jointly(problems, scores, limit.amount))
 
 
+@computation
 def allocate_uniformly(
     problems: Sequence[MaskProblem],
     scores: Sequence[Array],
@@ -210,8 +226,8 @@ def allocate_uniformly(
     [[1, 0, 1], [1, 1, 0]]
     """
     weights = relative_weights(problems, importance)
-    limit = Budget(float(budget), sum(problem.total for problem in problems))
-    check_scores(problems, scores)
+    limit = Budget(budget, sum(problem.total for problem in problems))
+    scores = checked_scores(problems, scores)
     fraction = limit.amount / limit.total
     masks = [keep_within(score, problem.cost, fraction * problem.total) for problem, score in zip(problems, scores)]
     return evaluated(problems, weights, scores, masks)
@@ -240,9 +256,11 @@ def evaluated(
     cost = sum(problem.spent(mask) for problem, mask in zip(problems, masks))
     objective = sum(weight * loss for weight, loss in zip(weights, losses))
     energy = sum(weight * problem.energy for weight, problem in zip(weights, problems))
+    size = sum(weight * problem.size for weight, problem in zip(weights, problems))
+    sound = all(problem.possible(loss) for loss, problem in zip(losses, problems))
     bound = float("-inf") if relaxation is None else relaxation.bound_at(cost)
-    certificate = Certificate(objective, bound, ratio(objective, energy))
-    errors = tuple(ratio(loss, problem.energy) for loss, problem in zip(losses, problems))
+    certificate = Certificate(objective, bound, ratio(objective, energy, size), sound=sound)
+    errors = tuple(ratio(loss, problem.energy, problem.size) for loss, problem in zip(losses, problems))
     rounding = None if relaxation is None else objective - relaxation.certificate.objective
     return Allocation(tuple(masks), tuple(scores), cost, errors, certificate, relaxation, rounding)
 
@@ -251,19 +269,20 @@ def relative_weights(problems: Sequence[MaskProblem], importance: Sequence[float
     """Return importance_m / energy_m; a module without any loss keeps its importance, which then multiplies zero."""
     if not problems:
         raise ValueError("there are no modules to share a budget")
-    factors = [1.0] * len(problems) if importance is None else [float(factor) for factor in importance]
+    factors = [1.0] * len(problems) if importance is None else list(importance)
     if len(factors) != len(problems):
         raise ValueError(f"there are {len(problems)} modules but {len(factors)} importances")
-    for position, (problem, factor) in enumerate(zip(problems, factors)):
-        if not 0 < factor < float("inf"):
-            raise ValueError(f"importances must be positive and finite but module {position} has {factor}")
+    factors = [number(f"the importance of module {place}", factor, "(0, inf)") for place, factor in enumerate(factors)]
+    for position, problem in enumerate(problems):
         if problem.silent:
             raise ValueError(f"module {position} has zero output, so no relative error: omit it")
     return tuple(factor / (problem.energy or 1.0) for problem, factor in zip(problems, factors))
 
 
-def check_scores(problems: Sequence[MaskProblem], scores: Sequence[Array]) -> None:
-    """Raise ValueError unless there is one score per unit of every module."""
+def checked_scores(problems: Sequence[MaskProblem], scores: Sequence[Array]) -> list[Array]:
+    """Return the scores of every module, or raise ValueError unless there is one per unit."""
+    scores = [given("scores", score, problems[0].cost, "the mask problem") for score in scores]
     have, need = [tuple(score.shape) for score in scores], [(problem.units,) for problem in problems]
     if have != need:
         raise ValueError(f"the modules' units are {need} but their scores are {have}")
+    return scores

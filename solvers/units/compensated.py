@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, cholesky, device, namespace, solve_triangular, to_numpy
+from gramian.solvers.backend._xp import Array, cholesky, copied, device, namespace, solve_triangular, to_numpy
+from gramian.solvers.backend.computing import computation
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.support.obs import inverse_factor
-from gramian.solvers.units.removal import BLOCK, RemovalPath, channels_of, diagonal_blocks, path_along, unit_costs, unit_problem
+from gramian.solvers.units.mask import unit_costs
+from gramian.solvers.units.removal import BLOCK, RemovalPath, channels_of, diagonal_blocks, path_along, unit_problem
 
 __all__ = ["greedy_removal"]
 
 ACCURATE = 1e-7  # error of the inverse, on a random vector, from which it is computed anew
 
 
+@computation
 def greedy_removal(problem: Quadratic, groups: int | None = None, cost: Array | float | None = None) -> RemovalPath:
     """argmin over units P of (L(R + P) - L(R)) / cost_P, again and again, with L(R) = min_V f(V) subject to V_R = 0
 
@@ -62,7 +65,7 @@ def greedy_removal(problem: Quadratic, groups: int | None = None, cost: Array | 
     [1, 2, 0]
     """
     work, size, alive = unit_problem(problem, groups)
-    costs = unit_costs(work, alive.size, cost)
+    costs = unit_costs(alive.size, cost, work.gram)
     xp = namespace(work.gram)
     order, left = list(np.flatnonzero(~alive)), np.flatnonzero(alive)
     probe = np.random.default_rng(0).normal(size=work.shape[1])
@@ -148,7 +151,7 @@ def factorised(problem: Quadratic, channels: np.ndarray) -> tuple[Array, Array, 
     kept[channels] = 1
     gradient = problem.gradient(problem.anchor * xp.asarray(kept, device=device(part)))
     inverse = factor.T @ factor
-    return inverse, xp.asarray((anchor - xp.take(gradient, index, axis=1) @ inverse).T, copy=True), ridge
+    return inverse, copied((anchor - xp.take(gradient, index, axis=1) @ inverse).T), ridge
 
 
 def inverse_error(gram: Array, inverse: Array, channels: np.ndarray, probe: np.ndarray) -> float:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Literal
 
-from gramian.solvers.backend._xp import Array, as_floating, device, full, namespace
+from gramian.solvers.backend._xp import Array, as_floating, copied, device, full, namespace
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given, given_floats, given_together
+from gramian.solvers.backend.options import is_number, number, shown
 from gramian.solvers.backend.printed import digits, extent, kept, kind
 from gramian.solvers.core.certificate import Certificate, measured
+from gramian.solvers.core.grams import check_gram, least_curvature
 from gramian.solvers.core.patterns import check_score
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.core.solution import Status
+from gramian.solvers.core.solution import Solution, Status
 
 __all__ = ["Budget", "MaskChoice", "MaskProblem", "RelaxedMask", "keep_within", "threshold"]
 
 SILENT = 1e-12  # energy over the losses of units removed one at a time, below which it is rounding of zero
+NEGATIVE = 1e-6  # of the summed losses of single units: a loss further below zero is none, of float32 products either
 
 
 @dataclass(frozen=True, eq=False)
 class MaskProblem:
     """loss(z) = f(W diag(z)) = constant + <b, z - 1> + 1/2 (z - 1)^T A (z - 1) for a mask z (m,), 1 = kept, 0 = removed
 
-    One unit is a channel, or a head, whose block of A is then summed. All arrays are float64.
+    One unit is a channel, or a head, whose block of A is then summed. All arrays are float64, and copied.
 
     Parameters
     ----------
@@ -51,6 +57,8 @@ class MaskProblem:
         Summed losses of units removed one at a time, signs aside.
     silent : bool
         Whether the energy is rounding of zero.
+    curvature : float
+        A proven lower bound of the least eigenvalue of A with its diagonal scaled to one; -inf if A is indefinite.
 
     Raises
     ------
@@ -85,7 +93,10 @@ class MaskProblem:
     def __post_init__(self, trusted: bool) -> None:
         if trusted:
             return
-        xp = namespace(self.matrix, self.linear, self.cost)
+        for name, array in given_together({"matrix": self.matrix, "linear": self.linear, "cost": self.cost}).items():
+            object.__setattr__(self, name, copied(as_floating(array)))
+        object.__setattr__(self, "constant", number("constant", self.constant, "(-inf, inf)"))
+        xp = namespace(self.matrix)
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
             raise ValueError(f"matrix must be square but is {tuple(self.matrix.shape)}")
         for name in ("linear", "cost"):
@@ -100,12 +111,10 @@ class MaskProblem:
                 raise ValueError(f"{name} holds NaN or Inf")
         if bool(xp.any(self.cost <= 0)):
             raise ValueError("every unit must have a positive cost")
-        if bool(xp.any(xp.abs(self.matrix - self.matrix.T) > 1e-10 * xp.max(xp.abs(self.matrix)))):
-            raise ValueError("matrix is not symmetric")
-        if bool(xp.any(self.diagonal < 0)):
-            raise ValueError("matrix is not positive semidefinite: its diagonal has negative entries")
+        check_gram(self.matrix, "matrix", 1e-8, 1e-12 * float(xp.max(xp.abs(self.matrix))))
 
     @classmethod
+    @computation
     def from_problem(
         cls,
         problem: Quadratic,
@@ -121,12 +130,13 @@ class MaskProblem:
         the largest eigenvalue of G ("spectral") or its trace ("frobenius"); the paper normalises X and does not say how.
         Raises ValueError when the channels do not divide into `groups`.
         """
+        if normalise not in (None, "spectral", "frobenius"):
+            raise ValueError(f"normalise is 'spectral', 'frobenius' or None but got {shown(normalise)}")
         double = problem.double
         xp = namespace(double.anchor)
         width = double.shape[1]
-        units = width if groups is None else groups
-        if units < 1 or width % units:
-            raise ValueError(f"{width} channels do not divide into {groups} groups of equal size")
+        units = unit_count(width, groups)
+        costs = unit_costs(units, cost, double.gram)
         gram = 0.5 * (double.gram + double.gram.T)  # symmetric to the last bit
         matrix = (double.anchor.T @ double.anchor) * gram
         linear = full((width,), 0.0, gram)
@@ -141,10 +151,10 @@ class MaskProblem:
             diagonal = xp.linalg.diagonal(matrix)
             below = xp.where(diagonal < 0, -diagonal, 0.0 * diagonal)  # where a sum of zero has been rounded
             matrix = matrix + xp.eye(units, dtype=matrix.dtype, device=device(matrix)) * below
-        number = 1.0 if cost is None else cost
-        costs = full((units,), number, gram) if isinstance(number, int | float) else as_floating(number, like=gram)
-        whole = cls(matrix, linear, constant, costs)
-        return whole if normalise is None else whole.scaled(1 / (input_energy(double.gram, normalise) or 1.0))
+        problem_of_units = cls(matrix, linear, constant, costs)
+        if normalise is None:
+            return problem_of_units
+        return problem_of_units.scaled(1 / (input_energy(double.gram, normalise) or 1.0))
 
     def __repr__(self) -> str:
         return f"MaskProblem({self.units} units, cost {digits(self.total)}, {kind(self.matrix)})"
@@ -180,8 +190,18 @@ class MaskProblem:
         """Return whether the energy is rounding of zero, so that no loss is a part of it."""
         return self.size > 0 and self.energy <= SILENT * self.size
 
+    @cached_property
+    def curvature(self) -> float:
+        """Return a proven lower bound of the least eigenvalue of A with its diagonal scaled to one; -inf if A is indefinite."""
+        return least_curvature(self.matrix)
+
+    def possible(self, loss: float) -> bool:
+        """Return whether a loss, and that at zero, are finite and not negative but for rounding: no data has another."""
+        return -NEGATIVE * self.size <= min(loss, self.energy) and loss < float("inf")
+
     def value(self, mask: Array) -> float:
         """Return loss(z) for a mask (m,), boolean or real."""
+        mask = given("mask", mask, self.matrix, "the mask problem")
         if tuple(mask.shape) != (self.units,):
             raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {self.units} units")
         xp = namespace(self.matrix, mask)
@@ -190,6 +210,7 @@ class MaskProblem:
 
     def spent(self, mask: Array) -> float:
         """Return <c, z> for a boolean mask."""
+        mask = given("mask", mask, self.cost, "the mask problem")
         xp = namespace(self.cost, mask)
         return float(xp.sum(xp.where(mask, self.cost, xp.zeros_like(self.cost))))
 
@@ -240,10 +261,14 @@ class Budget:
     penalty: float = float("inf")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.amount <= self.total * (1 + 1e-12):
-            raise ValueError(f"a budget must be between 0 and {self.total:g}, the cost of all units, but is {self.amount:g}")
-        if not self.penalty > 0:
-            raise ValueError(f"a penalty must be positive but is {self.penalty}")
+        object.__setattr__(self, "total", number("the cost of all units", self.total))
+        if not (is_number(self.amount) and 0 <= self.amount <= self.total * (1 + 1e-12)):
+            found = f"between 0 and {self.total:g}, the cost of all units, but is {shown(self.amount)}"
+            raise ValueError(f"a budget must be {found}")
+        if not (is_number(self.penalty) and self.penalty > 0):
+            raise ValueError(f"a penalty must be positive but is {shown(self.penalty)}")
+        for name in ("amount", "penalty"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def target(self) -> float:
@@ -314,9 +339,19 @@ class RelaxedMask:
     steps: int = 0
     detail: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.certificate.sound:
+            object.__setattr__(self, "status", Status.BROKEN)
+
     def __repr__(self) -> str:
         within = f"budget {digits(self.budget.amount)} of {digits(self.budget.total)}"
         return f"RelaxedMask({extent(self.keep)} units, {within}, {self.status.label}, {measured(self.certificate)})"
+
+    def required(self) -> RelaxedMask:
+        """Return this mask, or raise NotSolved with it as the weights of a solution where its status is a failure."""
+        detail = {**self.detail, "price": self.price}
+        Solution(self.keep, self.status, self.certificate, self.steps, detail=detail).required()
+        return self
 
     def bound_at(self, cost: float) -> float:
         """Return a proven lower bound of the loss of every mask of this cost that the relaxation admits, each 0/1 mask too.
@@ -364,6 +399,7 @@ class MaskChoice:
         return f"MaskChoice({kept(self.mask)} units, cost {digits(self.cost)}, {measured(self.certificate)})"
 
 
+@computation
 def keep_within(score: Array, cost: Array, budget: float) -> Array:
     """Keep the longest run of units in descending score whose summed cost is within the budget.
 
@@ -398,7 +434,10 @@ def keep_within(score: Array, cost: Array, budget: float) -> Array:
     >>> keep_within(np.array([0.9, 0.1, 0.5, 0.7]), np.array([1.0, 1.0, 2.0, 1.0]), 4.0).astype(int).tolist()
     [1, 0, 1, 1]
     """
+    score = given("score", score)
+    cost = given("cost", cost, score, "score")
     check_score(score)
+    budget = number("a budget", budget, "[-inf, inf]")
     xp = namespace(score, cost)
     if score.ndim != 1 or tuple(cost.shape) != tuple(score.shape):
         raise ValueError(f"scores are {tuple(score.shape)} but costs are {tuple(cost.shape)}: both must be (m,)")
@@ -408,6 +447,7 @@ def keep_within(score: Array, cost: Array, budget: float) -> Array:
     return xp.argsort(order) < count
 
 
+@computation
 def threshold(problem: MaskProblem, relaxed: RelaxedMask) -> MaskChoice:
     """Cut a relaxed mask to the 0/1 mask of its largest entries within its budget.
 
@@ -440,8 +480,29 @@ def threshold(problem: MaskProblem, relaxed: RelaxedMask) -> MaskChoice:
     """
     mask = keep_within(relaxed.keep, problem.cost, relaxed.budget.amount)
     cost, loss = problem.spent(mask), problem.value(mask)
-    certificate = Certificate(loss, relaxed.bound_at(cost), ratio(loss, problem.energy))
+    certificate = Certificate(
+        loss, relaxed.bound_at(cost), ratio(loss, problem.energy, problem.size), sound=problem.possible(loss)
+    )
     return MaskChoice(mask, cost, certificate, loss - problem.value(relaxed.keep))
+
+
+def unit_count(width: int, groups: int | None) -> int:
+    """Return how many units so many channels are, where None makes each of them one."""
+    units = width if groups is None else groups
+    if not isinstance(units, Integral) or isinstance(units, bool) or units < 1 or width % units:
+        raise ValueError(f"{width} channels do not divide into {shown(groups)} groups of equal size")
+    return int(units)
+
+
+def unit_costs(units: int, cost: Array | float | None, like: Array) -> Array:
+    """Return costs (m,) as `like`. ValueError is raised unless there is a positive one for every unit."""
+    if cost is None or is_number(cost):
+        costs = full((units,), 1.0 if cost is None else float(cost), like)
+    else:
+        costs = given_floats("cost", cost, like)
+    if tuple(costs.shape) != (units,) or not bool(namespace(costs).all((costs > 0) & (costs < float("inf")))):
+        raise ValueError(f"costs must be positive, one for each of {units} units, but are {costs}")
+    return costs
 
 
 def input_energy(gram: Array, norm_kind: Literal["spectral", "frobenius"]) -> float:
@@ -454,6 +515,11 @@ def input_energy(gram: Array, norm_kind: Literal["spectral", "frobenius"]) -> fl
     raise ValueError(f"normalise is 'spectral', 'frobenius' or None but got {norm_kind!r}")
 
 
-def ratio(loss: float, energy: float) -> float:
-    """Return a loss relative to the energy, where zero over zero is zero."""
-    return loss / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))
+def ratio(loss: float, energy: float, size: float) -> float:
+    """Return a loss relative to the energy, where zero over zero is zero; infinite where either is negative beyond rounding.
+
+    size: of the numbers that both are sums of.
+    """
+    if min(loss, energy) < -NEGATIVE * size:  # no data has it
+        return float("inf")
+    return max(loss, 0.0) / energy if energy > 0 else (0.0 if loss <= 0 else float("inf"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gramian.solvers.backend._xp import Array, cholesky, device, namespace, solve_triangular
+from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, namespace, solve_triangular
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import whole
 from gramian.solvers.core.certificate import Certificate, norm
 from gramian.solvers.core.solution import Status
 from gramian.solvers.units.mask import Budget, MaskProblem, RelaxedMask, ratio
@@ -14,6 +17,7 @@ __all__ = ["head_scores", "newton_score"]
 NEGLIGIBLE = 1e-8  # of a vector: a component in a computed null space that is smaller is rounding
 
 
+@computation
 def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -> RelaxedMask:
     """argmin_z loss(z) + penalty / 2 (<c, z> - budget)^2 over all real z; penalty = inf: subject to <c, z> = budget
 
@@ -62,7 +66,7 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
     >>> round(float(found.keep.sum()), 6), int(found.detail["rank"])
     (6.0, 8)
     """
-    limit = Budget(float(budget), problem.total, float(penalty))
+    limit = Budget(budget, problem.total, penalty)
     limit.check_against(problem.size)
     xp = namespace(problem.matrix)
     inverse, null, rank = pseudo_inverse(problem.matrix)
@@ -86,8 +90,11 @@ def newton_score(problem: MaskProblem, budget: float, *, penalty: float = 1.0) -
     loss = problem.value(keep)
     excess = limit.target - float(xp.sum(cost * removed))
     objective = limit.objective(loss, excess)
-    bound = objective - decrement - limit.gap(excess, price) if norm(null(residual)) <= rounding else float("-inf")
-    certificate = Certificate(objective, bound, ratio(loss, problem.energy), violation=limit.violation(excess))
+    bound = objective - decrement - limit.gap(excess, price)
+    if not problem.curvature > -float("inf") or norm(null(residual)) > rounding:
+        bound = float("-inf")
+    error, miss = ratio(loss, problem.energy, problem.size), limit.violation(excess)
+    certificate = Certificate(objective, bound, error, violation=miss, sound=problem.possible(loss))
     outside = max(0.0, float(xp.max(keep)) - 1, -float(xp.min(keep)))
     return RelaxedMask(keep, limit, price, certificate, Status.DIRECT, detail={"rank": float(rank), "outside": outside})
 
@@ -123,7 +130,8 @@ def head_scores(score: Array, heads: int) -> Array:
     >>> head_scores(np.array([1.0, 3.0, 0.0, 0.5]), 2).tolist()
     [2.0, 0.25]
     """
-    if score.ndim != 1 or heads < 1 or score.shape[0] % heads:
+    score, heads = as_floating(given("score", score)), whole("heads", heads)
+    if score.ndim != 1 or score.shape[0] % heads:
         raise ValueError(f"scores of shape {tuple(score.shape)} do not divide into {heads} heads of equal size")
     return namespace(score).mean(namespace(score).reshape(score, (heads, -1)), axis=1)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, as_floating, cholesky, device, full, namespace, solve_triangular, to_numpy
+from gramian.solvers.backend._xp import Array, cholesky, copied, device, namespace, solve_triangular, to_numpy
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import shown
 from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.problem import Quadratic
-from gramian.solvers.units.mask import keep_within
+from gramian.solvers.units.mask import keep_within, unit_costs, unit_count
 
 __all__ = ["RemovalPath", "removal_path", "unit_support"]
 
@@ -109,10 +113,11 @@ class RemovalPath:
 
     def check(self, count: int) -> None:
         """Raise ValueError for a number of units that there are not."""
-        if not 0 <= count <= self.units:
-            raise ValueError(f"a mask keeps between 0 and {self.units} units, all there are, but is to keep {count}")
+        if not isinstance(count, Integral) or isinstance(count, bool) or not 0 <= count <= self.units:
+            raise ValueError(f"a mask keeps between 0 and {self.units} units, all there are, but is to keep {shown(count)}")
 
 
+@computation
 def removal_path(
     problem: Quadratic, order: Sequence[int] | Array, groups: int | None = None, cost: Array | float | None = None
 ) -> RemovalPath:
@@ -148,10 +153,10 @@ def removal_path(
     [0.5, 2.5, 10.5]
     """
     work, size, alive = unit_problem(problem, groups)
-    chosen = np.array(order) if isinstance(order, Sequence) else to_numpy(order)
-    if not np.array_equal(np.sort(chosen), np.arange(alive.size)):
+    chosen = np.array(to_numpy(given("order", order)))
+    if chosen.ndim != 1 or not np.array_equal(np.sort(chosen), np.arange(alive.size)):
         raise ValueError(f"an order must be a permutation of the {alive.size} units but has shape {chosen.shape}")
-    return path_along(work, size, chosen, unit_costs(work, alive.size, cost), {})
+    return path_along(work, size, chosen.astype(np.int64), unit_costs(alive.size, cost, work.gram), {})
 
 
 def path_along(work: Quadratic, size: int, order: np.ndarray, costs: Array, detail: dict[str, float]) -> RemovalPath:
@@ -169,6 +174,7 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
     With the channel removed first as the last one and G = R^T R, R upper triangular, f(V) = least + 1/2 |R V^T - z|^2 for
     z = R W^T - R^-T slope^T and least = floor - 1/2 |R^-T slope^T|^2. What is kept spans the first rows of R, so each row
     of z counts as soon as its channel is removed. A channel that is a combination of those removed later has a zero row.
+    ValueError is raised for a problem of no data, with an indefinite Gram or a least loss below zero.
     """
     xp = namespace(problem.gram)
     width = problem.shape[1]
@@ -183,6 +189,10 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
         last = min(first + BLOCK, width)
         corner = rest[first:last, first:last]
         pivots = independent(corner, negligible)
+        if pivots.size < last - first and not problem.curvature > -float("inf"):
+            raise ValueError(
+                "the chain of masks has no losses: gram is not positive semidefinite, so that the loss has no minimum"
+            )
         if pivots.size == 0:
             continue
         chosen = xp.asarray(pivots, device=device(rest))
@@ -197,6 +207,8 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
             slope[last:, :] -= right.T @ pull
         rest[last:, last:] -= right.T @ right
         added[first + pivots] = 0.5 * to_numpy(xp.sum(residual * residual, axis=1))
+    if least < 0 and not problem.has_minimum:
+        raise ValueError(f"the chain of masks has no losses: slope and floor give a least loss of {least:.6g}, below zero")
     return added[::-1], max(least, 0.0)  # f is a sum of squares; less than zero is rounding
 
 
@@ -259,11 +271,21 @@ def unit_support(mask: Array, shape: tuple[int, int]) -> Array:
     >>> unit_support(np.array([True, False]), (1, 4)).tolist()
     [[True, True, False, False]]
     """
+    mask = given("mask", mask)
     if mask.ndim != 1 or mask.shape[0] < 1 or shape[1] % mask.shape[0]:
         raise ValueError(f"{shape[1]} channels do not divide into units of a mask {tuple(mask.shape)}")
-    xp = namespace(mask)
+    xp = namespace(checked_mask(mask, mask.shape[0]))
     channels = xp.reshape(xp.broadcast_to(mask[:, None], (mask.shape[0], shape[1] // mask.shape[0])), (1, -1))
-    return xp.asarray(xp.broadcast_to(channels, shape), copy=True)
+    return copied(xp.broadcast_to(channels, shape))
+
+
+def checked_mask(mask: Array, units: int) -> Array:
+    """Return a mask of units, or raise ValueError for another number of them, and for one that is not boolean."""
+    if tuple(mask.shape) != (units,):
+        raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {units} units")
+    if not namespace(mask).isdtype(mask.dtype, "bool"):
+        raise ValueError(f"a mask of units is boolean but this one is {mask.dtype}")
+    return mask
 
 
 def unit_problem(problem: Quadratic, groups: int | None) -> tuple[Quadratic, int, np.ndarray]:
@@ -272,24 +294,12 @@ def unit_problem(problem: Quadratic, groups: int | None) -> tuple[Quadratic, int
     Dead channels get weight 0 and diagonal 1. The last is (m,).
     """
     width = problem.shape[1]
-    units = width if groups is None else groups
-    if units < 1 or width % units:
-        raise ValueError(f"{width} channels do not divide into {groups} groups of equal size")
+    units = unit_count(width, groups)
     unit, _ = problem.double.rescaled()
     alive = namespace(unit.gram).astype(unit.diagonal > 0, unit.gram.dtype)
     slope = None if unit.slope is None else unit.slope * alive
     work = Quadratic(unit.gram, unit.anchor * alive, slope, unit.floor, trusted=True).damped(1 - alive)
     return work, width // units, np.any(to_numpy(alive).reshape(units, -1) > 0, axis=1)
-
-
-def unit_costs(problem: Quadratic, units: int, cost: Array | float | None) -> Array:
-    """Return costs (m,) in float64. ValueError is raised unless there is a positive one for every unit."""
-    number = 1.0 if cost is None else cost
-    like = problem.gram
-    costs = full((units,), float(number), like) if isinstance(number, int | float) else as_floating(number, like=like)
-    if tuple(costs.shape) != (units,) or not bool(namespace(costs).all((costs > 0) & (costs < float("inf")))):
-        raise ValueError(f"costs must be positive, one for each of {units} units, but are {number}")
-    return costs
 
 
 def channels_of(units: np.ndarray, size: int) -> np.ndarray:
@@ -302,4 +312,4 @@ def diagonal_blocks(matrix: Array, size: int) -> Array:
     xp = namespace(matrix)
     count = matrix.shape[0] // size
     blocks = xp.permute_dims(xp.reshape(matrix, (count, size, count, size)), (1, 3, 0, 2))
-    return xp.asarray(xp.permute_dims(xp.linalg.diagonal(blocks), (2, 0, 1)), copy=True)
+    return copied(xp.permute_dims(xp.linalg.diagonal(blocks), (2, 0, 1)))

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
+from gramian.solvers.backend._xp import Array, copied, device, namespace, to_numpy
+from gramian.solvers.backend.computing import computation
+from gramian.solvers.backend.given import given
+from gramian.solvers.backend.options import whole
 from gramian.solvers.backend.printed import kept
+from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.core.watch import Callback, Watch, watched
 from gramian.solvers.direct.factorised import BATCH_BYTES
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.exchange import HELP, NEAR, RIDGE, ROUNDING
 from gramian.solvers.support.obs import inverse_factor
 from gramian.solvers.units.compensated import block_losses, factorised, times
-from gramian.solvers.units.removal import channels_of, diagonal_blocks, unit_problem, unit_support
+from gramian.solvers.units.removal import channels_of, checked_mask, diagonal_blocks, unit_problem, unit_support
 
 __all__ = ["UnitExchange", "exchange_units"]
 
@@ -49,7 +54,18 @@ class UnitExchange:
         return f"UnitExchange({kept(self.mask)} units, {self.solution})"
 
 
-def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *, rounds: int = 10) -> UnitExchange:
+@computation
+def exchange_units(
+    problem: Quadratic,
+    mask: Array,
+    groups: int | None = None,
+    *,
+    rounds: int = 10,
+    throw: bool = False,
+    time_limit: float | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+) -> UnitExchange:
     """argmin over masks of as many units of min_V f(V) subject to V = 0 off the mask, by local search
 
     While the loss falls, the best exchange of a kept unit j for a removed one i is made. With K the kept channels,
@@ -74,11 +90,13 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
         As many equal runs of consecutive channels (heads) are one unit each. None makes every channel a unit.
     rounds : int, default 10
         The most rounds.
+    throw, time_limit, callback, progress : optional
+        As of `solve`. Every round is a step, and a check, at which a callback costs a refit.
 
     Returns
     -------
     UnitExchange
-        The mask, and the weights refitted on it.
+        The mask, and the weights refitted on it: SEARCHED, TIME_LIMIT or STOPPED.
 
     Raises
     ------
@@ -93,11 +111,18 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
     >>> found.mask.tolist(), found.solution.weights.tolist()
     ([False, True], [[0.0, 4.0]])
     """
+    rounds = whole("rounds", rounds, 0)
+    with watched("exchange_units", rounds, "round", time_limit=time_limit, callback=callback, progress=progress) as watch:
+        found = watched_exchanges(problem, mask, groups, rounds, watch)
+    if throw:
+        found.solution.required()
+    return found
+
+
+def watched_exchanges(problem: Quadratic, mask: Array, groups: int | None, rounds: int, watch: Watch) -> UnitExchange:
+    """Do what `exchange_units` does, whose rounds are checked already, beside a watch."""
     work, size, alive = unit_problem(problem, groups)
-    if tuple(mask.shape) != alive.shape:
-        raise ValueError(f"the mask is {tuple(mask.shape)} but the problem has {alive.size} units")
-    if rounds < 0:
-        raise ValueError(f"need rounds >= 0 but got {rounds}")
+    mask = checked_mask(given("mask", mask, problem.anchor), alive.size)
     xp = namespace(work.gram)
     factor, ridge = inverse_factor(work, 0.0)
     if ridge > 0 or bool(xp.any(NEAR * xp.sum(factor**2, axis=0) > 1)):
@@ -105,7 +130,16 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
     work = work.damped(ridge)
     first = refit(problem, unit_support(mask, problem.shape))
     tableau, limit, made, still = Tableau(work, np.array(to_numpy(mask)), size), BETWEEN, 0, False
-    for _ in range(rounds):
+
+    def reached() -> tuple[Array, Certificate]:
+        """Return the weights refitted on the mask that there is now."""
+        solution = refit(problem, unit_support(xp.asarray(tableau.kept, device=device(work.gram)), problem.shape))
+        return solution.weights, solution.certificate
+
+    ended = watch.verdict(0, reached, over=rounds == 0)
+    for step in range(rounds):
+        if ended:
+            break
         kept, loss = tableau.kept.copy(), tableau.loss
         taken = tableau.improve(limit, HELP * loss + (ROUNDING + ridge) * work.energy)
         still = taken == 0
@@ -115,6 +149,7 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
         accepted = trial.loss < loss
         tableau = trial if accepted else Tableau(work, kept, size)
         made, limit = (made + taken, BETWEEN) if accepted else (made, taken // 2)
+        ended = watch.verdict(step + 1, reached, over=limit == 0 or step + 1 == rounds)
         if limit == 0:
             break
     chosen = xp.asarray(tableau.kept, device=device(work.gram))
@@ -123,7 +158,7 @@ def exchange_units(problem: Quadratic, mask: Array, groups: int | None = None, *
     best, chosen = (last, chosen) if better else (first, mask)
     made = made if better else 0
     detail = best.detail | {"exchanges": float(made), "swap_optimal": float(still and better), "ridge": ridge}
-    return UnitExchange(chosen, Solution(best.weights, Status.SEARCHED, best.certificate, made, (), detail))
+    return UnitExchange(chosen, Solution(best.weights, ended or Status.SEARCHED, best.certificate, made, (), detail))
 
 
 class Tableau:
@@ -204,7 +239,7 @@ class Tableau:
         """
         xp = namespace(self.table)
         here = slice(unit * self.size, (unit + 1) * self.size)
-        rows, values = (xp.asarray(array[here, :], copy=True) for array in (self.table, self.values))
+        rows, values = (copied(array[here, :]) for array in (self.table, self.values))
         inverse = xp.linalg.inv(rows[:, here])
         ratio = inverse @ rows
         self.table -= rows.T @ ratio

@@ -15,17 +15,9 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from gramian.adapters import files
-from gramian.adapters.files import (
-    check_output,
-    check_result,
-    check_space,
-    exchange,
-    new_directory,
-    recover,
-    write_bytes,
-    write_json,
-)
+from gramian.adapters import drafts
+from gramian.adapters.drafts import exchange, new_directory, recover
+from gramian.adapters.files import check_output, check_result, check_space, write_bytes, write_json
 from gramian.adapters.models.saving import save
 
 WHOLE = {what: {"config.json": what.encode(), "model.safetensors": what.encode()} for what in ("old", "new")}
@@ -80,7 +72,7 @@ def killed(before: int, exchanges: bool, work) -> bool:
 
             for name in CALLS:
                 setattr(os, name, counted(getattr(os, name)))
-            files.exchange = counted(files.exchange) if exchanges else lambda one, two: False
+            drafts.exchange = counted(drafts.exchange) if exchanges else lambda one, two: False
             work()
             os._exit(0)
         finally:
@@ -240,11 +232,11 @@ def test_directories_that_cannot_be_synchronised_are_no_error(tmp_path, monkeypa
 
 def test_names_that_are_too_long_are_known_early(tmp_path):
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
-    check_output(tmp_path / ("a" * (longest - files.ADDED)), False)
-    with new_directory(tmp_path / ("a" * (longest - files.ADDED)), False) as draft:
+    check_output(tmp_path / ("a" * (longest - drafts.ADDED)), False)
+    with new_directory(tmp_path / ("a" * (longest - drafts.ADDED)), False) as draft:
         (draft / "config.json").write_text("{}")
     check_output(tmp_path / ("a" * longest), False, adding=True)
-    for name in ("a" * (longest - files.ADDED + 1), "é" * (longest // 2), "a" * 4000, f"{'a' * (longest + 1)}/model"):
+    for name in ("a" * (longest - drafts.ADDED + 1), "é" * (longest // 2), "a" * 4000, f"{'a' * (longest + 1)}/model"):
         with pytest.raises(OSError, match="is too long"):
             check_output(tmp_path / name, False)
     with pytest.raises(OSError, match="is too long"):

@@ -4,26 +4,22 @@ Every run is a forked process, which need not import anything, killed with SIGKI
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked_runs import digests, ended, forked, records
 from tiny import SHAPES, VOCABULARY, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters import save
-from gramian.adapters.cli import commands  # noqa: F401 - imported once, and not in every process
-from gramian.adapters.cli.main import main
-from gramian.adapters.run.journal import RECORD, Journal, journal_of
-from gramian.proofs.kit.strategies import normal_layer  # noqa: F401
+from gramian.adapters.run.journal import Journal, journal_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 TEXTS = ["--calibration", "text.txt", "--samples", "6", "--length", "32", "--heldout", "2"]
@@ -37,48 +33,24 @@ RUNS = {
 }
 
 
-def forked(arguments: list[str], count: Path | None = None) -> int:
-    """The process that runs a command line; every record that it writes is a line of `count`."""
-    sys.stdout.flush()
-    if process := os.fork():
-        return process
-    code = 99
-    try:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        if count is not None:
-            write: Callable[..., None] = Journal.write
+def counting(count: Path) -> Callable[[], object]:
+    """Lets every record that a run writes be a line of `count`."""
 
-            def counted(self, *record) -> None:
-                write(self, *record)
-                with count.open("a") as lines:
-                    lines.write("one\n")
+    def changed() -> None:
+        write: Callable[..., None] = Journal.write
 
-            Journal.write = counted  # type: ignore[method-assign]
-        code = main(arguments)
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+        def counted(self, *record) -> None:
+            write(self, *record)
+            with count.open("a") as lines:
+                lines.write("one\n")
 
+        Journal.write = counted  # type: ignore[method-assign]
 
-def ended(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = [file for file in folder.iterdir() if file.name != "gramian.json"]  # it says how long the run took
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def records(out: Path) -> int:
-    folder = journal_of(out)
-    return sum(RECORD.fullmatch(file.name) is not None for file in folder.iterdir()) if folder.is_dir() else 0
+    return changed
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("kills", [3, pytest.param(34, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, 34])
 def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shape = SHAPES["llama"] | {"num_hidden_layers": 4, "vocab_size": VOCABULARY}
@@ -88,7 +60,7 @@ def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     Path("text.txt").write_text(" ".join(map(str, range(2000))))
     arguments = ["prune", "source", *TEXTS, *RUNS[name]]
     whole, started = Path("whole"), time.perf_counter()
-    assert ended(forked([*arguments, "--out", "expected"], whole)) == 0, Path("log").read_text()
+    assert ended(forked([*arguments, "--out", "expected"], counting(whole))) == 0, Path("log").read_text()
     took, total = time.perf_counter() - started, len(whole.read_text().splitlines())
     expected, generator, resumed = digests(Path("expected")), random.Random(name), 0
     for number in range(kills):
@@ -105,7 +77,7 @@ def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
         found, finished, count = records(Path("out")), Path("out").exists(), Path("count")
         assert not finished or digests(Path("out")) == expected  # whole or not there
         count.write_text("")
-        assert ended(forked([*arguments, "--out", "out", "--resume"], count)) == 0, Path("log").read_text()
+        assert ended(forked([*arguments, "--out", "out", "--resume"], counting(count))) == 0, Path("log").read_text()
         assert digests(Path("out")) == expected
         assert len(count.read_text().splitlines()) == (0 if finished else total - found)
         assert not journal_of(Path("out")).exists()

@@ -86,8 +86,8 @@ def test_json_is_read_too(model):
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ("sparsty: 0.5", 1, "recipe.yaml has a setting 'sparsty', which there is not; do you mean 'sparsity'?"),
-        ("target-blend: 0.5\nmethod: l0", 1, "do you mean 'target_blend'?"),
+        ("sparsty: 0.5", 1, "recipe.yaml has a setting 'sparsty', which there is not (did you mean 'sparsity'?)"),
+        ("target-blend: 0.5\nmethod: l0", 1, "did you mean 'target_blend'?"),
         ("zzz: 0.5", 1, "has a setting 'zzz', which there is not; there are method, sparsity"),
         ("[1, 2]", 1, "recipe.yaml is no recipe"),
         ("", 1, "recipe.yaml is no recipe"),

@@ -31,11 +31,17 @@ from gramian.adapters.passes import problems
         (["--sparsity", "5:4"], "'5:4' is not a sparsity"),
         (["--pattern", "2:4"], "unrecognized arguments: --pattern 2:4"),
         (["--method", "magic"], "no method 'magic'; there are fistapruner"),
+        (["--method", "sparsgpt"], r"no method 'sparsgpt' \(did you mean 'sparsegpt'\?\); there are fistapruner"),
+        (["--sparsty", "0.5"], r"unrecognized arguments: --sparsty 0.5 \(did you mean '--sparsity'\?\)"),
+        (["--set", "inner_stpes=3"], r"fistapruner has no option 'inner_stpes' \(did you mean 'inner_steps'\?\); it has warm"),
+        (["--set", "tolerance=inf"], r"tolerance must be in \[0, inf\) but is inf"),
+        (["--set", "inner_steps=1.5"], "inner_steps must be a whole number of at least 1 but is 1.5"),
+        (["--set", "threshold=high"], r"threshold must be a number in \[0, 1\] but is 'high'"),
         (["--method", "wanda", "--set", "warm_start=dense"], "wanda has no option 'warm_start'; it has none"),
         (["--method", "sparsegpt", "--set", "inner_steps=3"], "sparsegpt has no option 'inner_steps'; it has damping, block"),
-        (["--set", "inner_steps=0"], "at least 1 but are 0"),
+        (["--set", "inner_steps=0"], "inner_steps must be a whole number of at least 1 but is 0"),
         (["--set", "threshold=1.5"], r"threshold must be in \[0, 1\]"),
-        (["--set", "first_lambda=0"], r"first_lambda in \[1e-07, 1\]"),
+        (["--set", "first_lambda=0"], r"first_lambda must be in \[1e-07, 1\] but is 0"),
         (["--set", "inner_steps"], "'inner_steps' is not NAME=VALUE"),
         (["--jobs", "2", "--calibrate-on", "pruned"], "--jobs 2 needs --calibrate-on dense"),
         (["--jobs", "2", "--method", "wanda"], "--jobs 2 needs --calibrate-on dense"),
@@ -195,7 +201,9 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
     args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
     monkeypatch.setattr(commands, "run", interrupted)
     assert call(*args) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "gramian: interrupted"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "gramian: interrupted: nothing is done that could be kept, and the same command begins again"
+    )
     monkeypatch.setattr(commands, "run", faulty)
     assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
     assert call(*args, "--debug") == 1

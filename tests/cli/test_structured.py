@@ -158,8 +158,9 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "tasp", "--set", "output=loss of labels"], "error: output must be one of logit, logprob, loss"),
         (["--method", "llm-pruner", "--set", "order=3"], "error: order must be 1 or 2 but is 3"),
         (["--method", "random", "--set", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
+        (["--method", "random", "--set", "seed=-1"], "seed must be a whole number of at least 0 but is -1"),
         (["--method", "numerical", "--allocation", "fair"], "'fair' is not one of uniform, per_type"),
-        (["--method", "numeric"], "no method 'numeric'; there are fistapruner, .*px"),
+        (["--method", "numeric"], r"no method 'numeric' \(did you mean 'numerical'\?\); there are fistapruner, .*px"),
     ],
 )
 def test_bad_usage(options, message, model, text, capsys):

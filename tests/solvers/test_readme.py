@@ -9,6 +9,6 @@ README = (Path(__file__).parents[2] / "solvers" / "README.md").read_text(encodin
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["term", "pattern"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["regression", "term", "pattern"])
 def test_snippets_run(snippet):
     exec(compile(snippet, "README.md", "exec"), {})

@@ -65,7 +65,23 @@ def test_every_setting_is_documented_and_a_keyword_of_prune():
         ({"method": "l0", "ratio": 0.2}, "ratio=0.2 does not go with 'l0', which zeroes single weights: give it sparsity="),
         ({"method": "flap", "sparsity": 0.5}, "sparsity=0.5 does not go with 'flap', .*: give it ratio="),
         ({"method": "magic"}, "no method 'magic'; there are fistapruner, "),
-        ({"options": {"stpes": 3}, "method": "l0"}, "l0_admm has no option 'stpes'; it has steps"),
+        ({"method": "sparsgpt"}, r"no method 'sparsgpt' \(did you mean 'sparsegpt'\?\); there are fistapruner, "),
+        ({"method": "L0"}, r"no method 'L0' \(did you mean 'l0'\?\); there are"),
+        ({"options": {"stpes": 3}, "method": "l0"}, r"l0_admm has no option 'stpes' \(did you mean 'steps'\?\); it has steps"),
+        (
+            {"options": {"progress": True}, "method": "l0"},
+            "l0_admm has no option 'progress'; it has steps, first, last, stage$",
+        ),
+        ({"options": {"steps": 2.5}, "method": "l0"}, "steps must be a whole number of at least 1 but is 2.5"),
+        ({"options": {"steps": True}, "method": "l0"}, "steps must be a whole number of at least 1 but is True"),
+        ({"options": {"steps": "many"}, "method": "l0"}, "steps must be a whole number of at least 1 but is 'many'"),
+        ({"options": {"last": float("inf")}, "method": "l0"}, r"last must be in \(0, inf\) but is inf"),
+        ({"options": {"tolerance": float("inf")}}, r"tolerance must be in \[0, inf\) but is inf"),
+        ({"options": {"tolerance": float("nan")}}, r"tolerance must be in \[0, inf\) but is nan"),
+        ({"options": {"tolerance": "small"}}, r"tolerance must be a number in \[0, inf\) but is 'small'"),
+        ({"options": {"tolerance": float("inf")}, "method": "fistapruner-printed"}, r"tolerance must be in \[0, inf\)"),
+        ({"options": {"seed": 0.5}, "method": "random"}, "seed must be a whole number of at least 0 but is 0.5"),
+        ({"options": {"draws": 0}, "method": "ntk-sap"}, "draws .* but .* 0"),
         ({"method": "wanda", "calibrate_on": "dense", "target_blend": 0.5}, "target_blend=0.5 does not go with target='own'"),
         ({"method": "wanda", "jobs": 2}, "jobs=2 needs calibrate_on='dense'"),
         ({"method": "magnitude", "damping": 0.1}, "damping=0.1 changes nothing"),
@@ -114,7 +130,9 @@ def test_a_pattern_says_how_it_is_met():
 
 
 def test_a_name_that_is_no_setting():
-    with pytest.raises(TypeError, match=r"prune\(\) has no setting 'sparsty'; there are method, sparsity"):
+    with pytest.raises(
+        TypeError, match=r"prune\(\) has no setting 'sparsty' \(did you mean 'sparsity'\?\); there are method, sparsity"
+    ):
         gramian.prune(tiny_model("llama"), WINDOWS, "wanda", sparsty=0.5)
     with pytest.raises(ValueError, match="config is given, and so is method, refit"):
         gramian.prune(tiny_model("llama"), WINDOWS, "wanda", config=PruneConfig(), refit=True)

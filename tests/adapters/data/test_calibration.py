@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 from tiny import BEGIN, VOCABULARY, tiny_model, tiny_tokenizer
 
-from gramian.adapters.data.sources import builtin_text, calibration, text_windows
+from gramian.adapters.data.sources import builtin_text, calibration
 from gramian.adapters.data.texts import read_texts
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.windows import text_windows
 
 TOKENIZER = tiny_tokenizer()
 

@@ -13,7 +13,7 @@ from tiny import BEGIN, FAMILIES, VOCABULARY, tiny_model, tiny_tokenizer
 from gramian.adapters import calibration, draw_heads
 from gramian.adapters.data import generation
 from gramian.adapters.data.generation import sampled_tokens
-from gramian.adapters.data.sources import write_tokens
+from gramian.adapters.data.sources import token_file
 
 
 def sampled(model, tokenizer=None, **changed):
@@ -47,7 +47,7 @@ def test_the_seed_decides(tmp_path):
     assert one.source == "self" and one.seed == 5 and bool((one.windows[:, 0] == BEGIN).all())
     same = calibration("self", tokenizer, samples=3, length=9, seed=5, model=model)
     assert same.windows.equal(one.windows) and same.digest == one.digest
-    write_tokens(tmp_path / "tokens.safetensors", one.windows)
+    (tmp_path / "tokens.safetensors").write_bytes(token_file(one.windows))
     read = calibration(str(tmp_path / "tokens.safetensors"), None, samples=3, length=1, seed=0)
     assert read.windows.equal(one.windows)
 

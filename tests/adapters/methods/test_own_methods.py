@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tiny import WINDOWS, parameters, tiny_model, tiny_tokenizer
 import gramian
 from gramian.adapters import PruneConfig, save
 from gramian.adapters.cli.main import main
-from gramian.adapters.methods.registry import WEIGHT_METHODS, resolve
+from gramian.adapters.methods.registry import WEIGHT_METHODS, file_of, resolve
 from gramian.proofs import laws
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import NM, TopK
@@ -127,6 +128,24 @@ def test_names_are_resolved(mine):
         resolve("mymethod:instance").tried({"power": 1.0})
 
 
+def test_the_path_is_as_it_was_and_the_file_is_known(mine):
+    """Whether the import succeeds or not, and whatever the module itself adds to the path."""
+    before = sys.path[:]
+    for name in ("mymethod:curvature", "broken:x", "faulty:x", "nowhere:x"):
+        with suppress(ValueError):
+            resolve(name)
+        assert sys.path == before
+    assert file_of("mymethod:curvature") == mine / "mymethod.py"
+    assert file_of("wanda") is None and file_of("nowhere:x") is None
+    (mine / "adding.py").write_text("import sys\nsys.path.insert(0, 'mine')\nf = lambda problem, pattern: None\n")
+    resolve("adding:f")
+    assert sys.path == ["mine", *before]
+    sys.path.append(str(mine))  # where it stands already it stays
+    del sys.modules["mymethod"]
+    resolve("mymethod:curvature")
+    assert sys.path == ["mine", *before, str(mine)]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -197,6 +216,7 @@ def test_it_prunes_and_solves_on_the_command_line(mine, capsys):
     (mine / "text.txt").write_text(" ".join(map(str, range(400))))
     command = ["prune", str(model), *texts, "--heldout", "0", "--no-perplexity"]
     assert main([*command, "--out", str(out), "--method", "mymethod:walked"]) == 0
+    assert f"the method mymethod:walked is what {mine / 'mymethod.py'} says" in capsys.readouterr().err
     report = json.loads((out / "gramian.json").read_text())
     settings = report["settings"]
     assert settings["method"] == "mymethod:walked" and settings["pattern"] == "50% per row"

@@ -14,7 +14,7 @@ from tiny import FAMILIES, tensors, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gramian import extras
-from gramian.adapters import files
+from gramian.adapters import drafts
 from gramian.adapters.files import check_output
 from gramian.adapters.models import demo_model
 from gramian.adapters.models.loading import load, storage_dtype
@@ -201,7 +201,7 @@ def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch, failure, exist
 
 
 def test_failed_rename_restores_the_old_model(saved, monkeypatch):
-    monkeypatch.setattr(files, "exchange", lambda one, two: False)
+    monkeypatch.setattr(drafts, "exchange", lambda one, two: False)
     before = (saved / "model.safetensors").read_bytes()
     rename = Path.rename
 

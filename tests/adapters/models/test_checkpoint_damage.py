@@ -168,7 +168,11 @@ def test_no_model_here(tmp_path, monkeypatch):
 def test_damaged_gguf(tmp_path):
     pytest.importorskip("gguf")
     pytest.importorskip("accelerate")
-    for data in (b"", b"GGUF", b"nonsense" * 100, b"GGUF\x03\x00\x00\x00" + b"\xff" * 100):
+    head, one, huge = b"GGUF" + (3).to_bytes(4, "little"), (1).to_bytes(8, "little"), (2**62).to_bytes(8, "little")
+    for data in (
+        b"", b"GGUF", b"nonsense" * 100, head + b"\xff" * 100, head + huge + one + b"\0" * 100, head + one + huge + b"\0" * 100,
+        head + one + one + huge + b"a" * 100, head + huge + huge, head + one + one,
+    ):  # fmt: skip
         (tmp_path / "model.gguf").write_bytes(data)
         with pytest.raises(ValueError, match=r"model\.gguf cannot be loaded") as caught:
             load(tmp_path / "model.gguf")

@@ -128,6 +128,15 @@ def test_a_journal_in_the_way(tmp_path):
     (folder / "notes.txt").unlink()
     refuse_journal(out, False, True)
     assert not folder.exists()
+    journal.start()
+    os.close(journal.lock or 0)  # of a run that was killed before its first block
+    refuse_journal(out, False, False)
+    assert not folder.exists()
+    journal.start()
+    for overwrite in (False, True):  # it is not ended
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
+            refuse_journal(out, False, overwrite)
+    journal.remove()
     folder.mkdir()  # of a run that was killed at its very beginning
     refuse_journal(out, False, False)
     assert not folder.exists()
@@ -251,3 +260,50 @@ def test_a_run_that_goes_on_needs_less_space(source, tmp_path, monkeypatch):
     gramian.prune(source, WINDOWS, out=tmp_path / "out", resume=True, **HOW)
     gramian.prune(source, WINDOWS, out=tmp_path / "other", **HOW)
     assert needed[1] - needed[0] == held > 0
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_problem_files_appear_with_the_result(source, tmp_path, monkeypatch):
+    """Those of a run that is interrupted are kept by its journal, and none are lost when it goes on."""
+    how = {"method": "magnitude", "progress": False, "problems": tmp_path / "problems"}
+    expected = tmp_path / "expected"
+    gramian.prune(source, WINDOWS, out=tmp_path / "one", **how | {"problems": expected})
+    with monkeypatch.context() as patch:
+        broken_at(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            gramian.prune(source, WINDOWS, out=tmp_path / "out", **how)
+    assert names(tmp_path) == ["expected", "one", "out.journal", "source"]
+    with pytest.raises(ValueError, match="problems was True and is False"):
+        gramian.prune(source, WINDOWS, out=tmp_path / "out", resume=True, **how | {"problems": None})
+    gramian.prune(source, WINDOWS, out=tmp_path / "out", resume=True, **how)
+    assert names(tmp_path) == ["expected", "one", "out", "problems", "source"] and len(names(expected)) == 14
+    assert names(tmp_path / "problems") == names(expected)
+    for name in names(expected):
+        assert (tmp_path / "problems" / name).read_bytes() == (expected / name).read_bytes()
+    with pytest.raises(FileExistsError, match=r"problems is not empty"):
+        gramian.prune(source, WINDOWS, out=tmp_path / "other", **how)
+    assert not (tmp_path / "other").exists() and not journal_of(tmp_path / "other").exists()
+
+
+def test_problem_files_of_a_model_in_memory_appear_at_once(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("gramian.adapters.passes.weights.certify", lambda *_: pytest.fail("an error"))
+        with pytest.raises(pytest.fail.Exception):
+            gramian.prune(tiny_model("llama"), WINDOWS, "wanda", problems=tmp_path / "problems", progress=False)
+    assert not list(tmp_path.iterdir())
+    gramian.prune(tiny_model("llama"), WINDOWS, "wanda", problems=tmp_path / "problems", progress=False)
+    assert names(tmp_path) == ["problems"] and len(names(tmp_path / "problems")) == 14
+
+
+def test_drafts_of_a_process_that_was_killed_are_swept(tmp_path):
+    journal = Journal(tmp_path / "out.journal", {"run": 1})
+    journal.start()
+    journal.write("weights", 0, Record([]))
+    journal.release()
+    (journal.folder / ".weights-00001.safetensors.4294967295.0a1b2c3d.new").write_bytes(b"half")
+    journal.start()
+    assert names(journal.folder) == ["run.json", "weights-00000.safetensors"]
+    journal.remove()

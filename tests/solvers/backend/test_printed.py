@@ -13,20 +13,31 @@ import gramian.solvers as solvers
 from gramian.solvers import (
     L1,
     Affine,
+    Box,
     Budget,
     Certificate,
+    ElasticNet,
+    GroupL2,
     MaskProblem,
     Moments,
+    NonNegative,
+    Nuclear,
     Quadratic,
+    Ridge,
+    RowSum,
     Shrinkage,
+    Simplex,
     Solution,
+    SparseGroup,
     Status,
     Support,
+    TargetMoments,
     TopK,
     allocate,
     empirical_ridge,
     exchange_units,
     greedy_removal,
+    l0_bound,
     lasso_path,
     lasso_to_sparsity,
     refit,
@@ -45,6 +56,8 @@ def printed(xp) -> list[object]:
     layer = Quadratic.from_data(inputs, weight)
     moments = Moments(8)
     moments.update(inputs)
+    targets = TargetMoments(8, 2)
+    targets.update(inputs, inputs[:, :2])
     problem = MaskProblem.from_problem(layer)
     relaxed = relaxed_mask(problem, 6)
     searched = lasso_to_sparsity(layer, 0.5, per_row=True, tol=1e-3)
@@ -57,6 +70,17 @@ def printed(xp) -> list[object]:
         L1(xp.asarray(np.full((4, 1), 2.0))),
         Support(mask),
         Affine(xp.asarray(np.ones((1, 8))), xp.asarray(np.zeros((4, 1)))),
+        Ridge(2.0),
+        ElasticNet(2.0, 1.0),
+        NonNegative(),
+        Box(xp.asarray(np.full(8, -1.0)), 1.0),
+        GroupL2(np.arange(8) // 2, 1.0),
+        SparseGroup(np.arange(8) // 2, 1.0, 2.0),
+        Simplex(1.0),
+        RowSum(1.0),
+        Nuclear(1.0),
+        targets,
+        l0_bound(layer, TopK(0.5)),
         problem,
         relaxed,
         relaxed.budget,
@@ -79,7 +103,8 @@ def test_every_exported_object_prints_in_a_line(xp):
 
 
 def test_no_class_was_forgotten(xp):
-    plain = {solvers.FISTA, solvers.TopK, solvers.NM, solvers.Solver}  # of numbers alone, or a protocol
+    # of numbers, protocols, an error
+    plain = {solvers.FISTA, solvers.TopK, solvers.NM, solvers.Solver, solvers.Pattern, solvers.Term, solvers.NotSolved}
     exported = {found for name in solvers.__all__ if inspect.isclass(found := getattr(solvers, name))}
     assert {*map(type, printed(xp))} == {found for found in exported - plain if not issubclass(found, Enum)}
 

@@ -107,6 +107,52 @@ def test_padding_is_excluded_by_weight_zero(xp):
         close(xp, getattr(padded, name), xp.numpy(getattr(honest, name)))
 
 
+@pytest.mark.parametrize("products", ["float64", "float32"])
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+def test_padding_may_hold_anything(xp, nothing, products):
+    """In the inputs, in the dense inputs, or in both; what has a weight is refused as ever."""
+    layer = normal_layer(1, 12, 4, 2, drift=0.3)
+    keep = np.arange(12) % 3 != 0
+    spoilt = [np.where(keep[:, None], part, nothing) for part in (layer.inputs, layer.dense)]
+    honest = collected(xp, (layer.inputs[keep], layer.dense[keep]), width=4, products=products)
+    for star, dense in ((spoilt[0], layer.dense), (layer.inputs, spoilt[1]), spoilt):
+        padded = collected(xp, (star, dense), width=4, weights=xp.asarray(keep.astype(float)), products=products)
+        assert padded.tokens == 8
+        for name in ("gram", "cross", "drift", "total", "shift"):
+            close(xp, getattr(padded, name), xp.numpy(getattr(honest, name)), rtol=1e-12 if products == "float64" else 1e-6)
+    with pytest.raises(ValueError, match="the inputs hold NaN or Inf"):
+        collected(xp, (spoilt[0], layer.dense), width=4, weights=xp.asarray(np.full(12, 1e-300)), products=products)
+
+
+def test_tokens_are_the_sum_of_their_weights_rounded_when_read(xp):
+    """However they come: 60 batches of one token of weight 0.4 are 24 tokens, and not 60 times none."""
+    star = np.random.default_rng(3).normal(size=(60, 4))
+    weights = np.full(60, 0.4)
+    one_by_one, at_once = Moments(4), Moments(4)
+    for row in range(60):
+        one_by_one.update(xp.asarray(star[row : row + 1]), weights=xp.asarray(weights[row : row + 1]))
+    at_once.update(xp.asarray(star), weights=xp.asarray(weights))
+    assert one_by_one.tokens == at_once.tokens == 24
+    assert one_by_one.mass == pytest.approx(24) and type(one_by_one.tokens) is int
+    close(xp, one_by_one.gram, xp.numpy(at_once.gram))
+    half = Moments(4)
+    half.update(xp.asarray(star[:1]), weights=xp.asarray(weights[:1]))
+    both = half.merged(half).merged(half)
+    assert half.tokens == 0 and both.mass == pytest.approx(1.2) and both.tokens == 1
+    both.update(xp.asarray(star[:3]))
+    assert both.tokens == 4
+    with pytest.raises(TypeError, match="moments merge with Moments but the other is 3"):
+        half.merged(3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-300])
+def test_token_weights_are_finite_and_at_least_zero(xp, bad):
+    moments = collected(xp, (np.ones((3, 2)),), width=2)
+    with pytest.raises(ValueError, match=f"token weights must be finite and at least zero but 1 are not, as {bad}"):
+        moments.update(xp.asarray(np.ones((3, 2))), weights=xp.asarray(np.array([1.0, bad, 0.0])))
+    assert moments.tokens == 3 and float(moments.gram[0, 0]) == 3
+
+
 def test_batches_with_and_without_dense_inputs_mix(xp):
     """A batch without dense inputs adds nothing to C and E, whichever comes first."""
     layer = normal_layer(2, 20, 4, 2, drift=0.3)

@@ -37,7 +37,9 @@ X, W = DATA.normal(size=(30, 6)), DATA.normal(size=(3, 6))
 
 
 def indefinite(xp):
-    return Quadratic(xp.asarray(np.array([[1.0, 2.0], [2.0, 1.0]])), xp.asarray(np.array([[1.0, -1.0]])))
+    """No pair of channels shows it: the least eigenvalue is -0.8."""
+    gram = np.eye(3) * 1.9 - 0.9
+    return Quadratic(xp.asarray(gram), xp.asarray(np.array([[1.0, -1.0, 0.5]])))
 
 
 def test_a_loss_below_zero_is_no_loss(xp):
@@ -204,7 +206,7 @@ def test_arrays_of_two_libraries_are_named():
             work()
     moments = Moments(6)
     moments.update(X)
-    with pytest.raises(TypeError, match="the inputs is a torch array but what came before is a numpy array"):
+    with pytest.raises(TypeError, match="inputs is a torch array but what came before is a numpy array"):
         moments.update(torch.asarray(X))
     assert solve(theirs, L1(np.float32(3.0)), FISTA()).status is Status.CONVERGED
 

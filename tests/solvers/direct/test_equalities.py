@@ -342,5 +342,55 @@ def test_the_problem_is_left_alone(xp):
 )
 def test_shapes_that_do_not_fit(xp, matrix, values):
     problem = normal_layer(95, 12, 6, 3).problem(xp)
-    with pytest.raises(ValueError, match=r"A is .* and D is .* but the weight is \(3, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"A is .* and D is .* but the weight is \(3, 6\)|there are no constraints: A is \(0, 6\)"
+    ):
         affine_least_squares(problem, xp.asarray(np.ones(matrix)), xp.asarray(np.ones(values)))
+
+
+# -- channels that nearly vanish ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-16, 1e-17, 1e-60, 0.0])
+def test_a_channel_that_nearly_vanishes_hides_no_constraint(xp, size):
+    """Such as a constant channel after centring. It can meet one of two constraints at no loss, so that the other is what
+    costs: the difference that is free of it."""
+    rng = np.random.default_rng(90)
+    inputs, dense = rng.normal(size=(200, 8)), rng.normal(size=(3, 8))
+    inputs[:, 3] *= size
+    matrix, values = np.vstack([np.ones(8), np.arange(8.0)]), np.ones((3, 2))
+    problem = Quadratic.from_data(xp.asarray(inputs), xp.asarray(dense))
+    found = affine_least_squares(problem, xp.asarray(matrix), xp.asarray(values))
+    point = xp.numpy(found.weights)
+    assert found.certificate.violation == 0
+    np.testing.assert_allclose(point @ matrix.T, values, atol=1e-12 * np.max(np.abs(point)))
+    others, free = np.delete(np.arange(8), 3), (matrix[1] - 3 * matrix[0])[None, :]
+    left = inputs[:, others]
+    least = cvxpy_least_squares(left, left @ dense[:, others].T, equalities=(free[:, others], np.full((3, 1), -2.0)))
+    assert found.certificate.objective == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0, 2, 4, 6])
+def test_scales_of_channels_do_not_decide_what_is_feasible(xp, spread):
+    """Of the inputs, or of the constraints with them: V A^T = D and X' = X s, A' = A s, V' = V / s is the same problem."""
+    rng = np.random.default_rng(91)
+    inputs, dense, matrix = rng.normal(size=(50, 6)), rng.normal(size=(2, 6)), rng.normal(size=(3, 6))
+    scale = np.logspace(-spread, spread, 6)
+    values = dense @ matrix.T + 1
+    matrix, values = np.vstack([matrix, matrix[0] + matrix[1]]), np.hstack([values, values[:, :1] + values[:, 1:2]])
+
+    def solved(given, weight, equal):
+        problem = Quadratic.from_data(xp.asarray(given), xp.asarray(weight))
+        found = affine_least_squares(problem, xp.asarray(equal), xp.asarray(values))
+        assert found.certificate.violation == 0
+        return xp.numpy(found.weights), found.certificate.objective
+
+    plain, objective = solved(inputs, dense, matrix)
+    moved, same = solved(inputs * scale, dense / scale, matrix * scale)
+    np.testing.assert_allclose(moved * scale, plain, rtol=1e-8, atol=1e-8)
+    assert same == pytest.approx(objective, rel=1e-9)
+    point, _ = solved(inputs * scale, dense, matrix)  # other data under the same constraints
+    np.testing.assert_allclose(point @ matrix.T, values, atol=1e-12 * np.max(np.abs(point)))
+    with pytest.raises(ValueError, match="contradict each other"):
+        problem = Quadratic.from_data(xp.asarray(inputs * scale), xp.asarray(dense))
+        affine_least_squares(problem, xp.asarray(matrix), xp.asarray(values + np.array([0, 0, 0, 1e-3])))

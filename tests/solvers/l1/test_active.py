@@ -10,6 +10,7 @@ from gramian.proofs.kit.homotopy import lasso_homotopy
 from gramian.proofs.kit.references import cvxpy_lasso, exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, fractions, layers, normal_layer, planted_lasso
 from gramian.solvers import FISTA, L1, Quadratic, Status, lasso, lasso_path, lasso_to_sparsity
+from gramian.solvers.core.watch import Watch
 from gramian.solvers.l1.active import Workspace
 
 ENDED = (Status.CONVERGED, Status.DIRECT)
@@ -55,7 +56,8 @@ def test_same_objective_as_cvxpy(xp, drift, tokens, fraction):
     layer = normal_layer(13, tokens, 10, 3, condition=20.0, drift=drift)
     weight = fraction * layer.largest
     solution = lasso(layer.problem(xp), L1(weight), tol=1e-10)
-    assert solution.status is Status.CONVERGED
+    assert solution.certificate.met_but_for_rounding(2e-10)
+    assert solution.status is Status.CONVERGED or (solution.status is Status.DIRECT and tokens < 10)  # singular, a tiny lambda
     expected = cvxpy_lasso(layer.inputs, layer.outputs, weight)
     assert objective(layer, weight, xp.numpy(solution.weights)) == pytest.approx(expected, rel=1e-8)
     assert solution.certificate.objective == pytest.approx(expected, rel=1e-8)
@@ -114,7 +116,7 @@ def test_what_is_hard(xp, kind, fraction):
         layer = layer.scaled(weight=np.logspace(0, 4, 4)[:, None])
     weight = fraction * layer.largest
     solution = lasso(layer.problem(xp), L1(weight), tol=1e-8, max_steps=4000)
-    assert solution.status is Status.CONVERGED and solution.certificate.relative_gap <= 1e-8
+    assert solution.status in (Status.CONVERGED, Status.DIRECT) and solution.certificate.met_but_for_rounding(2e-8)
     assert gap_from_data(layer, weight, xp.numpy(solution.weights)) <= 1e-6
 
 
@@ -160,7 +162,7 @@ def test_duplicate_channels_have_one_fit(xp):
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_weights_without_a_penalty(xp, share):
-    """Some or all lambda_ij = 0: least squares there. The objective is right, and no lower bound is claimed."""
+    """Some or all lambda_ij = 0: least squares there. The objective is right, and proven to be."""
     layer = normal_layer(44, 30, 8, 3, drift=0.5)
     free = np.random.default_rng(45).random((3, 8)) < share
     free[0, :] = False
@@ -168,8 +170,8 @@ def test_weights_without_a_penalty(xp, share):
     solution = lasso(layer.problem(xp), L1(xp.asarray(weight)), tol=1e-8)
     expected = cvxpy_lasso(layer.inputs, layer.outputs, weight)
     assert solution.certificate.objective == pytest.approx(expected, rel=1e-9)
-    assert solution.status is Status.DIRECT and solution.detail["open_rows"] == 0
-    assert solution.certificate.gap >= 0.1 * expected
+    assert solution.status is Status.CONVERGED and solution.detail["open_rows"] == 0
+    assert solution.certificate.relative_gap <= 1e-8 and solution.certificate.bound <= expected * (1 + 1e-7)
     plain = normal_layer(44, 30, 8, 3)
     dense = lasso(plain.problem(xp), L1(0.0))
     np.testing.assert_array_equal(xp.numpy(dense.weights), plain.weight)
@@ -278,7 +280,7 @@ def test_a_workspace_is_as_good_as_new(xp):
     workspace, known = Workspace.of(layer.problem(xp)), {}
     for fraction in (0.3, 0.29, 0.01, 0.3):
         weight = fraction * layer.largest
-        solution, alone = workspace.lasso(L1(weight)), lasso(layer.problem(xp), L1(weight))
+        solution, alone = workspace.lasso(L1(weight), Watch()), lasso(layer.problem(xp), L1(weight))
         np.testing.assert_array_equal(xp.numpy(solution.weights), xp.numpy(alone.weights))
         known.setdefault(fraction, solution.weights)
     assert workspace.inverse(0.25) is workspace.inverse(0.25)
@@ -288,7 +290,9 @@ def test_a_workspace_is_as_good_as_new(xp):
 def test_bad_arguments(xp):
     problem = normal_layer(21, 10, 3, 2).problem(xp)
     for options in ({"tol": -1.0}, {"tol": float("nan")}, {"max_steps": 0}):
-        with pytest.raises(ValueError, match="need tol >= 0 and max_steps >= 1"):
+        with pytest.raises(
+            ValueError, match=r"tol must be in \[0, inf\)|max_steps must be a whole number of at least 1 but is 0"
+        ):
             lasso(problem, L1(0.1), **options)
     with pytest.raises(ValueError, match=r"start is \(3, 2\) but the problem's weight is \(2, 3\)"):
         lasso(problem, L1(0.1), start=xp.asarray(np.ones((3, 2))))

@@ -8,6 +8,7 @@ from rounding import rounding
 
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import FISTA, L1, Quadratic, Support
+from gramian.solvers.l1.costs import Costs
 from gramian.solvers.l1.fused import proximal_step, reflected, relaxed
 from gramian.solvers.l1.splitting import RELAXATION, inverses, split
 
@@ -123,10 +124,10 @@ def test_halves_of_a_splitting_step(xp):
 def test_splitting_is_these_halves(xp):
     """H <- (Z - U) M + (2 - a) U + pull, and the state that it starts from is left as it was."""
     problem, scale = normal_layer(7, 20, 6, 3, drift=0.3).problem(xp).rescaled()
-    term = L1(0.7).rescaled(scale)
-    state = split(problem, term, problem.anchor, problem.gradient(problem.anchor), 0.5, inverses(problem.gram))
+    costs = Costs(0.7 / scale + 0 * problem.anchor)
+    state = split(problem, costs, problem.anchor, problem.gradient(problem.anchor), 0.5, inverses(problem.gram))
     begun = xp.numpy(state.ahead).copy()
-    limit, ahead = xp.numpy(state.weight) / state.penalty, begun.astype(float)
+    limit, ahead = xp.numpy(state.costs.limit) / state.penalty, begun.astype(float)
     matrix, pull = (xp.numpy(array).astype(float) for array in (state.inverse, state.pull))
     for _ in range(10):
         dual = np.clip(ahead, -limit, limit)

@@ -252,3 +252,16 @@ def test_float32(xp):
     assert search.solution.weights.dtype == xp.dtype("float32")
     assert number(xp, search.zeros) == search.target == 20
     assert search.solution.certificate.relative_gap <= 1e-4
+
+
+@pytest.mark.parametrize("spread, per_row", [(0, True), (5, False), (5, True)])
+def test_a_sparsity_is_found_however_channels_are_scaled(xp, spread, per_row):
+    """Channels of norms 10^-s to 10^s: those of least norm are the last to be pruned, at a lambda far below lambda_max."""
+    rng = np.random.default_rng(95)
+    inputs, weight = rng.normal(size=(40, 6)) * np.logspace(-spread, spread, 6), rng.normal(size=(3, 6))
+    problem = Quadratic.from_data(xp.asarray(inputs), xp.asarray(weight))
+    for zeros in (1, 3):
+        search = lasso_to_sparsity(problem, zeros / 6, per_row=per_row)
+        assert search.solution.status is Status.SEARCHED
+        assert np.all(xp.numpy(search.zeros) == search.target) and search.target == (zeros if per_row else 3 * zeros)
+        assert search.solution.certificate.bound > -np.inf

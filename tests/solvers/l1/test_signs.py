@@ -12,15 +12,16 @@ from rounding import rounding, rounding_of_loss
 
 from gramian.proofs.kit.references import exact_lasso, lasso_objective
 from gramian.proofs.kit.strategies import Layer, fractions, layers, normal_layer
-from gramian.solvers import L1, Quadratic
+from gramian.solvers import Quadratic
+from gramian.solvers.l1.costs import Costs
 from gramian.solvers.l1.signs import evaluated, finished
 
 
-def scaled(xp: Any, layer: Layer, weight: float) -> tuple[Quadratic, L1, np.ndarray]:
-    """Problem and term in unit-diagonal coordinates, where exact solves live, and the scale of those."""
+def scaled(xp: Any, layer: Layer, weight: float) -> tuple[Quadratic, Costs, np.ndarray]:
+    """Problem and costs in unit-diagonal coordinates, where exact solves live, and the scale of those."""
     problem, scale = layer.problem(xp).rescaled()
     weights = np.broadcast_to(weight / xp.numpy(scale), layer.weight.shape).copy()
-    return problem, L1(xp.asarray(weights)), xp.numpy(scale)
+    return problem, Costs(xp.asarray(weights)), xp.numpy(scale)
 
 
 PARALLEL = Layer(np.array([[2.0, -2, -3, -1]]), np.array([[-1.0, 2, 0, -3], [-1, 1, 2, 2]]))
@@ -35,13 +36,13 @@ def test_the_patient_way_ends_at_the_optimum(xp, layer: Layer, fraction, seed):
     """From anywhere, and never uphill."""
     assume(layer.largest > 1e-9 * np.sum(layer.inputs**2) * np.max(np.abs(layer.weight)))
     weight = fraction * layer.largest
-    problem, term, scale = scaled(xp, layer, weight)
+    problem, costs, scale = scaled(xp, layer, weight)
     rng = np.random.default_rng(seed)
     start = rng.normal(size=layer.weight.shape) * (rng.random(layer.weight.shape) < 0.5)
-    points = evaluated(problem, term, xp.asarray(start * scale))
+    points = evaluated(problem, costs, xp.asarray(start * scale))
     heights = [points.objective.copy()]
     for rounds, patient in ((2, False), (60, True)):
-        points, done, solves = finished(problem, term, points, 1e-9, rounds, patient=patient)
+        points, done, solves = finished(problem, costs, points, 1e-9, rounds, patient=patient)
         heights.append(points.objective.copy())
         assert solves <= rounds * done.size
     point = xp.numpy(points.weights) / scale
@@ -60,10 +61,10 @@ def few_tokens() -> Layer:
 def test_patience_is_needed(xp):
     """Where many signs are wrong an impatient row stops early, as it should while ADMM goes on; a patient one arrives."""
     layer = few_tokens()
-    problem, term, _ = scaled(xp, layer, 1e-3 * layer.largest)
-    hasty, done, solves = finished(problem, term, evaluated(problem, term, problem.anchor * 1.0), 1e-9, 300)
+    problem, costs, _ = scaled(xp, layer, 1e-3 * layer.largest)
+    hasty, done, solves = finished(problem, costs, evaluated(problem, costs, problem.anchor * 1.0), 1e-9, 300)
     assert not np.any(done) and solves < 100
-    _, done, _ = finished(problem, term, hasty, 1e-9, 300, patient=True)
+    _, done, _ = finished(problem, costs, hasty, 1e-9, 300, patient=True)
     assert np.all(done)
 
 
@@ -72,20 +73,20 @@ def test_no_solve_goes_uphill(xp, patient):
     """Solve by solve, from points on whose supports the next solution is often worse."""
     layer = few_tokens()
     weight, rejected = 0.05 * layer.largest, 0
-    problem, term, scale = scaled(xp, layer, weight)
+    problem, costs, scale = scaled(xp, layer, weight)
     for seed in range(6):
         rng = np.random.default_rng(seed)
         start = rng.normal(size=(4, 24)) * (rng.random((4, 24)) < 0.3) * scale
-        points = evaluated(problem, term, xp.asarray(start))
+        points = evaluated(problem, costs, xp.asarray(start))
         for _ in range(4):
             before = points.rows(np.arange(4))
-            points, _, _ = finished(problem, term, points, 1e-12, 1, patient=patient)
+            points, _, _ = finished(problem, costs, points, 1e-12, 1, patient=patient)
             point = xp.numpy(points.weights) / scale
             slack = rounding_of_loss(layer, point) + rounding(24 + 8, weight * np.sum(np.abs(point)))
             assert np.all(points.objective <= before.objective + slack) and slack < 1e-9 * np.min(before.objective)
             same = np.all(xp.numpy(points.weights) == xp.numpy(before.weights), axis=1)
             rejected += int(np.sum(same))
-            again = evaluated(problem, term, points.weights)
+            again = evaluated(problem, costs, points.weights)
             np.testing.assert_allclose(points.objective, again.objective, rtol=0, atol=slack)
             np.testing.assert_allclose(xp.numpy(points.gradient), xp.numpy(again.gradient), atol=1e-9)
     assert rejected > 0  # or the safeguard was never needed
@@ -94,8 +95,8 @@ def test_no_solve_goes_uphill(xp, patient):
 def test_a_weight_without_a_penalty_has_no_sign(xp):
     """Least squares takes one solve a row, though every sign turns on the way."""
     layer = normal_layer(51, 30, 8, 3, drift=0.5)
-    problem, term, scale = scaled(xp, layer, 0.0)
-    points, done, solves = finished(problem, term, evaluated(problem, term, -problem.anchor), 1e-9, 4)
+    problem, costs, scale = scaled(xp, layer, 0.0)
+    points, done, solves = finished(problem, costs, evaluated(problem, costs, -problem.anchor), 1e-9, 4)
     assert np.all(done) and solves == 3
     expected = np.linalg.lstsq(layer.inputs, layer.outputs, rcond=None)[0].T
     assert np.any(np.sign(expected) == np.sign(layer.weight))
@@ -104,6 +105,6 @@ def test_a_weight_without_a_penalty_has_no_sign(xp):
 
 def test_what_is_settled_costs_nothing(xp):
     layer = normal_layer(52, 30, 8, 3)
-    problem, term, _ = scaled(xp, layer, 2 * layer.largest)
-    points, done, solves = finished(problem, term, evaluated(problem, term, problem.anchor * 0.0), 1e-9, 4)
+    problem, costs, _ = scaled(xp, layer, 2 * layer.largest)
+    points, done, solves = finished(problem, costs, evaluated(problem, costs, problem.anchor * 0.0), 1e-9, 4)
     assert np.all(done) and solves == 0 and points.measure == 0

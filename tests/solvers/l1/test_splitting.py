@@ -8,23 +8,28 @@ import numpy as np
 import pytest
 
 from gramian.proofs.kit.strategies import Layer, normal_layer, planted_lasso
-from gramian.solvers import L1, Quadratic
+from gramian.solvers import Quadratic
+from gramian.solvers.l1.costs import Costs
 from gramian.solvers.l1.splitting import RELAXATION, Splitting, balanced, inverses, split
 
 
-def begun(xp: Any, layer: Layer, weight: float, penalty: float, start: np.ndarray | None = None) -> tuple[Quadratic, Splitting]:
+def begun(
+    xp: Any, layer: Layer, weight: float, penalty: float, start: np.ndarray | None = None, positive: bool = False
+) -> tuple[Quadratic, Splitting]:
     """The problem in unit-diagonal coordinates, where ADMM lives, and its state at `start`, default the dense weights."""
     problem, scale = layer.problem(xp).rescaled()
     point = problem.anchor if start is None else xp.asarray(start) * scale
-    return problem, split(problem, L1(weight).rescaled(scale), point, problem.gradient(point), penalty, inverses(problem.gram))
+    costs = Costs(weight / scale + xp.asarray(np.zeros(layer.weight.shape)), positive)
+    return problem, split(problem, costs, point, problem.gradient(point), penalty, inverses(problem.gram))
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.4])
 @pytest.mark.parametrize("penalty", [0.5, 0.0625])
-def test_the_step_is_that_of_its_docstring(xp, drift, penalty):
+@pytest.mark.parametrize("positive", [False, True])
+def test_the_step_is_that_of_its_docstring(xp, drift, penalty, positive):
     """V from the normal equations of f + rho/2 |V - Z + U|^2 on the data, H, Z and U as printed."""
-    layer, weight = normal_layer(1, 20, 6, 3, condition=5.0, drift=drift), 0.7
-    _, state = begun(xp, layer, weight, penalty)
+    layer, weight = normal_layer(1, 20, 6, 3, condition=5.0, drift=drift), 0.0 if positive else 0.7
+    _, state = begun(xp, layer, weight, penalty, positive=positive)
     scale = np.linalg.norm(layer.inputs, axis=0)
     inputs, limit = layer.inputs / scale, weight / scale / penalty
     point, dual = xp.numpy(state.sparse).astype(float), xp.numpy(state.dual).astype(float)
@@ -32,7 +37,7 @@ def test_the_step_is_that_of_its_docstring(xp, drift, penalty):
         right = layer.outputs.T @ inputs + penalty * (point - dual)
         primal = np.linalg.solve(inputs.T @ inputs + penalty * np.eye(6), right.T).T
         ahead = RELAXATION * primal + (1 - RELAXATION) * point + dual
-        point = np.sign(ahead) * np.maximum(np.abs(ahead) - limit, 0)
+        point = np.maximum(ahead, 0) if positive else np.sign(ahead) * np.maximum(np.abs(ahead) - limit, 0)
         dual = ahead - point
     state = state.advanced(3)
     assert state.ahead.dtype == xp.dtype("float32")
@@ -83,12 +88,25 @@ def test_rows_go_their_own_way(xp):
 def test_balanced_penalties(xp):
     """h(V) / |V|^2 of the median row, to a power of two, in any units; never off the scale."""
     limit, weights = xp.asarray(np.full((3, 2), 0.3)), xp.asarray(np.array([[1.0, 1], [2, -2], [0, 0]]))
-    assert balanced(limit, weights) == 0.25  # 0.6 / 2 and 1.2 / 8, in the middle 0.225; the row of zeros says nothing
-    assert balanced(limit, weights, halvings=2) == 0.0625
+
+    def penalty(limit: Any, weights: Any, halvings: int = 0) -> float:
+        return balanced(Costs(limit), weights, limit, halvings=halvings)
+
+    assert penalty(limit, weights) == 0.25  # 0.6 / 2 and 1.2 / 8, in the middle 0.225; the row of zeros says nothing
+    assert penalty(limit, weights, halvings=2) == 0.0625
     for unit in (1e-25, 1e25):
-        assert balanced(limit * unit, weights * unit) == 0.25
-    assert balanced(1e9 * limit, weights) == 1.0 and balanced(1e-9 * limit, weights) == 2.0**-14
-    assert balanced(limit, 0 * weights) == balanced(0 * limit, weights) == 1.0
+        assert penalty(limit * unit, weights * unit) == 0.25
+    assert penalty(1e9 * limit, weights) == 1.0 and penalty(1e-9 * limit, weights) == 2.0**-14
+    assert penalty(limit, 0 * weights) == penalty(0 * limit, weights) == 1.0
+
+
+def test_penalties_of_what_costs_nothing(xp):
+    """|rho U| / |V| where weights are not negative, whatever they cost: 5 / 40; and never much."""
+    weights, multipliers = (xp.asarray(np.array([row])) for row in ([24.0, 32, 0, 0], [0, 0, -3.0, -4]))
+    for price in (0.0, 9.0):
+        assert balanced(Costs(xp.asarray(np.full((1, 4), price)), True), weights, multipliers) == 0.125
+    assert balanced(Costs(0 * weights, True), weights, 100 * multipliers) == 0.25
+    assert balanced(Costs(0 * weights, True), weights, 0 * multipliers) == 0.25
 
 
 def test_inverses_are_shared(xp):

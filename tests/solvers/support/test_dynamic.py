@@ -79,7 +79,7 @@ def test_dsnot_never_raises_a_row_s_loss(xp, layer: Layer, per_row):
 
 def test_dsnot_arguments(xp):
     problem = normal_layer(101, 20, 8, 2).problem(xp)
-    with pytest.raises(ValueError, match="steps must be at least 0 but is -1"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 0 but is -1"):
         grow_and_prune(problem, TopK(0.5), xp.asarray(np.zeros((2, 8), dtype=bool)), steps=-1)
     with pytest.raises(ValueError, match=r"mask must be \(2, 8\) and satisfy 50%"):
         grow_and_prune(problem, TopK(0.5), xp.asarray(np.ones((2, 8), dtype=bool)))
@@ -134,7 +134,7 @@ def test_no_start_of_another_name(xp):
     problem = normal_layer(103, 20, 8, 2).problem(xp)
     with pytest.raises(ValueError, match="start must be one of magnitude, wanda, sparsegpt but is 'l0'"):
         dsnot(problem, TopK(0.5), start="l0")
-    with pytest.raises(ValueError, match="steps must be at least 0 but is -2"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 0 but is -2"):
         dsnot(problem, TopK(0.5), steps=-2)
     with pytest.raises(ValueError, match="multiple of 3 inputs"):
         dsnot(problem, NM(1, 3))

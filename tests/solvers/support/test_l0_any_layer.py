@@ -160,7 +160,7 @@ def test_the_problem_is_left_alone(xp):
 )
 def test_bad_arguments(xp, options):
     problem = normal_layer(255, 12, 6, 2).problem(xp)
-    with pytest.raises(ValueError, match="need steps, stage >= 1 and 0 < first <= last but got "):
+    with pytest.raises(ValueError, match=r"(steps|stage|first|last) must be "):
         l0_admm(problem, TopK(0.5), **options)
     with pytest.raises(ValueError, match=r"pattern 2:4 needs a multiple of 4 inputs but weight is \(2, 6\)"):
         l0_admm(problem, NM(2, 4))

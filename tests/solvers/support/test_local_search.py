@@ -97,9 +97,9 @@ def problem_dtype(xp, weights, dtype):
     ("options", "message"),
     [
         ({"start": "dense"}, "start must be one of magnitude, wanda, sparsegpt, l0, fistapruner but is 'dense'"),
-        ({"rounds": -1}, "need rounds >= 0 and 2 <= candidates <= widest but got -1, 64 and 128"),
-        ({"candidates": 1}, "but got 10, 1 and 128"),
-        ({"candidates": 64, "widest": 32}, "but got 10, 64 and 32"),
+        ({"rounds": -1}, "rounds must be a whole number of at least 0 but is -1"),
+        ({"candidates": 1}, "candidates must be a whole number of at least 2 but is 1"),
+        ({"candidates": 64, "widest": 32}, "widest must be a whole number of at least 64 but is 32"),
     ],
 )
 def test_options_are_checked(options, message):

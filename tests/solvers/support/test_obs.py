@@ -185,8 +185,8 @@ def test_float32(xp):
 
 
 def test_an_indefinite_gram_is_damped_until_it_is_not(xp):
-    """Eigenvalues 3 and -1: a ridge above 1 is needed, and tenfold steps from 0.01 arrive at 10 (1 leaves a zero)."""
-    problem = Quadratic(xp.asarray(np.array([[1.0, 2.0], [2.0, 1.0]])), xp.asarray(np.ones((1, 2))))
+    """Eigenvalues 2, 2 and -1: a ridge above 1 is needed, and tenfold steps from 0.01 arrive at 10 (1 leaves a zero)."""
+    problem = Quadratic(xp.asarray(2 * np.eye(3) - 1), xp.asarray(np.array([[1.0, -1.0, 0.0]])))
     solution = sparsegpt(problem, TopK(0.5))
     assert solution.status is Status.DAMPED and solution.detail["damping"] == pytest.approx(10)
 
@@ -200,10 +200,52 @@ def test_the_problem_is_left_alone(xp):
         np.testing.assert_array_equal(xp.numpy(array), expected)
 
 
+@pytest.mark.parametrize("damping", [1e290, 1e300, 1e308, 1.7e308])
+def test_a_damping_that_overflows_is_refused_with_its_number(xp, damping):
+    """And one that does not is all there is: then the sweep moves nothing."""
+    layer = normal_layer(53, 40, 12, 5)
+    for scale in (1.0, 1e4):
+        problem = layer.scaled(inputs=scale).problem(xp)
+        largest = float(np.max(xp.numpy(problem.diagonal)))
+        if damping > 1.8e308 / largest:
+            with pytest.raises(
+                ValueError, match=rf"a damping of {damping:g} times the mean .* overflows float64".replace("+", r"\+")
+            ):
+                sparsegpt(problem, TopK(0.5), damping=damping)
+        elif damping < 0.5e308 / largest:
+            solution = sparsegpt(problem, TopK(0.5), damping=damping)
+            assert solution.detail["damping"] == damping
+            kept = np.abs(layer.weight) >= np.median(np.abs(layer.weight))
+            np.testing.assert_allclose(xp.numpy(solution.weights), np.where(kept, layer.weight, 0.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e152, 1e153])
+def test_huge_inputs_end(xp, scale):
+    """Their squares are at the end of float64: in an answer, or in a sentence that says so."""
+    layer = normal_layer(54, 40, 12, 5).scaled(inputs=scale)
+    for method in (lambda problem: sparsegpt(problem, TopK(0.5)), lambda problem: sparsegpt(problem, TopK(0.5), damping=0.0)):
+        with np.errstate(all="ignore"):
+            try:
+                solution = method(layer.problem(xp))
+            except ValueError as error:
+                assert "overflow" in str(error)
+            else:
+                assert np.sum(xp.numpy(solution.weights) == 0) == 30
+
+
+def test_a_singular_gram_is_damped_until_it_is_not(xp):
+    """What must not go on for ever ends at the first tenfold that is enough."""
+    inputs = np.ones((3, 6))
+    solution = sparsegpt(Quadratic.from_data(xp.asarray(inputs), xp.asarray(np.ones((2, 6)))), TopK(0.5), damping=0.0)
+    assert solution.status is Status.DAMPED and 0 < solution.detail["damping"] <= 1e-6
+
+
 def test_bad_arguments(xp):
     problem = normal_layer(52, 12, 6, 2).problem(xp)
     for options in ({"damping": -0.1}, {"block": 0}):
-        with pytest.raises(ValueError, match="need damping >= 0 and block >= 1"):
+        with pytest.raises(
+            ValueError, match=r"damping must be in \[0, inf\) but is -0.1|block must be a whole number of at least 1"
+        ):
             sparsegpt(problem, TopK(0.5), **options)
     with pytest.raises(ValueError, match=r"pattern 2:4 needs a multiple of 4 inputs but weight is \(2, 6\)"):
         sparsegpt(problem, NM(2, 4))

@@ -271,9 +271,9 @@ def test_float32(xp, scale):
 def test_bad_arguments(xp):
     problem = normal_layer(311, 20, 8, 4).problem(xp)
     for strengths in ((), (1.0, -1.0), (float("nan"),), (0.0, float("inf"))):
-        with pytest.raises(ValueError, match="need at least one token and finite strengths >= 0 but got 20 tokens and "):
+        with pytest.raises(ValueError, match=r"there are no strengths|a strength must be in "):
             empirical_ridge(problem, TopK(0.5), 20, strengths=strengths)
-    with pytest.raises(ValueError, match="got 0 tokens"):
+    with pytest.raises(ValueError, match=r"tokens must be in \[1, inf\) but is 0"):
         empirical_ridge(problem, TopK(0.5), 0)
     with pytest.raises(ValueError, match=r"held-out problem's weight is \(3, 8\) but the problem's weight is \(4, 8\)"):
         empirical_ridge(problem, TopK(0.5), 20, heldout=normal_layer(311, 20, 8, 3).problem(xp))

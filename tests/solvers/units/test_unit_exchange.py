@@ -192,5 +192,5 @@ def test_bad_arguments_name_both_sides(xp):
     problem = normal_layer(8, 10, 6, 2).problem(xp)
     with pytest.raises(ValueError, match=r"the mask is \(6,\) but the problem has 3 units"):
         exchange_units(problem, xp.asarray(np.ones(6, dtype=bool)), 3)
-    with pytest.raises(ValueError, match="need rounds >= 0 but got -1"):
+    with pytest.raises(ValueError, match="rounds must be a whole number of at least 0 but is -1"):
         exchange_units(problem, xp.asarray(np.ones(6, dtype=bool)), rounds=-1)
