@@ -34,8 +34,8 @@ def l0_admm(
 ) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, approximately, by ADMM with a growing penalty and a refit
 
-    The problem is not convex, and no bound on the optimum is known. ADMM on f(V) + indicator(Z) subject to V = Z runs in
-    coordinates v'_j = s_j v_j:
+    The problem is not convex, and nothing says how near the answer is to its optimum; `l0_bound` does, from below. ADMM on
+    f(V) + indicator(Z) subject to V = Z runs in coordinates v'_j = s_j v_j:
 
         V = argmin f(V) + rho/2 |V - Z + U|^2 = W + (rho (Z - U - W) - slope) (G + rho I)^-1,
         Z = V + U on the pattern's largest entries, 0 elsewhere,    U <- U + V - Z.
