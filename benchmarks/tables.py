@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "refit": layers.refits,
     "support_bound": layers.support_bounds,
     "lasso": layers.lasso_times,
+    "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,
     "scikit-learn tests": estimators.sklearn_tests,
     "moments": layers.moments,

@@ -190,7 +190,7 @@ def regression_times() -> str:
         by_model.setdefault(model, []).append(ratios[1e-6])
         zeros = f"{case[1e-6]['gramian']['zeros']:.0%}".replace("%", " %")
         rows.append([f"{model}: {name.partition('.')[2]}, {width} inputs", zeros, *texts])
-    head = ["rows", "zeros", "ours, 1e-3", "fastest other", "ratio", "ours, 1e-6", "fastest other", "ratio"]
+    head = ["ms per row", "zeros", "ours, 1e-3", "fastest other", "ratio", "ours, 1e-6", "fastest other", "ratio"]
     means = [f"{significant(geometric_mean(ratios))} for {model} rows" for model, ratios in by_model.items()]
     return noted(table(head, rows), f"The geometric means of the ratios at 1e-6 are {listed(means)}.")
 
