@@ -12,6 +12,7 @@ from torch import nn
 
 from gramian.adapters.devices import release_cached
 from gramian.adapters.models.families import blocks_of
+from gramian.adapters.models.layers import Site
 from gramian.adapters.models.stacks import walks_by_block
 from gramian.adapters.models.tasks import token_inputs
 from gramian.adapters.run.hooks import watch
@@ -121,20 +122,21 @@ def run_block(
     block: nn.Module,
     call: Call,
     hidden: list[torch.Tensor],
-    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
+    receivers: Mapping[Site, Callable[[int, Any], None]] | None = None,
 ) -> list[torch.Tensor]:
     """Compute the outputs of `block` for every batch, each on the device that the batch came from.
 
-    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module.
+    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module,
+    and for a packed parameter what was `Routed` to its experts.
     """
     outputs: list[torch.Tensor] = []
 
-    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+    def relay(receive: Callable[[int, Any], None]) -> Callable[[Any], None]:
         return lambda inputs: receive(len(outputs), inputs)
 
     with ExitStack() as hooks:
-        for module, receive in (receivers or {}).items():
-            hooks.enter_context(watch(module, relay(receive)))
+        for site, receive in (receivers or {}).items():
+            hooks.enter_context(watch(site, relay(receive)))
         for states in hidden:
             outputs.append(call(block, states).to(states.device))
     release_cached(next(block.parameters()).device)
@@ -142,15 +144,16 @@ def run_block(
 
 
 @torch.no_grad()
-def inputs_of(module: nn.Module, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield what flows into one module inside `block`, batch by batch; nothing past that module is computed."""
-    found: list[torch.Tensor] = []
+def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[Any]:
+    """Yield what flows into one module inside `block`, or what is `Routed` to the experts of a packed parameter, batch by
+    batch; nothing past that module is computed."""
+    found: list[Any] = []
 
-    def receive(inputs: torch.Tensor) -> None:
+    def receive(inputs: Any) -> None:
         found.append(inputs)
         raise Reached
 
-    with watch(module, receive):
+    with watch(site, receive):
         for states in hidden:
             try:
                 call(block, states)
