@@ -23,7 +23,8 @@ from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal, block_parameters
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -88,6 +89,8 @@ def run(
     with eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
             report = removed(blocks, tokens, config, plan, batches, fitted, journal, cut, progress)
+        elif isinstance(plan, Thinning):
+            report = thinned(blocks, config, plan, batches, fitted, journal, progress)
         else:
             report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, progress)
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, heldout, storage_dtype(model)))
@@ -181,4 +184,32 @@ def removed(
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep
+    )
+
+
+def thinned(
+    blocks: Blocks,
+    config: PruneConfig,
+    plan: Thinning,
+    batches: Sequence[torch.Tensor],
+    fitted: int,
+    journal: Journal | None,
+    progress: bool,
+) -> StructuredReport:
+    """The one pass of a method that removes experts, whose number the configuration states afterwards."""
+    model = blocks.model
+    before, inside = count_parameters(model), block_parameters(model)
+    with bar(len(plan.mixtures), config.method, "mixture", shown=progress) as shown:
+        each = thinning(model, blocks.paths, config, plan, fitted, shown.update)
+        storage = storage_dtype(model)
+        rows = [row for block in walk(each, blocks, batches, journal=journal, storage=storage) for row in block]
+    setattr(model.config.get_text_config(), plan.key, plan.keep)
+    removed = sum((mixture.count - plan.keep) * mixture.size for mixture in plan.mixtures.values())
+    settings: dict[str, Any] = {
+        **config.completed(),
+        "damping": plan.damping,
+        "experts": {each.row.name: each.kept.tolist() for each in rows},
+    }
+    return StructuredReport(
+        tuple(each.row for each in rows), (before, before - removed), (inside, inside - removed), {}, settings, 0.0, {}
     )

@@ -227,6 +227,9 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
                          "give a number")  # fmt: skip
     method.tried(config.options)
+    if method.modules == "experts":
+        check_experts_settings(config)
+        return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.swap_search and not solves:
         raise ValueError(
@@ -245,3 +248,14 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
             f"damping={config.damping} changes nothing, as nothing is solved for that it could damp: leave it out, or "
             "compensate in the weights"
         )
+
+
+def check_experts_settings(config: PruneConfig) -> None:
+    """Raise ValueError for settings of methods that remove heads and channels, which change nothing where experts are removed."""
+    for name in ("allocation", "heads", "refit_producers", "target_blend"):
+        if (value := getattr(config, name)) not in (None, False, "uniform"):
+            raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")
+    if config.damping is not None and not config.own("compensate"):
+        raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")
+    if config.swap_search and config.options.get("score", "output") != "output":
+        raise ValueError(f"swap_search=True needs experts to be chosen by score='output', not {config.options['score']!r}")

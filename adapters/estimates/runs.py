@@ -12,18 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import units, weights
+from gramian.adapters.estimates import experts, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.models.experts import active_weights
-from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in, run_paths
 from gramian.adapters.models.tasks import kind_of
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.run.walk import written_to
 from gramian.adapters.targets import shape_of
 
 __all__ = ["disk_space", "estimate"]
@@ -59,7 +60,7 @@ def estimate(
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     at_once = min(config.jobs, len(paths))
-    operators = operators_of(model, config, plan, rates, heldout > 0)
+    operators = operators_of(model, config, plan, rates, heldout > 0, tokens)
     streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
     stacks = next(model.parameters()).device.type != "cpu"
     pruning = {
@@ -99,6 +100,8 @@ def estimate(
     inside = sum(each.numel() for block in blocks for each in block.parameters())
     if isinstance(plan, Removal):
         covered = sum(each.cost * each.removable for each in plan.unit_sets) / inside
+    elif isinstance(plan, Thinning):
+        covered = sum(each.size * each.count for each in plan.mixtures.values()) / inside
     else:
         covered = sum(math.prod(each.shape) for each in operators) / inside
     return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates, covered)
@@ -110,7 +113,7 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     paths, size = run_paths(model), storage_dtype(model).itemsize
     whole: int = sum(each.numel() for each in model.parameters())
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
-    journal = sum(each.numel() for name in written for each in Layer.at(model, name).tensors.values())
+    journal = sum(each.numel() for name in written for each in written_to(model, name).values())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
     return size * (whole + journal) + masks
 
@@ -120,6 +123,9 @@ def walks_of(
 ) -> list[tuple[Any, Walked]]:
     """The passes of a run, and the walk of each. tokens: how many are run."""
     passes: list[Any] = []
+    if isinstance(plan, Thinning):
+        each = thinning(model, paths, config, plan, 0)
+        return [(each, experts.walked_experts(each, model))]
     if isinstance(plan, Removal):
         passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
     else:
@@ -127,8 +133,12 @@ def walks_of(
     return [(each, walked(each, model, paths, tokens)) for each in passes]
 
 
-def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool) -> tuple[EstimatedOperator, ...]:
-    """A row for every operator that is solved for."""
+def operators_of(
+    model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool, tokens: float
+) -> tuple[EstimatedOperator, ...]:
+    """A row for every operator that is solved for, or mixture that loses experts."""
+    if isinstance(plan, Thinning):
+        return experts.estimated_mixtures(model, config, plan, rates, tokens)
     if isinstance(plan, Removal):
         return units.estimated_modules(model, config, plan, rates)
     rows = []
@@ -143,7 +153,8 @@ def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, held
 
 def working(config: PruneConfig, plan: Plan, shape: tuple[int, int], stacks: bool) -> int:
     """Bytes of the working arrays for one operator."""
-    return units.working_bytes(shape) if isinstance(plan, Removal) else weights.working_bytes(config.method, shape, stacks)
+    unstructured = isinstance(plan, tuple)
+    return weights.working_bytes(config.method, shape, stacks) if unstructured else units.working_bytes(shape)
 
 
 def streams_of(config: PruneConfig, plan: Plan) -> int:

@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from gramian.adapters.models.tasks import stock_class
 
-__all__ = ["Mixing", "Routing", "cut_experts", "expert_key", "mixtures_of"]
+__all__ = ["Mixing", "Routing", "cut_experts", "expert_key", "mixed_at", "mixtures_of", "routed", "sliced"]
 
 KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # of configurations
 GROUPS = ("num_group", "n_group")  # of routers, and what they are called
@@ -91,6 +91,15 @@ def sliced(module: nn.Module, count: int) -> dict[str, torch.Tensor]:
     """The tensors of a module with a slice for every expert, by name."""
     tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
     return {name: tensor for name, tensor in tensors.items() if tensor.ndim and tensor.shape[0] == count}
+
+
+def mixed_at(model: nn.Module, path: str) -> Any:
+    """The router or the experts at a path; None where another module is, or none."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    return module if isinstance(getattr(module, "num_experts", None), int) else None
 
 
 @contextmanager

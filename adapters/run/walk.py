@@ -21,12 +21,13 @@ from torch import nn
 from gramian.adapters.devices import current_device, solver_array
 from gramian.adapters.models.experts import eager_experts, expert_at
 from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.models.mixtures import mixed_at, sliced
 from gramian.adapters.run.blocks import Blocks, module_at, put
 from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
 from gramian.adapters.run.journal import Journal, Record
 from gramian.adapters.run.records import Packer, unpacked
 
-__all__ = ["Decision", "Pass", "Replay", "Taps", "walk"]
+__all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
 
 Receive = Callable[[int, Any], None]  # of what reaches a site: a tensor, or what is routed to the experts of a parameter
 Replay = Callable[[Site], "Iterator[Any]"]
@@ -201,12 +202,19 @@ def record_of(rows: list[Any], model: Any, written: Iterable[str], storage: torc
     packer, tensors, kinds = Packer(), {}, {}
     packed = packer.packed(rows)
     for operator in written:
-        for name, parameter in Layer.at(model, operator).tensors.items():
+        for name, parameter in written_to(model, operator).items():
             value = parameter.detach()
             value = value.to("cpu", storage) if value.is_floating_point() else value.cpu()
             kinds[name] = str(value.dtype).removeprefix("torch.")
             tensors[name] = as_array(value)
     return Record(packed, packer.arrays, tensors, kinds)
+
+
+def written_to(model: Any, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of an operator by full name, or those of a router or of experts that have a slice for every expert."""
+    if (mixed := mixed_at(model, name)) is not None:
+        return {f"{name}.{leaf}": tensor for leaf, tensor in sliced(mixed, mixed.num_experts).items()}
+    return Layer.at(model, name).tensors
 
 
 def as_array(value: torch.Tensor) -> np.ndarray:
@@ -239,6 +247,10 @@ def restore(record: Record, model: Any, place: torch.device) -> None:
         value = as_tensor(array, record.kinds[name])
         if expert_at(model, name) is not None:
             Layer.at(model, name).tensors[name].data.copy_(value)
+            continue
+        if (mixed := mixed_at(model, path)) is not None:
+            put(model, name, value.to(place, getattr(mixed, leaf).dtype))
+            mixed.num_experts = len(value)
             continue
         present = getattr(module_at(model, path), leaf, None)
         if isinstance(present, torch.Tensor) and present.shape == value.shape and not present.is_meta:
