@@ -251,7 +251,7 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
 
 
 def check_experts_settings(config: PruneConfig) -> None:
-    """Raise ValueError for settings of methods that remove heads and channels, which change nothing where experts are removed."""
+    """Raise ValueError for settings of heads and channels, which change nothing where experts are removed."""
     for name in ("allocation", "heads", "refit_producers", "target_blend"):
         if (value := getattr(config, name)) not in (None, False, "uniform"):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")

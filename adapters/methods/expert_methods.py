@@ -17,9 +17,9 @@ EXPERT_SCORES = ("output", "reap", "frequency")
 def choose_experts(mixture: Mixture, route: Route, keep: int, exchanges: bool, *, score: str = "output") -> ExpertChoice:
     """argmin_S sum_t |M_S(x_t) - M(x_t)|^2 over sets S of whole experts of each mixture M, routed anew without the others.
 
-    score: `output` removes one expert at a time, whichever the answer of the mixture as it will run misses least, on a sample of
-    tokens (`remove_experts`). `reap` keeps the largest means of router weight times norm of the answer over the tokens that are
-    routed to an expert (REAP), and `frequency` those that are chosen most often; both know nothing of who takes the place of whom.
+    score: `output` removes one expert at a time, whichever the answer of the mixture as it will run misses least, on a sample
+    of tokens (`remove_experts`). `reap` keeps the largest means of router weight times norm of the answer over the tokens that
+    are routed to an expert (REAP), and `frequency` those that are chosen most often; neither knows who takes whose place.
     """
     if score not in EXPERT_SCORES:
         raise ValueError(f"score must be one of {', '.join(EXPERT_SCORES)} but is {score!r}")

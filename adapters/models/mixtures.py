@@ -1,7 +1,7 @@
 """Mixtures of experts in a model: a router that chooses experts for every token, and the experts, packed along their number.
 
-What stock forward methods of a mixture depend on, beside tensors with one slice an expert, is the attribute `num_experts` of the
-router and of the experts, so that both can be cut to some experts and still be run by their own class.
+What stock forward methods of a mixture depend on, beside tensors with one slice an expert, is the attribute `num_experts` of
+the router and of the experts, so that both can be cut to some experts and still be run by their own class.
 """
 
 from __future__ import annotations
@@ -68,12 +68,13 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
         routers = [path for path, _ in modules[parent].named_children() if routes(modules[f"{parent}.{path}"], count)]
         if len(routers) != 1:
             raise ValueError(
-                f"{name} has {count} experts, but {len(routers)} modules of {parent} choose among as many: expected one router, "
-                "with a weight that has a row for every expert and top_k, how many answer a token"
+                f"{name} has {count} experts, but {len(routers)} modules of {parent} choose among as many: expected one "
+                "router, with a weight that has a row for every expert and top_k, how many answer a token"
             )
         router = modules[f"{parent}.{routers[0]}"]
         groups = next((value for key in GROUPS if isinstance(value := getattr(router, key, None), int)), 1)
-        size = sum(tensor.numel() // count for each in (module, router) for tensor in sliced(each, count).values())
+        tensors = [tensor for each in (module, router) for tensor in sliced(each, count).values()]
+        size = sum(tensor.numel() // count for tensor in tensors if isinstance(tensor, nn.Parameter))
         mixtures[name] = Mixing(name, f"{parent}.{routers[0]}", count, int(router.top_k), groups, size)  # type: ignore[call-overload]
     if not mixtures:
         raise ValueError(f"{type(model).__name__} has no mixture of experts: choose a method that removes heads and channels")
@@ -116,8 +117,8 @@ def numbered(router: nn.Module, count: int) -> Iterator[None]:
 def routed(router: nn.Module, tokens: torch.Tensor, kept: torch.Tensor) -> Routing:
     """What a router chooses for tokens (tokens, width) among the kept experts only, numbered as all of them are.
 
-    The router runs with the slices of the kept experts, as it will once it is cut, which is what logits of minus infinity for the
-    others would give."""
+    The router runs with the slices of the kept experts, as it will once it is cut, which is what logits of minus infinity for
+    the others would give."""
     count: Any = router.num_experts
     narrow = {name: tensor.detach()[kept] for name, tensor in sliced(router, count).items()}
     with numbered(router, len(kept)), torch.no_grad():
@@ -128,7 +129,7 @@ def routed(router: nn.Module, tokens: torch.Tensor, kept: torch.Tensor) -> Routi
 
 
 def cut_experts(model: nn.Module, mixture: Mixing, kept: torch.Tensor) -> None:
-    """Let a mixture consist of some of its experts, in place and exactly: it answers as if the router never chose the others."""
+    """Let a mixture consist of some of its experts, in place and exactly: it answers as if the router never chose others."""
     for name in (mixture.name, mixture.router):
         module: Any = model.get_submodule(name)
         for leaf, tensor in sliced(module, mixture.count).items():

@@ -41,11 +41,12 @@ class ExpertsRemoved:
 class RemoveExperts:
     """argmin_S sum_t |M_S(x_t) - M(x_t)|^2 over sets S of experts, for every mixture M of a block, and what remains refitted.
 
-    M_S routes anew without the experts that are gone. Tokens x are those that enter the mixture, in the dense model or in the model
-    as it is pruned so far (`follows`), and what is to be matched is the dense mixture's answer to them. mixtures: by the full name
-    of their experts. keep: how many experts remain of each. choose: the method. compensates: whether the matrices by which the
-    others answer are fitted, one expert after the other, to what is missing, with a ridge of `damping` on their change, relative to
-    each channel's energy. calibrating: how many batches calibrate; the rest are held out.
+    M_S routes anew without the experts that are gone. Tokens x are those that enter the mixture, in the dense model or in the
+    model as it is pruned so far (`follows`), and what is to be matched is the dense mixture's answer to them. mixtures: by the
+    full name of their experts. keep: how many experts remain of each. choose: the method. exchanges: whether kept experts are
+    exchanged for removed ones while that helps. compensates: whether the matrices by which the others answer are fitted, one
+    expert after the other, to what is missing, with a ridge of `damping` on their change, relative to each channel's energy.
+    calibrating: how many batches calibrate; the rest are held out.
     """
 
     model: nn.Module

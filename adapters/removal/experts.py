@@ -26,8 +26,8 @@ class Thinning:
 
 
 def plan_thinning(model: PreTrainedModel, config: PruneConfig) -> Thinning:
-    """Plan how many experts go, the number whose parameters are nearest to the ratio of those inside the blocks, at least one of
-    every group.
+    """Plan how many experts go: the number whose parameters are nearest to the ratio of those inside the blocks, at least one
+    of every group.
 
     ValueError: no mixtures, or mixtures of several sizes; a ratio that leaves fewer than answer a token; settings that choose
     among mixtures; weights that are not finite.
@@ -40,15 +40,17 @@ def plan_thinning(model: PreTrainedModel, config: PruneConfig) -> Thinning:
         )
     sizes = sorted({each.count for each in mixtures.values()})
     if len(sizes) > 1:
-        raise ValueError(f"mixtures of {' and '.join(map(str, sizes))} experts cannot keep as many each, as {config.method!r} does")
+        raise ValueError(
+            f"mixtures of {' and '.join(map(str, sizes))} experts cannot keep as many each, as {config.method!r} does"
+        )
     first = next(iter(mixtures.values()))
     inside, each = block_parameters(model), sum(mixture.size for mixture in mixtures.values())
     least, step = max(mixture.least for mixture in mixtures.values()), first.groups
     most = (first.count - least) * each / inside
     if ratio > most or least >= first.count:
         raise ValueError(
-            f"a ratio of {ratio:g} is out of reach: {int(1e4 * most) / 1e4:g} is the largest, as of {first.count} experts {least} "
-            f"must remain ({first.active} answer every token" + (f", in {step} groups)" if step > 1 else ")")
+            f"a ratio of {ratio:g} is out of reach: {int(1e4 * most) / 1e4:g} is the largest, as {least} of {first.count} "
+            f"experts must remain ({first.active} answer every token" + (f", in {step} groups)" if step > 1 else ")")
         )
     steps = round(ratio * inside / (each * step))
     keep = max(least, first.count - step * max(1, steps))
