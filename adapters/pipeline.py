@@ -24,8 +24,9 @@ from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.amount import block_parameters
 from gramian.adapters.removal.experts import Thinning
-from gramian.adapters.removal.plan import Removal, block_parameters
+from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks

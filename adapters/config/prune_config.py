@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gramian.adapters.config.amounts import AMOUNT, Rules, rules_of
+from gramian.adapters.config.budgets import BUDGET
 from gramian.adapters.config.settings import (
     EXPRESSION,
     FLAG,
@@ -53,6 +54,10 @@ class PruneConfig:
     ratio: float | None = setting(
         None, real("a number above 0 and below 1", lambda value: 0 < value < 1, "R"),
         "part of the parameters inside the blocks to remove", of="units", usual=0.2,
+    )  # fmt: skip
+    budget: str | None = setting(
+        None, BUDGET, "how large the model may be afterwards, in place of a ratio: params=4B in all, active=2B that a token "
+        "meets, with the experts that it is routed to, or bytes=8GB of its weights as they are stored", of="units",
     )  # fmt: skip
     options: Mapping[str, Any] = setting(
         {}, OPTIONS, "options of the method itself, such as warm_start=wanda", repeated="--set"
@@ -144,6 +149,8 @@ class PruneConfig:
         """A setting, or what the method takes where it is not given."""
         each = next(each for each in settings_of(self) if each.name == name)
         value = getattr(self, name)
+        if name == "ratio" and self.budget is not None:
+            return None
         if value is not None or each.of not in (None, self.recipe.granularity):
             return value
         return self.recipe.settings.get(name, each.usual)
@@ -223,6 +230,8 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
 
 def check_units_settings(config: PruneConfig, method: Method) -> None:
     """Raise ValueError where settings of a method of units contradict each other, as far as no model is needed."""
+    if config.budget is not None and config.ratio is not None:
+        raise ValueError(f"budget={config.budget!r} and ratio={config.ratio:g} both say how much is removed: give one of them")
     if config.damping == "auto":
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
                          "give a number")  # fmt: skip

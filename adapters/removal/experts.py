@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.models.mixtures import Mixing, expert_key, mixtures_of
-from gramian.adapters.removal.plan import DAMPING, block_parameters
+from gramian.adapters.removal.amount import amount_of, block_parameters
+from gramian.adapters.removal.plan import DAMPING
 from gramian.adapters.targets import check_finite
 
 __all__ = ["Thinning", "plan_thinning"]
@@ -27,12 +29,12 @@ class Thinning:
 
 def plan_thinning(model: PreTrainedModel, config: PruneConfig) -> Thinning:
     """Plan how many experts go: the number whose parameters are nearest to the ratio of those inside the blocks, at least one
-    of every group.
+    of every group, or the least that a budget asks for.
 
     ValueError: no mixtures, or mixtures of several sizes; a ratio that leaves fewer than answer a token; settings that choose
     among mixtures; weights that are not finite.
     """
-    mixtures, ratio = mixtures_of(model), config.own("ratio")
+    mixtures = mixtures_of(model)
     if config.include is not None or config.exclude is not None or config.blocks is not None:
         raise ValueError(
             f"{config.method!r} removes as many experts of every mixture, so that stock classes load the model: leave include, "
@@ -47,13 +49,15 @@ def plan_thinning(model: PreTrainedModel, config: PruneConfig) -> Thinning:
     inside, each = block_parameters(model), sum(mixture.size for mixture in mixtures.values())
     least, step = max(mixture.least for mixture in mixtures.values()), first.groups
     most = (first.count - least) * each / inside
-    if ratio > most or least >= first.count:
+    amount = amount_of(model, config)
+    if amount > most * inside or least >= first.count:
         raise ValueError(
-            f"a ratio of {ratio:g} is out of reach: {int(1e4 * most) / 1e4:g} is the largest, as {least} of {first.count} "
-            f"experts must remain ({first.active} answer every token" + (f", in {step} groups)" if step > 1 else ")")
+            f"a ratio of {amount / inside:g} is out of reach: {int(1e4 * most) / 1e4:g} is the largest, as {least} of "
+            f"{first.count} experts must remain ({first.active} answer every token"
+            + (f", in {step} groups)" if step > 1 else ")")
         )
-    steps = round(ratio * inside / (each * step))
-    keep = max(least, first.count - step * max(1, steps))
+    steps = amount / (each * step)
+    keep = max(least, first.count - step * max(1, round(steps) if config.budget is None else math.ceil(steps)))
     check_finite(model)
     damping = DAMPING if config.damping is None else float(config.damping)
     return Thinning(mixtures, keep, expert_key(model, first.count, keep), damping)
