@@ -94,7 +94,11 @@ class PruneConfig:
         usual=False,
     )
     refit_producers: bool = setting(
-        False, FLAG, "fit the operators before removed units too, to the dense model's outputs, where that helps", of="units"
+        False,
+        FLAG,
+        "fit the operators before removed units too, to the dense model's outputs, where that helps; of experts, let "
+        "those that remain take over hidden channels of others",
+        of="units",
     )
     swap_search: bool = setting(False, FLAG, "exchange kept units for removed ones while the loss falls", of="units")
     heads: str | None = setting(
@@ -261,10 +265,12 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
 
 def check_experts_settings(config: PruneConfig) -> None:
     """Raise ValueError for settings of heads and channels, which change nothing where experts are removed."""
-    for name in ("allocation", "heads", "refit_producers", "target_blend"):
+    for name in ("allocation", "heads", "target_blend"):
         if (value := getattr(config, name)) not in (None, False, "uniform"):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")
     if config.damping is not None and not config.own("compensate"):
         raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")
+    if config.refit_producers and not config.own("compensate"):
+        raise ValueError("refit_producers=True changes nothing where nothing is fitted: leave it out, or compensate")
     if config.swap_search and config.options.get("score", "output") != "output":
         raise ValueError(f"swap_search=True needs experts to be chosen by score='output', not {config.options['score']!r}")

@@ -7,9 +7,10 @@ from typing import Any
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked
+from gramian.adapters.models.experts import HIDDEN
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.mixtures import Mixing
-from gramian.adapters.passes.experts import READING, SAMPLE, RemoveExperts
+from gramian.adapters.passes.experts import SAMPLE, RemoveExperts
 from gramian.adapters.removal.experts import Thinning
 
 __all__ = ["estimated_mixtures", "walked_experts"]
@@ -19,7 +20,7 @@ WAITING = 4  # times the width: what entered a mixture, its dense answers, and w
 
 def shape_of_answers(model: Any, mixture: Mixing) -> tuple[int, int]:
     """The shape (q, p) of the matrices by which the experts of a mixture answer."""
-    rows, columns = Layer.at(model, f"{mixture.name}.{READING}.0").weight.shape
+    rows, columns = Layer.at(model, f"{mixture.name}.{HIDDEN}.0").weight.shape
     return rows, columns
 
 

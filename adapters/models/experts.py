@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Packed", "active_weights", "eager_experts", "expert_at", "experts_of", "packed_in", "stages_in"]
+__all__ = ["HIDDEN", "Packed", "active_weights", "eager_experts", "expert_at", "experts_of", "packed_in", "stages_in"]
 
 HIDDEN = "down_proj"  # what transformers calls the matrices whose inputs are the hidden channels of their own expert
 

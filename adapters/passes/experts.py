@@ -10,23 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from gramian.adapters.devices import solver_array
 from gramian.adapters.methods.expert_methods import Choose
-from gramian.adapters.models.experts import expert_at
-from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.mixtures import Mixing, Routing, cut_experts, routed
+from gramian.adapters.passes.expert_fits import ExpertFits, heirs_of
 from gramian.adapters.removal.report import ModuleReport
-from gramian.adapters.run.routing import forced
 from gramian.adapters.run.walk import Receive, Replay
-from gramian.solvers import Quadratic, refit
-from gramian.solvers.backend._xp import namespace
 from gramian.solvers.units.mixture import Mixture
 
 __all__ = ["ExpertsRemoved", "RemoveExperts"]
 
 SAMPLE = 1024  # tokens, evenly among those that calibrate, by which experts are chosen
 AT_ONCE = 64  # tokens whose outputs of all experts are in memory together
-READING = "down_proj"  # the matrices by which experts give their answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +40,8 @@ class RemoveExperts:
     full name of their experts. keep: how many experts remain of each. choose: the method. exchanges: whether kept experts are
     exchanged for removed ones while that helps. compensates: whether the matrices by which the others answer are fitted, one
     expert after the other, to what is missing, with a ridge of `damping` on their change, relative to each channel's energy.
+    merges: whether hidden channels of removed experts may take the place of those of the expert that most of their tokens go
+    to.
     calibrating: how many batches calibrate; the rest are held out.
     """
 
@@ -57,6 +53,7 @@ class RemoveExperts:
     exchanges: bool
     follows: str
     compensates: bool
+    merges: bool
     damping: float
     calibrating: int
     dtype: torch.dtype
@@ -154,12 +151,11 @@ def thinned(each: RemoveExperts, mixture: Mixing, tokens: torch.Tensor, apart: t
     routing = routed(router, tokens, kept)
     missing = dense - answers(tokens, routing)
     energy, plain = float(dense.double().square().sum()), float(missing.double().square().sum())
-    residuals = []
+    residuals: list[float] = []
     if each.compensates and len(kept) < mixture.count:
-        for number in choice.kept.tolist():
-            residual = refitted(each, mixture, number, tokens, routing, missing)
-            if residual is not None:
-                residuals.append(residual)
+        heirs = heirs_of(routed(router, tokens, everyone), routing, choice.kept) if each.merges else {}
+        fits = ExpertFits(each.model, mixture, tokens, routing, missing, each.damping, each.dtype)
+        residuals = [found for number in choice.kept.tolist() if (found := fits.fit(number, heirs.get(number, ()))) is not None]
     cut_experts(each.model, mixture, kept)
     everyone = torch.arange(len(kept), device=tokens.device)
     left = float((dense - answers(tokens, routed(router, tokens, everyone))).double().square().sum())
@@ -198,32 +194,3 @@ def products_of(experts: nn.Module, mixture: Mixing, tokens: torch.Tensor, wante
         parts.append((every @ every.mT, (every @ targets.double()[:, :, None])[:, :, 0]))
     grams, products = (torch.cat(part).cpu().numpy() for part in zip(*parts))
     return Mixture(grams, products, wanted.double().square().sum(1).cpu().numpy(), mixture.groups)
-
-
-def refitted(
-    each: RemoveExperts, mixture: Mixing, number: int, tokens: torch.Tensor, routing: Routing, missing: torch.Tensor
-) -> float | None:
-    """argmin_D sum_t |missing_t - w_t (D - D_0) h_t|^2 + ridge, over the matrix D by which an expert answers, in place.
-
-    h are its hidden channels, w the router's weights of it, t the tokens that are routed to it. What it makes up for leaves
-    `missing`. Return the KKT residual; None where no token is routed to it, or rounding takes away what the refit brings."""
-    layer = Layer.at(each.model, f"{mixture.name}.{READING}.{number}")
-    found = expert_at(each.model, layer.name)
-    assert found is not None
-    rows, place = torch.where(routing.chosen == number)
-    if not len(rows):
-        return None
-    inputs = (forced(found[0], number, tokens[rows]) * routing.weights[rows, place, None]).double()
-    gap, before = missing[rows].double(), layer.weight.double().clone()
-    gram, slope, floor = (solver_array(x) for x in (inputs.T @ inputs, -(gap.T @ inputs), 0.5 * gap.square().sum(0)))
-    problem = Quadratic(gram, solver_array(before), slope, floor)
-    xp = namespace(gram)
-    solution = refit(problem.damped(each.damping * problem.diagonal), xp.ones_like(problem.anchor, dtype=xp.bool))
-    kept = layer.weight.clone()
-    layer.assign(solution.weights, each.dtype)
-    after = gap - inputs @ (layer.weight.double() - before).T
-    if float(after.square().sum()) >= float(gap.square().sum()):
-        layer.assign(solver_array(kept), each.dtype)
-        return None
-    missing[rows] = after.to(missing.dtype)
-    return solution.certificate.residual

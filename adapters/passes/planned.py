@@ -108,7 +108,8 @@ def thinning(
     """The one pass of a method that removes experts. fitted: how many batches calibrate."""
     return RemoveExperts(
         model, paths, plan.mixtures, plan.keep, config.recipe.of_experts(config.options), config.swap_search,
-        config.own("calibrate_on"), config.own("compensate"), plan.damping, fitted, storage_dtype(model), advance,
+        config.own("calibrate_on"), config.own("compensate"), config.refit_producers, plan.damping, fitted,
+        storage_dtype(model), advance,
     )  # fmt: skip
 
 

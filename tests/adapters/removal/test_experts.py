@@ -82,8 +82,9 @@ def answers(model: Any, path: str, tokens: torch.Tensor) -> torch.Tensor:
     return model.get_submodule(path)(tokens, chosen, weights).double()
 
 
+@pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "deepseek in groups"])
-def test_errors_are_those_of_the_mixture_as_it_is_stored(name, monkeypatch):
+def test_errors_are_those_of_the_mixture_as_it_is_stored(name, merges, monkeypatch):
     """On dense inputs, since they can be taken from the dense model by a hook of our own."""
     dense = model_of(name, monkeypatch)
     model, path = copy.deepcopy(dense), path_of_experts(dense)
@@ -92,7 +93,16 @@ def test_errors_are_those_of_the_mixture_as_it_is_stored(name, monkeypatch):
     dense(WINDOWS)
     handle.remove()
     tokens = seen[0].reshape(10, 24, -1)
-    report = gramian.prune(model, WINDOWS[:8], "experts", ratio=0.2, calibrate_on="dense", heldout=WINDOWS[8:], progress=False)
+    report = gramian.prune(
+        model,
+        WINDOWS[:8],
+        "experts",
+        ratio=0.2,
+        calibrate_on="dense",
+        refit_producers=merges,
+        heldout=WINDOWS[8:],
+        progress=False,
+    )
     row = next(each for each in report.modules if each.name == path)
     for part, reported in ((tokens[:8], row.relative_error), (tokens[8:], row.heldout_error)):
         rows = part.reshape(-1, part.shape[-1])
@@ -100,6 +110,15 @@ def test_errors_are_those_of_the_mixture_as_it_is_stored(name, monkeypatch):
         error = float((answers(model, path, rows) - wanted).square().sum() / wanted.square().sum())
         assert np.isclose(reported, error, rtol=1e-3)
     assert row.relative_error < row.masked_error and row.residual is not None and row.residual < 1e-9
+    moved = any(not torch.equal(ours, theirs) for ours, theirs in zip(*(gates(each, path, report) for each in (model, dense))))
+    assert moved == merges  # hidden channels of others have come in
+
+
+def gates(model: Any, path: str, report: Any) -> list[torch.Tensor]:
+    """The matrices before the hidden channels, of the experts that are kept."""
+    packed = model.get_submodule(path).gate_up_proj
+    kept = report.settings["experts"][path]
+    return list(packed if len(packed) == len(kept) else packed[kept])
 
 
 def test_where_experts_are_alike_nothing_is_lost(monkeypatch):
