@@ -100,8 +100,8 @@ def remove_experts(mixture: Mixture, route: Route, keep: int, *, exchanges: bool
 
     Whichever costs the least goes next, the mixture routed anew without each candidate; among equals the first. With groups one
     goes from each at a time, chosen group by group while those of the others that are used least, or were chosen before, go
-    with it. exchanges: afterwards any kept expert is exchanged for a removed one of its group while that lowers the loss, so that no
-    exchange would.
+    with it. exchanges: afterwards any kept expert is exchanged for a removed one of its group while that lowers the loss, so
+    that no exchange would.
 
     Parameters
     ----------
