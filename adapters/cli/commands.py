@@ -243,13 +243,15 @@ def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
 
 
 def check_family(source: str, structured: bool = False) -> None:
-    """Raise ValueError, before weights are downloaded, for a model on the hub of a family that has no row. structured: the
-    method removes units, which is possible in more families."""
-    if source == "demo" or Path(source).expanduser().exists():  # `check_model_type` has read what a directory says
+    """Raise ValueError, before weights are downloaded, for a model on the hub of a family without known units. structured: the
+    method removes units; weights can be zeroed in models of any type."""
+    if (
+        not structured or source == "demo" or Path(source).expanduser().exists()
+    ):  # `check_model_type` has read what a directory says
         return
     try:
         model_type = AutoConfig.from_pretrained(source).model_type
     except Exception:  # `load` reports what is wrong with it
         return
-    if not (structured and model_type in STACKS):
+    if model_type not in STACKS:
         family_named(model_type)

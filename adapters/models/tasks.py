@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
@@ -33,6 +33,7 @@ __all__ = [
     "predictions",
     "stock_class",
     "token_inputs",
+    "trunk_of",
 ]
 
 Kind = Literal["causal", "seq2seq", "encoder"]
@@ -61,13 +62,25 @@ def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
     """Build the keywords with which a model reads windows (n, length)."""
     rows = rows.to(next(model.parameters()).device)
     kind = kind_of(model.config)  # type: ignore[arg-type]
+    named = {} if getattr(model.config, "return_dict", True) else {"return_dict": True}  # answers by name, whatever it states
     if kind == "encoder":
-        return {"input_ids": rows}
+        return {"input_ids": rows, **named}
     if kind == "causal":
-        return {"input_ids": rows, "use_cache": False}
+        return {"input_ids": rows, "use_cache": False, **named}
     first, second = halves(rows)
     start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
-    return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
+    shifted = torch.cat([start, second[:, :-1]], dim=1)
+    return {"input_ids": first, "decoder_input_ids": shifted, "use_cache": False, **named}
+
+
+def trunk_of(model: Any) -> Any:
+    """Find what runs the blocks of a model: the model without its head, or an encoder-decoder model itself."""
+    if kind_of(model.config) == "seq2seq":
+        return model
+    if model.base_model is not model:
+        return model.base_model
+    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    return inner[0] if model.get_output_embeddings() is not None and len(inner) == 1 else model
 
 
 def halves(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
