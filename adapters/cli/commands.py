@@ -26,7 +26,7 @@ from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
 from gramian.adapters.models.stacks import STACKS
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.tasks import auto_class, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.plan import Removal
@@ -170,7 +170,7 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
+    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{auto_class(model.config).__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")

@@ -117,8 +117,8 @@ def family_named(model_type: str | None) -> Family:
     """Find the row of a model type; if there is none, a ValueError says which there are, and how to go on."""
     if model_type is None or model_type not in FAMILIES:
         raise ValueError(
-            f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. To remove units, add a row "
-            "to gramian.adapters.models.families.FAMILIES (depth-2 modules of a block); to zero weights none is needed"
+            f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. To remove units, add a "
+            "row to gramian.adapters.models.families.FAMILIES (depth-2 modules of a block); to zero weights none is needed"
         )
     return FAMILIES[model_type]
 

@@ -15,16 +15,25 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     MODEL_MAPPING,
 )
 
 __all__ = [
-    "AUTO_CLASSES",
     "Kind",
+    "auto_class",
     "check_predicts",
     "embedded_inputs",
     "halves",
@@ -43,34 +52,45 @@ MAPPINGS: dict[Kind, Any] = {
     "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     "encoder": MODEL_MAPPING,
 }
-ENCODERS = ("bert",)
 
 
 def kind_of(config: PretrainedConfig) -> Kind:
-    """Read the kind off the configuration; a model that is neither of the other two is a causal language model."""
+    """Read the kind off the configuration: encoders are trained to fill in words, unless they are made into decoders; a model
+    that is neither of the other two is a causal language model, which may read images too."""
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
-    return "encoder" if config.model_type in ENCODERS and not getattr(config, "is_decoder", False) else "causal"
+    fills_in = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    return "encoder" if fills_in and not getattr(config, "is_decoder", False) else "causal"
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """Find the class that loads models of this kind and configuration: of a language model that reads images too, the one with
+    all its parts."""
+    return AutoModelForImageTextToText if reads_images(config) else AUTO_CLASSES[kind_of(config)]
 
 
 def stock_class(config: PretrainedConfig) -> Any:
     """Find the library's class for models of this kind and configuration; None where it has none."""
-    return MAPPINGS[kind_of(config)].get(type(config), None)
+    mapping: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if reads_images(config) else MAPPINGS[kind_of(config)]
+    return mapping.get(type(config), None)
+
+
+def reads_images(config: PretrainedConfig) -> bool:
+    """Tell whether a causal language model is a part of what the configuration states."""
+    return kind_of(config) == "causal" and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
     """Build the keywords with which a model reads windows (n, length)."""
     rows = rows.to(next(model.parameters()).device)
     kind = kind_of(model.config)  # type: ignore[arg-type]
-    named = {} if getattr(model.config, "return_dict", True) else {"return_dict": True}  # answers by name, whatever it states
     if kind == "encoder":
-        return {"input_ids": rows, **named}
+        return {"input_ids": rows}
     if kind == "causal":
-        return {"input_ids": rows, "use_cache": False, **named}
+        return {"input_ids": rows, "use_cache": False}
     first, second = halves(rows)
     start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
-    shifted = torch.cat([start, second[:, :-1]], dim=1)
-    return {"input_ids": first, "decoder_input_ids": shifted, "use_cache": False, **named}
+    return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
 
 
 def trunk_of(model: Any) -> Any:
