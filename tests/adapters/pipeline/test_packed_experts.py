@@ -3,16 +3,25 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from expert_models import ROUTED, expert_model, inputs_of_experts, know, matrix, path_of_experts
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, run
 from transformers import AutoModelForCausalLM
 
 import gramian
+from gramian.adapters import PruneConfig, Tokens, estimate, pipeline
+from gramian.adapters.cli.main import main
+from gramian.adapters.data.problem_files import read_problem
+from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import disk_space, walks_of
 from gramian.adapters.models.experts import experts_of
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.passes.planned import plan_of
+from gramian.adapters.run.blocks import InMemory
+from gramian.adapters.run.hooks import feed
 from gramian.adapters.run.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -139,3 +148,69 @@ def test_streamed_resumed_and_offloaded_as_in_memory(model_type, monkeypatch, tm
     visiting, _ = gramian.load(source)
     gramian.prune(visiting, WINDOWS, device="cpu", **how)
     assert all(map(torch.equal, visiting.parameters(), model.parameters()))
+
+
+def test_blocks_at_once_are_blocks_one_after_the_other(monkeypatch):
+    know(monkeypatch, "mixtral")
+    models = [expert_model("mixtral", num_hidden_layers=3) for _ in range(2)]
+    for jobs, model in enumerate(models, start=1):
+        run(model, method="wanda", sparsity=0.5, calibrate_on="dense", jobs=jobs)
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+
+
+def test_the_form_in_which_experts_run_is_put_back(monkeypatch):
+    know(monkeypatch, "mixtral")
+    model = expert_model("mixtral")
+    for form in ("batched_mm", "grouped_mm"):
+        model.set_experts_implementation(form)
+        run(model, method="magnitude", sparsity=0.5, include="experts.*0$")
+        assert model.config._experts_implementation == form
+
+
+def test_an_estimate_says_what_share_is_covered(monkeypatch):
+    know(monkeypatch, "mixtral")
+    model = expert_model("mixtral")
+    found = estimate(model, (7, 24), PruneConfig("wanda", sparsity=0.5), rates=Rates(1e9, 1e9))
+    operators = [Layer.at(model, row.name).weight.numel() for row in found.operators]
+    blocks = sum(each.numel() for each in model.model.layers.parameters())
+    assert len(operators) == 2 * 9 and found.covered == pytest.approx(sum(operators) / blocks)
+    assert f"{100 * found.covered:.1f} % of the weights inside the blocks" in str(found)
+    assert 0.8 < found.covered < 1 and estimate(model, (7, 24), PruneConfig("wanda", include="experts")).covered < found.covered
+
+
+@pytest.mark.parametrize("target", ["own", "block"])
+def test_moments_are_counted_as_they_are_formed(target, monkeypatch):
+    """Multiply-adds of all moments, and what a journal holds, from what the walk says beforehand."""
+    know(monkeypatch, "qwen3_moe")
+    model, config = expert_model("qwen3_moe"), PruneConfig("wanda", sparsity=0.5, target=target)
+    plan, products = plan_of(model, config), []
+
+    def fed(name, collected, inputs, dense=None):
+        products.append(inputs.numel() * inputs.shape[-1] * (1 if dense is None else 4))
+        feed(name, collected, inputs, dense)
+
+    for module in ("moments", "expert_moments"):
+        monkeypatch.setattr(f"gramian.adapters.run.{module}.feed", fed)
+    blocks = InMemory(model)
+    ((_, walk),) = walks_of(model, blocks.paths, config, plan, WINDOWS.numel())
+    pipeline.run(blocks, Tokens(WINDOWS, "test"), config, progress=False)
+    assert sum(products) / WINDOWS.numel() == pytest.approx(walk.operations, rel=0.02)
+    written = [Layer.at(model, name).weight.numel() for name in walk.written]
+    assert disk_space(model, config, plan) == 4 * (sum(written) + sum(each.numel() for each in model.parameters()))
+
+
+def test_the_command_writes_problems_of_experts(monkeypatch, tmp_path):
+    know(monkeypatch, "mixtral")
+    expert_model("mixtral").save_pretrained(tmp_path / "model")
+    save_file({"tokens": WINDOWS}, tmp_path / "tokens.safetensors")
+    where = {"--out": tmp_path / "problems", "--calibration": tmp_path / "tokens.safetensors"}
+    chosen = {"--include": "layers.1.*experts", "--samples": 7, "--length": 24}
+    done = main(["capture", str(tmp_path / "model"), *(str(word) for each in (where | chosen).items() for word in each)])
+    assert done == 0
+    dense = expert_model("mixtral").double()
+    inputs = inputs_of_experts(dense, WINDOWS, path_of_experts(dense))
+    assert {file.stem for file in (tmp_path / "problems").iterdir()} == set(inputs)
+    for name, tokens in inputs.items():
+        problem, metadata = read_problem(tmp_path / "problems" / f"{name}.safetensors")
+        assert int(metadata["tokens"]) == int(metadata["routed_tokens"]) == len(tokens) and metadata["borrowed_tokens"] == "0"
+        np.testing.assert_allclose(problem.gram * len(tokens), (tokens.T @ tokens).numpy(), rtol=1e-4, atol=1e-4)
