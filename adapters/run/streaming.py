@@ -26,7 +26,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain, write_json, write_report
-from gramian.adapters.models.block_lists import run_paths
+from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.conversions import Conversions
 from gramian.adapters.models.loading import (
@@ -126,6 +126,8 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
             model.generation_config = GenerationConfig.from_pretrained(folder)
         mend_generation(model)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
+    if not walks_by_block(model):
+        raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
     blocks = Streamed(model, stored, storage, where)
     try:
         blocks.check()
@@ -240,7 +242,7 @@ class Streamed:
 
     def load_rest(self) -> None:
         """Load the tensors outside the blocks, except the head, which no block needs."""
-        base = f"{self.model.base_model_prefix}."
+        base = "" if self.model.base_model is self.model else f"{self.model.base_model_prefix}."
         self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
     def rest(self, written: Set[str]) -> Iterator[dict[str, torch.Tensor]]:
