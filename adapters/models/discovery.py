@@ -23,13 +23,13 @@ from torch import nn
 
 from gramian.adapters.models.block_answers import Answer, Arguments
 from gramian.adapters.models.block_lists import block_names, blocks_of, full_name, run_paths
-from gramian.adapters.models.experts import eager_experts, packed_in, stages_in
+from gramian.adapters.models.experts import eager_experts, expert_at, packed_in, stages_in
 from gramian.adapters.models.families import FAMILIES, chosen_names
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.stand_ins import kind_of_block, lent, replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 
-__all__ = ["answers_of", "operator_names", "short_window", "stages_of"]
+__all__ = ["answers_of", "calls_of", "operator_names", "short_window", "stages_of"]
 
 Stages = tuple[tuple[str, ...], ...]
 LENGTH = 6  # of a short window
@@ -72,6 +72,7 @@ class Calls:
 
 
 SEEN: weakref.WeakKeyDictionary[nn.Module, Seen] = weakref.WeakKeyDictionary()
+REPEATED: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # modules that a block calls more than once
 
 
 def stages_of(model: nn.Module) -> tuple[Stages, ...]:
@@ -91,6 +92,11 @@ def stages_of(model: nn.Module) -> tuple[Stages, ...]:
 def answers_of(model: nn.Module) -> tuple[Answer, ...]:
     """Find what form the answer of every block has. Errors are those of `stages_of`."""
     return seen(model).answers
+
+
+def calls_of(module: nn.Module) -> int:
+    """Return how often a block calls an operator inside it."""
+    return REPEATED.get(module, 1)
 
 
 def operator_names(model: nn.Module, include: str | None = None, exclude: str | None = None) -> list[str]:
@@ -157,6 +163,10 @@ def observed(model: Any) -> tuple[tuple[Stages, ...], tuple[Answer, ...]]:
     for path, answer in zip(paths, answers):
         if path and answer is None:
             raise ValueError(f"{path} of {type(model).__name__} is not run when text is read: it cannot be pruned by block")
+    for block, each in zip(blocks, calls):
+        for name, places in each.inputs.items():
+            if len(places) > 1 and expert_at(block, name) is None:
+                REPEATED[block.get_submodule(name)] = len(places)
     return tuple(each.stages() for each in calls), tuple(each or Answer() for each in answers)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from gramian.adapters.devices import release_cached
 from gramian.adapters.models.block_answers import Answer, Arguments, alike
 from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
-from gramian.adapters.models.discovery import answers_of
+from gramian.adapters.models.discovery import answers_of, calls_of
 from gramian.adapters.models.layers import Site
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
@@ -110,6 +110,20 @@ class Reached(Exception):
     """Raised out of a block once the module of interest has been called: the rest of the block is not needed."""
 
 
+def joined(site: Site, receive: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wait for all inputs of a module that a block calls more than once, and hand them on as one, (tokens, inputs)."""
+    count, waiting = calls_of(site) if isinstance(site, nn.Module) else 1, list[torch.Tensor]()
+
+    def gather(inputs: torch.Tensor) -> None:
+        waiting.append(inputs.flatten(0, -2))
+        if len(waiting) == count:
+            tokens = torch.cat(waiting)
+            waiting.clear()
+            receive(tokens)
+
+    return receive if count == 1 else gather
+
+
 @torch.no_grad()
 def run_block(
     block: nn.Module,
@@ -129,7 +143,7 @@ def run_block(
 
     with ExitStack() as hooks:
         for site, receive in (receivers or {}).items():
-            hooks.enter_context(watch(site, relay(receive)))
+            hooks.enter_context(watch(site, joined(site, relay(receive))))
         for states in hidden:
             outputs.append(call(block, states).to(states.device))
     release_cached(next(block.parameters()).device)
@@ -146,7 +160,7 @@ def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tenso
         found.append(inputs)
         raise Reached
 
-    with watch(site, receive):
+    with watch(site, joined(site, receive)):
         for states in hidden:
             try:
                 call(block, states)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tiny import WINDOWS, parameters, random_model, same, tiny_model
 from torch import nn
+from transformers import AutoConfig, AutoModel
 
 from gramian.adapters import Method, PruneConfig, estimate, prune
 from gramian.adapters.estimates.figures import Rates
@@ -19,8 +20,9 @@ from gramian.adapters.models.block_lists import blocks_of, run_paths
 from gramian.adapters.models.discovery import answers_of, operator_names, stages_of
 from gramian.adapters.run.agreement import check_blocks
 from gramian.adapters.run.forward import enter, run_block
-from gramian.solvers import Solution, Status
+from gramian.solvers import magnitude
 
+FEW_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 # Tuples, lists, attention beside the MLP, state spaces, recurrences beside attention, experts, encoders, two sides, images.
 SAMPLE = ["bloom", "openai-gpt", "phi", "mamba", "lfm2", "deepseek_v3", "roberta", "bart", "gemma3"]
@@ -46,7 +48,7 @@ def test_a_sample_of_the_table(model_type, script):
             assert row["works"], (name, row)
 
 
-@pytest.mark.parametrize("model_type", ["bloom", "openai-gpt", "gpt_neo", "recurrent_gemma", "mamba", "phi3", "mixtral"])
+@pytest.mark.parametrize("model_type", ["bloom", "openai-gpt", "recurrent_gemma", "mamba", "phi3", "mixtral"])
 def test_the_walk_is_the_model(model_type):
     """After every block, on windows longer than the ones that were run when the model was looked at."""
     model = random_model(model_type, num_hidden_layers=3) if model_type == "recurrent_gemma" else random_model(model_type)
@@ -68,13 +70,13 @@ def test_the_walk_is_the_model(model_type):
 
 def keeps(problem, pattern):
     """A "solver" that changes nothing."""
-    return Solution(problem.anchor, Status.REACHED, None, 0)
+    return dataclasses.replace(magnitude(problem, pattern), weights=problem.anchor)
 
 
 @pytest.mark.parametrize("model_type", ["phi", "bloom", "granite", "qwen3_moe"])
 @pytest.mark.parametrize("target", ["own", "block"])
 def test_a_solver_that_keeps_every_weight_leaves_the_model_as_it_was(model_type, target, monkeypatch):
-    model = random_model(model_type)
+    model = random_model(model_type, **FEW_EXPERTS if model_type == "qwen3_moe" else {})
     before = parameters(model)
     with torch.no_grad():
         expected = model(input_ids=WINDOWS).logits
@@ -137,6 +139,34 @@ def test_answers_keep_their_form():
             assert answer.states(filled) is states and (kind is None or type(filled) is kind)
 
 
+@pytest.mark.parametrize("settings", [{}, {"calibrate_on": "dense", "target": "block"}, {"target": "model"}])
+def test_an_operator_that_is_called_twice_counts_all_its_inputs(settings):
+    """Shared keys and queries of DeBERTa meet the hidden states, and then the table of relative positions."""
+    shape = {"relative_attention": True, "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+    model = encoder("deberta-v2", **shape)
+    dense, seen = copy.deepcopy(model), []
+    name = "encoder.layer.0.attention.self.key_proj"
+    handle = dense.get_submodule(name).register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        dense(input_ids=WINDOWS)
+    handle.remove()
+    assert len(seen) == 2 and seen[0].shape != seen[1].shape
+    report = prune(model, WINDOWS, "wanda", progress=False, **settings)
+    before, after = (each.get_submodule(name).weight.double() for each in (dense, model))
+    inputs = torch.cat(seen).double()
+    error = ((inputs @ (after - before).T) ** 2).sum() / ((inputs @ before.T) ** 2).sum()
+    assert next(row for row in report.operators if row.name == name).relative_error == pytest.approx(error.item(), rel=1e-6)
+
+
+def encoder(model_type: str, **shape: Any) -> Any:
+    """A tiny random encoder."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 258}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes | shape), dtype=torch.float32)
+    return model.eval().requires_grad_(False)
+
+
 def test_hybrids_have_stages_of_their_own():
     model = random_model("lfm2", num_hidden_layers=4, layer_types=["conv", "full_attention", "conv", "full_attention"])
     first, second, third, fourth = stages_of(model)
@@ -145,7 +175,7 @@ def test_hybrids_have_stages_of_their_own():
 
 
 def test_gates_of_experts_remain_dense():
-    names = operator_names(random_model("qwen2_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16))
+    names = operator_names(random_model("qwen2_moe", **FEW_EXPERTS))
     assert not any(name.endswith((".gate", "shared_expert_gate")) for name in names)
     assert any(name.endswith("shared_expert.gate_proj") for name in names)
 
@@ -171,7 +201,6 @@ def test_the_parts_that_read_images_are_left_alone(script):
     dense = script.random_model("llava")
     model = copy.deepcopy(dense)
     report = prune(model, WINDOWS % 250, "wanda", progress=False)
-    assert {name.rpartition(".layers.")[0] for name in report} == {"model.language_model"} if isinstance(report, dict) else True
     changed = {name for name, each in model.named_parameters() if not each.equal(dense.get_parameter(name))}
     assert changed == {f"{row.name}.weight" for row in report.operators}
     assert all(name.startswith("model.language_model.layers.") for name in changed) and len(changed) == 21
@@ -185,4 +214,4 @@ def test_looking_at_a_model_changes_neither_it_nor_random_numbers():
     check_blocks(model)
     assert torch.get_rng_state().equal(state) and same(before, parameters(model))
     assert {name: module.training for name, module in model.named_modules()} == modes
-    assert run_paths(model) == ("transformer.h.0", "transformer.h.1") and np.isfinite(len(stages_of(model)))
+    assert run_paths(model) == ("transformer.h.0", "transformer.h.1")
