@@ -67,7 +67,7 @@ class Packed:
         packed = self.parameter
         if matrix.ndim != 2 or matrix.untyped_storage().data_ptr() != packed.untyped_storage().data_ptr():
             return None
-        number, rest = divmod(matrix.storage_offset() - packed.storage_offset(), packed.stride(0))
+        number, rest = divmod(int(matrix.storage_offset()) - int(packed.storage_offset()), packed.stride(0))
         if rest or not 0 <= number < self.count:
             return None
         whole = self.matrix(number)

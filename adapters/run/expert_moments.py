@@ -154,5 +154,5 @@ def blended(own: Moments | None, shared: Moments | None, weight: float) -> Momen
         return own
     lent = Moments(shared.width)
     lent.mass, lent.squares = weight * shared.mass, ProductSum(square=True, total=weight * shared.require())
-    lent.total = weight * shared.total
+    lent.total = None if shared.total is None else weight * shared.total
     return merged(own, lent)
