@@ -82,11 +82,12 @@ class Seen(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(function, "__name__", "") in ("linear", "matmul", "__matmul__", "mm", "addmm"):
+        if getattr(function, "__name__", "") in ("linear", "matmul", "__matmul__", "mm", "addmm", "bmm"):
             given = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor)]
             tokens, matrix = given[1:3] if function.__name__ == "addmm" else given[:2]
-            if matrix.ndim == 2:
-                self.inputs.setdefault(matrix.data_ptr(), []).append(tokens.reshape(-1, tokens.shape[-1]))
+            pairs = [(matrix, tokens)] if matrix.ndim == 2 else list(zip(matrix, tokens)) if function.__name__ == "bmm" else []
+            for each, reached in pairs:
+                self.inputs.setdefault(each.data_ptr(), []).append(reached.reshape(-1, reached.shape[-1]))
         return function(*args, **kwargs)
 
 
@@ -99,9 +100,12 @@ def errors(dense: Any, pruned: Any, names: list[str]) -> dict[str, float]:
     for name in names:
         before, after = (weight_of(model, name) for model in (dense, pruned))
         if before.data_ptr() not in seen.inputs:
-            continue  # no token was sent to this expert
+            if name.rpartition(".")[2].isdecimal():
+                continue  # no token was sent to this expert
+            raise Unlike(f"{name} multiplies nothing")
         inputs = torch.cat(seen.inputs[before.data_ptr()]).double()
-        before, after = (each.double().T if turned(dense, name) else each.double() for each in (before, after))
+        over = turned(dense, name) or inputs.shape[1] != before.shape[1]
+        before, after = (each.double().T if over else each.double() for each in (before, after))
         found[name] = float(((inputs @ (after - before).T) ** 2).sum() / ((inputs @ before.T) ** 2).sum())
     return found
 

@@ -90,7 +90,10 @@ class ZeroWeights:
         problem = layer.problem(moments)
         heldout = None if found.heldout is None else layer.problem(found.heldout)
         evaluated = problem if found.evaluated is moments else layer.problem(found.evaluated)
-        split = None if found.split is None else (*map(layer.problem, found.split), found.split[0].tokens)
+        split = None
+        if found.split is not None:
+            fitted, choosing = found.split
+            split = layer.problem(fitted), layer.problem(choosing), fitted.tokens
         if self.problems is not None:
             target = self.target if layer.expert is None else "own"
             metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": target, **found.counts}

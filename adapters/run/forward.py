@@ -129,7 +129,7 @@ def run_block(
     block: nn.Module,
     call: Call,
     hidden: list[torch.Tensor],
-    receivers: Mapping[Site, Callable[[int, Any], None]] | None = None,
+    receivers: Mapping[Site, Callable[[int, Any], None]] | Mapping[nn.Module, Callable[[int, Any], None]] | None = None,
 ) -> list[torch.Tensor]:
     """Compute the outputs of `block` for every batch, each on the device that the batch came from.
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from expert_models import ROUTED, expert_model, inputs_of_experts, know, matrix, path_of_experts
+from expert_models import COMMON, ROUTED, expert_model, inputs_of_experts, know, matrix, path_of_experts
 from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, run
 from transformers import AutoModelForCausalLM
@@ -18,6 +18,7 @@ from gramian.adapters.data.problem_files import read_problem
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.estimates.runs import disk_space, walks_of
 from gramian.adapters.models.experts import experts_of
+from gramian.adapters.models.families import FAMILIES, Family
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.passes.planned import plan_of
 from gramian.adapters.run.blocks import InMemory
@@ -214,3 +215,61 @@ def test_the_command_writes_problems_of_experts(monkeypatch, tmp_path):
         problem, metadata = read_problem(tmp_path / "problems" / f"{name}.safetensors")
         assert int(metadata["tokens"]) == int(metadata["routed_tokens"]) == len(tokens) and metadata["borrowed_tokens"] == "0"
         np.testing.assert_allclose(problem.gram * len(tokens), (tokens.T @ tokens).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def other_form(model_type):
+    """A model whose experts are called otherwise than transformers' usual ones."""
+    if model_type == "llama4_text":
+        own = {"intermediate_size": 24, "intermediate_size_mlp": 40, "num_local_experts": 4, "interleave_moe_layer_step": 1}
+        return expert_model(model_type, torch.float64, shape=COMMON | own | {"head_dim": 8})
+    own = {"intermediate_size": 24, "num_local_experts": 4, "kv_channels": 8}
+    return expert_model(model_type, torch.float64, shape=COMMON | own)
+
+
+def reached(model, windows):
+    """What reaches every expert's matrix, by operator: all rows for llama4, whose others are zero."""
+    found, handles = {}, []
+
+    def sorted_tokens(name):
+        def note(module, args):
+            for number, rows in enumerate(args[0].split(args[1])):
+                found[f"{name}.weight.{number}"] = rows, module.weight[number]
+
+        return note
+
+    def all_tokens(name):
+        def note(module, args):
+            rows = args[0].reshape(4, -1, 32)
+            for number in range(4):
+                gate, up = (rows[number] @ module.gate_up_proj[number]).chunk(2, dim=-1)
+                found[f"{name}.gate_up_proj.{number}"] = rows[number], module.gate_up_proj[number].T
+                found[f"{name}.down_proj.{number}"] = up * torch.nn.functional.silu(gate), module.down_proj[number].T
+
+        return note
+
+    for name, module in model.named_modules():
+        if type(module).__name__ in ("JetMoeParallelExperts", "Llama4TextExperts"):
+            hook = sorted_tokens if type(module).__name__ == "JetMoeParallelExperts" else all_tokens
+            handles.append(module.register_forward_pre_hook(hook(name)))
+    with torch.no_grad():
+        model(input_ids=windows, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("model_type", ["llama4_text", "jetmoe"])
+def test_experts_of_other_forms(model_type, monkeypatch, tmp_path):
+    model, dense = other_form(model_type), other_form(model_type)
+    monkeypatch.setitem(FAMILIES, model_type, Family("model.layers", experts_of(model.model.layers[0])))
+    report = run(model, method="wanda", sparsity=0.5, calibrate_on="dense", heldout=HELDOUT)
+    rows, before, after = {row.name: row for row in report.operators}, reached(dense, WINDOWS), reached(model, WINDOWS)
+    assert rows.keys() == before.keys()
+    for name, (inputs, weight) in before.items():
+        outputs = inputs @ weight.T
+        error = float(((inputs @ after[name][1].T - outputs) ** 2).sum() / (outputs**2).sum())
+        assert rows[name].relative_error == pytest.approx(error, rel=1e-6) and rows[name].sparsity == 0.5
+        assert rows[name].detail["routed_tokens"] == int((inputs != 0).any(dim=1).sum())
+    gramian.save(model, None, tmp_path / "out", report=report)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
+    assert torch.equal(again(input_ids=HELDOUT).logits, model(input_ids=HELDOUT).logits)
