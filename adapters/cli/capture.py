@@ -10,7 +10,7 @@ from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import check_windows
 from gramian.adapters.drafts import new_files
 from gramian.adapters.files import check_space
-from gramian.adapters.models.families import family_of
+from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import load
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.passes.problems import WriteProblems
@@ -40,7 +40,6 @@ def capture_problems(args: argparse.Namespace) -> None:
     with new_files(args.out.expanduser().resolve()) as draft:
         with eval_mode(model), bar(len(names), "capture", "operator") as shown:
             blocks, batches, chosen = InMemory(model), batches_of(tokens.windows), frozenset(names)
-            stages = family_of(model).stages
-            each = WriteProblems(blocks.paths, stages, chosen, draft, metadata, len(batches), shown.update)
+            each = WriteProblems(blocks.paths, stages_of(model), chosen, draft, metadata, len(batches), shown.update)
             walk(each, blocks, batches)
     print(f"{len(names)} problem files in {args.out}")

@@ -26,7 +26,7 @@ from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
 from gramian.adapters.models.stacks import STACKS
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.tasks import auto_class, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.plan import Removal
@@ -170,7 +170,7 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
+    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{auto_class(model.config).__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
@@ -243,13 +243,15 @@ def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
 
 
 def check_family(source: str, structured: bool = False) -> None:
-    """Raise ValueError, before weights are downloaded, for a model on the hub of a family that has no row. structured: the
-    method removes units, which is possible in more families."""
-    if source == "demo" or Path(source).expanduser().exists():  # `check_model_type` has read what a directory says
+    """Raise ValueError, before weights are downloaded, for a model on the hub of a family without known units. structured: the
+    method removes units; weights can be zeroed in models of any type."""
+    if (
+        not structured or source == "demo" or Path(source).expanduser().exists()
+    ):  # `check_model_type` has read what a directory says
         return
     try:
         model_type = AutoConfig.from_pretrained(source).model_type
     except Exception:  # `load` reports what is wrong with it
         return
-    if not (structured and model_type in STACKS):
+    if model_type not in STACKS:
         family_named(model_type)

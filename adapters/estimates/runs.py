@@ -16,9 +16,10 @@ from gramian.adapters.estimates import experts, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
+from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.experts import active_weights
 from gramian.adapters.models.loading import storage_dtype
-from gramian.adapters.models.stacks import blocks_in, run_paths
+from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
 from gramian.adapters.removal.experts import Thinning

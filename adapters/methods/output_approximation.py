@@ -103,10 +103,10 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
 
 def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str = "empirical") -> None:
     """Raise ValueError for a model in which the inputs of hidden channels are not gathered, where `moment` needs them."""
-    from gramian.adapters.models.stacks import walks_by_block
+    from gramian.adapters.models.stacks import follows_pruned
 
     hidden = any(unit_set.unit_group.structure.activation for unit_set in unit_sets)
-    if hidden and moment in ("gaussian", "product") and not walks_by_block(model):
+    if hidden and moment in ("gaussian", "product") and not follows_pruned(model):
         raise ValueError(
             f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
             "or 'identity'"

@@ -12,18 +12,14 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-
-try:
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        WeightConverter,
-        WeightRenaming,
-        dot_natural_key,
-        rename_source_key,
-        revert_weight_conversion,
-    )
-except ImportError:  # versions whose models have the names that are on disk
-    get_model_conversion_mapping = None
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
 
 __all__ = ["Conversions"]
 
@@ -51,8 +47,6 @@ class Conversions:
     def __init__(self, model: PreTrainedModel, stored: Collection[str]) -> None:
         self.model = model
         self.sources: dict[str, Source] = {}
-        if get_model_conversion_mapping is None:
-            return
         transforms = get_model_conversion_mapping(model)
         renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
         converters = [each for each in transforms if isinstance(each, WeightConverter)]
@@ -67,7 +61,7 @@ class Conversions:
             source.keys.append((pattern or key, key))
             for target in transform.target_patterns[1:]:  # of one that makes several tensors
                 self.sources.setdefault(name.replace(transform.target_patterns[0], target), source)
-        model._weight_conversions = [each for each in transforms if each.was_used()]
+        vars(model)["_weight_conversions"] = [each for each in transforms if each.was_used()]
 
     @property
     def keys(self) -> set[str]:

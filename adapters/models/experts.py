@@ -15,8 +15,20 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["HIDDEN", "Packed", "active_weights", "eager_experts", "expert_at", "experts_of", "packed_in", "stages_in"]
+__all__ = [
+    "HIDDEN",
+    "Packed",
+    "active_weights",
+    "all_at_once",
+    "eager_experts",
+    "expert_at",
+    "experts_of",
+    "packed_in",
+    "stages_in",
+]
 
+ALONE = "ParallelExperts"  # classes, as in jetmoe, that hold one matrix of every expert, and are given their tokens sorted
+AT_ONCE = "Llama4TextExperts"  # is given as many tokens for every expert, zeros where a token is not routed to it
 HIDDEN = "down_proj"  # what transformers calls the matrices whose inputs are the hidden channels of their own expert
 
 
@@ -35,7 +47,7 @@ class Packed:
     @property
     def transposed(self) -> bool:
         """Whether the forward computes `x @ parameter[e]`, rather than `x @ parameter[e].T`."""
-        return bool(getattr(self.module, "is_transposed", False))
+        return bool(getattr(self.module, "is_transposed", all_at_once(self.module)))
 
     @property
     def count(self) -> int:
@@ -50,7 +62,8 @@ class Packed:
     @property
     def chosen(self) -> int:
         """How many experts a token is routed to; all of them where the configuration does not say."""
-        return int(getattr(self.module.config, "num_experts_per_tok", None) or self.count)
+        config = getattr(self.module, "config", None)
+        return int(getattr(config, "num_experts_per_tok", None) or self.count)
 
     @property
     def hidden(self) -> bool:
@@ -67,7 +80,7 @@ class Packed:
         packed = self.parameter
         if matrix.ndim != 2 or matrix.untyped_storage().data_ptr() != packed.untyped_storage().data_ptr():
             return None
-        number, rest = divmod(matrix.storage_offset() - packed.storage_offset(), packed.stride(0))
+        number, rest = divmod(int(matrix.storage_offset()) - int(packed.storage_offset()), packed.stride(0))
         if rest or not 0 <= number < self.count:
             return None
         whole = self.matrix(number)
@@ -77,13 +90,19 @@ class Packed:
 def packed_in(module: nn.Module) -> tuple[Packed, ...]:
     """The parameters of an experts module in the order of its forward; none for any other module.
 
-    Experts are known by what transformers gives every class of them: their number, and which side they multiply from.
+    Experts are known by what transformers gives nearly every class of them: their number, and which side they multiply from.
     """
     count = getattr(module, "num_experts", None)
-    if not isinstance(count, int) or not hasattr(module, "is_transposed"):
+    known = hasattr(module, "is_transposed") or type(module).__name__.endswith(ALONE) or all_at_once(module)
+    if not isinstance(count, int) or not known:
         return ()
     leaves = [name for name, each in module.named_parameters(recurse=False) if each.ndim == 3 and each.shape[0] == count]
     return tuple(Packed(module, leaf) for leaf in sorted(leaves, key=lambda leaf: leaf == HIDDEN))
+
+
+def all_at_once(module: nn.Module) -> bool:
+    """Whether experts multiply in one product, `bmm(tokens, parameter)`, with tokens (E, n, hidden)."""
+    return type(module).__name__ == AT_ONCE
 
 
 def experts_of(block: nn.Module) -> tuple[tuple[str, ...], ...]:
@@ -127,7 +146,8 @@ def eager_experts(model: nn.Module) -> Iterator[None]:
 
     Transformers' own switch is set and put back. Its forms differ in the order in which they add, and so by rounding.
     """
-    configs: dict[int, Any] = {id(each.config): each.config for each in model.modules() if packed_in(each)}
+    switched = (each.config for each in model.modules() if hasattr(each, "is_transposed") and packed_in(each))
+    configs: dict[int, Any] = {id(config): config for config in switched}
     before = [(config, config._experts_implementation) for config in configs.values()]
     for config, _ in before:
         config._experts_implementation = "eager"

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from gramian.adapters.models.families import Structure, chosen_names, operator_names
-from gramian.adapters.models.stacks import blocks_in, stacks_of, walks_by_block
+from gramian.adapters.models.discovery import operator_names
+from gramian.adapters.models.families import Structure, chosen_names
+from gramian.adapters.models.stacks import blocks_in, follows_pruned, stacks_of
 
 __all__ = ["Side", "UnitGroup", "axis", "consumer_names", "kinds_of", "operator", "rearrange", "unit_groups_of", "width"]
 
@@ -95,7 +96,7 @@ def consumer_names(
     model: nn.Module, unit_groups: Mapping[str, UnitGroup], include: str | None, exclude: str | None
 ) -> list[str]:
     """List the consumers that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
-    if walks_by_block(model):
+    if follows_pruned(model):
         return [name for name in operator_names(model, include, exclude) if name in unit_groups]
     return chosen_names(list(unit_groups), include, exclude)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
+from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.experts import Packed
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.report import OperatorReport
@@ -31,15 +32,15 @@ class ZeroWeights:
     The target of a packed expert is its own output, on the tokens that are routed to it on the path that is followed, whatever
     that of other operators is.
 
-    paths: of the blocks. stages: operators of a block that receive the same input, or the experts of one parameter, in order.
-    patterns: by full name, of the operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how many
-    batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
+    paths: of the blocks. stages: of each block, operators that receive the same input, or the experts of one parameter, in
+    order. patterns: by full name, of the operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how
+    many batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
     directory for problem files, if any.
     """
 
     paths: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
+    stages: tuple[tuple[tuple[str, ...], ...], ...]
     patterns: Mapping[str, Pattern]
     solve: DampedMethod
     follows: str
@@ -70,13 +71,13 @@ class ZeroWeights:
 
     def wanted(self, index: int) -> list[list[str]]:
         """The same by stage, without empty ones."""
-        named = ([f"{self.paths[index]}.{operator}" for operator in stage] for stage in self.stages)
+        named = ([full_name(self.paths[index], operator) for operator in stage] for stage in self.stages[index])
         chosen = ([name for name in stage if name in self.patterns] for stage in named)
         return [stage for stage in chosen if stage]
 
     def open(self, index: int, block: nn.Module) -> BlockOfWeights:
         """Begin with a block."""
-        prefix = f"{self.paths[index]}."
+        prefix = full_name(self.paths[index], "")
         stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.wanted(index)]
         keep = self.target != "own"
         collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home) for stage in stages]
@@ -89,7 +90,10 @@ class ZeroWeights:
         problem = layer.problem(moments)
         heldout = None if found.heldout is None else layer.problem(found.heldout)
         evaluated = problem if found.evaluated is moments else layer.problem(found.evaluated)
-        split = None if found.split is None else (*map(layer.problem, found.split), found.split[0].tokens)
+        split = None
+        if found.split is not None:
+            fitted, choosing = found.split
+            split = layer.problem(fitted), layer.problem(choosing), fitted.tokens
         if self.problems is not None:
             target = self.target if layer.expert is None else "own"
             metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": target, **found.counts}

@@ -12,7 +12,7 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
-from gramian.adapters.models.stacks import walks_by_block
+from gramian.adapters.models.stacks import follows_pruned
 from gramian.adapters.models.unit_groups import consumer_names, operator, unit_groups_of, width
 from gramian.adapters.removal.amount import amount_of, block_parameters
 from gramian.adapters.targets import check_finite
@@ -95,13 +95,13 @@ def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation
 
 def calibrate_on_of(model: nn.Module, config: PruneConfig) -> str:
     """What consumers are fitted to: as requested, otherwise the method's default where the model allows it."""
-    if not walks_by_block(model) and (config.calibrate_on == "pruned" or config.refit_producers):
+    if not follows_pruned(model) and (config.calibrate_on == "pruned" or config.refit_producers):
         requested = "refit_producers=True" if config.refit_producers else f"calibrate_on={config.calibrate_on!r}"
         raise ValueError(
             f"{requested} needs a model that runs block by block; {type(model).__name__} is pruned on activations of the dense "
             "model: leave it out"
         )
-    return str(config.own("calibrate_on")) if walks_by_block(model) else "dense"
+    return str(config.own("calibrate_on")) if follows_pruned(model) else "dense"
 
 
 def target_blend_of(config: PruneConfig, compensation: Compensation, calibrate_on: str) -> float:

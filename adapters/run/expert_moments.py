@@ -88,7 +88,7 @@ class ExpertMoments:
         if not self.packed.hidden:
             return
         for number in self.names:
-            for part in CALIBRATE if self.routed(number) < self.packed.width else ():
+            for part in CALIBRATE if self.borrowed(self.routed(number)) else ():
                 if self.entered[part]:
                     tokens = torch.cat(self.entered[part]).to(self.packed.parameter.device)
                     moments = self.shared.setdefault((number, part), Moments(self.packed.width))
@@ -99,13 +99,18 @@ class ExpertMoments:
         """How many calibration tokens were routed to an expert."""
         return sum(self.moments[number, part].tokens for part in CALIBRATE if (number, part) in self.moments)
 
+    def borrowed(self, routed: int) -> int:
+        """How many tokens an expert borrows to which so many were routed: those that it lacks for as many as its matrix has
+        inputs."""
+        return max(0, self.packed.width - routed)
+
     def of(self, name: str) -> Gathered:
         """What the expert called `name` is fitted to. ValueError where no token came near it."""
         number = self.numbers[name]
-        routed, width = self.routed(number), self.packed.width
+        routed = self.routed(number)
         shared = {part: self.shared.get((number if self.packed.hidden else None, part)) for part in CALIBRATE}
         tokens = sum(each.tokens for each in shared.values() if each is not None)
-        borrowed = max(0, width - routed)
+        borrowed = self.borrowed(routed)
         if borrowed and not tokens:
             raise ValueError(f"{name}: no calibration token entered the experts module")
         weight = borrowed / tokens if borrowed else 0.0
@@ -154,5 +159,5 @@ def blended(own: Moments | None, shared: Moments | None, weight: float) -> Momen
         return own
     lent = Moments(shared.width)
     lent.mass, lent.squares = weight * shared.mass, ProductSum(square=True, total=weight * shared.require())
-    lent.total = weight * shared.total
+    lent.total = None if shared.total is None else weight * shared.total
     return merged(own, lent)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from gramian.adapters.models.experts import Packed, eager_experts
+from gramian.adapters.models.experts import Packed, all_at_once, eager_experts
 
 __all__ = ["Routed", "forced", "watch_experts"]
 
@@ -39,13 +39,26 @@ class Products(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
-        if name == "linear" or name in FROM_THE_RIGHT:
+        if name == "bmm" and args[1] is self.packed.parameter:
+            for number, rows in enumerate(args[0]):
+                self.note(number, routed_rows(rows))
+        elif name == "linear" or name in FROM_THE_RIGHT:
             rows, weight = (*args, *kwargs.values())[:2]
             if isinstance(weight, torch.Tensor) and weight.ndim == 2:
                 number = self.packed.number_of(weight if name == "linear" else weight.T)
-                if number is not None and rows.shape[0]:
-                    self.found.setdefault(number, []).append(rows.detach().reshape(-1, rows.shape[-1]))
+                if number is not None:
+                    self.note(number, rows.reshape(-1, rows.shape[-1]))
         return function(*args, **kwargs)
+
+    def note(self, number: int, rows: torch.Tensor) -> None:
+        """Keep what an expert multiplies, unless that is nothing."""
+        if rows.shape[0]:
+            self.found.setdefault(number, []).append(rows.detach())
+
+
+def routed_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The rows that are not zero, as those of tokens are that are not routed to an expert."""
+    return rows[rows.any(dim=-1)]
 
 
 @contextmanager
@@ -60,6 +73,7 @@ def watch_experts(packed: Packed, receive: Callable[[Routed], None]) -> Iterator
     def seen(*args: Any, **kwargs: Any) -> Any:
         entered = (args[0] if args else next(iter(kwargs.values()))).detach()
         entered = entered.reshape(-1, entered.shape[-1])
+        entered = routed_rows(entered) if all_at_once(module) else entered
         with Products(packed) as products:
             result = run(*args, **kwargs)
         if not products.found and entered.shape[0]:
@@ -83,5 +97,10 @@ def forced(packed: Packed, number: int, tokens: torch.Tensor) -> torch.Tensor:
     found: list[Routed] = []
     index = torch.full((len(tokens), 1), number, device=tokens.device)
     with watch_experts(packed, found.append):
-        packed.module(tokens, index, tokens.new_ones(len(tokens), 1))
+        if all_at_once(packed.module):
+            apart = tokens.new_zeros(packed.count, *tokens.shape)
+            apart[number] = tokens
+            packed.module(apart.flatten(0, 1))
+        else:
+            packed.module(tokens, index, tokens.new_ones(len(tokens), 1))
     return found[0].inputs[number]

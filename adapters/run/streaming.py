@@ -26,9 +26,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain, write_json, write_report
+from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.conversions import Conversions
-from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import (
     check_directory,
     load_tokenizer,
@@ -39,7 +39,6 @@ from gramian.adapters.models.loading import (
 )
 from gramian.adapters.models.places import WEIGHTS, locate
 from gramian.adapters.models.shrink import cut_units
-from gramian.adapters.models.stacks import run_paths
 from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
@@ -115,7 +114,6 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
         config = AutoConfig.from_pretrained(folder)
-    family_named(config.model_type)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
@@ -128,6 +126,8 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
             model.generation_config = GenerationConfig.from_pretrained(folder)
         mend_generation(model)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
+    if not walks_by_block(model):
+        raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
     blocks = Streamed(model, stored, storage, where)
     try:
         blocks.check()
@@ -242,7 +242,7 @@ class Streamed:
 
     def load_rest(self) -> None:
         """Load the tensors outside the blocks, except the head, which no block needs."""
-        base = f"{self.model.base_model_prefix}."
+        base = "" if self.model.base_model is self.model else f"{self.model.base_model_prefix}."
         self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
     def rest(self, written: Set[str]) -> Iterator[dict[str, torch.Tensor]]:

@@ -31,7 +31,7 @@ __all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
 
 Receive = Callable[[int, Any], None]  # of what reaches a site: a tensor, or what is routed to the experts of a parameter
 Replay = Callable[[Site], "Iterator[Any]"]
-Taps = Mapping[Site, Receive]
+Taps = Mapping[Site, Receive] | Mapping[nn.Module, Receive]
 
 
 class Decision(Protocol):

@@ -31,9 +31,11 @@ ROUTED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def expert_model(model_type: str, dtype: torch.dtype = torch.float32, **changed: Any) -> PreTrainedModel:
+def expert_model(
+    model_type: str, dtype: torch.dtype = torch.float32, shape: dict[str, Any] | None = None, **changed: Any
+) -> PreTrainedModel:
     """A language model with experts in eval mode, whose logits depend visibly on every weight."""
-    config = AutoConfig.for_model(model_type, **ROUTED[model_type] | changed)
+    config = AutoConfig.for_model(model_type, **(shape or ROUTED[model_type]) | changed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -3,16 +3,26 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
-from expert_models import ROUTED, expert_model, inputs_of_experts, know, matrix, path_of_experts
-from safetensors.torch import load_file
+from expert_models import COMMON, ROUTED, expert_model, inputs_of_experts, know, matrix, path_of_experts
+from safetensors.torch import load_file, save_file
 from tiny import HELDOUT, WINDOWS, run
 from transformers import AutoModelForCausalLM
 
 import gramian
+from gramian.adapters import PruneConfig, Tokens, estimate, pipeline
+from gramian.adapters.cli.main import main
+from gramian.adapters.data.problem_files import read_problem
+from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import disk_space, walks_of
 from gramian.adapters.models.experts import experts_of
+from gramian.adapters.models.families import FAMILIES, Family
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.passes.planned import plan_of
+from gramian.adapters.run.blocks import InMemory
+from gramian.adapters.run.hooks import feed
 from gramian.adapters.run.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -139,3 +149,127 @@ def test_streamed_resumed_and_offloaded_as_in_memory(model_type, monkeypatch, tm
     visiting, _ = gramian.load(source)
     gramian.prune(visiting, WINDOWS, device="cpu", **how)
     assert all(map(torch.equal, visiting.parameters(), model.parameters()))
+
+
+def test_blocks_at_once_are_blocks_one_after_the_other(monkeypatch):
+    know(monkeypatch, "mixtral")
+    models = [expert_model("mixtral", num_hidden_layers=3) for _ in range(2)]
+    for jobs, model in enumerate(models, start=1):
+        run(model, method="wanda", sparsity=0.5, calibrate_on="dense", jobs=jobs)
+    assert all(map(torch.equal, models[0].parameters(), models[1].parameters()))
+
+
+def test_the_form_in_which_experts_run_is_put_back(monkeypatch):
+    know(monkeypatch, "mixtral")
+    model = expert_model("mixtral")
+    for form in ("batched_mm", "grouped_mm"):
+        model.set_experts_implementation(form)
+        run(model, method="magnitude", sparsity=0.5, include="experts.*0$")
+        assert model.config._experts_implementation == form
+
+
+def test_an_estimate_says_what_share_is_covered(monkeypatch):
+    know(monkeypatch, "mixtral")
+    model = expert_model("mixtral")
+    found = estimate(model, (7, 24), PruneConfig("wanda", sparsity=0.5), rates=Rates(1e9, 1e9))
+    operators = [Layer.at(model, row.name).weight.numel() for row in found.operators]
+    blocks = sum(each.numel() for each in model.model.layers.parameters())
+    assert len(operators) == 2 * 9 and found.covered == pytest.approx(sum(operators) / blocks)
+    assert f"{100 * found.covered:.1f} % of the weights inside the blocks" in str(found)
+    assert 0.8 < found.covered < 1 and estimate(model, (7, 24), PruneConfig("wanda", include="experts")).covered < found.covered
+
+
+@pytest.mark.parametrize("target", ["own", "block"])
+def test_moments_are_counted_as_they_are_formed(target, monkeypatch):
+    """Multiply-adds of all moments, and what a journal holds, from what the walk says beforehand."""
+    know(monkeypatch, "qwen3_moe")
+    model, config = expert_model("qwen3_moe"), PruneConfig("wanda", sparsity=0.5, target=target)
+    plan, products = plan_of(model, config), []
+
+    def fed(name, collected, inputs, dense=None):
+        products.append(inputs.numel() * inputs.shape[-1] * (1 if dense is None else 4))
+        feed(name, collected, inputs, dense)
+
+    for module in ("moments", "expert_moments"):
+        monkeypatch.setattr(f"gramian.adapters.run.{module}.feed", fed)
+    blocks = InMemory(model)
+    ((_, walk),) = walks_of(model, blocks.paths, config, plan, WINDOWS.numel())
+    pipeline.run(blocks, Tokens(WINDOWS, "test"), config, progress=False)
+    assert sum(products) / WINDOWS.numel() == pytest.approx(walk.operations, rel=0.02)
+    written = [Layer.at(model, name).weight.numel() for name in walk.written]
+    assert disk_space(model, config, plan) == 4 * (sum(written) + sum(each.numel() for each in model.parameters()))
+
+
+def test_the_command_writes_problems_of_experts(monkeypatch, tmp_path):
+    know(monkeypatch, "mixtral")
+    expert_model("mixtral").save_pretrained(tmp_path / "model")
+    save_file({"tokens": WINDOWS}, tmp_path / "tokens.safetensors")
+    where = {"--out": tmp_path / "problems", "--calibration": tmp_path / "tokens.safetensors"}
+    chosen = {"--include": "layers.1.*experts", "--samples": 7, "--length": 24}
+    done = main(["capture", str(tmp_path / "model"), *(str(word) for each in (where | chosen).items() for word in each)])
+    assert done == 0
+    dense = expert_model("mixtral").double()
+    inputs = inputs_of_experts(dense, WINDOWS, path_of_experts(dense))
+    assert {file.stem for file in (tmp_path / "problems").iterdir()} == set(inputs)
+    for name, tokens in inputs.items():
+        problem, metadata = read_problem(tmp_path / "problems" / f"{name}.safetensors")
+        assert int(metadata["tokens"]) == int(metadata["routed_tokens"]) == len(tokens) and metadata["borrowed_tokens"] == "0"
+        np.testing.assert_allclose(problem.gram * len(tokens), (tokens.T @ tokens).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def other_form(model_type):
+    """A model whose experts are called otherwise than transformers' usual ones."""
+    if model_type == "llama4_text":
+        own = {"intermediate_size": 24, "intermediate_size_mlp": 40, "num_local_experts": 4, "interleave_moe_layer_step": 1}
+        return expert_model(model_type, torch.float64, shape=COMMON | own | {"head_dim": 8})
+    own = {"intermediate_size": 24, "num_local_experts": 4, "kv_channels": 8}
+    return expert_model(model_type, torch.float64, shape=COMMON | own)
+
+
+def reached(model, windows):
+    """What reaches every expert's matrix, by operator: all rows for llama4, whose others are zero."""
+    found, handles = {}, []
+
+    def sorted_tokens(name):
+        def note(module, args):
+            for number, rows in enumerate(args[0].split(args[1])):
+                found[f"{name}.weight.{number}"] = rows, module.weight[number]
+
+        return note
+
+    def all_tokens(name):
+        def note(module, args):
+            rows = args[0].reshape(4, -1, 32)
+            for number in range(4):
+                gate, up = (rows[number] @ module.gate_up_proj[number]).chunk(2, dim=-1)
+                found[f"{name}.gate_up_proj.{number}"] = rows[number], module.gate_up_proj[number].T
+                found[f"{name}.down_proj.{number}"] = up * torch.nn.functional.silu(gate), module.down_proj[number].T
+
+        return note
+
+    for name, module in model.named_modules():
+        if type(module).__name__ in ("JetMoeParallelExperts", "Llama4TextExperts"):
+            hook = sorted_tokens if type(module).__name__ == "JetMoeParallelExperts" else all_tokens
+            handles.append(module.register_forward_pre_hook(hook(name)))
+    with torch.no_grad():
+        model(input_ids=windows, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("model_type", ["llama4_text", "jetmoe"])
+def test_experts_of_other_forms(model_type, monkeypatch, tmp_path):
+    model, dense = other_form(model_type), other_form(model_type)
+    monkeypatch.setitem(FAMILIES, model_type, Family("model.layers", experts_of(model.model.layers[0])))
+    report = run(model, method="wanda", sparsity=0.5, calibrate_on="dense", heldout=HELDOUT)
+    rows, before, after = {row.name: row for row in report.operators}, reached(dense, WINDOWS), reached(model, WINDOWS)
+    assert rows.keys() == before.keys()
+    for name, (inputs, weight) in before.items():
+        outputs = inputs @ weight.T
+        error = float(((inputs @ after[name][1].T - outputs) ** 2).sum() / (outputs**2).sum())
+        assert rows[name].relative_error == pytest.approx(error, rel=1e-6) and rows[name].sparsity == 0.5
+        assert rows[name].detail["routed_tokens"] == int((inputs != 0).any(dim=1).sum())
+    gramian.save(model, None, tmp_path / "out", report=report)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
+    assert torch.equal(again(input_ids=HELDOUT).logits, model(input_ids=HELDOUT).logits)
