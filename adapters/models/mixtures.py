@@ -64,6 +64,8 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
         packed = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim == 3 and tensor.shape[0] == count]
         if not packed:
             continue
+        if not hasattr(module, "is_transposed"):  # what classes have whose experts take tokens with their routes
+            raise ValueError(f"{name} is a {type(module).__name__}, whose experts are given their tokens in a form of their own")
         parent = name.rpartition(".")[0]
         routers = [path for path, _ in modules[parent].named_children() if routes(modules[f"{parent}.{path}"], count)]
         if len(routers) != 1:
