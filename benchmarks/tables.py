@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outputs": smaller.outputs,
     "speed": smaller.speed,
     "heads": trained.heads,
+    "experts": trained.experts,
     "finetune": trained.tuned,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,

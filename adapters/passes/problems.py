@@ -84,7 +84,7 @@ class BlockOfProblems:
         for layers, collector in zip(self.stages, self.collectors):
             collector.settle(None)
             for layer in layers:
-                found = collector.of(layer.name)
+                found = collector.of(layer)
                 moments = found.calibration
                 metadata = {"operator": layer.name, "layer": str(self.index), **self.each.metadata, **found.counts}
                 file = self.each.folder / f"{layer.name}.safetensors"

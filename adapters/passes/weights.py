@@ -159,6 +159,6 @@ class BlockOfWeights:
             collector, site = self.collectors.pop(0), stage[0].site
             if not self.own:
                 collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
-            rows.extend(self.each.prune(layer, collector.of(layer.name)) for layer in stage)
+            rows.extend(self.each.prune(layer, collector.of(layer)) for layer in stage)
             del collector  # its memory is free before the next stage's moments are formed
         return rows

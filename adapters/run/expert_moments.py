@@ -104,8 +104,9 @@ class ExpertMoments:
         inputs."""
         return max(0, self.packed.width - routed)
 
-    def of(self, name: str) -> Gathered:
-        """What the expert called `name` is fitted to. ValueError where no token came near it."""
+    def of(self, layer: Layer) -> Gathered:
+        """What one of the experts is fitted to. ValueError where no token came near it."""
+        name = layer.name
         number = self.numbers[name]
         routed = self.routed(number)
         shared = {part: self.shared.get((number if self.packed.hidden else None, part)) for part in CALIBRATE}

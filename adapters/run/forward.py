@@ -153,7 +153,7 @@ def run_block(
 @torch.no_grad()
 def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[Any]:
     """Yield what flows into one module inside `block`, or what is `Routed` to the experts of a packed parameter, batch by
-    batch; nothing past that module is computed."""
+    batch, None for a batch of which nothing reaches it; nothing past that module is computed."""
     found: list[Any] = []
 
     def receive(inputs: Any) -> None:
@@ -165,4 +165,5 @@ def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tenso
             try:
                 call(block, states)
             except Reached:
-                yield found.pop()
+                pass
+            yield found.pop() if found else None

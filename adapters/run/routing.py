@@ -40,8 +40,8 @@ class Products(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
         if name == "bmm" and args[1] is self.packed.parameter:
-            for number, rows in enumerate(args[0]):
-                self.note(number, routed_rows(rows))
+            for place, each in enumerate(args[0]):
+                self.note(place, routed_rows(each))
         elif name == "linear" or name in FROM_THE_RIGHT:
             rows, weight = (*args, *kwargs.values())[:2]
             if isinstance(weight, torch.Tensor) and weight.ndim == 2:

@@ -44,6 +44,22 @@ def heads() -> str:
     return noted(table(head, rows), f"The dense llama is at {language['dense', 0.0, False]:.2f}.")
 
 
+def experts() -> str:
+    """Mean loss and its standard deviation over seeds, by how Gram matrices of experts are made."""
+    rows = read("experts")["rows"]
+    grams = ("shared", "routed", "borrowed")
+    lines = []
+    for method, count in dict.fromkeys((row["method"], row["windows"]) for row in rows if row["windows"]):
+        same = [row for row in rows if (row["method"], row["windows"]) == (method, count)]
+        found = [[row["loss"] for row in same if row["gram"] == gram] for gram in grams]
+        short = statistics.mean(row["borrowing"] for row in same if row["gram"] == "borrowed")
+        cells = [f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f}" for losses in found]
+        lines.append([f"`{method}`", str(count), f"{short:.0%}".replace("%", " %"), *cells])
+    dense = statistics.mean(row["loss"] for row in rows if not row["windows"])
+    table_of = table(["method", "windows", "experts with few tokens", *grams], lines)
+    return noted(table_of, f"The dense models are at {dense:.3f}.")
+
+
 def tuned() -> str:
     """Losses after fine-tuning, and how many pairs of runs with the same seed TASP wins."""
     wins = [

@@ -8,7 +8,10 @@ from safetensors.numpy import load_file
 from tiny import WINDOWS, run
 
 from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.expert_moments import ExpertMoments, spread
+from gramian.adapters.run.forward import inputs_of
+from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.routing import Routed
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -112,19 +115,63 @@ def test_inputs_wait_no_longer_than_they_are_smaller_than_moments():
         assert all(count < 6 for count in waiting.values())
     collector.settle(None)
     first = tokens.reshape(5, 8, 6)
-    found = collector.of("a")
+    layers = [Layer(name, site.module, expert=(site, number)) for number, name in collector.names.items()]
+    found = collector.of(layers[0])
     np.testing.assert_allclose(found.calibration.gram, sum(each[:2].T @ each[:2] for each in first).numpy(), rtol=1e-12)
     assert found.split[0].tokens == 8 and found.split[1].tokens == 2
     assert found.detail == {"routed_tokens": 10, "borrowed_tokens": 0} and found.evaluated.tokens == 10
-    other = collector.of("c")
+    other = collector.of(layers[1])
     np.testing.assert_allclose(other.calibration.gram, sum(each[2:].T @ each[2:] for each in first).numpy(), rtol=1e-12)
 
 
 def test_an_expert_whose_module_never_ran_is_named():
     with pytest.raises(ValueError, match="a: no calibration token entered the experts module"):
-        ExpertMoments(packed(), {0: "a"}, (1,)).of("a")
+        ExpertMoments(site := packed(), {0: "a"}, (1,)).of(Layer("a", site.module, expert=(site, 0)))
 
 
 def test_tokens_are_spread_evenly():
     tokens = torch.arange(10.0).reshape(10, 1)
     assert spread(tokens, 4).flatten().tolist() == [0.0, 3.0, 6.0, 9.0] and spread(tokens, 10) is tokens
+
+
+def test_experts_that_are_modules_may_be_left_out_of_batches():
+    """Inputs are paired by the number of their batch, and not at all where another number of tokens came."""
+    layer = Layer("linear", torch.nn.Linear(3, 2, bias=False).double())
+    dense, pruned = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(4, 4, 3, dtype=torch.float64)
+    collector = MomentCollector("linear", (4,), keep=True)
+    collector.receive(1, dense[0])
+    collector.receive(3, dense[1, :2])
+    collector.settle(iter([pruned[0], pruned[1], None, pruned[3]]))
+    found = collector.of(layer)
+    moved = pruned[1] - dense[0]
+    seen = pruned[[0, 1, 3]].reshape(-1, 3)
+    assert found.calibration.tokens == 12 and found.split is None and not found.detail
+    np.testing.assert_allclose(found.calibration.gram, (seen.T @ seen).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(found.calibration.cross, (moved.T @ pruned[1]).numpy(), rtol=1e-12)
+
+
+def test_a_module_that_no_token_reaches_is_fitted_to_white_inputs():
+    layer = Layer("linear", torch.nn.Linear(5, 2, bias=False))
+    collector = MomentCollector("linear", (2, 1), keep=True)
+    collector.receive(0, torch.empty(0, 5))
+    collector.settle(iter([torch.empty(0, 5), None, None]))
+    found = collector.of(layer)
+    np.testing.assert_array_equal(found.calibration.gram, np.eye(5))
+    assert found.detail == {"routed_tokens": 0, "borrowed_tokens": 5} and found.heldout is None
+
+
+class Sometimes(torch.nn.Module):
+    """A block that sends a batch to one of two operators, by its first number."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+    def forward(self, hidden):
+        return (self.one if hidden.flatten()[0] > 0 else self.other)(hidden)
+
+
+def test_a_batch_that_does_not_reach_a_module_gives_nothing():
+    block, batches = Sometimes(), [torch.full((1, 2, 3), float(value)) for value in (1, -1, 2)]
+    found = list(inputs_of(block.one, block, lambda block, hidden: block(hidden), batches))
+    assert found[0].equal(batches[0]) and found[1] is None and found[2].equal(batches[2])
