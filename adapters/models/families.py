@@ -36,7 +36,11 @@ class Structure:
     path is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
     configuration states the number of units, of groups, and the unit size; empty where it ties them to something else.
     activation: the dotted path of the activation a of a feed-forward module, h = a(first producer), times the second if
-    there is one; empty for attention.
+    there is one; empty for attention, and where it is no module. interleaved: rows lie group by group, those of each section
+    together, and not section by section. groups: the owner's attribute with the number of groups, where no section says it.
+    counts: the owner's attributes that forward methods reshape by, each with what it counts (`units`, `groups`, `members` of a
+    group, `outputs` and `group_outputs`, the rows of all units and of all groups), `config.` before what they read from the
+    configuration; None for the usual ones.
     """
 
     owner: str
@@ -45,6 +49,9 @@ class Structure:
     unit_size: str | None = None
     keys: tuple[str, ...] = ()
     activation: str = ""
+    interleaved: bool = False
+    groups: str = ""
+    counts: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)

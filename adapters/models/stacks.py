@@ -107,3 +107,17 @@ def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
             raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load`") from error
         blocks |= {f"{stack.blocks}.{index}": block for index, block in enumerate(found)}
     return blocks
+
+
+def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """Find the lists of blocks, outermost lists that hold most parameters: one, or two of an encoder-decoder model."""
+    from torch import nn
+
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    sizes = {name: sum(each.numel() for each in module.parameters()) for name, module in found.items()}
+    count = 2 if getattr(model.config, "is_encoder_decoder", False) else 1
+    chosen = sorted(sizes, key=lambda name: -sizes[name])[:count]
+    return {name: module for name, module in found.items() if name in chosen}

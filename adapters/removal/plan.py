@@ -13,7 +13,8 @@ from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.stacks import blocks_in, walks_by_block
-from gramian.adapters.models.unit_groups import consumer_names, operator, unit_groups_of, width
+from gramian.adapters.models.unit_groups import consumer_names, unit_groups_of
+from gramian.adapters.models.units import operator, width
 from gramian.adapters.targets import check_finite
 
 __all__ = ["DAMPING", "Removal", "block_parameters", "plan_removal"]
