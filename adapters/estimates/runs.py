@@ -15,8 +15,9 @@ from gramian.adapters.estimates import units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
+from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
-from gramian.adapters.models.stacks import blocks_in, run_paths
+from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
 from gramian.adapters.removal.plan import Removal

@@ -103,7 +103,7 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
 
 def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str = "empirical") -> None:
     """Raise ValueError for a model in which the inputs of hidden channels are not gathered, where `moment` needs them."""
-    from gramian.adapters.models.stacks import walks_by_block
+    from gramian.adapters.models.stacks import follows_pruned
 
     structures = [unit_set.unit_group.structure for unit_set in unit_sets]
     hidden = any(structure.unit_size is None for structure in structures)
@@ -112,10 +112,10 @@ def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str
         unknown = structure.groups or not (structure.unit_size or structure.activation or moment == "product")
         if unknown:
             raise ValueError(
-                f"moment={moment!r} needs to know what {unit_set.name} is made of, and its activation, or which rows are values, "
-                "is not known: take 'empirical'"
+                f"moment={moment!r} needs the activation, or the rows of values, of what {unit_set.name} consumes, and these "
+                "are not known: take 'empirical'"
             )
-    if hidden and moment in ("gaussian", "product") and not walks_by_block(model):
+    if hidden and moment in ("gaussian", "product") and not follows_pruned(model):
         raise ValueError(
             f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
             "or 'identity'"

@@ -28,7 +28,7 @@ from gramian.adapters.models.checkpoints import Stored, check_configuration, che
 from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.places import Place, locate
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of, stock_class
+from gramian.adapters.models.tasks import auto_class, kind_of, stock_class
 from gramian.adapters.models.tokenizer_trials import check_tokenizer
 from gramian.adapters.models.widths import narrow_class, read_widths
 
@@ -175,7 +175,7 @@ def load_weights(
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
-    factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
+    factory: Any = narrow_class(config, widths) if widths else auto_class(config)
     bare = factory if widths else stock_class(config)
     if stored is not None and bare is not None and not trust_remote_code:
         check_size(lambda: bare(deepcopy(config)), stored, place.name)

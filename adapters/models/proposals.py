@@ -119,9 +119,7 @@ def head_size(owner: nn.Module, inputs: int) -> str:
     return ""
 
 
-def heads(
-    block: nn.Module, owner: str, consumer: str, rows: dict[str, int], inputs: int, config: Any
-) -> Iterator[Structure]:
+def heads(block: nn.Module, owner: str, consumer: str, rows: dict[str, int], inputs: int, config: Any) -> Iterator[Structure]:
     """Yield how queries, keys and values of the heads may lie in their producers: apart, or fused in one of four orders."""
     module = block.get_submodule(owner)
     size_name = head_size(module, inputs)

@@ -1,4 +1,4 @@
-"""Which proposed depth-2 modules are what they seem: units are removed on a copy, and it computes what it does with them zeroed.
+"""Which proposed depth-2 modules are what they seem: on a copy, to remove units is the same as to zero them.
 
 The copy runs the model's own code in the model's own shapes, but its weights are drawn at random, biases and gains of norms
 with them: zero biases, unit gains and zeroed weights would prove nothing. Of every kind of block one is copied, the others
@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +20,18 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from gramian.adapters.models.discovery import Calls, is_operator, noted
 from gramian.adapters.models.families import Structure
 from gramian.adapters.models.proposals import Proposal, proposals
+from gramian.adapters.models.stand_ins import kind_of_block
+from gramian.adapters.models.tasks import trunk_of
 from gramian.adapters.models.units import UnitGroup, axis, operator, read_unit_group, rearrange, width
 
 __all__ = ["Proven", "rehearsed"]
 
 LENGTH, CACHED = 10, 6  # vectors of the window, and how many of them enter before the cache is used
 TOLERANCE = 1e-3  # of float32, relative to the block's output; what is wrong is wrong by more than a hundredth
-COUNTERS = ("layer_idx", "layer_id", "layer_index", "layer_number", "block_idx")  # in which blocks of one kind differ
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def rehearsed(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> Pro
     refused: dict[str, str] = {}
     for (path, _), names in kinds.items():
         found: list[Structure] = []
-        for proposal in proposals(stage.block(names[0]), stages[names[0]], model.config, path):
+        for proposal in proposals(stage.block(names[0]), stages[names[0]], model.config.get_text_config(), path):
             form, reason = stage.first_proven(names[0], proposal, cached)
             if form is not None:
                 found.append(form)
@@ -77,20 +79,6 @@ def names_in(path: str, blocks: nn.ModuleList) -> list[str]:
     return [f"{path}.{index}" for index in range(len(blocks))]
 
 
-def kind_of_block(block: nn.Module) -> tuple[Any, ...]:
-    """What two blocks share that run the same code in the same shapes: classes, shapes, and settings of their modules."""
-    kind: list[Any] = []
-    for name, module in block.named_modules():
-        settings = {
-            key: value
-            for key, value in vars(module).items()
-            if type(value) in (bool, int, str) and key not in COUNTERS and key[:1] != "_" and key != "training"
-        }
-        shapes = [(key, tuple(each.shape)) for key, each in module.named_parameters(recurse=False)]
-        kind.append((name, type(module), tuple(shapes), tuple(sorted(settings.items()))))
-    return tuple(kind)
-
-
 class Stage:
     """A copy of a model on which removals are rehearsed.
 
@@ -101,6 +89,7 @@ class Stage:
         self.played = played
         self.model: Any = copy.deepcopy(model, self.cast(model, played, stands_for))
         self.model.train(False)
+        self.body = body_of(self.model)
         if getattr(self.model.config, "_attn_implementation", None) not in ("eager", "sdpa"):  # others run on GPUs alone
             self.model.config._attn_implementation = "eager"
         self.answers: dict[str, Any] = {}
@@ -122,11 +111,10 @@ class Stage:
         kept = {id(tensor) for name in blocks if name not in played for tensor in model.get_submodule(name).parameters()}
         kept |= {id(tensor) for tensor in model.get_input_embeddings().parameters()}
         kept |= {id(tensor) for module in model.modules() if packed(module) for tensor in module.parameters(recurse=False)}
-        body: Any = model.base_model
-        for name, parameter in body.named_parameters():
+        for name, parameter in body_of(model).named_parameters():
             if id(parameter) not in kept:
                 chosen[id(parameter)] = nn.Parameter(self.drawn(name, parameter), requires_grad=False)
-        for name, buffer in body.named_buffers():
+        for name, buffer in body_of(model).named_buffers():
             if buffer.is_meta:
                 raise ValueError(f"{name} has no value, so that units cannot be found: load the model")
             chosen[id(buffer)] = buffer.to("cpu", torch.float32) if buffer.is_floating_point() else buffer.to("cpu")
@@ -163,7 +151,7 @@ class Stage:
 
     def run(self) -> torch.Tensor:
         """Run the window, and return the last hidden states."""
-        return hidden(self.model.base_model(**self.inputs(LENGTH), **self.flag("use_cache", False)))
+        return hidden(self.body(**self.inputs(LENGTH), **self.flag("use_cache", False)))
 
     def inputs(self, stop: int, start: int = 0) -> dict[str, torch.Tensor]:
         """The keywords of a part of the window; an encoder reads all of its own."""
@@ -174,15 +162,14 @@ class Stage:
 
     def flag(self, name: str, value: Any) -> dict[str, Any]:
         """A keyword, where the model has it."""
-        return {name: value} if name in inspect.signature(self.model.base_model.forward).parameters else {}
+        return {name: value} if name in inspect.signature(self.body.forward).parameters else {}
 
     def run_cached(self) -> torch.Tensor:
         """The same in two parts, of which the second sees the first through the cache."""
-        body = self.model.base_model
-        first = body(**self.inputs(CACHED), use_cache=True)
+        first = self.body(**self.inputs(CACHED), use_cache=True)
         cache = next(each for key in ("cache", "past_key_values") if (each := getattr(first, key, None)) is not None)
         keyword = self.flag("cache", cache) or {"past_key_values": cache}
-        second = body(**self.inputs(LENGTH, CACHED), **keyword, use_cache=True)
+        second = self.body(**self.inputs(LENGTH, CACHED), **keyword, use_cache=True)
         return torch.cat([hidden(first), hidden(second)], dim=1)
 
     def agrees_with_cache(self) -> bool:
@@ -192,29 +179,16 @@ class Stage:
         except Exception:  # stock code without a cache raises anything
             return False
 
-    def stages(self) -> dict[str, list[list[str]]]:
+    def stages(self) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Run the window, and list the operators of the blocks that run in the order in which it met them, those of one input
         together."""
-        inputs: dict[str, dict[tuple[int, ...], list[str]]] = {name: {} for name in self.played}
-        seen: list[torch.Tensor] = []  # alive, so that no two inputs share an address
-        handles = []
-        for block, met in inputs.items():
-            for path, module in self.block(block).named_modules():
-                if isinstance(module, nn.Linear | Conv1D) and module.weight.ndim == 2:
-
-                    def note(_: nn.Module, arguments: Any, path: str = path, met: Any = met) -> None:
-                        seen.append(arguments[0])
-                        key = (arguments[0].data_ptr(), arguments[0].numel())
-                        if not any(path in stage for stage in met.values()):
-                            met.setdefault(key, []).append(path)
-
-                    handles.append(module.register_forward_pre_hook(note))
-        try:
+        calls = {name: Calls() for name in self.played}
+        with ExitStack() as stack:
+            for name, each in calls.items():
+                operators = {path: module for path, module in self.block(name).named_modules() if is_operator(module)}
+                stack.enter_context(noted(operators, each))
             self.run()
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {block: list(met.values()) for block, met in inputs.items()}
+        return {name: each.stages() for name, each in calls.items()}
 
     def first_proven(self, name: str, proposal: Proposal, cached: bool) -> tuple[Structure | None, str]:
         """Find the first form of a proposal that is proven, else the reason why there is none."""
@@ -339,6 +313,11 @@ def packed(module: nn.Module) -> bool:
 def silent(states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     """Answer zeros, in place of experts."""
     return torch.zeros_like(states)
+
+
+def body_of(model: Any) -> Any:
+    """The model without its head."""
+    return model.base_model if model.config.is_encoder_decoder else trunk_of(model)
 
 
 def hidden(answer: Any) -> torch.Tensor:

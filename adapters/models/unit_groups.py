@@ -7,9 +7,11 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from gramian.adapters.models.families import FAMILIES, Structure, chosen_names, operator_names
+from gramian.adapters.models.block_lists import block_lists
+from gramian.adapters.models.discovery import operator_names
+from gramian.adapters.models.families import FAMILIES, Structure, chosen_names
 from gramian.adapters.models.rehearsal import Proven, rehearsed
-from gramian.adapters.models.stacks import STACKS, block_lists, blocks_in, stacks_of, walks_by_block
+from gramian.adapters.models.stacks import STACKS, blocks_in, follows_pruned, stacks_of
 from gramian.adapters.models.units import UnitGroup, read_unit_group
 
 __all__ = ["consumer_names", "has_row", "proven_of", "refused_of", "remember", "structures_of", "unit_groups_of"]
@@ -58,7 +60,7 @@ def refused_of(model: nn.Module) -> Mapping[str, str]:
 def proven_of(model: nn.Module) -> Proven:
     """Find and prove the depth-2 modules of a model, once."""
     if model not in PROVEN:
-        PROVEN[model] = rehearsed(model, block_lists(model))  # type: ignore[arg-type]
+        PROVEN[model] = rehearsed(model, {path: model.get_submodule(path) for path in block_lists(model)})  # type: ignore[arg-type]
     return PROVEN[model]
 
 
@@ -72,6 +74,6 @@ def consumer_names(
     model: nn.Module, unit_groups: Mapping[str, UnitGroup], include: str | None, exclude: str | None
 ) -> list[str]:
     """List the consumers that `include` matches and `exclude` does not. Errors are those of `operator_names`."""
-    if walks_by_block(model):
+    if follows_pruned(model):
         return [name for name in operator_names(model, include, exclude) if name in unit_groups]
     return chosen_names(list(unit_groups), include, exclude)

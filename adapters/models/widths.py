@@ -69,7 +69,7 @@ def stock_unit_groups(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[
 
 
 def alike(model: PreTrainedModel, edits: Mapping[str, int], wanted: Mapping[str, UnitGroup]) -> bool:
-    """Whether `stock_model` has these modules as the model has them: widths, other parameters, and what forward methods read."""
+    """Whether `stock_model` has these modules as the model has them: widths, parameters, and what forward methods read."""
     built = stock_model(model, edits)
     if built is None or not wanted.items() <= stock_unit_groups(model, edits).items():
         return False

@@ -12,7 +12,7 @@ import torch
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import places_in
-from gramian.adapters.models.families import family_of
+from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.scores import ScoreUnits
@@ -52,7 +52,7 @@ def zeroing(
     choosing = fitted // CHOOSING if damping == "auto" else 0
     solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit)
     return ZeroWeights(
-        paths, family_of(model).stages, patterns, solve, config.own("calibrate_on"), config.own("target"),
+        paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
         problems,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from gramian.adapters.data.problem_files import write_problem
+from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import tapped
 from gramian.adapters.run.walk import Receive, Replay
@@ -21,12 +22,12 @@ __all__ = ["WriteProblems"]
 class WriteProblems:
     """One file for every operator, from the dense model's activations; the moments of one block exist at a time.
 
-    paths: of the blocks. stages: operators of a block that receive the same input. names: the operators that are written.
+    paths: of the blocks. stages: of each block, operators that receive the same input. names: the operators that are written.
     folder: where the files go. metadata: what every file says.
     """
 
     paths: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
+    stages: tuple[tuple[tuple[str, ...], ...], ...]
     names: frozenset[str]
     folder: Path
     metadata: Mapping[str, str]
@@ -41,7 +42,7 @@ class WriteProblems:
     def stop(self) -> int:
         """After the last block with an operator that is written."""
         return 1 + max(
-            index for index, path in enumerate(self.paths) if any(name.startswith(f"{path}.") for name in self.names)
+            index for index, path in enumerate(self.paths) if any(name.startswith(full_name(path, "")) for name in self.names)
         )
 
     def written(self, index: int) -> list[str]:
@@ -51,8 +52,8 @@ class WriteProblems:
     def open(self, index: int, block: nn.Module) -> BlockOfProblems:
         """Begin with a block: layers of one stage share their input, and so their moments."""
         stages = []
-        for stage in self.stages:
-            named = {f"{self.paths[index]}.{operator}": operator for operator in stage}
+        for stage in self.stages[index]:
+            named = {full_name(self.paths[index], operator): operator for operator in stage}
             layers = [Layer(name, block.get_submodule(path)) for name, path in named.items() if name in self.names]
             if layers:
                 stages.append(layers)

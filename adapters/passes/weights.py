@@ -12,6 +12,7 @@ from torch import nn
 
 from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
+from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.moments import MomentCollector
@@ -26,14 +27,14 @@ __all__ = ["ZeroWeights"]
 class ZeroWeights:
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, for every operator of a block in turn.
 
-    paths: of the blocks. stages: operators of a block that receive the same input, in order. patterns: by full name, of the
+    paths: of the blocks. stages: of each block, operators that receive the same input, in order. patterns: by full name, of the
     operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how many batches are fitted, and how many
     choose the damping; the rest are held out for the report. dtype: of the checkpoint, to which weights are rounded before they
     are evaluated. home: the device on which hidden states are kept. problems: an empty directory for problem files, if any.
     """
 
     paths: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
+    stages: tuple[tuple[tuple[str, ...], ...], ...]
     patterns: Mapping[str, Pattern]
     solve: DampedMethod
     follows: str
@@ -64,13 +65,13 @@ class ZeroWeights:
 
     def wanted(self, index: int) -> list[list[str]]:
         """The same by stage, without empty ones."""
-        named = ([f"{self.paths[index]}.{operator}" for operator in stage] for stage in self.stages)
+        named = ([full_name(self.paths[index], operator) for operator in stage] for stage in self.stages[index])
         chosen = ([name for name in stage if name in self.patterns] for stage in named)
         return [stage for stage in chosen if stage]
 
     def open(self, index: int, block: nn.Module) -> BlockOfWeights:
         """Begin with a block."""
-        prefix = f"{self.paths[index]}."
+        prefix = full_name(self.paths[index], "")
         stages = [
             [Layer(name, block.get_submodule(name.removeprefix(prefix))) for name in stage] for stage in self.wanted(index)
         ]

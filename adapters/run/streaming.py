@@ -26,8 +26,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain, write_json, write_report
+from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.checkpoints import check_size
-from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import (
     check_directory,
     load_tokenizer,
@@ -38,7 +38,6 @@ from gramian.adapters.models.loading import (
 )
 from gramian.adapters.models.places import WEIGHTS, locate
 from gramian.adapters.models.shrink import cut_units
-from gramian.adapters.models.stacks import run_paths
 from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
@@ -112,7 +111,6 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
         config = AutoConfig.from_pretrained(folder)
-    family_named(config.model_type)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)

@@ -53,7 +53,7 @@ def test_an_unsupported_family_names_the_supported_ones(function, monkeypatch):
     with pytest.raises(ValueError) as caught:
         function(model, keep)
     assert "gemma2" in str(caught.value) and all(name in str(caught.value) for name in FAMILIES)
-    monkeypatch.setitem(ROWS, "gemma2", type(ROWS["llama"])("model.layers", ROWS["llama"].stages))
+    monkeypatch.setitem(ROWS, "gemma2", type(ROWS["llama"])("model.layers"))
     with pytest.raises(ValueError, match="names no depth-2 modules; supported: bert, gemma3_text, gpt2, llama"):
         function(model, keep)
 

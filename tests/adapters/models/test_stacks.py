@@ -190,8 +190,6 @@ def test_refusals(name, tmp_path):
         pruned(model, calibrate_on="pruned")
     with pytest.raises(ValueError, match="perplexity needs a causal language model"):
         perplexity(model, HELD)
-    with pytest.raises(ValueError, match="no family row for model type"):
-        prune(model, WINDOWS, progress=False)
     with pytest.raises(ValueError, match="no operator is left by include='gate'"):
         pruned(model, include="gate")
     if name != "bert":
@@ -203,7 +201,7 @@ def test_refusals(name, tmp_path):
     found = estimate(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
         found.peak > 0
-        and "moments of all modules, float64" in found.memory
+        and ("moments of one block, float64" if name == "bert" else "moments of all modules, float64") in found.memory
         and len(found.operators) == len(unit_groups_of(model))
     )
 

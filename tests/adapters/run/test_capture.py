@@ -11,7 +11,7 @@ from tiny import FAMILIES, VOCABULARY, tiny_model
 from torch import nn
 
 from gramian.adapters import capture
-from gramian.adapters.models.families import operator_names
+from gramian.adapters.models.discovery import operator_names
 
 IDS = torch.arange(36).view(3, 12) * 5 % VOCABULARY
 

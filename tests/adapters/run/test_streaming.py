@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from gramian.adapters import PruneConfig, Tokens, load, prune, save
 from gramian.adapters.cli.main import main
-from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.models.block_lists import blocks_of, blocks_path
 from gramian.adapters.resuming import journaled
 from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.streaming import Stream, Streamed, open_checkpoint
@@ -310,7 +310,7 @@ def test_the_skeleton_is_the_model(tmp_path):
     stream = open_checkpoint(folder)
     buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
     assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
-    assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
+    assert not stream.model.training and blocks_path(stream.model) == "model.layers"
     with stream.blocks as blocks:
         for name, parameter in blocks.acquire(1).named_parameters():
             assert parameter.equal(model.model.layers[1].get_parameter(name)) and not parameter.requires_grad
