@@ -59,19 +59,30 @@ def rehearsed(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> Pro
         raise ValueError(
             f"units of {type(model).__name__} cannot be found: a short window does not run through it ({first_line(error)})"
         ) from error
-    cached = stage.agrees_with_cache()
+    cached, shared = stage.agrees_with_cache(), shared_weights(model)
     structures: dict[str, tuple[Structure, ...]] = {}
     refused: dict[str, str] = {}
     for (path, _), names in kinds.items():
         found: list[Structure] = []
         for proposal in proposals(stage.block(names[0]), stages[names[0]], model.config.get_text_config(), path):
             form, reason = stage.first_proven(names[0], proposal, cached)
+            paths = [proposal.consumer, *(path for path, _ in form.producers)] if form else []
+            if twice := sorted({f"{name}.{path}" for name in names for path in paths} & shared):
+                form, reason = None, f"{proposal.kind} cannot be removed: {twice[0]} has weights that are used elsewhere too"
             if form is not None:
                 found.append(form)
             else:
                 refused |= {f"{name}.{proposal.consumer}": reason for name in names}
         structures |= dict.fromkeys(names, tuple(found))
     return Proven({name: structures[name] for path, blocks in lists.items() for name in names_in(path, blocks)}, refused)
+
+
+def shared_weights(model: nn.Module) -> set[str]:
+    """The full names of modules whose weights have another name too."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return {name for each in names.values() if len(each) > 1 for name in each}
 
 
 def names_in(path: str, blocks: nn.ModuleList) -> list[str]:

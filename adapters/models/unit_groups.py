@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from gramian.adapters.models.block_lists import block_lists
+from gramian.adapters.models.block_lists import block_lists, block_names
 from gramian.adapters.models.discovery import operator_names
 from gramian.adapters.models.families import FAMILIES, Structure, chosen_names
 from gramian.adapters.models.rehearsal import Proven, rehearsed
@@ -47,7 +47,8 @@ def structures_of(model: nn.Module) -> Mapping[str, tuple[Structure, ...]]:
         return {block: structures[block.rpartition(".")[0]] for block in blocks_in(model)}
     proven = proven_of(model)
     if not any(proven.structures.values()):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(proven.refused.items())[:2])
+        first = {reason: name for name, reason in reversed(proven.refused.items())}  # one name for each reason
+        reasons = "; ".join(f"{name}: {reason}" for reason, name in reversed(first.items()))
         raise ValueError(f"no units of {type(model).__name__} can be removed" + (f": {reasons}" if reasons else ""))
     return proven.structures
 
@@ -58,10 +59,12 @@ def refused_of(model: nn.Module) -> Mapping[str, str]:
 
 
 def proven_of(model: nn.Module) -> Proven:
-    """Find and prove the depth-2 modules of a model, once."""
-    if model not in PROVEN:
-        PROVEN[model] = rehearsed(model, {path: model.get_submodule(path) for path in block_lists(model)})  # type: ignore[arg-type]
-    return PROVEN[model]
+    """Find and prove the depth-2 modules of a model, once, and again where blocks were removed."""
+    known = PROVEN.get(model)
+    if known is None or tuple(known.structures) != block_names(model):
+        lists = {path: model.get_submodule(path) for path in block_lists(model)}
+        known = PROVEN[model] = rehearsed(model, lists)  # type: ignore[arg-type]
+    return known
 
 
 def remember(copy: nn.Module, model: nn.Module) -> None:
