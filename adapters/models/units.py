@@ -15,10 +15,13 @@ from gramian.adapters.models.config_views import ConfigView
 from gramian.adapters.models.families import Structure
 
 __all__ = [
-    "COUNTS", "Side", "UnitGroup", "axis", "kinds_of", "operator", "owner_of", "read_unit_group", "rearrange", "width",
+    "COUNTED", "COUNTS", "Side", "UnitGroup", "axis", "kinds_of", "operator", "owner_of", "read_unit_group", "rearrange",
+    "width",
 ]  # fmt: skip
 
 Side = Literal["inputs", "outputs"]
+
+COUNTED = ("units", "groups", "members", "outputs", "group_outputs")  # what an attribute may hold the number of
 
 # What stock forward methods reshape by, by the attribute's name: the number of units, of groups, of units in a group, and of
 # the rows of all units.
@@ -205,6 +208,8 @@ def rearrange(model: nn.Module, unit_group: UnitGroup, units: np.ndarray, groups
         if attribute.startswith("config."):
             stated[attribute.removeprefix("config.")] = counts[counted]
         elif hasattr(owner, attribute):  # what stock forward methods reshape by
+            if unit_group.structure.counts is not None:  # which may be read from a file
+                whole_number(owner, unit_group.block, attribute)
             setattr(owner, attribute, counts[counted])
     if stated:
         owner.config = ConfigView.of(owner.config, stated)

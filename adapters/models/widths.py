@@ -22,7 +22,7 @@ from gramian.adapters.files import write_json
 from gramian.adapters.models.families import Structure
 from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.unit_groups import has_row, structures_of, unit_groups_of
-from gramian.adapters.models.units import UnitGroup, kinds_of, operator, owner_of, read_unit_group, rearrange, width
+from gramian.adapters.models.units import COUNTED, UnitGroup, kinds_of, operator, owner_of, read_unit_group, rearrange, width
 
 __all__ = [
     "WIDTHS",
@@ -211,6 +211,9 @@ def read_structure(document: Mapping[str, Any]) -> Structure:
     counts = [text for pair in structure.counts or () for text in pair]
     if not all(isinstance(text, str) for text in (*texts, *producers, *structure.keys, *counts)):
         raise TypeError("names of modules and attributes are texts")
+    levels = {level for _, levels in structure.producers for level in levels}
+    if not levels <= {"unit", "group"} or not {counted for _, counted in structure.counts or ()} <= set(COUNTED):
+        raise TypeError(f"rows belong to a unit or a group, and attributes count one of {', '.join(COUNTED)}")
     return structure
 
 

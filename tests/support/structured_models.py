@@ -8,7 +8,7 @@ from tiny_models import FAMILIES, VOCABULARY, exact
 from transformers import PreTrainedModel
 
 from gramian.adapters import prune
-from gramian.adapters.models.families import blocks_of
+from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
 
