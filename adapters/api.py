@@ -69,7 +69,7 @@ def prune(
     ----------
     model : PreTrainedModel, str or Path
         A language model or a text encoder, as `load` returns it, or the directory or hub id of one. Weights are zeroed in
-        causal models only.
+        models of any type whose blocks run one after the other, and in encoder-decoder models.
     tokens : Tokens, or integers (n, length) in any form
         Calibration windows, as `calibration` returns them, or as a tensor, an array, lists, a `BatchEncoding`, a `Dataset` or a
         `DataLoader`.

@@ -125,9 +125,12 @@ class Report:
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
-        return f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s" + (
-            f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}" if self.dense else ""
-        )
+        line = f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+        if self.dense:
+            line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
+        if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:
+            line += f"; {len(short)} experts saw fewer tokens than they have inputs and borrowed, such as {short[0]}"
+        return line
 
     def __str__(self) -> str:
         """The table, with the totals below it."""

@@ -38,7 +38,7 @@ def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], li
 
 def shape_of(model: Any, name: str) -> tuple[int, int]:
     """The shape (q, p) of an operator's weight."""
-    rows, columns = Layer(name, model.get_submodule(name)).weight.shape
+    rows, columns = Layer.at(model, name).weight.shape
     return rows, columns
 
 

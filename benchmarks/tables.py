@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import estimators, gpu, layers, perplexity, smaller, times, trained
+from figures import estimators, gpu, layers, perplexity, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "moments": layers.moments,
     "runs": times.runs,
     "phases": times.phases,
+    "model types": types.types,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
     "gpu steps": gpu.steps,

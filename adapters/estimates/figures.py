@@ -48,12 +48,13 @@ class EstimatedOperator:
 @dataclass(frozen=True)
 class Estimate:
     """What a run would take. memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers
-    included."""
+    included. covered: the share of the weights inside the blocks that operators hold, or units that can be removed."""
 
     operators: tuple[EstimatedOperator, ...]
     memory: Mapping[str, int]
     seconds: Mapping[str, float]
     rates: Rates
+    covered: float
 
     @property
     def peak(self) -> int:
@@ -77,7 +78,8 @@ class Estimate:
         return "\n".join(
             [
                 table(["operator", "shape", "solver s"], operators),
-                f"{len(operators)} operators, {weights:,} weights\n",
+                f"{len(operators)} operators, {weights:,} weights",
+                f"{100 * self.covered:.1f} % of the weights inside the blocks can be pruned\n",
                 table(["memory at the peak", "MiB"], memory),
                 "",
                 table(["time", "s"], seconds),

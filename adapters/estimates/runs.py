@@ -7,6 +7,7 @@ later takes longer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rate
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.models.block_lists import run_paths
+from gramian.adapters.models.experts import active_weights
+from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
@@ -50,7 +53,8 @@ def estimate(
     rates = rates or Rates.measured(next(model.parameters()).device)
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
-    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in walks_of(model, paths, config, plan)]
+    passed = walks_of(model, paths, config, plan, tokens)
+    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in passed]
 
     blocks = list(blocks_in(model).values())
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
@@ -77,8 +81,7 @@ def estimate(
     shown = evaluated if kind_of(model.config) == "causal" else 0
     memory = peak_memory(model, pruning, {"gradients and activations of one window": gradients}, length if shown else 0)
 
-    block_weights = sum(each.numel() for block in blocks for each in block.parameters())
-    forward = PASSES * 2 * (block_weights + 2 * length * hidden * len(blocks))  # operations per token
+    forward = PASSES * 2 * (sum(map(active_weights, blocks)) + 2 * length * hidden * len(blocks))  # operations per token
     runs = sum(walk.runs * seen for walk, seen in walks) + tokens * (config.jobs > 1)
     if config.recipe.prepare is not None and not gradients:  # statistics that are no gradients take up to two runs of the model
         runs += 2 * fitted
@@ -94,7 +97,12 @@ def estimate(
     if isinstance(plan, Removal):
         seconds["joint relaxation"] = units.relaxation_seconds(config, plan, rates)
     seconds["perplexity, dense and pruned"] = 2 * evaluated * length * (forward + 2 * hidden * vocabulary) / rates.single
-    return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates)
+    inside = sum(each.numel() for block in blocks for each in block.parameters())
+    if isinstance(plan, Removal):
+        covered = sum(each.cost * each.removable for each in plan.unit_sets) / inside
+    else:
+        covered = sum(math.prod(each.shape) for each in operators) / inside
+    return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates, covered)
 
 
 def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
@@ -103,19 +111,21 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     paths, size = run_paths(model), storage_dtype(model).itemsize
     whole: int = sum(each.numel() for each in model.parameters())
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
-    journal: int = sum(each.numel() for name in written for each in model.get_submodule(name).parameters())
+    journal = sum(each.numel() for name in written for each in Layer.at(model, name).tensors.values())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
     return size * (whole + journal) + masks
 
 
-def walks_of(model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan) -> list[tuple[Any, Walked]]:
-    """The passes of a run, and the walk of each."""
+def walks_of(
+    model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan, tokens: float = math.inf
+) -> list[tuple[Any, Walked]]:
+    """The passes of a run, and the walk of each. tokens: how many are run."""
     passes: list[Any] = []
     if isinstance(plan, Removal):
         passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
     else:
         passes += [zeroing(model, paths, config, plan[0], 0)]
-    return [(each, walked(each, model, paths)) for each in passes]
+    return [(each, walked(each, model, paths, tokens)) for each in passes]
 
 
 def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool) -> tuple[EstimatedOperator, ...]:

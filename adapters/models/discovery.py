@@ -1,7 +1,7 @@
 """The operators of a model, found by running it: one short window goes through it, and hooks note what each operator receives.
 
-    operators  `Linear` and `Conv1D` modules that are called inside the blocks, but for gates: the score of an expert, or a
-               single number, is no matrix to be pruned.
+    operators  `Linear` and `Conv1D` modules that are called inside the blocks, and packed experts, but no gates: the score of
+               an expert, or a single number, is no matrix to be pruned.
     a stage    the operators of a block that receive the very same tensors: one storage, offset and shape, while the tensors
                are kept alive. Equal numbers are not enough.
     order      stages are in the order of their first calls, so that a stage comes after those that its input depends on.
@@ -23,12 +23,15 @@ from torch import nn
 
 from gramian.adapters.models.block_answers import Answer, Arguments
 from gramian.adapters.models.block_lists import block_names, blocks_of, full_name, run_paths
+from gramian.adapters.models.experts import eager_experts, expert_at, packed_in, stages_in
 from gramian.adapters.models.families import FAMILIES, chosen_names
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.stand_ins import kind_of_block, lent, replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 
-__all__ = ["Calls", "answers_of", "is_operator", "noted", "operator_names", "short_window", "stages_of"]
+__all__ = [
+    "Calls", "answers_of", "calls_of", "is_operator", "noted", "operator_names", "short_window", "stages_of",
+]  # fmt: skip
 
 Stages = tuple[tuple[str, ...], ...]
 LENGTH = 6  # of a short window
@@ -52,11 +55,15 @@ class Calls:
     inputs: dict[str, list[Hashable]] = field(default_factory=dict)
     kept: list[torch.Tensor] = field(default_factory=list)
 
-    def note(self, name: str, given: torch.Tensor) -> None:
-        """Add one call."""
+    def note(self, path: str, module: nn.Module, given: torch.Tensor) -> None:
+        """Add one call. The experts of a packed parameter are a stage of their own: each is given other tokens."""
         self.kept.append(given)
         place = (given.untyped_storage().data_ptr(), given.storage_offset(), given.shape, given.stride(), given._version)
-        self.inputs.setdefault(name, []).append(place)
+        for number, stage in enumerate(stages_in(path, module)):
+            for name in stage:
+                self.inputs.setdefault(name, []).append((path, number))
+        if is_operator(module):
+            self.inputs.setdefault(path, []).append(place)
 
     def stages(self) -> Stages:
         """Group operators by all that they received."""
@@ -67,6 +74,7 @@ class Calls:
 
 
 SEEN: weakref.WeakKeyDictionary[nn.Module, Seen] = weakref.WeakKeyDictionary()
+REPEATED: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # modules that a block calls more than once
 
 
 def stages_of(model: nn.Module) -> tuple[Stages, ...]:
@@ -86,6 +94,11 @@ def stages_of(model: nn.Module) -> tuple[Stages, ...]:
 def answers_of(model: nn.Module) -> tuple[Answer, ...]:
     """Find what form the answer of every block has. Errors are those of `stages_of`."""
     return seen(model).answers
+
+
+def calls_of(module: nn.Module) -> int:
+    """Return how often a block calls an operator inside it."""
+    return REPEATED.get(module, 1)
 
 
 def operator_names(model: nn.Module, include: str | None = None, exclude: str | None = None) -> list[str]:
@@ -135,6 +148,7 @@ def observed(model: Any) -> tuple[tuple[Stages, ...], tuple[Answer, ...]]:
     leaders: dict[Hashable, int] = {}
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
+        stack.enter_context(eager_experts(model))
         stack.enter_context(lent(model, blocks if paths != ("",) else []))
         for index, (path, block) in enumerate(zip(paths, blocks)):
             first = index
@@ -151,6 +165,10 @@ def observed(model: Any) -> tuple[tuple[Stages, ...], tuple[Answer, ...]]:
     for path, answer in zip(paths, answers):
         if path and answer is None:
             raise ValueError(f"{path} of {type(model).__name__} is not run when text is read: it cannot be pruned by block")
+    for block, each in zip(blocks, calls):
+        for name, places in each.inputs.items():
+            if len(places) > 1 and expert_at(block, name) is None:
+                REPEATED[block.get_submodule(name)] = len(places)
     return tuple(each.stages() for each in calls), tuple(each or Answer() for each in answers)
 
 
@@ -181,16 +199,17 @@ def visited(
 
 
 def operators_in(model: nn.Module, block: nn.Module, path: str, known: set[int]) -> dict[str, nn.Module]:
-    """Find the operators inside a block by their paths in it: of an encoder-decoder model those of its lists of blocks. known:
-    weights that are operators of earlier blocks, which are left out."""
+    """Find the operators inside a block, and modules of packed experts, by their paths in it: of an encoder-decoder model those
+    of its lists of blocks. known: weights of earlier blocks, which are left out."""
     inside = tuple(f"{name}." for name in block_names(model)) if not path else ("",)
     found: dict[str, nn.Module] = {}
     for name, module in block.named_modules():
-        if name.startswith(inside) and is_operator(module) and not is_gate(block, name, module):
-            weight: Any = module.weight
-            if id(weight) not in known:
-                known.add(id(weight))
-                found[name] = module
+        if not name.startswith(inside) or not (packed_in(module) or (is_operator(module) and not is_gate(block, name, module))):
+            continue
+        weights = {id(weight) for weight in module.parameters(recurse=False)}
+        if not weights & known:
+            known |= weights
+            found[name] = module
     return found
 
 
@@ -229,7 +248,7 @@ def noted(operators: dict[str, nn.Module], calls: Calls) -> Iterator[None]:
 
     def noting(name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls.note(name, args[0] if args else next(iter(kwargs.values())))
+            calls.note(name, operators[name], args[0] if args else next(iter(kwargs.values())))
 
         return note
 

@@ -14,6 +14,7 @@ from torch import nn
 from gramian.adapters.models.block_answers import alike
 from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
 from gramian.adapters.models.discovery import answers_of, short_window
+from gramian.adapters.models.experts import eager_experts
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.run.forward import enter
@@ -44,7 +45,7 @@ def check_blocks(model: Any) -> None:
 
         return keep
 
-    with eval_mode(model):
+    with eval_mode(model), eager_experts(model):
         with ExitStack() as stack:
             for index, block in enumerate(blocks):
                 stack.callback(block.register_forward_hook(keeping(index)).remove)

@@ -13,7 +13,8 @@ from torch import nn
 from gramian.adapters.devices import release_cached
 from gramian.adapters.models.block_answers import Answer, Arguments, alike
 from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
-from gramian.adapters.models.discovery import answers_of
+from gramian.adapters.models.discovery import answers_of, calls_of
+from gramian.adapters.models.layers import Site
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.run.hooks import watch
@@ -109,25 +110,40 @@ class Reached(Exception):
     """Raised out of a block once the module of interest has been called: the rest of the block is not needed."""
 
 
+def joined(site: Site, receive: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wait for all inputs of a module that a block calls more than once, and hand them on as one, (tokens, inputs)."""
+    count, waiting = calls_of(site) if isinstance(site, nn.Module) else 1, list[torch.Tensor]()
+
+    def gather(inputs: torch.Tensor) -> None:
+        waiting.append(inputs.flatten(0, -2))
+        if len(waiting) == count:
+            tokens = torch.cat(waiting)
+            waiting.clear()
+            receive(tokens)
+
+    return receive if count == 1 else gather
+
+
 @torch.no_grad()
 def run_block(
     block: nn.Module,
     call: Call,
     hidden: list[torch.Tensor],
-    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
+    receivers: Mapping[Site, Callable[[int, Any], None]] | Mapping[nn.Module, Callable[[int, Any], None]] | None = None,
 ) -> list[torch.Tensor]:
     """Compute the outputs of `block` for every batch, each on the device that the batch came from.
 
-    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module.
+    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module,
+    and for a packed parameter what was `Routed` to its experts.
     """
     outputs: list[torch.Tensor] = []
 
-    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+    def relay(receive: Callable[[int, Any], None]) -> Callable[[Any], None]:
         return lambda inputs: receive(len(outputs), inputs)
 
     with ExitStack() as hooks:
-        for module, receive in (receivers or {}).items():
-            hooks.enter_context(watch(module, relay(receive)))
+        for site, receive in (receivers or {}).items():
+            hooks.enter_context(watch(site, joined(site, relay(receive))))
         for states in hidden:
             outputs.append(call(block, states).to(states.device))
     release_cached(next(block.parameters()).device)
@@ -135,15 +151,16 @@ def run_block(
 
 
 @torch.no_grad()
-def inputs_of(module: nn.Module, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield what flows into one module inside `block`, batch by batch; nothing past that module is computed."""
-    found: list[torch.Tensor] = []
+def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[Any]:
+    """Yield what flows into one module inside `block`, or what is `Routed` to the experts of a packed parameter, batch by
+    batch; nothing past that module is computed."""
+    found: list[Any] = []
 
-    def receive(inputs: torch.Tensor) -> None:
+    def receive(inputs: Any) -> None:
         found.append(inputs)
         raise Reached
 
-    with watch(module, receive):
+    with watch(site, joined(site, receive)):
         for states in hidden:
             try:
                 call(block, states)

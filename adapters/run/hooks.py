@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, precision_of_products, solver_array
-from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.run.routing import watch_experts
 from gramian.solvers import Moments
 
 __all__ = ["capture", "feed", "tapped", "watch"]
@@ -22,13 +24,18 @@ CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|k
 
 
 @contextmanager
-def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Call `receive(inputs)` with the input tensor of every call of `module` while the context is open."""
+def watch(site: Site, receive: Callable[[Any], None]) -> Iterator[None]:
+    """Call `receive(inputs)` with the input tensor of every call of a module while the context is open, and with what was
+    `Routed` to the experts of a packed parameter."""
+    if isinstance(site, Packed):
+        with watch_experts(site, receive):
+            yield
+        return
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         receive((args[0] if args else next(iter(kwargs.values()))).detach())
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = site.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:

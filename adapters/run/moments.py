@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -11,7 +13,28 @@ import torch
 from gramian.adapters.run.hooks import feed
 from gramian.solvers import Moments
 
-__all__ = ["MomentCollector"]
+__all__ = ["Gathered", "MomentCollector"]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one operator is fitted to and evaluated on.
+
+    calibration: of all batches that calibrate. split: of those that are fitted and those that choose the damping, where both
+    are. evaluated: those on which its error is reported. heldout: those that it never saw, if any. detail: figures for its row
+    of the report.
+    """
+
+    calibration: Moments
+    split: tuple[Moments, Moments] | None
+    evaluated: Moments
+    heldout: Moments | None
+    detail: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, str]:
+        """The figures as the metadata of a problem file."""
+        return {name: f"{value:.0f}" for name, value in self.detail.items()}
 
 
 class MomentCollector:
@@ -64,3 +87,9 @@ class MomentCollector:
         """Moments of all batches that calibrate: those that are fitted and those that choose the damping."""
         fitted, choosing = self.moments[0], self.moments.get(1)
         return fitted if choosing is None else fitted.merged(choosing)
+
+    def of(self, _: str) -> Gathered:
+        """What an operator of the stage is fitted to, all of them alike."""
+        calibration, choosing = self.calibration, self.moments.get(1)
+        split = None if choosing is None else (self.moments[0], choosing)
+        return Gathered(calibration, split, calibration, self.moments.get(2))

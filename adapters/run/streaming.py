@@ -26,8 +26,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain, write_json, write_report
-from gramian.adapters.models.block_lists import run_paths
+from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
+from gramian.adapters.models.conversions import Conversions
 from gramian.adapters.models.loading import (
     check_directory,
     load_tokenizer,
@@ -72,7 +73,7 @@ class Stream:
         units of `keep`. After an error `out` is what it was before."""
         out = out.expanduser().resolve()
         with new_directory(out, overwrite) as draft:
-            written = Written(draft)
+            written, done = Written(draft), set[str]()
             for index, path in enumerate(self.blocks.paths[: len(journal.finished(passed))]):
                 block = self.blocks.acquire(index)
                 restore(journal.read(passed, index), self.model, self.blocks.place)
@@ -80,10 +81,12 @@ class Stream:
                 for name, kept in inside.items():
                     cut_units(self.model, name, kept)
                 found = {f"{path}.{name}": value for name, value in block.state_dict().items()}
-                written.add({name: self.blocks.rounded(value.cpu()) for name, value in found.items()})
+                rounded = {name: self.blocks.rounded(value.cpu()) for name, value in found.items()}
+                written.add(self.blocks.conversions.stored(rounded))
+                done |= set(found)
                 self.blocks.commit(index)
-            for group in self.blocks.rest({name for file in written.files for name in file}):
-                written.add(group)
+            for group in self.blocks.rest(done):
+                written.add(self.blocks.conversions.stored(group))
             written.finish()
             if keep:
                 state_widths(self.model)
@@ -123,6 +126,8 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
             model.generation_config = GenerationConfig.from_pretrained(folder)
         mend_generation(model)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
+    if not walks_by_block(model):
+        raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
     blocks = Streamed(model, stored, storage, where)
     try:
         blocks.check()
@@ -140,6 +145,7 @@ class Streamed:
     def __init__(self, model: PreTrainedModel, stored: StoredTensors, storage: torch.dtype, place: torch.device) -> None:
         self.model, self.stored, self.storage, self.place = model, stored, storage, place
         self.running, self.paths = model.dtype, run_paths(model)
+        self.conversions = Conversions(model, stored.files)
         self.digest = ""  # of all tensors, once they are checked
         self.expected: dict[str, torch.Size] = {}  # without the second names of tied tensors, which are not stored
         self.second: list[tuple[str, str]] = []
@@ -191,24 +197,30 @@ class Streamed:
         """Raise ValueError for the first tensor that is missing, of another shape, not finite, or unlike one tied to it."""
         digest = hashlib.sha256()
         for name, shape in self.expected.items():
-            if (key := self.key(name)) is None:
+            if name not in self.conversions.sources and self.key(name) is None:
                 raise ValueError(f"weights are missing under the model's names, such as {name}: prune without streaming")
-            value = self.stored.read(key)
+            value = self.read(name)
             if value.shape != shape:
                 raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {tuple(shape)} by the configuration")
             if value.is_floating_point() and not bool(torch.isfinite(value.to(self.storage)).all()):
                 raise ValueError(f"parameter {name} holds NaN or Inf in {str(self.storage).removeprefix('torch.')}")
             add_tensor(digest, name, self.rounded(value))
         self.digest = digest.hexdigest()
-        used = {self.key(name) for name in self.expected} | {second for second, _ in self.second}
+        used = {self.key(name) for name in self.expected} | {second for second, _ in self.second} | self.conversions.keys
         refuse_loss(self.model, self.model.config, set(self.stored.files) - used, strict=False)
         for second, name in self.second:
-            if second in self.stored.files and not self.stored.read(second).equal(self.stored.read(self.key(name) or name)):
+            if second in self.stored.files and not self.stored.read(second).equal(self.read(name)):
                 raise ValueError(f"{second} and {name} are one by the configuration but differ in the weights")
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read a tensor of the model, which may be in several of the checkpoint's."""
+        if name in self.conversions.sources:
+            return self.conversions.value(name, self.stored.read)
+        return self.stored.read(self.key(name) or name)
 
     def value(self, name: str) -> torch.Tensor:
         """Read a tensor as it is stored in the result unless it is pruned."""
-        return self.rounded(self.stored.read(self.key(name) or name))
+        return self.rounded(self.read(name))
 
     def rounded(self, value: torch.Tensor) -> torch.Tensor:
         """Round a tensor to the storage dtype, unless it holds whole numbers."""
@@ -230,7 +242,7 @@ class Streamed:
 
     def load_rest(self) -> None:
         """Load the tensors outside the blocks, except the head, which no block needs."""
-        base = f"{self.model.base_model_prefix}."
+        base = "" if self.model.base_model is self.model else f"{self.model.base_model_prefix}."
         self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
     def rest(self, written: Set[str]) -> Iterator[dict[str, torch.Tensor]]:

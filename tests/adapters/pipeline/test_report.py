@@ -44,5 +44,5 @@ def test_without_pandas_the_error_says_what_to_install(monkeypatch):
 
 
 def test_an_estimate_is_one_line():
-    estimate = Estimate((EstimatedOperator("a", (2, 3), 4.0),), {"model": 3 * 2**20}, {"solvers": 4.0}, Rates(1.0, 1.0))
+    estimate = Estimate((EstimatedOperator("a", (2, 3), 4.0),), {"model": 3 * 2**20}, {"solvers": 4.0}, Rates(1.0, 1.0), 0.5)
     assert repr(estimate) == "Estimate(1 operators, 3 MiB at the peak, 4 s)"
