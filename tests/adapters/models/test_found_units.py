@@ -16,6 +16,8 @@ from tiny import FAMILIES, tiny_model
 from torch import nn
 
 import gramian
+from gramian.adapters.methods.unit_moments import unit_moments
+from gramian.adapters.methods.unit_sets import magnitudes, unit_set_of
 from gramian.adapters.models.block_lists import block_lists
 from gramian.adapters.models.rehearsal import Stage, rehearsed
 from gramian.adapters.models.shrink import mask_model, shrink_model
@@ -231,3 +233,44 @@ def test_removed_layers_are_noticed():
     assert len(unit_groups_of(model)) == 4
     del model.model.layers[1]
     assert len(unit_groups_of(model)) == 2
+
+
+@pytest.mark.parametrize("name", ["phi3", "gpt_neox"])
+def test_block_by_block_from_files_it_is_the_same(name, tmp_path):
+    model = found_model(*FOUND[name][:2])
+    source, windows = gramian.save(model, None, tmp_path / "dense"), IDS[:, :12]
+    settings = {"method": "wanda-sp", "ratio": 0.2, "progress": False}
+    report = gramian.prune(model, windows, **settings)
+    streamed = gramian.prune(source, windows, **settings, out=tmp_path / "streamed")
+    assert [row.units for row in streamed.modules] == [row.units for row in report.modules]
+    assert answer(gramian.load(tmp_path / "streamed")[0]).equal(answer(model))
+    again = gramian.load(tmp_path / "streamed")[0]  # what was cut can be cut once more
+    gramian.prune(again, windows, "numerical", ratio=0.2, progress=False)
+    out = gramian.save(again, None, tmp_path / "again")
+    assert answer(gramian.load(out)[0]).equal(answer(again))
+
+
+@pytest.mark.parametrize("moment", ["gaussian", "identity", "product"])
+def test_moments_of_fused_channels_are_those_of_channels_apart(moment):
+    """phi3's gate and up are rows of one operator; llama's are two: the same weights have the same moments."""
+    fused, apart = found_model(*FOUND["phi3"][:2]), tiny_model("llama").requires_grad_(False)
+    for here, there in zip(fused.model.layers, apart.model.layers):
+        gate, up = here.mlp.gate_up_proj.weight.chunk(2)
+        there.mlp.gate_proj.weight.copy_(gate)
+        there.mlp.up_proj.weight.copy_(up)
+        there.mlp.down_proj.weight.copy_(here.mlp.down_proj.weight)
+        query, key, value = here.self_attn.qkv_proj.weight.split([32, 16, 16])
+        for name, weight in zip("qkv", (query, key, value)):
+            getattr(there.self_attn, f"{name}_proj").weight.copy_(weight)
+        there.self_attn.o_proj.weight.copy_(here.self_attn.o_proj.weight)
+        there.input_layernorm.weight.copy_(here.input_layernorm.weight)
+        there.post_attention_layernorm.weight.copy_(here.post_attention_layernorm.weight)
+    apart.model.embed_tokens.weight.copy_(fused.model.embed_tokens.weight)
+    sets = [[unit_set_of(model, group) for group in unit_groups_of(model).values()] for model in (fused, apart)]
+    found = [unit_moments(model, IDS, each, moment) for model, each in zip((fused, apart), sets)]
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-3)
+    magnitude = [np.concatenate([magnitudes(model, each, 2) for each in sets[k]]) for k, model in enumerate((fused, apart))]
+    np.testing.assert_allclose(*magnitude, rtol=1e-6)
