@@ -36,15 +36,20 @@ TOLERANCE = 1e-3  # of float32, relative to the block's output; what is wrong is
 
 @dataclass(frozen=True)
 class Proven:
-    """What can be removed. structures: by the full name of every block. refused: why not, by the full name of a consumer."""
+    """What can be removed. structures: by the full name of every block. refused: why not, by the full name of a consumer. rows:
+    what a table says of every block, which was to be proven; None where it was proposed."""
 
     structures: Mapping[str, tuple[Structure, ...]]
     refused: Mapping[str, str]
+    rows: Mapping[str, tuple[Structure, ...]] | None = None
 
 
 @torch.no_grad()
-def rehearsed(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> Proven:
-    """Propose the depth-2 modules of every block, and prove or refuse them. lists: lists of blocks by their full names.
+def rehearsed(
+    model: PreTrainedModel, lists: Mapping[str, nn.ModuleList], rows: Mapping[str, tuple[Structure, ...]] | None = None
+) -> Proven:
+    """Prove or refuse the depth-2 modules of every block, those of rows or else those that are proposed. lists: lists of blocks
+    by their full names. rows: depth-2 modules by the full names of blocks.
 
     ValueError: a model that cannot be run for it.
     """
@@ -64,7 +69,10 @@ def rehearsed(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> Pro
     refused: dict[str, str] = {}
     for (path, _), names in kinds.items():
         found: list[Structure] = []
-        for proposal in proposals(stage.block(names[0]), stages[names[0]], model.config.get_text_config(), path):
+        guesses = proposals(stage.block(names[0]), stages[names[0]], model.config.get_text_config(), path)
+        if rows is not None:
+            guesses = [Proposal(each.consumer, "heads" if each.unit_size else "channels", (each,)) for each in rows[names[0]]]
+        for proposal in guesses:
             form, reason = stage.first_proven(names[0], proposal, cached)
             paths = [proposal.consumer, *(path for path, _ in form.producers)] if form else []
             if twice := sorted({f"{name}.{path}" for name in names for path in paths} & shared):
@@ -74,7 +82,7 @@ def rehearsed(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> Pro
             else:
                 refused |= {f"{name}.{proposal.consumer}": reason for name in names}
         structures |= dict.fromkeys(names, tuple(found))
-    return Proven({name: structures[name] for path, blocks in lists.items() for name in names_in(path, blocks)}, refused)
+    return Proven({name: structures[name] for path, blocks in lists.items() for name in names_in(path, blocks)}, refused, rows)
 
 
 def shared_weights(model: nn.Module) -> set[str]:

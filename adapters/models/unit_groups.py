@@ -9,12 +9,12 @@ from torch import nn
 
 from gramian.adapters.models.block_lists import block_lists, block_names
 from gramian.adapters.models.discovery import operator_names
-from gramian.adapters.models.families import FAMILIES, Structure, chosen_names
+from gramian.adapters.models.families import FAMILIES, SHIPPED, Structure, chosen_names
 from gramian.adapters.models.rehearsal import Proven, rehearsed
 from gramian.adapters.models.stacks import STACKS, blocks_in, follows_pruned, stacks_of
 from gramian.adapters.models.units import UnitGroup, read_unit_group
 
-__all__ = ["consumer_names", "has_row", "proven_of", "refused_of", "remember", "structures_of", "unit_groups_of"]
+__all__ = ["believed", "consumer_names", "proven_of", "refused_of", "remember", "structures_of", "unit_groups_of"]
 
 PROVEN: WeakKeyDictionary[nn.Module, Proven] = WeakKeyDictionary()  # what is found once; it holds for narrower models too
 
@@ -33,18 +33,32 @@ def unit_groups_of(model: nn.Module, structures: Mapping[str, tuple[Structure, .
     return unit_groups
 
 
-def has_row(model: nn.Module) -> bool:
-    """Whether a table says where the units of a model are."""
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    row = FAMILIES.get(str(model_type))
-    return model_type in STACKS or (row is not None and bool(row.structures))
+def believed(model: nn.Module) -> bool:
+    """Whether a table says where the units of a model are, in a row that came with it."""
+    model_type = type_of(model)
+    row = FAMILIES.get(model_type)
+    return model_type in STACKS or (row is not None and row.structures == getattr(SHIPPED.get(model_type), "structures", None))
+
+
+def type_of(model: nn.Module) -> str:
+    """The type of a model, empty where it has none."""
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
+
+
+def rows_of(model: nn.Module) -> dict[str, tuple[Structure, ...]] | None:
+    """What a table says of every block, by its full name; None where it says nothing."""
+    model_type = type_of(model)
+    row = FAMILIES.get(model_type)
+    if model_type not in STACKS and (row is None or not row.structures):
+        return None
+    structures = {stack.blocks: stack.structures for stack in stacks_of(model)}
+    return {block: structures[block.rpartition(".")[0]] for block in blocks_in(model)}
 
 
 def structures_of(model: nn.Module) -> Mapping[str, tuple[Structure, ...]]:
     """Find the depth-2 modules of every block by its full name. ValueError for a model of which none are proven."""
-    if has_row(model):
-        structures = {stack.blocks: stack.structures for stack in stacks_of(model)}
-        return {block: structures[block.rpartition(".")[0]] for block in blocks_in(model)}
+    if believed(model):
+        return rows_of(model) or {}
     proven = proven_of(model)
     if not any(proven.structures.values()):
         first = {reason: name for name, reason in reversed(proven.refused.items())}  # one name for each reason
@@ -55,15 +69,15 @@ def structures_of(model: nn.Module) -> Mapping[str, tuple[Structure, ...]]:
 
 def refused_of(model: nn.Module) -> Mapping[str, str]:
     """Say of every consumer whose units cannot be removed why that is."""
-    return {} if has_row(model) else proven_of(model).refused
+    return {} if believed(model) else proven_of(model).refused
 
 
 def proven_of(model: nn.Module) -> Proven:
-    """Find and prove the depth-2 modules of a model, once, and again where blocks were removed."""
-    known = PROVEN.get(model)
-    if known is None or tuple(known.structures) != block_names(model):
+    """Find and prove the depth-2 modules of a model, once, and again where blocks were removed or a table was changed."""
+    known, rows = PROVEN.get(model), rows_of(model)
+    if known is None or known.rows != rows or tuple(known.structures) != block_names(model):
         lists = {path: model.get_submodule(path) for path in block_lists(model)}
-        known = PROVEN[model] = rehearsed(model, lists)  # type: ignore[arg-type]
+        known = PROVEN[model] = rehearsed(model, lists, rows)  # type: ignore[arg-type]
     return known
 
 

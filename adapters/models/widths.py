@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gramian.adapters.files import write_json
 from gramian.adapters.models.families import Structure
 from gramian.adapters.models.tasks import stock_class
-from gramian.adapters.models.unit_groups import has_row, structures_of, unit_groups_of
+from gramian.adapters.models.unit_groups import believed, structures_of, unit_groups_of
 from gramian.adapters.models.units import COUNTED, UnitGroup, kinds_of, operator, owner_of, read_unit_group, rearrange, width
 
 __all__ = [
@@ -73,7 +73,7 @@ def alike(model: PreTrainedModel, edits: Mapping[str, int], wanted: Mapping[str,
     built = stock_model(model, edits)
     if built is None or not wanted.items() <= stock_unit_groups(model, edits).items():
         return False
-    return has_row(model) or all(
+    return believed(model) or all(
         settings_of(model, unit_group) == settings_of(built, unit_group) for unit_group in wanted.values()
     )
 
@@ -98,7 +98,7 @@ def state_widths(model: PreTrainedModel) -> None:
     Nor are widths stated of modules with a bias that the stock class does not build: it would load them without the bias,
     which is another model.
     """
-    if not has_row(model) and not unlike_stock(model):
+    if not believed(model) and not unlike_stock(model):
         return
     for wanted in kinds_of(unit_groups_of(model).values()):
         if unstated_biases(model, set(wanted)):
@@ -122,7 +122,7 @@ def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
 
     ValueError where the configuration describes no model that this one is a narrower form of.
     """
-    row = has_row(model)
+    row = believed(model)
     if not row and not unlike_stock(model):
         return {}
     built, unit_groups, widths = stock_unit_groups(model, {}), unit_groups_of(model), {}

@@ -19,6 +19,8 @@ import gramian
 from gramian.adapters.methods.unit_moments import unit_moments
 from gramian.adapters.methods.unit_sets import magnitudes, unit_set_of
 from gramian.adapters.models.block_lists import block_lists
+from gramian.adapters.models.families import FAMILIES as FAMILY_ROWS
+from gramian.adapters.models.families import Family, Structure
 from gramian.adapters.models.rehearsal import Stage, rehearsed
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.unit_groups import refused_of, structures_of, unit_groups_of
@@ -118,6 +120,32 @@ def test_what_cannot_be_removed_is_refused_by_name(name):
 def test_proposals_are_what_the_tables_say(model_type):
     model = tiny_model(model_type) if model_type in FAMILIES else stacked_model(model_type)
     assert dict(proven(model).structures) == dict(structures_of(model))
+
+
+SECTIONS = (("self_attn.qkv_proj", ("unit", "group", "group")),)
+ROWS = {
+    "olmo2": FAMILY_ROWS["llama"],
+    "phi3": Family(
+        structures=(
+            Structure("self_attn", SECTIONS, "self_attn.o_proj", "head_dim"),
+            Structure("mlp", (("mlp.gate_up_proj", ("unit", "unit")),), "mlp.down_proj", keys=("intermediate_size",)),
+        )
+    ),
+    "granite": FAMILY_ROWS["llama"],
+}
+
+
+@pytest.mark.parametrize("model_type", ROWS)
+def test_a_row_of_the_user_s_own_is_proven_before_it_is_used(model_type, monkeypatch, tmp_path):
+    monkeypatch.setitem(FAMILY_ROWS, model_type, ROWS[model_type])
+    model = found_model(model_type, FOUND["granite"][1])
+    heads = {f"model.layers.{layer}.self_attn.o_proj" for layer in range(2)}
+    assert set(refused_of(model)) == (set() if model_type == "granite" else heads)
+    report = gramian.prune(model, IDS[:, :12], "wanda-sp", ratio=0.1, progress=False)
+    assert {row.name for row in report.modules} >= {f"model.layers.{layer}.mlp.down_proj" for layer in range(2)}
+    out = gramian.save(model, None, tmp_path / "model")
+    monkeypatch.undo()
+    assert answer(gramian.load(out)[0]).equal(answer(model))
 
 
 def stage_of(model):
