@@ -34,7 +34,7 @@ from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.walk import walk
 from gramian.adapters.targets import shape_of
-from gramian.progress import bar
+from gramian.progress import bar, say
 from gramian.solvers import Pattern
 
 __all__ = ["check_run", "run"]
@@ -158,6 +158,9 @@ def removed(
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
     storage, allocation = storage_dtype(model), config.own("allocation")
+    for reason in dict.fromkeys(plan.refused.values()):
+        names = [name for name, each in plan.refused.items() if each == reason]
+        say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} remain as they are: {reason}")
     context = ModelContext(model, tokens.windows, unit_sets, progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: method.gather(context, config.options))
     with bar(2 * len(unit_sets), config.method, "module", shown=progress) as shown:
@@ -182,6 +185,8 @@ def removed(
         "target_blend": plan.target_blend,
         "damping": plan.damping,
     }
+    if plan.refused:
+        settings["refused"] = dict(plan.refused)
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep

@@ -52,7 +52,9 @@ def rows_of(seed: int) -> list[dict[str, Any]]:
                     model, chosen, "experts", ratio=ratio, options={"score": score}, heldout=apart, progress=False, **settings
                 )
                 found = {"loss": held_loss(model, apart), "error": report.mean_error, "held-out": report.mean_heldout_error}
-                rows.append({"part": part, "score": score, "afterwards": name, "seed": seed, **found, "seconds": report.seconds})
+                rows.append(
+                    {"part": part, "score": score, "afterwards": name, "seed": seed, **found, "seconds": report.seconds}
+                )
                 print(rows[-1], flush=True)
     return rows
 

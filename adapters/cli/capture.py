@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gramian.adapters.cli.commands import check_family, longest_window
+from gramian.adapters.cli.commands import longest_window
 from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import check_windows
@@ -25,7 +25,6 @@ __all__ = ["capture_problems"]
 
 def capture_problems(args: argparse.Namespace) -> None:
     """Load a model, run calibration text through it, and write a problem file for every operator that is chosen."""
-    check_family(args.model)
     say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     names = chosen_operators(model, args.config)

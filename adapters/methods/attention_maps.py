@@ -16,7 +16,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
-from gramian.adapters.models.unit_groups import owner_of, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import owner_of
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.walk import Replay, Taps, walk

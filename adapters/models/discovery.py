@@ -29,7 +29,9 @@ from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.stand_ins import kind_of_block, lent, replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 
-__all__ = ["answers_of", "calls_of", "operator_names", "short_window", "stages_of"]
+__all__ = [
+    "Calls", "answers_of", "calls_of", "is_operator", "noted", "operator_names", "short_window", "stages_of",
+]  # fmt: skip
 
 Stages = tuple[tuple[str, ...], ...]
 LENGTH = 6  # of a short window

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from gramian.adapters.models.matching import matches
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 __all__ = [
     "FAMILIES",
     "GROUP",
+    "SHIPPED",
     "UNIT",
     "Family",
     "Structure",
     "chosen_names",
-    "family_named",
-    "family_of",
 ]
 
 
@@ -36,7 +35,11 @@ class Structure:
     path is the block). unit_size: the owner's attribute with the rows of a unit, None for one row. keys: where the
     configuration states the number of units, of groups, and the unit size; empty where it ties them to something else.
     activation: the dotted path of the activation a of a feed-forward module, h = a(first producer), times the second if
-    there is one; empty for attention.
+    there is one; empty for attention, and where it is no module. interleaved: rows lie group by group, those of each section
+    together, and not section by section. groups: the owner's attribute with the number of groups, where no section says it.
+    counts: the owner's attributes that forward methods reshape by, each with what it counts (`units`, `groups`, `members` of a
+    group, `outputs` and `group_outputs`, the rows of all units and of all groups), `config.` before what they read from the
+    configuration; None for the usual ones.
     """
 
     owner: str
@@ -45,6 +48,9 @@ class Structure:
     unit_size: str | None = None
     keys: tuple[str, ...] = ()
     activation: str = ""
+    interleaved: bool = False
+    groups: str = ""
+    counts: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,20 +113,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-
-def family_of(model: nn.Module) -> Family:
-    """Find the row of a Hugging Face model by its `config.model_type`; ValueError if there is none."""
-    return family_named(getattr(getattr(model, "config", None), "model_type", None))
-
-
-def family_named(model_type: str | None) -> Family:
-    """Find the row of a model type; if there is none, a ValueError says which there are, and how to go on."""
-    if model_type is None or model_type not in FAMILIES:
-        raise ValueError(
-            f"no family row for model type {model_type!r}; supported: {', '.join(sorted(FAMILIES))}. To remove units, add a "
-            "row to gramian.adapters.models.families.FAMILIES (depth-2 modules of a block); to zero weights none is needed"
-        )
-    return FAMILIES[model_type]
+SHIPPED = dict(FAMILIES)  # rows that tests hold to be true; units of other rows are used once they are proven
 
 
 def chosen_names(names: list[str], include: str | None, exclude: str | None) -> list[str]:

@@ -65,7 +65,9 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
         if not packed:
             continue
         if not hasattr(module, "is_transposed"):  # what classes have whose experts take tokens with their routes
-            raise ValueError(f"{name} is a {type(module).__name__}, whose experts are given their tokens in a form of their own")
+            raise ValueError(
+                f"{name} is a {type(module).__name__}, whose experts are given their tokens in a form of their own"
+            )
         parent = name.rpartition(".")[0]
         routers = [path for path, _ in modules[parent].named_children() if routes(modules[f"{parent}.{path}"], count)]
         if len(routers) != 1:

@@ -7,7 +7,8 @@ import dataclasses
 
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.unit_groups import UnitGroup, kinds_of, rearrange, unit_groups_of
+from gramian.adapters.models.unit_groups import remember, unit_groups_of
+from gramian.adapters.models.units import UnitGroup, kinds_of, rearrange
 from gramian.adapters.models.widths import state_widths, stock_unit_groups, unstated_widths
 
 __all__ = ["padded"]
@@ -26,11 +27,16 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
+    remember(twin, model)
     for kind in kinds_of(unit_groups_of(twin).values()):
         wide = common(twin, kind)
         for name, unit_group in kind.items():
             rearrange(twin, unit_group, *unit_group.resized(wide[name].units, wide[name].groups))
     state_widths(twin)
+    for name in unstated_widths(twin):  # shapes fit, but not all that the class computes by
+        stated = stock_unit_groups(twin, {})[name]
+        unit_group = unit_groups_of(twin)[name]
+        rearrange(twin, unit_group, *unit_group.resized(stated.units, stated.groups))
     return twin
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gramian.adapters.models.block_lists import block_lists, blocks_path
-from gramian.adapters.models.families import FAMILIES, UNIT, Structure, family_of
+from gramian.adapters.models.block_lists import block_lists, blocks_path, walks_by_block
+from gramian.adapters.models.families import FAMILIES, UNIT, Structure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,24 +69,15 @@ STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {
 
 
 def follows_pruned(model: nn.Module) -> bool:
-    """Return whether units can be removed on activations of the blocks pruned so far. ValueError for a model type that is in
-    neither table."""
-    if getattr(getattr(model, "config", None), "model_type", None) in STACKS:
-        return False
-    family_of(model)
-    return True
+    """Return whether units can be removed on activations of the blocks pruned so far."""
+    return getattr(getattr(model, "config", None), "model_type", None) not in STACKS and walks_by_block(model)
 
 
 def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
-    """Find the lists of blocks of a model. ValueError: a model type that is in neither table, a row that names no depth-2
-    modules."""
-    if not follows_pruned(model):
-        return STACKS[model.config.model_type](model.config)  # type: ignore[union-attr, index]
-    family = family_of(model)
-    if not family.structures:
-        known = ", ".join(sorted({*STACKS, *(name for name, row in FAMILIES.items() if row.structures)}))
-        raise ValueError(f"the family row of {type(model).__name__} names no depth-2 modules; supported: {known}")
-    return (Stack(blocks_path(model), family.structures),)
+    """Find the lists of blocks of a model that is in one of the tables."""
+    config: Any = model.config
+    row = STACKS.get(config.model_type)
+    return (Stack(blocks_path(model), FAMILIES[config.model_type].structures),) if row is None else row(config)
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:

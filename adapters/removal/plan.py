@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,8 +13,10 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
+from gramian.adapters.models.matching import matches
 from gramian.adapters.models.stacks import follows_pruned
-from gramian.adapters.models.unit_groups import consumer_names, operator, unit_groups_of, width
+from gramian.adapters.models.unit_groups import consumer_names, refused_of, unit_groups_of
+from gramian.adapters.models.units import operator, width
 from gramian.adapters.removal.amount import amount_of, block_parameters
 from gramian.adapters.targets import check_finite
 
@@ -31,7 +34,8 @@ class Removal:
 
     unit_sets: what can be removed of each module that has more than one removable. amount: parameters to remove. bias_costs:
     the parameters that each module gains with the bias that compensates for removed units; they are removed on top.
-    calibrate_on, target_blend and damping: as `PruneConfig` has them."""
+    calibrate_on, target_blend and damping: as `PruneConfig` has them. refused: of consumers that the settings name as well, why
+    their units cannot be removed."""
 
     unit_sets: tuple[UnitSet, ...]
     amount: float
@@ -40,6 +44,7 @@ class Removal:
     calibrate_on: str
     target_blend: float
     damping: float
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
@@ -61,6 +66,12 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     unit_sets = [
         unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], config.own("heads"))).removable > 1
     ]
+    refused = {name: reason for name, reason in refused_of(model).items() if matches(config.include or "", name)}
+    if config.exclude is not None:
+        refused = {name: reason for name, reason in refused.items() if not matches(config.exclude, name)}
+    if not unit_sets and refused:
+        name, reason = next(iter(refused.items()))
+        raise ValueError(f"no units can be removed by include={config.include!r}, exclude={config.exclude!r}: {name}: {reason}")
     if not unit_sets:
         raise ValueError(
             f"no module is left by include={config.include!r}, exclude={config.exclude!r}, blocks={config.blocks}: units are "
@@ -84,7 +95,7 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
             "parameters inside the blocks belong to units that can be removed (every module keeps one)"
         )
     damping = DAMPING if config.damping is None else float(config.damping)
-    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping)
+    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping, refused)
 
 
 def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation) -> int:
