@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array, tensor_of
+from gramian.adapters.models.plain_modules import check_plain_module
 from gramian.solvers import Moments, Quadratic
 
 __all__ = ["Layer"]
@@ -27,6 +28,7 @@ class Layer:
             raise ValueError(f"{name} is a {type(module).__name__} without a weight matrix: capture Linear or Conv1D modules")
         if not (isinstance(module, nn.Linear) or self.transposed):
             raise ValueError(f"{name} is a {type(module).__name__}: only Linear and Conv1D modules compute X W^T")
+        check_plain_module(name, module)
         self.name = name
         self.module = module
         self.moments = moments if moments is not None else Moments(self.weight.shape[1])

@@ -21,6 +21,8 @@ from gramian.adapters.files import Saved, check_output, plain, write_bytes, writ
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
+from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
+from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
 from gramian.adapters.models.wrappers import plain_model
 
@@ -112,6 +114,7 @@ def save_beside(
                 write_model(whole, draft)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
+            copy_side_files(model, draft, tokenizer is not None)
             if report is not None:
                 write_report(draft, plain(report))
     except FileExistsError:
@@ -148,8 +151,12 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         if same not in cast:
             cast[same] = weight.to(storage) if weight.is_floating_point() else weight
         weights[name] = cast[same]
+    stated = write_config(model.config, folder)
     try:
-        model.save_pretrained(folder, state_dict=weights)
+        with weights_alone(model, config=not stated):
+            model.save_pretrained(folder, state_dict=weights)
     finally:
         model.config.dtype = storage  # where save_pretrained puts the running dtype
-    model.config.save_pretrained(folder)
+    model.config.architectures = [type(model).__name__]
+    write_config(model.config, folder)
+    write_generation(model, folder)

@@ -15,6 +15,7 @@ from gramian.adapters.devices import solver_array
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Pattern, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -142,6 +143,8 @@ class BlockOfWeights:
             collector = self.collectors.pop(0)
             if self.each.target != "own":
                 collector.settle(replay(stage[0].module) if rows or drifted else None)
-            rows.extend(self.each.prune(layer, collector) for layer in stage)
+            for layer in stage:
+                with naming(layer.name):
+                    rows.append(self.each.prune(layer, collector))
             del collector  # its memory is free before the next stage's moments are formed
         return rows
