@@ -7,7 +7,8 @@ shrunk model loads with stock `from_pretrained`, at the price of the padding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from gramian.adapters.files import Saved, check_output, plain, write_bytes, writ
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
+from gramian.adapters.models.plain_modules import check_plain
+from gramian.adapters.models.remaining_layers import config_of_layers
 from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
 from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
@@ -102,7 +105,22 @@ def save_beside(
     """Do what `save` does, with files beside the model, which appear with it and which its report knows as well."""
     check_output(out, overwrite)
     model = plain_model(model)
+    check_plain(model)
     whole, out = padded(model) if pad else model, Path(out).expanduser().resolve()
+    with fitted(whole):
+        write_all(files, whole, tokenizer, out, report, overwrite)
+    return out
+
+
+def write_all(
+    files: Mapping[str, bytes],
+    whole: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out: Path,
+    report: Mapping[str, Any] | Saved | None,
+    overwrite: bool,
+) -> None:
+    """Write a model whose configuration describes it, and all that goes with it."""
     widths = unstated_widths(whole)
     check_described(whole, widths)
     try:
@@ -114,14 +132,24 @@ def save_beside(
                 write_model(whole, draft)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
-            copy_side_files(model, draft, tokenizer is not None)
+            copy_side_files(whole, draft, tokenizer is not None)
             if report is not None:
                 write_report(draft, plain(report))
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {one_line(error)}") from error
-    return out
+
+
+@contextmanager
+def fitted(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model have the configuration that its number of blocks asks for while the context is open."""
+    before = model.config
+    model.config = config_of_layers(model)
+    try:
+        yield
+    finally:
+        model.config = before
 
 
 def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None:
