@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -27,14 +28,16 @@ LARGEST = 2**26  # bytes of one file
 MOST = 2**28  # bytes of all of them
 COUNT = 1000  # files
 WEIGHTS = (
-    ".safetensors", ".index.json", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".hdf5", ".keras", ".msgpack", ".ot",
+    ".safetensors", ".gguf", ".ggml", ".onnx", ".onnx_data", ".h5", ".hdf5", ".keras", ".msgpack", ".ot",
     ".tflite", ".pb", ".mlmodel", ".params", ".npy", ".npz",
 )  # fmt: skip
+INDEX = re.compile(r"\.index(\.[^.]+)?\.json$")  # of weights in several files
 EXECUTABLE = (
     ".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".exe", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".js", ".jar",
     ".class", ".whl", ".egg", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".zip", ".tar", ".gz",
     ".tgz", ".bz2", ".xz", ".7z", ".zst",
 )  # fmt: skip
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # forms of the weights, or of a training run, that nobody misses
 UNMISSED = ("pytorch_model", "model", "training_args", "optimizer", "scheduler", "rng_state", "scaler", "consolidated")
 BEGINNINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe")
 OURS = (REPORT, "config.json", "gramian_widths.json", GENERATION)  # written anew, or not at all
@@ -78,8 +81,8 @@ def candidates(source: Path) -> Iterator[str]:
     """The names, relative to the directory, of files that are no form of the model's own weights."""
     for path in source.iterdir():
         name = path.name.lower()
-        hidden = name.startswith(".") or path.is_dir() or name.endswith(WEIGHTS)
-        if not hidden and not (name.endswith(EXECUTABLE) and name.startswith(UNMISSED)):
+        hidden = name.startswith(".") or path.is_dir() or name.endswith(WEIGHTS) or INDEX.search(name) is not None
+        if not hidden and not (name.endswith(PICKLED) and name.startswith(UNMISSED)):
             yield path.name
     for folder in module_folders(source):
         for path in sorted((source / folder).rglob("*")):
