@@ -27,6 +27,7 @@ from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
 from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
 from gramian.adapters.models.gguf_files import read_once
+from gramian.adapters.models.heads import keep_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.origins import remember
 from gramian.adapters.models.placeless import refuse_incomplete, refuse_placeless, unseen
@@ -196,7 +197,10 @@ def load_weights(
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
     refuse_incomplete(model, config, info["missing_keys"])
     shapes = {} if stored is None else stored.shapes
-    refuse_placeless(model, config, {*info["unexpected_keys"], *unseen(model, shapes)}, shapes)
+    unknown = {*info["unexpected_keys"], *unseen(model, shapes)}
+    if stored is not None and kind_of(config) == "encoder":
+        unknown -= keep_head(model, config, Path(place.name), set(info["unexpected_keys"]))
+    refuse_placeless(model, config, unknown, shapes)
     if place.local and not place.gguf:
         model.name_or_path = place.name
         remember(model, Path(place.name))

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, check_output, plain, write_bytes, write_report
+from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
@@ -181,12 +182,13 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         if same not in cast:
             cast[same] = weight.to(storage) if weight.is_floating_point() else weight
         weights[name] = cast[same]
+    named, architectures = with_head(model, weights)
     stated = write_config(model.config, folder)
     try:
         with weights_alone(model, config=not stated):
-            model.save_pretrained(folder, state_dict=weights)
+            model.save_pretrained(folder, state_dict=named)
     finally:
         model.config.dtype = storage  # where save_pretrained puts the running dtype
-    model.config.architectures = [type(model).__name__]
+    model.config.architectures = architectures
     write_config(model.config, folder)
     write_generation(model, folder)
