@@ -80,9 +80,7 @@ def tensor_sizes(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
     """Read the kind and the shape of every tensor by name, and how many numbers it holds: never more than bytes, whatever its
     shape says."""
     entries = read_header(path)[0]
-    return {
-        name: (each.kind, each.shape, min(math.prod(each.shape), each.last - each.first)) for name, each in entries.items()
-    }
+    return {name: (each.kind, each.shape, min(math.prod(each.shape), each.last - each.first)) for name, each in entries.items()}
 
 
 def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:

@@ -219,7 +219,9 @@ def stock_form(place: Place) -> Iterator[str]:
     right in a folder of links to the model's files that is there meanwhile."""
     folder = Path(place.name)
     index = weight_files(folder)[1] if place.local and not place.gguf else folder
-    document = json.loads(index.read_text(encoding="utf-8")) if index.is_file() and not weight_files(folder)[0].is_file() else {}
+    document = (
+        json.loads(index.read_text(encoding="utf-8")) if index.is_file() and not weight_files(folder)[0].is_file() else {}
+    )
     if not document or isinstance(document.get("metadata"), dict):
         yield place.name
         return

@@ -15,7 +15,9 @@ from gramian.extras import need
 __all__ = ["WEIGHTS", "Place", "locate", "variant_of", "weight_files"]
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-VARIANT = re.compile(r"model\.(?P<one>(?:(?!-\d{5}-of-\d{5})[^.])+)\.safetensors|model\.safetensors\.index\.(?P<many>[^.]+)\.json")
+VARIANT = re.compile(
+    r"model\.(?P<one>(?:(?!-\d{5}-of-\d{5})[^.])+)\.safetensors|model\.safetensors\.index\.(?P<many>[^.]+)\.json"
+)
 ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -96,7 +98,9 @@ def check_adapter(folder: Path, held: set[str]) -> None:
             f"{folder} holds a model and adapters of PEFT that change it ({ADAPTER}): {merge}, or remove the adapter's files to "
             "have the model without them"
         )
-    raise ValueError(f"{folder} holds adapters of PEFT ({ADAPTER}) for a model that is not here{f', {base}' if isinstance(base, str) and base else ''}: {merge}")
+    raise ValueError(
+        f"{folder} holds adapters of PEFT ({ADAPTER}) for a model that is not here{f', {base}' if isinstance(base, str) and base else ''}: {merge}"
+    )
 
 
 def check_regular(folder: Path) -> None:

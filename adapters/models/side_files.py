@@ -56,7 +56,9 @@ def copy_side_files(model: PreTrainedModel, draft: Path, with_tokenizer: bool) -
         return
     source = origin.folder
     if not source.is_dir():
-        LOG.warning(f"{source} is gone, so that what stood beside the model there (licence, model card, processors) is not saved")
+        LOG.warning(
+            f"{source} is gone, so that what stood beside the model there (licence, model card, processors) is not saved"
+        )
         return
     left_out: list[str] = []
     copied = total = 0

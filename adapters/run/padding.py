@@ -18,7 +18,10 @@ from torch import nn
 
 __all__ = ["Padding"]
 
-MASKS = {"attention_mask": ("input_ids", "inputs_embeds"), "decoder_attention_mask": ("decoder_input_ids", "decoder_inputs_embeds")}
+MASKS = {
+    "attention_mask": ("input_ids", "inputs_embeds"),
+    "decoder_attention_mask": ("decoder_input_ids", "decoder_inputs_embeds"),
+}
 CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|key|value|k_proj|v_proj)$")  # read the encoder
 SLACK = 1e-4  # of the largest number: rows that differ by less are the same
 Rows = tuple[str, torch.Tensor]
@@ -26,9 +29,10 @@ Feed = Callable[[str, torch.Tensor], None]
 
 
 class Probe(threading.local):
-    """What reaches layers while a call is made once more, in order; None at all other times."""
+    """Who makes a call once more, at present, and what reaches its layers meanwhile, in order. Whoever else watches looks away."""
 
-    rows: list[Rows] | None = None
+    owner: Padding | None = None
+    rows: list[Rows]
 
 
 PROBE = Probe()
@@ -50,7 +54,7 @@ class Padding:
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember the masks of a call, before it."""
-        if PROBE.rows is not None:
+        if PROBE.owner is not None:
             return
         bound = self.signature.bind_partial(*args, **kwargs)
         self.given = {"args": args, "kwargs": kwargs, **bound.arguments, **kwargs}
@@ -60,8 +64,9 @@ class Padding:
 
     def receive(self, name: str, inputs: torch.Tensor) -> None:
         """Take what reaches a layer: at once where its order is known, else when the call ends."""
-        if PROBE.rows is not None:
-            PROBE.rows.append((name, inputs.detach().clone()))
+        if PROBE.owner is not None:
+            if PROBE.owner is self:
+                PROBE.rows.append((name, inputs.clone()))
             return
         mask = self.masks.get(self.which(name))
         if mask is None or bool((mask != 0).all()):
@@ -73,7 +78,7 @@ class Padding:
 
     def end(self, *_: object) -> None:
         """Settle the rows that wait, after the call. ValueError, which names the layer, where it cannot be known what they are."""
-        if PROBE.rows is not None or not self.waiting:
+        if PROBE.owner is not None or not self.waiting:
             return
         waiting, self.waiting = self.waiting, []
         again = self.repeated(waiting[0][0])
@@ -94,7 +99,9 @@ class Padding:
         """The rows that are no padding."""
         rows = before.reshape(-1, before.shape[-1])
         if before.shape != after.shape:
-            raise self.unknown(name, "receives another number of rows when the padding holds other tokens, as a routed expert does")
+            raise self.unknown(
+                name, "receives another number of rows when the padding holds other tokens, as a routed expert does"
+            )
         moved = (after.reshape(rows.shape) - rows).abs().amax(1) > SLACK * rows.abs().max()
         if not bool(moved.any()) and len(rows) != self.masks[self.which(name)].numel():
             return rows
@@ -113,12 +120,12 @@ class Padding:
                     changed[each] = other_tokens(given, self.masks[mask])
         if not changed or self.given.get("past_key_values") is not None:
             raise self.unknown(name, "cannot be told from a second call, which needs input_ids or inputs_embeds and no cache")
-        PROBE.rows = []
+        PROBE.owner, PROBE.rows = self, []
         try:
             self.model.forward(**self.keywords(changed))
             return PROBE.rows
         finally:
-            PROBE.rows = None
+            PROBE.owner, PROBE.rows = None, []
 
     def keywords(self, changed: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """The arguments of the call, some of them changed, all by keyword."""

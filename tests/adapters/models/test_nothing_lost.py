@@ -118,7 +118,13 @@ def test_files_beside_the_weights(way, saved, tmp_path):
 def sentence_encoder(folder: Path) -> Path:
     """As sentence-transformers lays one out, with a layer of its own after pooling."""
     save(stacked_model("bert"), tiny_tokenizer(), folder)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize"), ("../up", "Own")]
+    modules = [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        ("2_Dense", "Dense"),
+        ("3_Normalize", "Normalize"),
+        ("../up", "Own"),
+    ]
     paths = [{"idx": i, "name": str(i), "path": path, "type": f"models.{kind}"} for i, (path, kind) in enumerate(modules)]
     for name, content in (
         ("modules.json", paths),

@@ -63,9 +63,15 @@ def beyond(held: Tensors) -> None:
         (lambda held: held.update({UP: held[UP].to(torch.float8_e4m3fn)}), r"up_proj\.weight is F8_E4M3 .* dequantise"),
         (lambda held: held.update({UP: held[UP].to(torch.int8)}), r"up_proj\.weight is I8 .* dequantise"),
         (beyond, r"model\.layers\.7\.input_layernorm\.weight.* and 6 more"),
-        (lambda held: held.update({f"{LAYER}.mlp.up_proj.lora_A.default.weight": torch.ones(2, 32)}), "adapters.*merge_and_unload"),
+        (
+            lambda held: held.update({f"{LAYER}.mlp.up_proj.lora_A.default.weight": torch.ones(2, 32)}),
+            "adapters.*merge_and_unload",
+        ),
         (lambda held: held.update({"score.weight": torch.ones(2, 32)}), r"score\.weight are weights of no module of Llama"),
-        (lambda held: held.update({"vision.patch.weight": torch.ones(2, 32)}), r"vision\.patch\.weight are weights of no module"),
+        (
+            lambda held: held.update({"vision.patch.weight": torch.ones(2, 32)}),
+            r"vision\.patch\.weight are weights of no module",
+        ),
     ],
 )
 def test_what_would_be_lost_is_refused_by_name(opened, change, message, saved):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
-
 import pytest
 import torch
 from tiny import WINDOWS, parameters, run, same, tiny_model
@@ -14,7 +11,7 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from gramian.adapters import capture, load, perplexity, save
+from gramian.adapters import capture, perplexity, save
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.plain_modules import check_plain
 
@@ -92,7 +89,11 @@ def test_the_way_out_leads_out():
     for path, act, undo in (
         ("up_proj", old_weight_norm, remove_weight_norm),
         ("gate_proj", parametrizations.weight_norm, lambda module: remove_parametrizations(module, "weight")),
-        ("down_proj", lambda module: prune.l1_unstructured(module, "weight", 0.3), lambda module: prune.remove(module, "weight")),
+        (
+            "down_proj",
+            lambda module: prune.l1_unstructured(module, "weight", 0.3),
+            lambda module: prune.remove(module, "weight"),
+        ),
     ):
         act(model.model.layers[0].mlp.get_submodule(path))
         undo(model.model.layers[0].mlp.get_submodule(path))
@@ -117,7 +118,11 @@ def test_a_pruned_mask_elsewhere_is_found():
 def test_models_without_memory():
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(tiny_model("llama").config)
-    for act in (lambda: run(model, method="wanda"), lambda: perplexity(model, WINDOWS, progress=False), lambda: save(model, None, "x")):
+    for act in (
+        lambda: run(model, method="wanda"),
+        lambda: perplexity(model, WINDOWS, progress=False),
+        lambda: save(model, None, "x"),
+    ):
         with pytest.raises(ValueError, match=r"embed_tokens\.weight has no memory.*gramian\.load.*stream"):
             act()
 
@@ -131,61 +136,3 @@ def test_weights_that_are_put_on_the_disk(saved, tmp_path):
     with pytest.raises(ValueError, match=r"model\.layers\.1\.self_attn\.q_proj\.weight has no memory.*device_map"):
         run(model, method="wanda")
     assert same(parameters(model.model.layers[0]), before)
-
-
-@pytest.mark.parametrize(
-    ("name", "changed"),
-    [("llama", {}), ("qwen2", {"layer_types": ["full_attention"] * 4}), ("gpt2", {}), ("opt", {})],
-)
-def test_blocks_deleted_by_hand(name, changed, tmp_path):
-    """The configuration that is saved states the blocks that remain, and stock classes compute what the model computes."""
-    model = deepened(name, 4, **changed)
-    blocks = next(module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == 4)
-    del blocks[1]
-    for number, block in enumerate(blocks):
-        for module in block.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = number + (number > 0)  # as they were built
-    stated = model.config.to_dict()
-    out = save(model, None, tmp_path / "out")
-    assert model.config.to_dict() == stated | {"architectures": model.config.architectures}
-    stock = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
-    assert stock.config.num_hidden_layers == 3
-    with torch.no_grad():
-        assert stock(input_ids=WINDOWS[:2], use_cache=False).logits.equal(model(input_ids=WINDOWS[:2], use_cache=False).logits)
-    load(out)
-    run(model, method="wanda")
-    model.config.num_hidden_layers = 3  # whoever states it by hand finds the rest stated
-    save(model, None, tmp_path / "stated")
-
-
-def deepened(name: str, layers: int, **changed: object):
-    config = copy.deepcopy(tiny_model(name).config)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [*config.layer_types, *config.layer_types][:layers]
-    for key, value in changed.items():
-        setattr(config, key, value)
-    config.num_hidden_layers = layers
-    config.architectures = None
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
-
-def test_blocks_of_several_kinds_deleted_by_hand(tmp_path):
-    """Which kinds remain is no guess where the first ones are of the same; else it is refused, and both lists are named."""
-    kinds = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
-    model = deepened("gemma3_text", 4, layer_types=kinds)
-    del model.model.layers[3]
-    said = json.loads((save(model, None, tmp_path / "out") / "config.json").read_text())
-    assert said["layer_types"] == kinds[:3]
-    with torch.no_grad():
-        stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-        torch.testing.assert_close(stock(input_ids=WINDOWS[:2]).logits, model(input_ids=WINDOWS[:2], use_cache=False).logits)
-    model = deepened("gemma3_text", 4, layer_types=kinds)
-    del model.model.layers[1]
-    with pytest.raises(ValueError, match=r"3 blocks, and layer_types .* 4 entries.*set model\.config\.layer_types"):
-        save(model, None, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
-    model.config.layer_types = ["sliding_attention", "sliding_attention", "full_attention"]
-    model.config.num_hidden_layers = 3
-    save(model, None, tmp_path / "other")
