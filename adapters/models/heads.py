@@ -1,7 +1,7 @@
 """Heads of encoders, which are loaded without them: they are kept as they are, and saved with the encoder.
 
-An encoder that was trained to fill in words, or to classify, is pruned and measured as the encoder that it holds. Its head works
-on the encoder's output, whose width never changes, so that it goes on with the pruned one.
+An encoder that was trained to fill in words, or to classify, is pruned and measured as the encoder that it holds. Its head
+works on the encoder's output, whose width never changes, so that it goes on with the pruned one.
 """
 
 from __future__ import annotations

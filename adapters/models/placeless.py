@@ -1,7 +1,7 @@
 """Tensors of a checkpoint that its model has no place for, and weights of the model that the checkpoint lacks.
 
-What a model does not load, it does not save. So such tensors are refused by name, with the way out, unless nothing is lost: they
-are buffers that every version computes anew, or the model's own class says that it does without them, which is said aloud.
+What a model does not load, it does not save. So such tensors are refused by name, with the way out, unless nothing is lost:
+they are buffers that every version computes anew, or the model's own class says that it does without them, which is said.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def refuse_placeless(
         )
     saved = " or ".join(getattr(config, "architectures", None) or []) or "no class in particular"
     raise ValueError(
-        f"{listed(lost)} are weights of no module of {type(model).__name__}: they would be lost (it was saved as {saved}); save "
-        f"the part that is to be pruned by itself, with {type(model).__name__}.from_pretrained(...).save_pretrained(...)"
+        f"{listed(lost)} are weights of no module of {type(model).__name__}: they would be lost (it was saved as {saved}); "
+        f"save the part to be pruned by itself, with {type(model).__name__}.from_pretrained(...).save_pretrained(...)"
     )
 
 

@@ -95,12 +95,11 @@ def check_adapter(folder: Path, held: set[str]) -> None:
     merge = "load both with peft, save what model.merge_and_unload() returns, and give that"
     if "config.json" in held:
         raise ValueError(
-            f"{folder} holds a model and adapters of PEFT that change it ({ADAPTER}): {merge}, or remove the adapter's files to "
-            "have the model without them"
+            f"{folder} holds a model and adapters of PEFT that change it ({ADAPTER}): {merge}, or remove the adapter's files "
+            "to have the model without them"
         )
-    raise ValueError(
-        f"{folder} holds adapters of PEFT ({ADAPTER}) for a model that is not here{f', {base}' if isinstance(base, str) and base else ''}: {merge}"
-    )
+    named = f", {base}" if isinstance(base, str) and base else ""
+    raise ValueError(f"{folder} holds adapters of PEFT ({ADAPTER}) for a model that is not here{named}: {merge}")
 
 
 def check_regular(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Whether the weights of modules are plain tensors in memory, which can be read, pruned and written back.
 
-A parameter can be computed from others at every call, kept as codes and scales, or be elsewhere: what is written to such a weight
-changes nothing, or not what it seems to. These are refused before any work, with the way out.
+A parameter can be computed from others at every call, kept as codes and scales, or be elsewhere: what is written to such a
+weight changes nothing, or not what it seems to. These are refused before any work, with the way out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def check_in_memory(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_meta:
             raise ValueError(
-                f"{name} has no memory: it was built on the device 'meta', or device_map put it on the disk; load the model whole "
-                "(gramian.load), or give its path (out=, --memory stream), of which one block at a time is read"
+                f"{name} has no memory: it was built on the device 'meta', or device_map put it on the disk; load the model "
+                "whole (gramian.load), or give its path (out=, --memory stream), of which one block at a time is read"
             )
     for name, module in model.named_modules():
         if any(getattr(hook, "offload", False) for hook in hooks_of(module)):
@@ -43,11 +43,10 @@ def check_in_memory(model: nn.Module) -> None:
 def check_plain_module(name: str, module: nn.Module) -> None:
     """Raise ValueError for a module whose weight is computed from other tensors, quantised, or of a class of its own."""
     if parametrize.is_parametrized(module):
-        tensors = ", ".join(module.parametrizations)  # type: ignore[arg-type]
+        tensors = list(module.get_submodule("parametrizations")._modules)
         raise ValueError(
-            f"{name} computes {tensors} from other parameters (torch.nn.utils.parametrize), so that weights written to it would "
-            f"be lost: torch.nn.utils.parametrize.remove_parametrizations(module, {next(iter(module.parametrizations))!r}) makes "  # type: ignore[arg-type]
-            "it plain"
+            f"{name} computes {', '.join(tensors)} from other parameters (torch.nn.utils.parametrize), so that weights written "
+            f"to it would be lost: torch.nn.utils.parametrize.remove_parametrizations(module, {tensors[0]!r}) makes it plain"
         )
     for kind, leaf in computed(module):
         way = f"torch.nn.utils.{kind}" if kind else "make it a parameter again"

@@ -39,9 +39,10 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
     Afterwards `layers[name].problem()` is the layer's problem for any solver, and `layers[name].assign(weights)` writes the
     answer back. Every token that reaches a module counts, except padding: where the model is called with a two-dimensional
     `attention_mask`, tokens that it marks 0 are left out, and in the decoder of an encoder-decoder model those of
-    `decoder_attention_mask`. Of layers whose inputs are not of the mask's shape the model is run once more with other tokens in
-    place of the padding, by which its rows are told apart; where rows were reordered or routed that is an error. When the context ends every hook is removed; the layers can still be used. Every layer has
-    moments of its own, also where several receive the same input.
+    `decoder_attention_mask`. Where the inputs of a layer are not of the mask's shape, the call is made once more with other
+    tokens in place of the padding, by which its rows are told apart; of rows that were sorted or routed that is an error. When
+    the context ends every hook is removed; the layers can still be used. Every layer has moments of its own, also where several
+    receive the same input.
 
     Parameters
     ----------
@@ -99,13 +100,13 @@ def absent(model: nn.Module, name: str) -> str:
     if parameter is None:
         return f"the model has no module {name!r}; names come from model.named_modules()"
     return (
-        f"{name!r} is a parameter {tuple(parameter.shape)}, not a module, so that no hook sees what it is multiplied with: capture "
-        "Linear or Conv1D modules"
+        f"{name!r} is a parameter {tuple(parameter.shape)}, not a module, so that no hook sees what it is multiplied with: "
+        "capture Linear or Conv1D modules"
     )
 
 
 def refuse_bypassed(name: str, module: nn.Module) -> None:
-    """Raise ValueError for modules whose weights are used without the module being called, so that no hook sees anything."""
+    """Raise ValueError for modules whose weights are used without a call of the module, so that no hook sees anything."""
     packed = [leaf for leaf, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
     if packed:
         raise ValueError(
@@ -114,8 +115,8 @@ def refuse_bypassed(name: str, module: nn.Module) -> None:
         )
     if type(module).__name__ == "NonDynamicallyQuantizableLinear":
         raise ValueError(
-            f"{name} is the output of an nn.MultiheadAttention, which uses its weight without calling it, so that no hook sees its "
-            "inputs: put a plain Linear in its place that the model calls, or capture other layers"
+            f"{name} is the output of an nn.MultiheadAttention, which uses its weight without calling it, so that no hook "
+            "sees its inputs: put a plain Linear in its place that the model calls, or capture other layers"
         )
 
 

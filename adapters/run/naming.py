@@ -10,7 +10,7 @@ __all__ = ["naming"]
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of an operator or a block before the message of an error, unless it is in it. The type of the error remains."""
+    """Put the name of an operator or a block before the message of an error, unless it is there. The error's type remains."""
     try:
         yield
     except Exception as error:

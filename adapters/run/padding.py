@@ -1,8 +1,8 @@
 """Which of the rows that reach a layer are tokens, and which are padding, where a model is called with a padding mask.
 
 Inputs (n, length, width) of the mask's own n and length have the mask's order. Rows in any other shape may have been flattened,
-sorted, routed or pooled on the way. For them the call is made once more with other tokens in place of the padding: rows that stay
-as they were are tokens, rows that change are padding, and where they are not those that the mask says, nobody can know.
+sorted, routed or pooled on the way. For them the call is made once more with other tokens in place of the padding: rows that
+stay as they were are tokens, rows that change are padding, and where they are not those that the mask says, nobody can know.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Feed = Callable[[str, torch.Tensor], None]
 
 
 class Probe(threading.local):
-    """Who makes a call once more, at present, and what reaches its layers meanwhile, in order. Whoever else watches looks away."""
+    """Who makes a call once more, now, and what reaches its layers meanwhile, in order. Whoever else watches looks away."""
 
     owner: Padding | None = None
     rows: list[Rows]
@@ -77,7 +77,7 @@ class Padding:
             self.waiting.append((name, inputs.clone()))
 
     def end(self, *_: object) -> None:
-        """Settle the rows that wait, after the call. ValueError, which names the layer, where it cannot be known what they are."""
+        """Settle the rows that wait, after the call. ValueError, naming the layer, where it cannot be known what they are."""
         if PROBE.owner is not None or not self.waiting:
             return
         waiting, self.waiting = self.waiting, []
@@ -139,8 +139,8 @@ class Padding:
     def unknown(self, name: str, why: str) -> ValueError:
         """The error for a layer of which it cannot be known which rows are padding."""
         return ValueError(
-            f"{name} {why}, so it cannot be known which of them are padding: call the model in eval mode without padding, on one "
-            "text at a time or on texts of one length"
+            f"{name} {why}, so it cannot be known which of them are padding: call the model in eval mode without padding, on "
+            "one text at a time or on texts of one length"
         )
 
 

@@ -17,8 +17,8 @@ __all__ = ["Originals", "restored_after_errors"]
 class Originals:
     """Copies of the parameters that passes write to, on the CPU, made when a block is taken for its turn.
 
-    They are kept in the storage dtype where it holds their numbers exactly, as it does for models that `load` has read, and else
-    in their own.
+    They are kept in the storage dtype where it holds their numbers exactly, as it does for models that `load` has read, and
+    else in their own.
     """
 
     def __init__(self, model: Any, storage: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""What stands beside a model's weights is saved with it, in memory and streamed: settings, modules of encoders, cards, licences."""
+"""What stands beside a model's weights is saved with it, in memory and streamed: settings, modules of encoders, licences."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tensors that a model has no place for: refused by name, in memory and streamed alike, unless they hold nothing that was learnt;
-and what stock transformers loads is loaded."""
+"""Tensors that a model has no place for: refused by name, in memory and streamed alike, unless they hold nothing that was
+learnt; and what stock transformers loads is loaded."""
 
 from __future__ import annotations
 

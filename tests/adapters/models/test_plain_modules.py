@@ -7,7 +7,7 @@ import torch
 from tiny import WINDOWS, parameters, run, same, tiny_model
 from torch import nn
 from torch.nn.utils import parametrizations, prune, remove_weight_norm, spectral_norm, weight_norm
-from torch.nn.utils.parametrize import remove_parametrizations
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
@@ -56,7 +56,7 @@ def hooked(module: nn.Module) -> None:
 CHANGES = {
     "parametrised weight norm": (parametrizations.weight_norm, r"parametrize.remove_parametrizations\(module, 'weight'\)"),
     "parametrised spectral norm": (parametrizations.spectral_norm, "remove_parametrizations"),
-    "a parametrisation": (lambda module: nn.utils.parametrize.register_parametrization(module, "weight", Doubled()), "computes"),
+    "a parametrisation": (lambda module: register_parametrization(module, "weight", Doubled()), "computes"),
     "weight norm": (old_weight_norm, r"remove_weight_norm\(module, 'weight'\)"),
     "spectral norm": (spectral_norm, r"remove_spectral_norm\(module, 'weight'\)"),
     "torch's pruning": (lambda module: prune.l1_unstructured(module, "weight", 0.3), r"prune.remove\(module, 'weight'\)"),
