@@ -66,10 +66,8 @@ def refuse_placeless(
             f"{listed(biases)} are in the weights, and the configuration states no such biases (attention_bias, mlp_bias or "
             "the like): they would be lost; state them there"
         )
-    saved = " or ".join(getattr(config, "architectures", None) or []) or "no class in particular"
     raise ValueError(
-        f"{listed(lost)} are weights of no module of {type(model).__name__}: they would be lost (it was saved as {saved}); "
-        f"save the part to be pruned by itself, with {type(model).__name__}.from_pretrained(...).save_pretrained(...)"
+        f"{listed(lost)} are weights of no module of {type(model).__name__}: they would be lost{other_class(model, config)}"
     )
 
 
@@ -78,11 +76,19 @@ def refuse_incomplete(model: PreTrainedModel, config: Any, missing: Iterable[str
     left = sorted(drop_pooler(model, missing))
     if not left:
         return
-    saved = getattr(config, "architectures", None) or []
-    hint = ""
-    if saved and type(model).__name__ not in saved:
-        hint = f" (it was saved as {' or '.join(saved)}, and {type(model).__name__} is what predicts tokens)"
-    raise ValueError(f"weights are missing: {listed(left)}{hint}")
+    raise ValueError(f"weights are missing: {listed(left)}{other_class(model, config)}")
+
+
+def other_class(model: PreTrainedModel, config: Any) -> str:
+    """What to do with a model that was saved as one of another class, as the end of a sentence."""
+    saved = " or ".join(getattr(config, "architectures", None) or [])
+    name = type(model).__name__
+    if saved in ("", name):
+        return ""
+    return (
+        f" (it was saved as {saved}); load it with {saved}.from_pretrained and prune it in memory, or save the part that is a "
+        f"{name} by itself"
+    )
 
 
 def drop_pooler(model: PreTrainedModel, missing: Iterable[str]) -> set[str]:

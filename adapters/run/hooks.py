@@ -110,12 +110,12 @@ def refuse_bypassed(name: str, module: nn.Module) -> None:
     packed = [leaf for leaf, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
     if packed:
         raise ValueError(
-            f"{name} is a {type(module).__name__}, which packs its experts in 3-D parameters ({', '.join(packed)}): each expert "
-            "has inputs of its own, which no hook on a module sees; capture Linear or Conv1D modules"
+            f"{name} is a {type(module).__name__}, which packs its experts in 3-D parameters ({', '.join(packed)}): each "
+            "expert has inputs of its own, which no hook on a module sees; capture Linear or Conv1D modules"
         )
     if type(module).__name__ == "NonDynamicallyQuantizableLinear":
         raise ValueError(
-            f"{name} is the output of an nn.MultiheadAttention, which uses its weight without calling it, so that no hook "
+            f"{name} is the output of an nn.MultiheadAttention, which uses its weight without calling it, so no hook "
             "sees its inputs: put a plain Linear in its place that the model calls, or capture other layers"
         )
 
