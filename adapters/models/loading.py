@@ -29,7 +29,7 @@ from gramian.adapters.models.checkpoints import Stored, check_configuration, che
 from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.heads import keep_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
-from gramian.adapters.models.origins import remember
+from gramian.adapters.models.origins import remember, remember_hub
 from gramian.adapters.models.placeless import refuse_incomplete, refuse_placeless, unseen
 from gramian.adapters.models.places import Place, locate, weight_files
 from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of, stock_class
@@ -204,6 +204,8 @@ def load_weights(
     if place.local and not place.gguf:
         model.name_or_path = place.name
         remember(model, Path(place.name))
+    elif not place.local:
+        remember_hub(model, place.name)
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)

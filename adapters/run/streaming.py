@@ -30,7 +30,7 @@ from gramian.adapters.files import Saved, plain, write_json, write_report
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import check_directory, readable, storage_of
-from gramian.adapters.models.origins import GENERATION, remember
+from gramian.adapters.models.origins import BESIDE, GENERATION, remember
 from gramian.adapters.models.placeless import drop_pooler, refuse_placeless
 from gramian.adapters.models.places import WEIGHTS, locate, weight_files
 from gramian.adapters.models.settings_files import write_config, write_generation
@@ -337,7 +337,7 @@ def folder_of(source: str | Path) -> Path:
     if found.gguf:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")
     if not found.local:
-        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
+        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", *BESIDE]))
     folder = Path(found.name)
     if (folder / WIDTHS).is_file():
         raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")

@@ -16,7 +16,8 @@ from tiny import WINDOWS, parameters, run, same, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from gramian.adapters import load, prune, save
-from gramian.adapters.models import side_files
+from gramian.adapters.models import loading, origins, side_files
+from gramian.adapters.models.places import Place
 
 pytestmark = pytest.mark.usefixtures("no_network")
 TEXTS = {
@@ -189,6 +190,23 @@ def test_the_hub_s_cache_keeps_files_in_a_store_of_its_own(saved, tmp_path):
         path.rename(store / path.name)
         os.symlink(f"../../blobs/{path.name}", snapshot / path.name)
     assert (through_memory(snapshot, tmp_path / "out") / "README.md").read_text() == TEXTS["README.md"]
+
+
+def test_what_stands_beside_a_model_of_the_hub(saved, tmp_path, monkeypatch, caplog):
+    """Its cache has a copy; without one the model is loaded all the same, and it is said."""
+    write_beside(saved)
+    monkeypatch.setattr(loading, "locate", lambda source: Place(str(saved), None, False))
+    monkeypatch.setattr(origins, "snapshot_download", lambda name, allow_patterns: str(saved))
+    model, tokenizer = load("org/name")
+    assert (save(model, tokenizer, tmp_path / "out") / "README.md").read_text() == TEXTS["README.md"]
+
+    def unreachable(name, allow_patterns):
+        raise OSError("no route")
+
+    monkeypatch.setattr(origins, "snapshot_download", unreachable)
+    model, tokenizer = load("org/name")
+    assert "cannot be read, and is not saved with it: no route" in caplog.text
+    assert not (save(model, tokenizer, tmp_path / "other") / "README.md").exists()
 
 
 def test_copies_of_a_model_remember_where_it_came_from(saved, tmp_path):
