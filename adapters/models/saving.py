@@ -46,8 +46,11 @@ def save(
 
     Weights are stored as safetensors in the storage dtype of the model, which is itself unchanged. Everything is written to a
     directory beside `out` first, which is renamed at the end: `out` is the complete new model or, after any failure, what it
-    was before. If the process is killed, the next call for `out` clears up what is left beside it. Widths of a shrunk model
-    that its configuration cannot state are recorded beside it; such a directory loads with `load` only, unless it is padded.
+    was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
+    weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
+    sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
+    are. Widths of a shrunk model that its configuration cannot state are recorded beside it; such a directory loads with `load`
+    only, unless it is padded.
 
     Parameters
     ----------
@@ -77,8 +80,9 @@ def save(
     OSError
         The directory cannot be written.
     ValueError
-        The model is not what its configuration describes, so that it would not load; it has adapters of PEFT, or is no model of
-        transformers; padding cannot hold a bias that it has.
+        The model is not what its configuration describes, so that it would not load; but where blocks were deleted, the
+        configuration that is written states those that remain. It has adapters of PEFT, quantised weights or weights that are
+        not in memory, or is no model of transformers. Padding cannot hold a bias that it has.
 
     Examples
     --------
