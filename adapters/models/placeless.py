@@ -41,7 +41,8 @@ def refuse_placeless(
     Those that its class lists as needless are passed on as a remark. shapes: of tensors by name, as far as they are known.
     """
     needless = needless_to(model)
-    passed, lost = [], []
+    passed: list[str] = []
+    lost: list[str] = []
     for name in sorted(unknown):
         if not harmless(name, shapes.get(name)):
             (passed if needless is not None and needless.search(name) else lost).append(name)

@@ -48,5 +48,6 @@ def config_of_layers(model: PreTrainedModel) -> Any:
 
 def number_of(block: nn.Module) -> int | None:
     """The number that a block was built with, where its attention knows it."""
-    found = {module.layer_idx for module in block.modules() if isinstance(getattr(module, "layer_idx", None), int)}
-    return next(iter(found)) if len(found) == 1 else None
+    known = (getattr(module, "layer_idx", None) for module in block.modules())
+    found = {number for number in known if isinstance(number, int)}
+    return found.pop() if len(found) == 1 else None
