@@ -9,6 +9,7 @@ from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array, tensor_of
 from gramian.adapters.models.experts import Packed, expert_at
+from gramian.adapters.models.plain_modules import check_plain_module
 from gramian.solvers import Moments, Quadratic
 
 __all__ = ["Layer", "Site"]
@@ -49,6 +50,7 @@ class Layer:
             raise ValueError(f"{name} is a {type(module).__name__} without a weight matrix: capture Linear or Conv1D modules")
         if not (isinstance(module, nn.Linear) or self.transposed):
             raise ValueError(f"{name} is a {type(module).__name__}: only Linear and Conv1D modules compute X W^T")
+        check_plain_module(name, module)
 
     @property
     def site(self) -> Site:

@@ -18,6 +18,7 @@ from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.moments import Gathered, MomentCollector
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Pattern, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -159,6 +160,8 @@ class BlockOfWeights:
             collector, site = self.collectors.pop(0), stage[0].site
             if not self.own:
                 collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
-            rows.extend(self.each.prune(layer, collector.of(layer)) for layer in stage)
+            for layer in stage:
+                with naming(layer.name):
+                    rows.append(self.each.prune(layer, collector.of(layer)))
             del collector  # its memory is free before the next stage's moments are formed
         return rows

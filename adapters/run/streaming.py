@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass
@@ -29,17 +30,15 @@ from gramian.adapters.files import Saved, plain, write_json, write_report
 from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.conversions import Conversions
-from gramian.adapters.models.loading import (
-    check_directory,
-    load_tokenizer,
-    mend_generation,
-    readable,
-    refuse_loss,
-    storage_of,
-)
-from gramian.adapters.models.places import WEIGHTS, locate
+from gramian.adapters.models.loading import check_directory, readable, storage_of
+from gramian.adapters.models.origins import BESIDE, GENERATION, remember
+from gramian.adapters.models.placeless import drop_pooler, refuse_placeless
+from gramian.adapters.models.places import WEIGHTS, locate, weight_files
+from gramian.adapters.models.settings_files import write_config, write_generation
 from gramian.adapters.models.shrink import cut_units
+from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.tasks import stock_class
+from gramian.adapters.models.tokenizers import load_tokenizer
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
@@ -49,6 +48,7 @@ from gramian.adapters.run.walk import restore
 
 __all__ = ["Stream", "Streamed", "open_checkpoint"]
 
+LOG = logging.getLogger(__name__)
 SHARD_BYTES = 2**31  # of a file of tensors that are only copied
 
 
@@ -91,11 +91,12 @@ class Stream:
             if keep:
                 state_widths(self.model)
                 write_widths(draft, unstated_widths(self.model))
-            self.model.config.save_pretrained(draft)
-            if self.model.can_generate():
-                self.model.generation_config.save_pretrained(draft)
+            self.model.config.architectures = [type(self.model).__name__]
+            write_config(self.model.config, draft)
+            write_generation(self.model, draft)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(draft)
+            copy_side_files(self.model, draft, self.tokenizer is not None)
             write_report(draft, plain(report))
         return out
 
@@ -122,9 +123,9 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
         check_size(lambda: stock_class(config)(deepcopy(config)), held, source)
         model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
         model.config.dtype = storage
-        if (folder / "generation_config.json").is_file():
+        if (folder / GENERATION).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-        mend_generation(model)
+        remember(model, folder)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
     if not walks_by_block(model):
         raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
@@ -150,12 +151,26 @@ class Streamed:
         self.expected: dict[str, torch.Size] = {}  # without the second names of tied tensors, which are not stored
         self.second: list[tuple[str, str]] = []
         self.present: int | None = None  # the block that is in memory
+        self.untie()
+        converted = self.conversions.sources
+        drop_pooler(model, (name for name in model.state_dict() if name not in converted and self.key(name) is None))
         first: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             if first.setdefault(id(tensor), name) == name:
                 self.expected[name] = tensor.shape
             else:
                 self.second.append((name, first[id(tensor)]))
+
+    def untie(self) -> None:
+        """Give a parameter of its own to every name that the configuration ties to another and the weights do not, as stock
+        classes do when they load them."""
+        first: dict[int, str] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            known = first.setdefault(id(tensor), name)
+            one, other = self.key(known), self.key(name)
+            if known != name and one is not None and other is not None and not self.stored.alike(one, other):
+                LOG.warning(f"{name} and {known} are one by the configuration but differ in the weights: both are kept")
+                put(self.model, name, torch.empty_like(tensor, device="meta"))
 
     def __enter__(self) -> Streamed:
         return self
@@ -207,10 +222,8 @@ class Streamed:
             add_tensor(digest, name, self.rounded(value))
         self.digest = digest.hexdigest()
         used = {self.key(name) for name in self.expected} | {second for second, _ in self.second} | self.conversions.keys
-        refuse_loss(self.model, self.model.config, set(self.stored.files) - used, strict=False)
-        for second, name in self.second:
-            if second in self.stored.files and not self.stored.read(second).equal(self.read(name)):
-                raise ValueError(f"{second} and {name} are one by the configuration but differ in the weights")
+        unknown = set(self.stored.files) - used
+        refuse_placeless(self.model, self.model.config, unknown, self.stored.shapes(unknown))
 
     def read(self, name: str) -> torch.Tensor:
         """Read a tensor of the model, which may be in several of the checkpoint's."""
@@ -293,7 +306,7 @@ class StoredTensors:
     @cached_property
     def files(self) -> dict[str, str]:
         """The file that holds each tensor; ValueError where the checkpoint's own list cannot be read."""
-        single, index = (self.folder / name for name in WEIGHTS)
+        single, index = weight_files(self.folder)
         try:
             if not single.is_file():
                 return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
@@ -301,6 +314,18 @@ class StoredTensors:
                 return dict.fromkeys(file.keys(), single.name)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder}: its weights cannot be read: {type(error).__name__}: {error}") from error
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two tensors are equal."""
+        return one == other or self.read(one).equal(self.read(other))
+
+    def shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The shapes of some tensors, none of which is read."""
+        shapes = {}
+        for name in names:
+            with safe_open(self.folder / self.files[name], framework="pt") as file:
+                shapes[name] = tuple(file.get_slice(name).get_shape())
+        return shapes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -323,7 +348,7 @@ def folder_of(source: str | Path) -> Path:
     if found.gguf:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")
     if not found.local:
-        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
+        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", *BESIDE]))
     folder = Path(found.name)
     if (folder / WIDTHS).is_file():
         raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")

@@ -25,6 +25,7 @@ from gramian.adapters.models.mixtures import mixed_at, sliced
 from gramian.adapters.run.blocks import Blocks, module_at, put
 from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
 from gramian.adapters.run.journal import Journal, Record
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.records import Packer, unpacked
 
 __all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
@@ -154,7 +155,8 @@ def walk(
         if jobs > 1:
             return at_once(visit, each.stop, streams, jobs, blocks, calls)
         for index in range(each.stop):
-            rows, streams = visit(index, streams)
+            with naming(blocks.paths[index]):
+                rows, streams = visit(index, streams)
             results.append(rows)
     return results
 
@@ -171,7 +173,8 @@ def at_once(
 
     def rows_of(index: int, entering: Streams) -> list[Any]:
         with current_device(blocks.place), torch.no_grad():  # every thread has its own
-            return visit(index, entering)[0]
+            with naming(blocks.paths[index]):
+                return visit(index, entering)[0]
 
     threads = torch.get_num_threads()
     futures: list[Future[list[Any]]] = []

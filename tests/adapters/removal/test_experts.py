@@ -164,6 +164,23 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_bytes(monkeypatch, tmp_p
     assert all(torch.equal(one[name], other[name]) for name in one | other)
 
 
+def test_a_run_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    model = model_of("deepseek in groups", monkeypatch)
+    before, logits = copy.deepcopy(model.state_dict()), model(WINDOWS).logits
+    config = copy.deepcopy(model.config)
+    work = experts_pass.thinned
+
+    def failing(*args: Any) -> Any:
+        work(*args)
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(experts_pass, "thinned", failing)
+    with pytest.raises(RuntimeError, match="no more"):
+        gramian.prune(model, WINDOWS, "experts", ratio=0.15, progress=False)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(model(WINDOWS).logits, logits) and model.config.to_dict() == config.to_dict()
+
+
 def test_refusals(monkeypatch):
     model = model_of("mixtral", monkeypatch)
     before = copy.deepcopy(model.state_dict())
