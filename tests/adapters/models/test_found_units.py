@@ -21,7 +21,8 @@ from gramian.adapters.methods.unit_sets import magnitudes, unit_set_of
 from gramian.adapters.models.block_lists import block_lists
 from gramian.adapters.models.families import FAMILIES as FAMILY_ROWS
 from gramian.adapters.models.families import Family, Structure
-from gramian.adapters.models.rehearsal import Stage, rehearsed
+from gramian.adapters.models.model_copies import Stage
+from gramian.adapters.models.rehearsal import rehearsed, tried
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.unit_groups import refused_of, structures_of, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS
@@ -169,8 +170,8 @@ def test_a_wrong_guess_of_heads_is_not_proven(name, changes):
     stage.stages()
     form = next(each for each in structures_of(model)[block] if each.unit_size)
     with torch.no_grad():
-        assert stage.tried(block, form, stage.agrees_with_cache()) is None
-        assert stage.tried(block, dataclasses.replace(form, **changes), False)
+        assert tried(stage, block, form, stage.agrees_with_cache()) is None
+        assert tried(stage, block, dataclasses.replace(form, **changes), False)
 
 
 def test_a_wrong_guess_of_channels_is_not_proven():
@@ -179,8 +180,8 @@ def test_a_wrong_guess_of_channels_is_not_proven():
     stage.stages()
     form = next(each for each in structures_of(model)[block] if not each.unit_size)
     with torch.no_grad():
-        assert stage.tried(block, form, True) is None
-        assert "differ" in stage.tried(block, dataclasses.replace(form, interleaved=True), True)
+        assert tried(stage, block, form, True) is None
+        assert "differ" in tried(stage, block, dataclasses.replace(form, interleaved=True), True)
 
 
 class Centred(nn.Module):
