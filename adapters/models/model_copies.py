@@ -95,7 +95,7 @@ class Stage:
 
         def passing(*arguments: Any, **keywords: Any) -> Any:
             states, answer = arguments[0] if arguments else keywords["hidden_states"], self.answers[actor]
-            return (states, *answer[1:]) if isinstance(answer, tuple) else states
+            return type(answer)([states, *answer[1:]]) if type(answer) in (tuple, list) else states
 
         return passing
 
@@ -143,7 +143,7 @@ class Stage:
     def answer(self, name: str) -> torch.Tensor:
         """The hidden states that a block has answered."""
         answer = self.answers[name]
-        states: torch.Tensor = answer[0] if isinstance(answer, tuple) else answer
+        states: torch.Tensor = answer[0] if isinstance(answer, tuple | list) else answer
         return states
 
 

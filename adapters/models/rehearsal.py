@@ -1,8 +1,8 @@
 """Which proposed depth-2 modules are what they seem: on a copy, to remove units is the same as to zero them.
 
 The copy (`model_copies`) runs the model's own code in the model's own shapes, with weights that are drawn at random. A unit
-group is proven when, for several choices of units, the block computes the same with the units' columns of the consumer zeroed as
-with the units cut out, and the narrow model the same with a cache as without.
+group is proven when, for several choices of units, the block computes the same with the units' columns of the consumer zeroed
+as with the units cut out, and the narrow model the same with a cache as without.
 """
 
 from __future__ import annotations
@@ -149,10 +149,16 @@ def spanning(block: nn.Module, form: Structure) -> str:
     if form.unit_size is None:
         return ""
     operators = {f"{path}." for path, _ in form.producers} | {f"{form.consumer}."}
-    counts = {width_at(block, path) for path, _ in form.producers} | {width_at(block, form.consumer, "inputs")}
+    inputs = width_at(block, form.consumer, "inputs")
+    units = inputs // getattr(owner, form.unit_size)
+    counts = {width_at(block, path) for path, _ in form.producers} | {inputs}
     for name, parameter in owner.named_parameters():
         path = f"{form.owner}.{name}".removeprefix(".")
-        if not path.startswith(tuple(operators)) and parameter.numel() in counts:
+        if path.startswith(tuple(operators)):
+            continue
+        if parameter.numel() == units:
+            return f"{path} has an entry for every head"
+        if parameter.numel() in counts:
             return f"{path.rpartition('.')[0]} spans all heads of a projection"
     for name, module in owner.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) > 1:

@@ -13,6 +13,7 @@ from rounding import rounding_of
 from shrunk_models import IDS, generated, silenced
 from stacked_models import stacked_model
 from tiny import FAMILIES, tiny_model
+from tiny_models import GROUPED
 from torch import nn
 
 import gramian
@@ -303,3 +304,15 @@ def test_moments_of_fused_channels_are_those_of_channels_apart(moment):
             np.testing.assert_allclose(one, other, rtol=1e-3)
     magnitude = [np.concatenate([magnitudes(model, each, 2) for each in sets[k]]) for k, model in enumerate((fused, apart))]
     np.testing.assert_allclose(*magnitude, rtol=1e-6)
+
+
+def test_widths_that_other_modules_share_are_not_stated(tmp_path):
+    """The number of heads of recurrent_gemma is also that of blocks of its recurrences."""
+    model = found_model("recurrent_gemma", GROUPED | {"num_hidden_layers": 3, "lru_width": 32, "head_dim": 8})
+    keep = {name: group.of_groups(np.array([0])) for name, group in unit_groups_of(model).items() if group.size > 1}
+    assert len(keep) == 1
+    before = model.config.num_attention_heads
+    shrink_model(model, keep)
+    out = gramian.save(model, None, tmp_path / "model")
+    assert model.config.num_attention_heads == before and (out / WIDTHS).exists()
+    assert answer(gramian.load(out)[0]).equal(answer(model))
