@@ -149,7 +149,8 @@ def whole_number(owner: nn.Module, block: str, attribute: str) -> int:
     value: Any = getattr(owner, attribute, None)
     if type(value) is not int or value < 1:
         raise ValueError(f"{type(owner).__name__} of {block} has {attribute} = {value!r}, expected a number of at least 1")
-    return value
+    number: int = value
+    return number
 
 
 def owner_of(model: nn.Module, block: str, structure: Structure) -> nn.Module:

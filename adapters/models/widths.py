@@ -73,17 +73,32 @@ def alike(model: PreTrainedModel, edits: Mapping[str, int], wanted: Mapping[str,
     built = stock_model(model, edits)
     if built is None or not wanted.items() <= stock_unit_groups(model, edits).items():
         return False
+    if not believed(model) and not same_elsewhere(model, built, wanted):
+        return False
     return believed(model) or all(
         settings_of(model, unit_group) == settings_of(built, unit_group) for unit_group in wanted.values()
     )
 
 
+def same_elsewhere(model: PreTrainedModel, built: PreTrainedModel, wanted: Mapping[str, UnitGroup]) -> bool:
+    """Whether two models have the same parameters, by name and shape, but for unit groups that are not wanted."""
+    apart = set()
+    for name, unit_group in unit_groups_of(model).items():
+        if name not in wanted:
+            apart |= {name, *(f"{unit_group.block}.{path}" for path, _ in unit_group.structure.producers)}
+    here, there = (
+        {name: tuple(each.shape) for name, each in one.named_parameters() if name.rpartition(".")[0] not in apart}
+        for one in (model, built)
+    )
+    return here == there
+
+
 def settings_of(model: PreTrainedModel, unit_group: UnitGroup) -> dict[str, Any]:
-    """The shapes of all parameters of the module that owns a unit group, its numbers, and the shapes of the model's buffers."""
+    """The numbers of the module that owns a unit group, and the shapes of the model's buffers."""
     owner = owner_of(model, unit_group.block, unit_group.structure)
     if not unit_group.structure.owner:  # the block, of which other modules may have other widths
         return {}
-    found: dict[str, Any] = {f"{name}.": tuple(each.shape) for name, each in owner.named_parameters()}
+    found: dict[str, Any] = {}
     for name, module in owner.named_modules():
         numbers = {key: each for key, each in vars(module).items() if type(each) in (bool, int, float)}
         found |= {f"{name}.{key}": each for key, each in numbers.items() if key[0] != "_" and key != "training"}

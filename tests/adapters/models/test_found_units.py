@@ -13,6 +13,7 @@ from rounding import rounding_of
 from shrunk_models import IDS, generated, silenced
 from stacked_models import stacked_model
 from tiny import FAMILIES, tiny_model
+from tiny_models import GROUPED
 from torch import nn
 
 import gramian
@@ -21,7 +22,8 @@ from gramian.adapters.methods.unit_sets import magnitudes, unit_set_of
 from gramian.adapters.models.block_lists import block_lists
 from gramian.adapters.models.families import FAMILIES as FAMILY_ROWS
 from gramian.adapters.models.families import Family, Structure
-from gramian.adapters.models.rehearsal import Stage, rehearsed
+from gramian.adapters.models.model_copies import Stage
+from gramian.adapters.models.rehearsal import rehearsed, tried
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.unit_groups import refused_of, structures_of, unit_groups_of
 from gramian.adapters.models.widths import WIDTHS
@@ -169,8 +171,8 @@ def test_a_wrong_guess_of_heads_is_not_proven(name, changes):
     stage.stages()
     form = next(each for each in structures_of(model)[block] if each.unit_size)
     with torch.no_grad():
-        assert stage.tried(block, form, stage.agrees_with_cache()) is None
-        assert stage.tried(block, dataclasses.replace(form, **changes), False)
+        assert tried(stage, block, form, stage.agrees_with_cache()) is None
+        assert tried(stage, block, dataclasses.replace(form, **changes), False)
 
 
 def test_a_wrong_guess_of_channels_is_not_proven():
@@ -179,8 +181,8 @@ def test_a_wrong_guess_of_channels_is_not_proven():
     stage.stages()
     form = next(each for each in structures_of(model)[block] if not each.unit_size)
     with torch.no_grad():
-        assert stage.tried(block, form, True) is None
-        assert "differ" in stage.tried(block, dataclasses.replace(form, interleaved=True), True)
+        assert tried(stage, block, form, True) is None
+        assert "differ" in tried(stage, block, dataclasses.replace(form, interleaved=True), True)
 
 
 class Centred(nn.Module):
@@ -302,3 +304,15 @@ def test_moments_of_fused_channels_are_those_of_channels_apart(moment):
             np.testing.assert_allclose(one, other, rtol=1e-3)
     magnitude = [np.concatenate([magnitudes(model, each, 2) for each in sets[k]]) for k, model in enumerate((fused, apart))]
     np.testing.assert_allclose(*magnitude, rtol=1e-6)
+
+
+def test_widths_that_other_modules_share_are_not_stated(tmp_path):
+    """The number of heads of recurrent_gemma is also that of blocks of its recurrences."""
+    model = found_model("recurrent_gemma", GROUPED | {"num_hidden_layers": 3, "lru_width": 32, "head_dim": 8})
+    keep = {name: group.of_groups(np.array([0])) for name, group in unit_groups_of(model).items() if group.size > 1}
+    assert len(keep) == 1
+    before = model.config.num_attention_heads
+    shrink_model(model, keep)
+    out = gramian.save(model, None, tmp_path / "model")
+    assert model.config.num_attention_heads == before and (out / WIDTHS).exists()
+    assert answer(gramian.load(out)[0]).equal(answer(model))
