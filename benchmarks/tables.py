@@ -45,7 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "moments": layers.moments,
     "runs": times.runs,
     "phases": times.phases,
-    "model types": types.types,
+    "model types": types.tried,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
     "gpu steps": gpu.steps,

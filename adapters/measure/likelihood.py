@@ -216,9 +216,14 @@ def _own_logits(model: PreTrainedModel, chunk: torch.Tensor, positions: int) -> 
     answer, inputs = _answer(model, chunk), token_inputs(model, chunk)
     for hidden in answer.last_hidden_state.split(positions, dim=1):
         part = dataclasses.replace(answer, last_hidden_state=hidden)
-        with replaced_forward(trunk_of(model), lambda _, part=part: lambda *args, **kwargs: part):
+        with replaced_forward(trunk_of(model), _answering(part)):
             logits: torch.Tensor = model(**inputs).logits
         yield logits
+
+
+def _answering(answer: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What makes a forward return this answer, whatever it is given."""
+    return lambda _: lambda *args, **kwargs: answer
 
 
 def _check_finite(model: PreTrainedModel, losses: torch.Tensor, first: int) -> None:

@@ -30,19 +30,20 @@ from gramian.adapters.models.stand_ins import kind_of_block, lent, replaced_forw
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 
 __all__ = [
-    "Calls", "answers_of", "calls_of", "is_operator", "noted", "operator_names", "short_window", "stages_of",
+    "Calls", "answers_of", "calls_of", "identities", "is_operator", "noted", "operator_names", "short_window", "stages_of",
 ]  # fmt: skip
 
 Stages = tuple[tuple[str, ...], ...]
 LENGTH = 6  # of a short window
+MARKS = ("_token_id", "_token_index")  # in a configuration: tokens that stand for something else
 
 
 @dataclass
 class Seen:
-    """What was seen of a model. blocks: their identities, by which it is noticed that layers were removed. stages: of each
-    block, or of the model as one block. answers: of each block."""
+    """What was seen of a model. blocks: by which it is noticed that layers were removed or replaced. stages: of each block, or
+    of the model as one block. answers: of each block."""
 
-    blocks: tuple[int, ...]
+    blocks: tuple[weakref.ref[nn.Module], ...]
     stages: tuple[Stages, ...]
     answers: tuple[Answer, ...]
 
@@ -119,22 +120,24 @@ def operator_names(model: nn.Module, include: str | None = None, exclude: str | 
 def short_window(model: Any) -> torch.Tensor:
     """Two windows of a few tokens, without tokens that stand for something else, such as an image."""
     config = model.config.get_text_config()
-    special = {value for each in (model.config, config) for name, value in vars(each).items() if name.endswith(MARKS)}
+    marks = [value for each in (model.config, config) for name, value in vars(each).items() if name.endswith(MARKS)]
+    special = {token for value in marks for token in (value if isinstance(value, list | tuple) else [value])}
     plain = [token for token in range(min(config.vocab_size, 4096)) if token not in special] or [0]
     count = 2 * LENGTH
     return torch.tensor([plain[token % len(plain)] for token in range(count)]).view(2, LENGTH)
 
 
-MARKS = ("_token_id", "_token_index")
-
-
 def seen(model: nn.Module) -> Seen:
     """What was seen of a model, now or before."""
-    blocks = tuple(id(model.get_submodule(name)) for name in block_names(model))
-    known = SEEN.get(model)
-    if known is None or known.blocks != blocks:
+    blocks, known = identities(model), SEEN.get(model)
+    if known is None or known.blocks != blocks:  # references are equal while they are to the same living module
         known = SEEN[model] = Seen(blocks, *observed(model))
     return known
+
+
+def identities(model: nn.Module) -> tuple[weakref.ref[nn.Module], ...]:
+    """Refer to the blocks of a model without keeping them alive."""
+    return tuple(weakref.ref(model.get_submodule(name)) for name in block_names(model))
 
 
 @torch.no_grad()

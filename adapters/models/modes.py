@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     """Run a model without dropout and the like, and with answers by name, while the context is open; then every module is in
     the mode it was in. Where a configuration asks for tuples, the library's own models cannot read each other's answers."""
     training = [module for module in model.modules() if module.training]
-    configs = [
+    configs: list[Any] = [
         module.config for module in model.modules() if getattr(getattr(module, "config", None), "return_dict", 1) is False
     ]
     model.train(False)

@@ -21,7 +21,8 @@ def lent(module: nn.Module, apart: Collection[nn.Module]) -> Iterator[None]:
     for inner in module.modules():
         if id(inner) in without:
             continue
-        for tensors in (inner._parameters, inner._buffers):
+        kinds: tuple[dict[str, Any], ...] = (inner._parameters, inner._buffers)
+        for tensors in kinds:
             for name, value in tensors.items():
                 if value is not None and value.is_meta:
                     borrowed.append((tensors, name, value))

@@ -13,7 +13,7 @@ from torch import nn
 
 from gramian.adapters.models.block_answers import alike
 from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
-from gramian.adapters.models.discovery import answers_of, short_window
+from gramian.adapters.models.discovery import answers_of, identities, short_window
 from gramian.adapters.models.experts import eager_experts
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import token_inputs, trunk_of
@@ -21,7 +21,7 @@ from gramian.adapters.run.forward import enter
 
 __all__ = ["check_blocks"]
 
-AGREED: weakref.WeakKeyDictionary[nn.Module, tuple[int, ...]] = weakref.WeakKeyDictionary()
+AGREED: weakref.WeakKeyDictionary[nn.Module, tuple[weakref.ref[nn.Module], ...]] = weakref.WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def check_blocks(model: Any) -> None:
     if not walks_by_block(model) or any(parameter.is_meta for parameter in model.parameters()):
         return
     blocks, paths, answers = list(blocks_of(model)), run_paths(model), answers_of(model)
-    if AGREED.get(model) == tuple(map(id, blocks)):
+    if AGREED.get(model) == identities(model):
         return
     window, own = short_window(model), [torch.empty(0)] * len(blocks)
 
@@ -59,7 +59,7 @@ def check_blocks(model: Any) -> None:
                     f"{type(model).__name__}, so the model cannot be pruned block by block: prune single layers with "
                     "gramian.capture"
                 )
-    AGREED[model] = tuple(map(id, blocks))
+    AGREED[model] = identities(model)
 
 
 def near(first: torch.Tensor, second: torch.Tensor) -> bool:

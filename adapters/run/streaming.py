@@ -108,7 +108,7 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     on a CPU and in the storage dtype elsewhere; the rest of the model is on the CPU. Every tensor is read once beforehand, so
     that one that is missing or not finite is known at once.
 
-    ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
+    ValueError: weights of another form, an encoder-decoder model, tensors that are missing, misshapen or not finite.
     """
     where, folder = usable_device(device), folder_of(source)
     held, place = check_directory(folder), locate(folder)

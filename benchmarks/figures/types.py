@@ -12,23 +12,23 @@ def outcome(model_type: str, row: dict[str, object]) -> str:
     """`works`, or the first clause of the reason without the name of the type."""
     if row["works"]:
         return "works"
-    reason = str(row["reason"]).partition("; ")[0].partition(": prune")[0]
+    reason = str(row["reason"]).partition("; ")[0].partition(", so ")[0]
     return reason.replace(f" for model type '{model_type}'", "").replace("|", "/")
 
 
-def types() -> str:
+def tried() -> str:
     """A row for all types of the same outcomes."""
     results = read("model_types")
     rows: dict[tuple[str, ...], list[str]] = {}
     for model_type, tries in results["types"].items():
         rows.setdefault(tuple(outcome(model_type, tries[name]) for name in TRIES), []).append(model_type)
-    lines = [[f"{', '.join(names)}", *outcomes] for outcomes, names in rows.items()]
+    lines = [[", ".join(names), str(len(names)), *outcomes] for outcomes, names in rows.items()]
     count = len(results["types"])
     working = [sum(tries[name]["works"] for tries in results["types"].values()) for name in TRIES]
     errors = [tries[name]["error"] for tries in results["types"].values() for name in TRIES if "error" in tries[name]]
     parts = [f"{name} {number}" for name, number in zip(TRIES, working)]
     return noted(
-        table(("types", *TRIES), lines),
+        table(("types", "number", *TRIES), lines),
         f"Of {count} types work: {', '.join(parts)}. Errors recomputed by hooks differ from those in reports by "
         f"{max(errors):.0e} at most. With transformers {results['versions']['transformers']}.",
     )

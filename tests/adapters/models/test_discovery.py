@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from gramian.adapters.models import families
 from gramian.adapters.models.block_lists import blocks_of, blocks_path
-from gramian.adapters.models.discovery import operator_names, stages_of
+from gramian.adapters.models.discovery import operator_names, short_window, stages_of
 from gramian.adapters.models.families import Family
 
 IDS = torch.arange(24).view(2, 12) * 7 % VOCABULARY
@@ -212,6 +212,13 @@ def test_what_was_found_is_kept_until_layers_go():
     assert len(stages_of(model)) == 2 and len(runs) == 2
     handle.remove()
     assert stages_of(copy.deepcopy(model)) == stages_of(model)
+
+
+def test_tokens_that_stand_for_something_else_are_not_in_the_window():
+    model = tiny_model("llama")
+    model.config.eos_token_id, model.config.image_token_id = [1, 2], 0
+    assert short_window(model).flatten().tolist() == list(range(3, 15))
+    assert len(stages_of(model)) == 2
 
 
 def test_encoder_decoder_models_are_one_block():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import WINDOWS, parameters, random_model, same, tiny_model
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from gramian.adapters import Method, PruneConfig, estimate, prune
 from gramian.adapters.estimates.figures import Rates
@@ -188,9 +188,9 @@ def test_attention_beside_the_mlp_shares_its_input():
     )
 
 
-@pytest.mark.parametrize("model_type", ["bloom", "mamba", "mixtral"])
-def test_an_estimate_of_any_type(model_type):
-    model = random_model(model_type)
+@pytest.mark.parametrize("model_type", ["bloom", "mamba", "mixtral", "bart", "llava"])
+def test_an_estimate_of_any_type(model_type, script):
+    model = script.random_model(model_type)
     before = parameters(model)
     found = estimate(model, (4, 20), PruneConfig("wanda"), rates=Rates(2e9, 1e9), evaluated=1)
     assert [each.name for each in found.operators] == operator_names(model) and found.peak > 0 and found.duration > 0
@@ -204,6 +204,15 @@ def test_the_parts_that_read_images_are_left_alone(script):
     changed = {name for name, each in model.named_parameters() if not each.equal(dense.get_parameter(name))}
     assert changed == {f"{row.name}.weight" for row in report.operators}
     assert all(name.startswith("model.language_model.layers.") for name in changed) and len(changed) == 21
+
+
+def test_a_classifier_keeps_its_head():
+    model = AutoModelForSequenceClassification.from_config(tiny_model("qwen2").config).eval().requires_grad_(False)
+    head, before = model.score.weight.clone(), parameters(model)
+    report = prune(model, WINDOWS, "wanda", sparsity=0.5, progress=False)
+    changed = {name for name, each in model.named_parameters() if not each.equal(before[name])}
+    assert changed == {f"{row.name}.weight" for row in report.operators} and len(changed) == 14
+    assert model.score.weight.equal(head) and report.sparsity == 0.5
 
 
 def test_looking_at_a_model_changes_neither_it_nor_random_numbers():
