@@ -64,7 +64,7 @@ def stock_unit_groups(model: PreTrainedModel, edits: Mapping[str, int]) -> dict[
     built = stock_model(model, edits)
     try:
         return {} if built is None else unit_groups_of(built, structures_of(model))
-    except ValueError:
+    except (ValueError, AttributeError):  # a block, or an operator of one, that it has not
         return {}
 
 
