@@ -60,7 +60,7 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
     mixtures: dict[str, Mixing] = {}
     modules = dict(model.named_modules())
     for name, module in modules.items():
-        count = getattr(module, "num_experts", None)
+        count: int = getattr(module, "num_experts", 0)
         packed = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim == 3 and tensor.shape[0] == count]
         if not packed:
             continue
@@ -75,11 +75,11 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
                 f"{name} has {count} experts, but {len(routers)} modules of {parent} choose among as many: expected one "
                 "router, with a weight that has a row for every expert and top_k, how many answer a token"
             )
-        router = modules[f"{parent}.{routers[0]}"]
+        router: Any = modules[f"{parent}.{routers[0]}"]
         groups = next((value for key in GROUPS if isinstance(value := getattr(router, key, None), int)), 1)
         tensors = [tensor for each in (module, router) for tensor in sliced(each, count).values()]
         size = sum(tensor.numel() // count for tensor in tensors if isinstance(tensor, nn.Parameter))
-        mixtures[name] = Mixing(name, f"{parent}.{routers[0]}", count, int(router.top_k), groups, size)  # type: ignore[call-overload]
+        mixtures[name] = Mixing(name, f"{parent}.{routers[0]}", count, int(router.top_k), groups, size)
     if not mixtures:
         raise ValueError(f"{type(model).__name__} has no mixture of experts: choose a method that removes heads and channels")
     return mixtures
@@ -110,12 +110,12 @@ def mixed_at(model: nn.Module, path: str) -> Any:
 @contextmanager
 def numbered(router: nn.Module, count: int) -> Iterator[None]:
     """Let a router be one among so many experts while the context is open."""
-    before: Any = router.num_experts
-    router.num_experts = count
+    it: Any = router
+    before, it.num_experts = it.num_experts, count
     try:
         yield
     finally:
-        router.num_experts = before
+        it.num_experts = before
 
 
 def routed(router: nn.Module, tokens: torch.Tensor, kept: torch.Tensor) -> Routing:

@@ -61,8 +61,10 @@ def structures_of(model: nn.Module) -> Mapping[str, tuple[Structure, ...]]:
         return rows_of(model) or {}
     proven = proven_of(model)
     if not any(proven.structures.values()):
-        first = {reason: name for name, reason in reversed(proven.refused.items())}  # one name for each reason
-        reasons = "; ".join(f"{name}: {reason}" for reason, name in reversed(first.items()))
+        first: dict[str, str] = {}  # one name for each reason
+        for name, reason in proven.refused.items():
+            first.setdefault(reason, name)
+        reasons = "; ".join(f"{name}: {reason}" for reason, name in first.items())
         raise ValueError(f"no units of {type(model).__name__} can be removed" + (f": {reasons}" if reasons else ""))
     return proven.structures
 

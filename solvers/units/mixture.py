@@ -62,7 +62,7 @@ class Mixture:
     @property
     def experts(self) -> int:
         """How many experts there are."""
-        return self.products.shape[1]
+        return int(self.products.shape[1])
 
     def loss(self, chosen: np.ndarray, weights: np.ndarray) -> float:
         """1/2 sum_t |sum_j w_tj F_t,i(tj) - y_t|^2 for the experts i and weights w of every token, both (tokens, k)."""
@@ -187,4 +187,5 @@ def routing_saliency(mixture: Mixture, chosen: np.ndarray, weights: np.ndarray) 
     norms = np.sqrt(np.maximum(np.diagonal(mixture.grams, axis1=1, axis2=2), 0.0))
     each = weights * norms[np.arange(len(chosen))[:, None], chosen]
     total = np.bincount(chosen.reshape(-1), weights=each.reshape(-1), minlength=mixture.experts)
-    return total / np.maximum(routing_frequency(mixture, chosen), 1)
+    means: np.ndarray = total / np.maximum(routing_frequency(mixture, chosen), 1)
+    return means
