@@ -3,10 +3,11 @@
     python benchmarks/model_types.py [--types llama mixtral ...] [--out FILE]
 
 Wanda zeroes half of the weights in memory (unstructured and 2:4) and block by block from the files (streamed), and removes a
-fifth of the parameters (units, saved with equal widths by padding). A try works if
+fifth of the parameters (units, saved with equal widths by padding). Of models with mixtures of experts, whole experts are
+removed as well (experts). A try works if
 
     zeros    are at least 45 % of the entries of all matrices of the part that reads text: those of `Linear` and `Conv1D`
-             modules and of packed experts, embeddings and heads apart (no condition on units);
+             modules and of packed experts, embeddings and heads apart (no condition where units are removed);
     errors   in the report are those of inputs that hooks here see in the dense model, to 1e-6; of packed experts, on the tokens
              that the router sent to them;
     loading  what was saved, with the stock class of transformers, gives the same logits, or hidden states of encoders; what is
@@ -35,6 +36,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import gramian
+from gramian.adapters.models.experts import packed_in
 from gramian.adapters.models.tasks import auto_class, outputs_of, token_inputs
 from gramian.versions import versions
 
@@ -46,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "2:4": {"method": "wanda", "sparsity": "2:4", "calibrate_on": "dense"},
     "streamed": {"method": "wanda", "sparsity": 0.5, "calibrate_on": "dense"},
     "units": {"method": "wanda-sp", "ratio": 0.2, "allocation": "uniform"},
+    "experts": {"method": "experts", "ratio": 0.1},
 }
 
 
@@ -192,7 +195,8 @@ def main() -> None:
     known = json.loads(arguments.out.read_text(encoding="utf-8"))["types"] if arguments.out.is_file() else {}
     for model_type in arguments.types:
         dense = random_model(model_type)
-        rows = {name: tried(streamed if name == "streamed" else in_memory, dense, SETTINGS[name]) for name in arguments.tries}
+        tries = [name for name in arguments.tries if name != "experts" or any(packed_in(each) for each in dense.modules())]
+        rows = {name: tried(streamed if name == "streamed" else in_memory, dense, SETTINGS[name]) for name in tries}
         print(model_type, {name: row.get("reason", "works") for name, row in rows.items()}, flush=True)
         known[model_type] = known.get(model_type, {}) | rows
         types = {each: known[each] for each in TYPES if each in known}

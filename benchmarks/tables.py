@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": smaller.speed,
     "heads": trained.heads,
     "experts": trained.experts,
+    "expert removal": trained.removed_experts,
     "finetune": trained.tuned,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,

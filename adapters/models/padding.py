@@ -18,11 +18,15 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
     """P_u = 0, C_u = 0 for every unit u that is added: build a model of one width per kind of module that computes the same.
 
     This is exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block
-    where the stock class accepts them, else those that `model.config` states. The given model is unchanged; tensors outside
-    its depth-2 modules are shared with it. ValueError: an unsupported family, a configuration that states less than the model
-    has, a consumer with a bias where the stock class has none, for which zeros do not make up.
+    where the stock class accepts them, else those that `model.config` states. The given model is unchanged, and returned where
+    the configuration states its widths; tensors outside its depth-2 modules are shared with it. ValueError: an unsupported
+    family, a configuration that states less than the model has, a consumer with a bias where the stock class has none, for
+    which zeros do not make up.
     """
-    for name, each in unstated_widths(model).items():  # this raises where there is nothing to pad to
+    widths = unstated_widths(model)  # this raises where there is nothing to pad to
+    if not widths:
+        return model
+    for name, each in widths.items():
         if each.bias:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -26,7 +27,7 @@ def config_of_layers(model: PreTrainedModel) -> Any:
     stated = model.config.get_text_config()
     lists = {key: value for key, value in stated.to_dict().items() if "layer" in key and isinstance(value, list)}
     before = max([stated.num_hidden_layers, *(len(value) for key, value in lists.items() if key.endswith("layer_types"))])
-    if len(blocks) > stated.num_hidden_layers or len(blocks) == before:
+    if len(blocks) > stated.num_hidden_layers or len(blocks) == before or len(blocks) == built_by(model):
         return model.config
     numbers = [number_of(block) for block in blocks]
     config = deepcopy(model.config)
@@ -44,6 +45,13 @@ def config_of_layers(model: PreTrainedModel) -> Any:
         setattr(text, key, first)
     text.num_hidden_layers = len(blocks)
     return config
+
+
+def built_by(model: PreTrainedModel) -> int:
+    """How many blocks the model's class builds by its configuration: fewer than layers where these share them, as in ALBERT."""
+    build: Any = type(model)
+    with torch.device("meta"):
+        return len(blocks_of(build(deepcopy(model.config))))
 
 
 def number_of(block: nn.Module) -> int | None:

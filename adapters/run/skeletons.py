@@ -42,7 +42,7 @@ def skeleton(config: Any, dtype: Any) -> PreTrainedModel:
     """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
     BUILDING.skeleton = True
     try:
-        model: PreTrainedModel = auto_class(config).from_config(config, dtype=dtype)
+        model: PreTrainedModel = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
     finally:
         BUILDING.skeleton = False
     model.requires_grad_(False)

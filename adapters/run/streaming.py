@@ -114,7 +114,7 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     where, folder = usable_device(device), folder_of(source)
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)

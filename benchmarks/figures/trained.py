@@ -60,6 +60,24 @@ def experts() -> str:
     return noted(table_of, f"The dense models are at {dense:.3f}.")
 
 
+def removed_experts() -> str:
+    """Mean loss and its standard deviation over seeds, by which experts go and what is done for the others."""
+    rows = read("expert_removal")["rows"]
+    afterwards = tuple(dict.fromkeys(row["afterwards"] for row in rows if row["part"]))
+    lines = []
+    for part, score in dict.fromkeys((row["part"], row["score"]) for row in rows if row["part"]):
+        same = [row for row in rows if (row["part"], row["score"]) == (part, score)]
+        found = [[row for row in same if row["afterwards"] == name] for name in afterwards]
+        cells = [
+            f"{statistics.mean(row['loss'] for row in each):.3f} ± {statistics.stdev(row['loss'] for row in each):.3f}, "
+            f"{statistics.mean(row['held-out'] for row in each):.3f}"
+            for each in found
+        ]
+        lines.append([f"{part:.0%}".replace("%", " %"), f"`{score}`", *cells])
+    dense = statistics.mean(row["loss"] for row in rows if not row["part"])
+    return noted(table(["experts that go", "score", *afterwards], lines), f"The dense models are at {dense:.3f}.")
+
+
 def tuned() -> str:
     """Losses after fine-tuning, and how many pairs of runs with the same seed TASP wins."""
     wins = [

@@ -192,7 +192,7 @@ def test_what_models_of_other_kinds_refuse_is_known_to_a_dry_run(name, text, cap
     for options, message in (
         (["--calibration", "self"], "does not continue text"),
         (["--refit-producers"], "refit_producers=True needs a model that runs block by block"),
-        (["--memory", "offload"], "does not run block by block"),
+        *([(["--memory", "offload"], "does not run block by block")] if name == "t5" else []),
     ):
         args = ["prune", "model", *FAST, "--calibration", text, "--method", "numerical", *options]
         assert message in failure(capsys, *args, "--dry-run")

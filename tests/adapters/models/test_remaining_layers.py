@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import WINDOWS, run, tiny_model
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AlbertConfig, AlbertModel, AutoModelForCausalLM
 
 from gramian.adapters import load, save
 
@@ -70,3 +70,13 @@ def test_blocks_of_several_kinds_deleted_by_hand(tmp_path):
     model.config.layer_types = ["sliding_attention", "sliding_attention", "full_attention"]
     model.config.num_hidden_layers = 3
     save(model, None, tmp_path / "other")
+
+
+def test_layers_that_share_a_block_are_all_there(tmp_path):
+    """ALBERT has one block for all its layers, of which none was deleted."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "vocab_size": 258, "embedding_size": 16}
+    model = AlbertModel(AlbertConfig(**shape, num_hidden_layers=3)).eval()
+    again = AlbertModel.from_pretrained(save(model, None, tmp_path / "out"))
+    assert again.config.num_hidden_layers == 3
+    ids = torch.arange(12)[None]
+    assert torch.equal(again(ids).last_hidden_state, model(ids).last_hidden_state)
