@@ -27,7 +27,9 @@ def config_of_layers(model: PreTrainedModel) -> Any:
     stated = model.config.get_text_config()
     lists = {key: value for key, value in stated.to_dict().items() if "layer" in key and isinstance(value, list)}
     before = max([stated.num_hidden_layers, *(len(value) for key, value in lists.items() if key.endswith("layer_types"))])
-    if len(blocks) > stated.num_hidden_layers or len(blocks) == before or len(blocks) == built_by(model):
+    if len(blocks) > stated.num_hidden_layers or len(blocks) == before:
+        return model.config
+    if len(blocks) < stated.num_hidden_layers and len(blocks) == built_by(model):
         return model.config
     numbers = [number_of(block) for block in blocks]
     config = deepcopy(model.config)

@@ -61,21 +61,23 @@ def experts() -> str:
 
 
 def removed_experts() -> str:
-    """Mean loss and its standard deviation over seeds, by which experts go and what is done for the others."""
+    """By how much the loss rises, mean and standard deviation over seeds, and the error of mixtures, by which experts go and
+    what is done for the others."""
     rows = read("expert_removal")["rows"]
+    dense = {row["seed"]: row["loss"] for row in rows if not row["part"]}
     afterwards = tuple(dict.fromkeys(row["afterwards"] for row in rows if row["part"]))
     lines = []
     for part, score in dict.fromkeys((row["part"], row["score"]) for row in rows if row["part"]):
         same = [row for row in rows if (row["part"], row["score"]) == (part, score)]
         found = [[row for row in same if row["afterwards"] == name] for name in afterwards]
+        rises = [[row["loss"] - dense[row["seed"]] for row in each] for each in found]
         cells = [
-            f"{statistics.mean(row['loss'] for row in each):.3f} ± {statistics.stdev(row['loss'] for row in each):.3f}, "
-            f"{statistics.mean(row['held-out'] for row in each):.3f}"
-            for each in found
+            f"{statistics.mean(rise):.3f} ± {statistics.stdev(rise):.3f}, {statistics.mean(row['held-out'] for row in each):.3f}"
+            for rise, each in zip(rises, found)
         ]
         lines.append([f"{part:.0%}".replace("%", " %"), f"`{score}`", *cells])
-    dense = statistics.mean(row["loss"] for row in rows if not row["part"])
-    return noted(table(["experts that go", "score", *afterwards], lines), f"The dense models are at {dense:.3f}.")
+    note = f"The dense models are at {statistics.mean(dense.values()):.3f}."
+    return noted(table(["experts that go", "score", *afterwards], lines), note)
 
 
 def tuned() -> str:
