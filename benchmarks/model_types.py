@@ -22,6 +22,7 @@ import argparse
 import copy
 import json
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -179,6 +180,7 @@ def tried(attempt: Callable[..., tuple[Any, dict[str, Any]]], dense: Any, settin
             return {"works": True, **attempt(dense, settings, Path(folder))[1]}
         except Exception as error:  # whatever it is, it is the result
             line = " ".join(str(error).split()).replace(f"{folder}/", "")
+            line = re.sub(r"\b[\w.]*\.\d+\.(?=\w)", "", line)  # the path of a block
             reason = line if isinstance(error, Unlike | ValueError) else f"{type(error).__name__}: {line}"
             return {"works": False, "reason": reason}
 

@@ -71,9 +71,9 @@ def removed_experts() -> str:
         same = [row for row in rows if (row["part"], row["score"]) == (part, score)]
         found = [[row for row in same if row["afterwards"] == name] for name in afterwards]
         rises = [[row["loss"] - dense[row["seed"]] for row in each] for each in found]
+        errors = [statistics.mean(row["held-out"] for row in each) for each in found]
         cells = [
-            f"{statistics.mean(rise):.3f} ± {statistics.stdev(rise):.3f}, {statistics.mean(row['held-out'] for row in each):.3f}"
-            for rise, each in zip(rises, found)
+            f"{statistics.mean(rise):.3f} ± {statistics.stdev(rise):.3f}, {error:.3f}" for rise, error in zip(rises, errors)
         ]
         lines.append([f"{part:.0%}".replace("%", " %"), f"`{score}`", *cells])
     note = f"The dense models are at {statistics.mean(dense.values()):.3f}."
