@@ -61,15 +61,17 @@ def prune(
 ) -> Report | StructuredReport:
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, or without some units, for every operator.
 
-    A model in memory is pruned in place, block by block; `save` then writes it. Of a path one block at a time is in memory, and
-    the pruned model is written to `out`. `sparsity` is how many weights a method zeroes that zeroes single weights, and
-    `ratio` how many parameters a method removes that removes whole heads and hidden channels; `methods` lists both kinds.
+    A model in memory is pruned in place, block by block; `save` then writes it. Until the run ends, copies of the weights that
+    it changes are in the host's memory: after an error or an interruption the model has them back, to the bit. Of a path one
+    block at a time is in memory, and the pruned model is written to `out`. `sparsity` is how many weights a method zeroes that
+    zeroes single weights, and `ratio` how many parameters a method removes that removes whole heads and hidden channels;
+    `methods` lists both kinds.
 
     Parameters
     ----------
     model : PreTrainedModel, str or Path
         A language model or a text encoder, as `load` returns it, or the directory or hub id of one. Weights are zeroed in
-        causal models only.
+        models of any type whose blocks run one after the other, and in encoder-decoder models.
     tokens : Tokens, or integers (n, length) in any form
         Calibration windows, as `calibration` returns them, or as a tensor, an array, lists, a `BatchEncoding`, a `Dataset` or a
         `DataLoader`.
@@ -102,7 +104,8 @@ def prune(
     ------
     ValueError
         Before any work: a setting out of range, one that belongs to the other kind of method, a model that the method does not
-        fit, windows that the model cannot read. Naming the layer: NaN or Inf in its weights or inputs.
+        fit, windows that the model cannot read, weights that are quantised, computed from others, or not in memory. Naming the
+        layer: NaN or Inf in its weights or inputs.
 
     Examples
     --------

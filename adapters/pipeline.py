@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,22 @@ from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
+from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
-from gramian.adapters.removal.plan import Removal, block_parameters
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.amount import block_parameters
+from gramian.adapters.removal.experts import Thinning
+from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.streaming import Streamed
+from gramian.adapters.run.undo import Originals, restored_after_errors
 from gramian.adapters.run.walk import walk
 from gramian.adapters.targets import shape_of
-from gramian.progress import bar
+from gramian.progress import bar, say
 from gramian.solvers import Pattern
 
 __all__ = ["check_run", "run"]
@@ -43,6 +48,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
 
     ValueError, before any work, for settings that the model, or the place where its blocks live, does not suit.
     """
+    if not isinstance(blocks, Streamed):
+        check_plain(blocks.model)
     if config.jobs > 1 and blocks.elsewhere:
         raise ValueError(f"jobs={config.jobs} does not go with one block at a time on {blocks.place}: leave one of them out")
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
@@ -73,7 +80,8 @@ def run(
     else zeros stand in their place.
 
     ValueError: before any work for settings that the model does not suit, and windows that it cannot read; naming the layer,
-    for NaN or Inf in weights or activations. After an error that is raised once work has begun the model is of no use.
+    for NaN or Inf in weights or activations. After any error, and after an interruption, the weights are what they were before
+    the run, to the bit; but with a journal, from which the run goes on, the model is then of no use.
     """
     started, model = time.perf_counter(), blocks.model
     check_windows(model, tokens.windows, "calibration windows")
@@ -85,11 +93,18 @@ def run(
     if heldout is not None:
         batches += batches_of(heldout)
     report: Report | StructuredReport
-    with eval_mode(model), current_device(blocks.place), blocks:
+    # A run with a journal goes on from there, and its model is of no other use.
+    originals = Originals(model, storage_dtype(model)) if journal is None else None
+    guard: AbstractContextManager[object] = nullcontext() if originals is None else restored_after_errors(originals)
+    with guard, eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
-            report = removed(blocks, tokens, config, plan, batches, fitted, journal, cut, progress)
+            report = removed(blocks, tokens, config, plan, batches, fitted, journal, originals, progress)
+        elif isinstance(plan, Thinning):
+            report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         else:
-            report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, progress)
+            report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress)
+    if cut and isinstance(report, StructuredReport) and report.keep:
+        shrink_model(model, report.keep)
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, heldout, storage_dtype(model)))
     report.settings.update(where(blocks.place, model.dtype))
     return report.timed(time.perf_counter() - started)
@@ -104,6 +119,7 @@ def zeroed(
     fitted: int,
     problems: Path | None,
     journal: Journal | None,
+    originals: Originals | None,
     progress: bool,
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
@@ -116,7 +132,8 @@ def zeroed(
         kept_problems(problems, journal) as folder,
     ):
         each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder)
-        rows = walk(each, blocks, batches, jobs=config.jobs, journal=journal, storage=storage)
+        worked = blocks if originals is None else originals.before(blocks, each.written)
+        rows = walk(each, worked, batches, jobs=config.jobs, journal=journal, storage=storage)
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
@@ -147,13 +164,16 @@ def removed(
     batches: Sequence[torch.Tensor],
     fitted: int,
     journal: Journal | None,
-    cut: bool,
+    originals: Originals | None,
     progress: bool,
 ) -> StructuredReport:
     """The two passes of a method that removes units: scores on the dense model, then removal."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
     storage, allocation = storage_dtype(model), config.own("allocation")
+    for reason in dict.fromkeys(plan.refused.values()):
+        names = [name for name, each in plan.refused.items() if each == reason]
+        say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} remain as they are: {reason}")
     context = ModelContext(model, tokens.windows, unit_sets, progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: method.gather(context, config.options))
     with bar(2 * len(unit_sets), config.method, "module", shown=progress) as shown:
@@ -166,11 +186,10 @@ def removed(
         selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
         second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
-        rows = [row for block in walk(second, blocks, batches, journal=journal, storage=storage) for row in block]
+        worked = blocks if originals is None else originals.before(blocks, second.written)
+        rows = [row for block in walk(second, worked, batches, journal=journal, storage=storage) for row in block]
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
-    if cut:
-        shrink_model(model, keep)
     settings: dict[str, Any] = {
         **config.completed(),
         "compensation": plan.compensation,
@@ -178,7 +197,39 @@ def removed(
         "target_blend": plan.target_blend,
         "damping": plan.damping,
     }
+    if plan.refused:
+        settings["refused"] = dict(plan.refused)
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep
+    )
+
+
+def thinned(
+    blocks: Blocks,
+    config: PruneConfig,
+    plan: Thinning,
+    batches: Sequence[torch.Tensor],
+    fitted: int,
+    journal: Journal | None,
+    originals: Originals | None,
+    progress: bool,
+) -> StructuredReport:
+    """The one pass of a method that removes experts, whose number the configuration states afterwards."""
+    model = blocks.model
+    before, inside = count_parameters(model), block_parameters(model)
+    with bar(len(plan.mixtures), config.method, "mixture", shown=progress) as shown:
+        each = thinning(model, blocks.paths, config, plan, fitted, shown.update)
+        worked = blocks if originals is None else originals.before(blocks, each.written)
+        storage = storage_dtype(model)
+        rows = [row for block in walk(each, worked, batches, journal=journal, storage=storage) for row in block]
+    setattr(model.config.get_text_config(), plan.key, plan.keep)
+    removed = sum((mixture.count - plan.keep) * mixture.size for mixture in plan.mixtures.values())
+    settings: dict[str, Any] = {
+        **config.completed(),
+        "damping": plan.damping,
+        "experts": {each.row.name: each.kept.tolist() for each in rows},
+    }
+    return StructuredReport(
+        tuple(each.row for each in rows), (before, before - removed), (inside, inside - removed), {}, settings, 0.0, {}
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.html import html_table
 from gramian.extras import need
-from gramian.tables import figure, table
+from gramian.tables import figure, lines_of, table
 
 if TYPE_CHECKING:
     import pandas
@@ -102,21 +103,23 @@ class Report:
         return pandas.DataFrame(rows)
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """The head of the table, and a row of text per operator."""
+        """The head of the table, and a row of text per operator, or of means and the sum of the seconds for many experts."""
         details = sorted({key for operator in self.operators for key in operator.detail})
-        rows = [
-            [
-                o.name,
-                f"{o.shape[0]}x{o.shape[1]}",
-                f"{100 * o.sparsity:.2f}%",
-                figure(o.relative_error),
-                figure(o.heldout_error),
-                figure(o.residual),
-                *(figure(o.detail.get(key)) for key in details),
-                f"{o.seconds:.1f}",
-            ]
-            for o in self.operators
-        ]
+        rows = []
+        for name, places in lines_of([operator.name for operator in self.operators]):
+            some = [self.operators[place] for place in places]
+            rows.append(
+                [
+                    name,
+                    f"{some[0].shape[0]}x{some[0].shape[1]}",
+                    f"{100 * statistics.mean(o.sparsity for o in some):.2f}%",
+                    figure(mean_error([o.relative_error for o in some])),
+                    mean_shown([o.heldout_error for o in some]),
+                    mean_shown([o.residual for o in some]),
+                    *(mean_shown([o.detail.get(key) for o in some]) for key in details),
+                    f"{sum(o.seconds for o in some):.1f}",
+                ]
+            )
         head = ["operator", "shape", "zeros", "error", "held-out", "KKT", *(key.replace("_", " ") for key in details), "s"]
         return head, rows
 
@@ -125,9 +128,12 @@ class Report:
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
-        return f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s" + (
-            f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}" if self.dense else ""
-        )
+        line = f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+        if self.dense:
+            line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
+        if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:
+            line += f"; {len(short)} experts saw fewer tokens than they have inputs and borrowed, such as {short[0]}"
+        return line
 
     def __str__(self) -> str:
         """The table, with the totals below it."""
@@ -142,6 +148,12 @@ class Report:
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of `str` in HTML, with the totals below it."""
         return html_table(*self.cells(), self.totals())
+
+
+def mean_shown(values: Sequence[float | None]) -> str:
+    """The mean of those that were measured."""
+    found = [value for value in values if value is not None]
+    return figure(statistics.mean(found) if found else None)
 
 
 def mean_error(errors: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from gramian.adapters.estimates.runs import disk_space
 from gramian.adapters.files import check_space
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.pipeline import check_run, run
+from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.journal import Journal, differences, fingerprint_in, journal_of
@@ -106,7 +107,7 @@ def journaled(
             stream.blocks, tokens, config, heldout=heldout, problems=problems, journal=journal, cut=False, progress=progress
         )
         keep = report.keep if isinstance(report, StructuredReport) else {}
-        passed = "removal" if keep else "weights"
+        passed = "experts" if isinstance(plan, Thinning) else "removal" if keep else "weights"
         with published(journal, problems):
             stream.save(out, journal, passed, keep, {**document(report), "fingerprint": journal.fingerprint}, overwrite)
         journal.remove()

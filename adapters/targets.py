@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.models.families import blocks_of, family_of, operator_names
+from gramian.adapters.models.block_lists import block_names
+from gramian.adapters.models.discovery import operator_names
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.run.agreement import check_blocks
 from gramian.solvers import Pattern
 
 __all__ = ["check_finite", "chosen_operators", "patterns_of", "shape_of"]
@@ -18,8 +20,8 @@ __all__ = ["check_finite", "chosen_operators", "patterns_of", "shape_of"]
 def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]]:
     """The patterns of the operators to prune by full name, in order, and the names of those that rules leave dense.
 
-    ValueError: a family without a row, no operator chosen, a rule that matches none, a pattern that does not divide an
-    operator, weights that are not finite.
+    ValueError: a model that cannot be run block by block, no operator chosen, a rule that matches none, a pattern that does not
+    divide an operator, weights that are not finite.
     """
     names = chosen_operators(model, config)
     patterns = config.amounts.patterns(names, config.own("per_row"))
@@ -36,15 +38,18 @@ def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], li
 
 def shape_of(model: Any, name: str) -> tuple[int, int]:
     """The shape (q, p) of an operator's weight."""
-    rows, columns = Layer(name, model.get_submodule(name)).weight.shape
+    rows, columns = Layer.at(model, name).weight.shape
     return rows, columns
 
 
 def chosen_operators(model: Any, config: PruneConfig) -> list[str]:
     """The full names of the operators that the settings choose, in order. Errors are those of `patterns_of`."""
-    count, path = len(blocks_of(model)), family_of(model).blocks
-    inner = tuple(f"{path}.{index}." for index in range(count)[config.span])
-    names = [name for name in operator_names(model, config.include, config.exclude) if name.startswith(inner)]
+    check_blocks(model)
+    names, paths = operator_names(model, config.include, config.exclude), block_names(model)
+    numbers = [int(path.rpartition(".")[2]) for path in paths]
+    count = 1 + max(numbers)
+    inner = tuple(f"{path}." for path, number in zip(paths, numbers) if number in range(count)[config.span])
+    names = [name for name in names if name.startswith(inner)]
     if not names:
         raise ValueError(f"no operator is left by blocks={config.blocks!r}: there are blocks 0 to {count - 1}")
     return names

@@ -76,10 +76,11 @@ def tensor_names(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return {name: entry.kind for name, entry in entries.items()}, metadata
 
 
-def tensor_sizes(path: Path) -> dict[str, tuple[str, int]]:
-    """Read the kind of every tensor by name, and how many numbers it holds: never more than bytes, whatever its shape says."""
+def tensor_sizes(path: Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Read the kind and the shape of every tensor by name, and how many numbers it holds: never more than bytes, whatever its
+    shape says."""
     entries = read_header(path)[0]
-    return {name: (each.kind, min(math.prod(each.shape), each.last - each.first)) for name, each in entries.items()}
+    return {name: (each.kind, each.shape, min(math.prod(each.shape), each.last - each.first)) for name, each in entries.items()}
 
 
 def read_tensors(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:

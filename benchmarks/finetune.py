@@ -37,8 +37,9 @@ from transformers import AutoConfig
 from gramian.adapters import prune
 from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.tasks import stock_class
-from gramian.adapters.models.unit_groups import UnitGroup, operator, unit_groups_of
-from gramian.adapters.removal.plan import block_parameters
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import UnitGroup, operator
+from gramian.adapters.removal.amount import block_parameters
 from gramian.tables import table
 from gramian.versions import versions
 

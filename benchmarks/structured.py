@@ -36,7 +36,7 @@ from torch import nn
 
 from gramian.adapters import prune
 from gramian.adapters.data.generation import sampled_tokens
-from gramian.adapters.models.families import blocks_of
+from gramian.adapters.models.block_lists import blocks_of
 from gramian.tables import table
 from gramian.versions import versions
 

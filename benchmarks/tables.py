@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import estimators, gpu, layers, perplexity, smaller, times, trained
+from figures import estimators, gpu, layers, perplexity, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -31,6 +31,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "outputs": smaller.outputs,
     "speed": smaller.speed,
     "heads": trained.heads,
+    "experts": trained.experts,
+    "expert removal": trained.removed_experts,
     "finetune": trained.tuned,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,
@@ -46,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "moments": layers.moments,
     "runs": times.runs,
     "phases": times.phases,
+    "model types": types.tried,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,
     "gpu steps": gpu.steps,

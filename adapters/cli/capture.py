@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from gramian.adapters.cli.commands import check_family, longest_window
+from gramian.adapters.cli.commands import longest_window
 from gramian.adapters.data.problem_files import problem_bytes
 from gramian.adapters.data.sources import calibration
 from gramian.adapters.data.tokens import check_windows
 from gramian.adapters.drafts import new_files
 from gramian.adapters.files import check_space
-from gramian.adapters.models.families import family_of
+from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import load
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.passes.problems import WriteProblems
@@ -25,7 +25,6 @@ __all__ = ["capture_problems"]
 
 def capture_problems(args: argparse.Namespace) -> None:
     """Load a model, run calibration text through it, and write a problem file for every operator that is chosen."""
-    check_family(args.model)
     say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
     names = chosen_operators(model, args.config)
@@ -39,7 +38,7 @@ def capture_problems(args: argparse.Namespace) -> None:
     metadata = {"model": args.model, "calibration": f"{tokens.source}, sha256 {tokens.digest}"}
     with new_files(args.out.expanduser().resolve()) as draft:
         with eval_mode(model), bar(len(names), "capture", "operator") as shown:
-            blocks = InMemory(model)
-            each = WriteProblems(blocks.paths, family_of(model).stages, frozenset(names), draft, metadata, shown.update)
-            walk(each, blocks, batches_of(tokens.windows))
+            blocks, batches, chosen = InMemory(model), batches_of(tokens.windows), frozenset(names)
+            each = WriteProblems(blocks.paths, stages_of(model), chosen, draft, metadata, len(batches), shown.update)
+            walk(each, blocks, batches)
     print(f"{len(names)} problem files in {args.out}")

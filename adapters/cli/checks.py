@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import REPORT, check_output, check_result
-from gramian.adapters.models.model_types import check_model_type
 from gramian.adapters.models.places import locate
 from gramian.adapters.run.journal import blocks_done, refuse_journal
 
@@ -15,10 +14,10 @@ __all__ = ["check_places", "how_to_go_on"]
 
 
 def check_places(args: argparse.Namespace) -> None:
-    """Raise for outputs that cannot be written, texts that are not there, and a model that is nowhere or of no known family.
+    """Raise for outputs that cannot be written, texts that are not there, and a model that is nowhere.
 
-    Errors are those of `check_output`, `check_result`, `check_source`, `locate` and `check_model_type`. `demo` is not looked
-    for here, because finding it assembles it.
+    Errors are those of `check_output`, `check_result`, `check_source` and `locate`. `demo` is not looked for here,
+    because finding it assembles it.
     """
     given = vars(args)
     if given.get("out") is not None:
@@ -36,8 +35,6 @@ def check_places(args: argparse.Namespace) -> None:
         check_text(text)
     if given.get("model", "demo") != "demo":
         locate(args.model)
-        if "config" in given:
-            check_model_type(args.model, units=args.config.recipe.granularity == "units")
 
 
 def how_to_go_on(args: argparse.Namespace, started: float) -> str:

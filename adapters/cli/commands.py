@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.output import emit
 from gramian.adapters.config.recipes import recipe_of
@@ -22,11 +21,9 @@ from gramian.adapters.estimates.runs import disk_space, estimate
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
-from gramian.adapters.models.families import family_named
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
-from gramian.adapters.models.stacks import STACKS
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.tasks import auto_class, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.plan import Removal
@@ -40,7 +37,7 @@ from gramian.progress import say
 from gramian.tables import table
 from gramian.versions import versions
 
-__all__ = ["check_family", "measure_perplexity", "prune_model"]
+__all__ = ["measure_perplexity", "prune_model"]
 
 # The file beside a model that was calibrated on text of its own: it holds the calibration windows, then those held out.
 SAMPLED = "calibration.safetensors"
@@ -49,7 +46,6 @@ SAMPLED = "calibration.safetensors"
 def prune_model(args: argparse.Namespace) -> None:
     """Prune a model and save it, or say what that would take."""
     config, texts = args.config, args.texts
-    check_family(args.model, structured=config.recipe.granularity == "units")
     place = usable_device(args.device)
     if place.type == "cuda" and solver_library(place) == "torch":
         say(NO_CUPY)
@@ -170,7 +166,7 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{AUTO_CLASSES[kind].__name__}.from_pretrained"
+    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{auto_class(model.config).__name__}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
@@ -240,16 +236,3 @@ def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
     begins = tokenizer is not None and tokenizer.bos_token_id is not None
     return min(most, context - begins)
-
-
-def check_family(source: str, structured: bool = False) -> None:
-    """Raise ValueError, before weights are downloaded, for a model on the hub of a family that has no row. structured: the
-    method removes units, which is possible in more families."""
-    if source == "demo" or Path(source).expanduser().exists():  # `check_model_type` has read what a directory says
-        return
-    try:
-        model_type = AutoConfig.from_pretrained(source).model_type
-    except Exception:  # `load` reports what is wrong with it
-        return
-    if not (structured and model_type in STACKS):
-        family_named(model_type)

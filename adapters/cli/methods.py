@@ -48,7 +48,8 @@ def explained(name: str, method: Method) -> str:
     """All about a method, for a person."""
     options = [[f"--set {option}=", json.dumps(value)] for option, value in method.defaults.items()]
     settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
-    parts = [f"{name} {KINDS[method.granularity]}", method.described, f"It gathers {gathered(method)}."]
+    kind = "removes whole experts: --ratio" if method.modules == "experts" else KINDS[method.granularity]
+    parts = [f"{name} {kind}", method.described, f"It gathers {gathered(method)}."]
     if (file := file_of(name)) is not None:
         parts.append(f"It is what {file} says, which was run for this.")
     if options:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gramian.adapters.config.amounts import AMOUNT, Rules, rules_of
+from gramian.adapters.config.budgets import BUDGET
 from gramian.adapters.config.settings import (
     EXPRESSION,
     FLAG,
@@ -54,6 +55,10 @@ class PruneConfig:
         None, real("a number above 0 and below 1", lambda value: 0 < value < 1, "R"),
         "part of the parameters inside the blocks to remove", of="units", usual=0.2,
     )  # fmt: skip
+    budget: str | None = setting(
+        None, BUDGET, "how large the model may be afterwards, in place of a ratio: params=4B in all, active=2B that a token "
+        "meets, with the experts that it is routed to, or bytes=8GB of its weights as they are stored", of="units",
+    )  # fmt: skip
     options: Mapping[str, Any] = setting(
         {}, OPTIONS, "options of the method itself, such as warm_start=wanda", repeated="--set"
     )
@@ -89,7 +94,11 @@ class PruneConfig:
         usual=False,
     )
     refit_producers: bool = setting(
-        False, FLAG, "fit the operators before removed units too, to the dense model's outputs, where that helps", of="units"
+        False,
+        FLAG,
+        "fit the operators before removed units too, to the dense model's outputs, where that helps; of experts, let "
+        "those that remain take over hidden channels of others",
+        of="units",
     )
     swap_search: bool = setting(False, FLAG, "exchange kept units for removed ones while the loss falls", of="units")
     heads: str | None = setting(
@@ -144,6 +153,8 @@ class PruneConfig:
         """A setting, or what the method takes where it is not given."""
         each = next(each for each in settings_of(self) if each.name == name)
         value = getattr(self, name)
+        if name == "ratio" and self.budget is not None:
+            return None
         if value is not None or each.of not in (None, self.recipe.granularity):
             return value
         return self.recipe.settings.get(name, each.usual)
@@ -223,10 +234,15 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
 
 def check_units_settings(config: PruneConfig, method: Method) -> None:
     """Raise ValueError where settings of a method of units contradict each other, as far as no model is needed."""
+    if config.budget is not None and config.ratio is not None:
+        raise ValueError(f"budget={config.budget!r} and ratio={config.ratio:g} both say how much is removed: give one of them")
     if config.damping == "auto":
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
                          "give a number")  # fmt: skip
     method.tried(config.options)
+    if method.modules == "experts":
+        check_experts_settings(config)
+        return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.swap_search and not solves:
         raise ValueError(
@@ -245,3 +261,16 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
             f"damping={config.damping} changes nothing, as nothing is solved for that it could damp: leave it out, or "
             "compensate in the weights"
         )
+
+
+def check_experts_settings(config: PruneConfig) -> None:
+    """Raise ValueError for settings of heads and channels, which change nothing where experts are removed."""
+    for name in ("allocation", "heads", "target_blend"):
+        if (value := getattr(config, name)) not in (None, False, "uniform"):
+            raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")
+    if config.damping is not None and not config.own("compensate"):
+        raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")
+    if config.refit_producers and not config.own("compensate"):
+        raise ValueError("refit_producers=True changes nothing where nothing is fitted: leave it out, or compensate")
+    if config.swap_search and config.options.get("score", "output") != "output":
+        raise ValueError(f"swap_search=True needs experts to be chosen by score='output', not {config.options['score']!r}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gramian.tables import table
+from gramian.tables import lines_of, table
 
 __all__ = ["Estimate", "EstimatedOperator", "Rates"]
 
@@ -48,12 +48,13 @@ class EstimatedOperator:
 @dataclass(frozen=True)
 class Estimate:
     """What a run would take. memory: bytes by what holds them, all at once at the peak. seconds: by what takes them, solvers
-    included."""
+    included. covered: the share of the weights inside the blocks that operators hold, or units that can be removed."""
 
     operators: tuple[EstimatedOperator, ...]
     memory: Mapping[str, int]
     seconds: Mapping[str, float]
     rates: Rates
+    covered: float
 
     @property
     def peak(self) -> int:
@@ -70,14 +71,18 @@ class Estimate:
 
     def __str__(self) -> str:
         """Tables with a row per operator, and of where memory and time go."""
-        operators = [[o.name, f"{o.shape[0]}x{o.shape[1]}", f"{o.seconds:.1f}"] for o in self.operators]
+        operators = [
+            [name, "{}x{}".format(*self.operators[places[0]].shape), f"{sum(self.operators[o].seconds for o in places):.1f}"]
+            for name, places in lines_of([o.name for o in self.operators])
+        ]
         memory = [[name, f"{size / 2**20:.0f}"] for name, size in {**self.memory, "peak": self.peak}.items()]
         seconds = [[name, f"{spent:.0f}"] for name, spent in {**self.seconds, "total": self.duration}.items()]
         weights = sum(math.prod(o.shape) for o in self.operators)
         return "\n".join(
             [
                 table(["operator", "shape", "solver s"], operators),
-                f"{len(operators)} operators, {weights:,} weights\n",
+                f"{len(self.operators)} operators, {weights:,} weights",
+                f"{100 * self.covered:.1f} % of the weights inside the blocks can be pruned\n",
                 table(["memory at the peak", "MiB"], memory),
                 "",
                 table(["time", "s"], seconds),

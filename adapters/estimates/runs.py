@@ -7,20 +7,25 @@ later takes longer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import units, weights
+from gramian.adapters.estimates import experts, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
+from gramian.adapters.models.block_lists import run_paths
+from gramian.adapters.models.experts import active_weights
 from gramian.adapters.models.loading import storage_dtype
-from gramian.adapters.models.stacks import blocks_in, run_paths
+from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.run.walk import written_to
 from gramian.adapters.targets import shape_of
 
 __all__ = ["disk_space", "estimate"]
@@ -49,13 +54,14 @@ def estimate(
     rates = rates or Rates.measured(next(model.parameters()).device)
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
-    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in walks_of(model, paths, config, plan)]
+    passed = walks_of(model, paths, config, plan, tokens)
+    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in passed]
 
     blocks = list(blocks_in(model).values())
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     at_once = min(config.jobs, len(paths))
-    operators = operators_of(model, config, plan, rates, heldout > 0)
+    operators = operators_of(model, config, plan, rates, heldout > 0, tokens)
     streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
     stacks = next(model.parameters()).device.type != "cpu"
     pruning = {
@@ -76,8 +82,7 @@ def estimate(
     shown = evaluated if kind_of(model.config) == "causal" else 0
     memory = peak_memory(model, pruning, {"gradients and activations of one window": gradients}, length if shown else 0)
 
-    block_weights = sum(each.numel() for block in blocks for each in block.parameters())
-    forward = PASSES * 2 * (block_weights + 2 * length * hidden * len(blocks))  # operations per token
+    forward = PASSES * 2 * (sum(map(active_weights, blocks)) + 2 * length * hidden * len(blocks))  # operations per token
     runs = sum(walk.runs * seen for walk, seen in walks) + tokens * (config.jobs > 1)
     if config.recipe.prepare is not None and not gradients:  # statistics that are no gradients take up to two runs of the model
         runs += 2 * fitted
@@ -93,7 +98,14 @@ def estimate(
     if isinstance(plan, Removal):
         seconds["joint relaxation"] = units.relaxation_seconds(config, plan, rates)
     seconds["perplexity, dense and pruned"] = 2 * evaluated * length * (forward + 2 * hidden * vocabulary) / rates.single
-    return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates)
+    inside = sum(each.numel() for block in blocks for each in block.parameters())
+    if isinstance(plan, Removal):
+        covered = sum(each.cost * each.removable for each in plan.unit_sets) / inside
+    elif isinstance(plan, Thinning):
+        covered = sum(each.size * each.count for each in plan.mixtures.values()) / inside
+    else:
+        covered = sum(math.prod(each.shape) for each in operators) / inside
+    return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates, covered)
 
 
 def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
@@ -102,23 +114,32 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     paths, size = run_paths(model), storage_dtype(model).itemsize
     whole: int = sum(each.numel() for each in model.parameters())
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
-    journal: int = sum(each.numel() for name in written for each in model.get_submodule(name).parameters())
+    journal = sum(each.numel() for name in written for each in written_to(model, name).values())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
     return size * (whole + journal) + masks
 
 
-def walks_of(model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan) -> list[tuple[Any, Walked]]:
-    """The passes of a run, and the walk of each."""
+def walks_of(
+    model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan, tokens: float = math.inf
+) -> list[tuple[Any, Walked]]:
+    """The passes of a run, and the walk of each. tokens: how many are run."""
     passes: list[Any] = []
+    if isinstance(plan, Thinning):
+        each = thinning(model, paths, config, plan, 0)
+        return [(each, experts.walked_experts(each, model))]
     if isinstance(plan, Removal):
         passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
     else:
         passes += [zeroing(model, paths, config, plan[0], 0)]
-    return [(each, walked(each, model, paths)) for each in passes]
+    return [(each, walked(each, model, paths, tokens)) for each in passes]
 
 
-def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool) -> tuple[EstimatedOperator, ...]:
-    """A row for every operator that is solved for."""
+def operators_of(
+    model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool, tokens: float
+) -> tuple[EstimatedOperator, ...]:
+    """A row for every operator that is solved for, or mixture that loses experts."""
+    if isinstance(plan, Thinning):
+        return experts.estimated_mixtures(model, config, plan, rates, tokens)
     if isinstance(plan, Removal):
         return units.estimated_modules(model, config, plan, rates)
     rows = []
@@ -133,7 +154,8 @@ def operators_of(model: Any, config: PruneConfig, plan: Plan, rates: Rates, held
 
 def working(config: PruneConfig, plan: Plan, shape: tuple[int, int], stacks: bool) -> int:
     """Bytes of the working arrays for one operator."""
-    return units.working_bytes(shape) if isinstance(plan, Removal) else weights.working_bytes(config.method, shape, stacks)
+    unstructured = isinstance(plan, tuple)
+    return weights.working_bytes(config.method, shape, stacks) if unstructured else units.working_bytes(shape)
 
 
 def streams_of(config: PruneConfig, plan: Plan) -> int:

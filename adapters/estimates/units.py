@@ -10,7 +10,7 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.stacks import blocks_in
-from gramian.adapters.models.unit_groups import operator, width
+from gramian.adapters.models.units import operator, width
 from gramian.adapters.removal.plan import Removal
 from gramian.solvers.units.unit_exchange import BETWEEN
 

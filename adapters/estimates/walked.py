@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.run.blocks import module_at
 from gramian.adapters.run.walk import Pass
 
@@ -33,21 +35,23 @@ class Walked:
     written: tuple[str, ...]
 
 
-def walked(each: Pass, model: Any, paths: tuple[str, ...]) -> Walked:
-    """Open every block of a pass and run none. paths: of the blocks; their weights need not be in memory."""
+def walked(each: Pass, model: Any, paths: tuple[str, ...], tokens: float = math.inf) -> Walked:
+    """Open every block of a pass and run none. paths: of the blocks; their weights need not be in memory. tokens: how many are
+    run, which bounds the inputs that packed experts keep."""
     runs, operations, entries, kept = 0.0, 0.0, 0, 0
     follows_pruned = each.follows == "pruned"
     for index in range(each.stop if each.runs else 0):
         block = module_at(model, paths[index])
         decision = each.open(index, block)
-        waiting = [inputs_of(module) for module in decision.replayed]
-        squares = [width**2 for width in waiting or map(inputs_of, decision.taps)]
+        waiting = decision.replayed
         drifted = follows_pruned and each.taps_dense and index > 0  # before anything is written to this block
-        following = [*decision.replayed] if drifted else [*decision.replayed][1:]
-        runs += (1 + follows_pruned + sum(before(block, module) for module in following)) / len(paths)
-        operations += sum(squares) + (PAIRED - 1) * sum(inputs_of(module) ** 2 for module in following)
-        entries = max(entries, 3 * max(squares, default=0) if waiting else sum(squares))
-        kept = max(kept, sum(waiting))
+        following = [site for place, site in enumerate(waiting) if place or drifted or isinstance(site, Packed)]
+        runs += (1 + follows_pruned + sum(before(block, site) for site in following)) / len(paths)
+        operations += sum(map(squares_of, waiting or decision.taps))
+        operations += (PAIRED - 1) * sum(map(squares_of, unpacked(following)))
+        sizes = [entries_of(site, tokens, paired=bool(waiting)) for site in waiting or decision.taps]
+        entries = max(entries, max(sizes, default=0) if waiting else sum(sizes))
+        kept = max(kept, sum(map(width_of, unpacked(waiting))))
     return Walked(runs, operations, entries, kept, tuple(written(each, len(paths))))
 
 
@@ -56,17 +60,39 @@ def written(each: Pass, blocks: int) -> Iterable[str]:
     return (name for index in range(min(each.stop, blocks)) for name in each.written(index))
 
 
-def inputs_of(module: nn.Module) -> int:
+def unpacked(sites: Iterable[Site]) -> list[nn.Module]:
+    """The sites that are modules, whose inputs on two paths are paired."""
+    return [site for site in sites if not isinstance(site, Packed)]
+
+
+def width_of(site: Site) -> int:
     """The inputs of an operator."""
-    return int(Layer("", module).weight.shape[1])
+    return site.width if isinstance(site, Packed) else int(Layer("", site).weight.shape[1])
 
 
-def before(block: nn.Module, module: nn.Module) -> float:
-    """The part of a block's weights that lies before one of its modules."""
+def squares_of(site: Site) -> int:
+    """Operations that a token takes in moments: of packed experts in those of the experts that it is routed to, and in the
+    shared ones."""
+    return width_of(site) ** 2 * (site.chosen + (not site.hidden) if isinstance(site, Packed) else 1)
+
+
+def entries_of(site: Site, tokens: float, paired: bool) -> int:
+    """Entries of the moments of a site, where inputs of experts, in float32, wait as long as they take less."""
+    if not isinstance(site, Packed):
+        return (3 if paired else 1) * width_of(site) ** 2
+    return int(min(site.count * site.width**2, site.chosen * tokens * site.width / 2)) + site.width**2
+
+
+def before(block: nn.Module, site: Site) -> float:
+    """The part of a block's weights that has run when the inputs of a site are known: those before the module, and those of
+    experts too."""
     passed, whole, found = 0, 0, False
+    packed = isinstance(site, Packed)
+    module = site.module if isinstance(site, Packed) else site
     for each in block.modules():
-        found = found or each is module
+        found = found or (each is module and not packed)
         size = sum(parameter.numel() for parameter in each.parameters(recurse=False))
         whole += size
         passed += 0 if found else size
+        found = found or each is module
     return passed / whole

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.modes import eval_mode
+from gramian.adapters.models.stand_ins import replaced_forward
+from gramian.adapters.models.tasks import kind_of, token_inputs, trunk_of
 from gramian.adapters.models.wrappers import plain_model
 from gramian.progress import bar
 
 __all__ = ["Perplexity", "paired_difference", "perplexity"]
 
 VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be in the cache still when they are summed
+LOGITS = 2**22  # that exist at a time where the model makes them itself
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     """exp(-mean log p(w_t | w_0, ..., w_(t-1))) over t = 1, 2, ... of every window.
 
     Logits exist only for a slice of the vocabulary at a time, because with a large vocabulary they would be the memory peak.
+    Where they are more than one linear map of the last hidden states, capped or not, the model makes them itself, for a few
+    positions at a time.
 
     Parameters
     ----------
@@ -63,9 +70,8 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     ------
     ValueError
         For windows of another shape, with padding, or of several lengths; tokens outside the vocabulary, windows longer than
-        the model's context, a batch below 1; a model that is no causal language model, that has adapters of PEFT, or that makes
-        its logits in a way that is not supported. Naming the window, losses that are not finite; and a mean loss whose
-        exponential is not.
+        the model's context, a batch below 1; a model that is no causal language model, or that has adapters of PEFT. Naming the
+        window, losses that are not finite; and a mean loss whose exponential is not.
 
     Examples
     --------
@@ -81,15 +87,15 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     Perplexity(32, 30 tokens)
     """
     model, rows = plain_model(model), windows_of(windows).windows
-    head = _Head.of(model)
+    _check_causal(model)
     check_windows(model, rows)
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
     losses = []
     with bar(len(rows), "perplexity", "window", progress) as done, eval_mode(model), torch.no_grad():
-        _check_head(model, head, rows[:1, :8])
+        losses_of = _way(model, rows[:1, :8])
         for first, chunk in zip(range(0, len(rows), batch), rows.split(batch)):
-            losses.append(_losses(model, head, chunk))
+            losses.append(losses_of(chunk).cpu())
             _check_finite(model, losses[-1].view(len(chunk), -1), first)
             done.update(len(chunk))
     joined = torch.cat(losses)
@@ -114,6 +120,32 @@ def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
     return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
 
 
+def _check_causal(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model that does not predict the next token."""
+    if kind_of(model.config) != "causal" or model.get_output_embeddings() is None or trunk_of(model) is model:
+        raise ValueError(
+            f"{type(model).__name__} has no language-model head that predicts the next token: perplexity needs a causal "
+            "language model (AutoModelForCausalLM)"
+        )
+
+
+def _way(model: PreTrainedModel, few: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The first way of computing losses that makes the model's own logits on a few tokens: from slices of its output embedding,
+    by itself from slices of the hidden states, or by itself from all of them."""
+    expected = model(**token_inputs(model, few)).logits.float()
+    head, hidden = _Head.of(model), _answer(model, few).get("last_hidden_state")
+    tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()
+
+    def same(logits: torch.Tensor) -> bool:
+        return logits.shape == expected.shape and not bool((expected - logits.float()).abs().max() > tolerance)
+
+    if head is not None and hidden is not None and same(head.logits(hidden)):
+        return lambda chunk: _sliced_losses(model, head, chunk)
+    if hidden is not None and same(torch.cat(list(_own_logits(model, few, 3)), dim=1)):
+        return lambda chunk: _own_losses(model, chunk, max(1, LOGITS // (len(chunk) * expected.shape[-1])))
+    return lambda chunk: _own_losses(model, chunk, 0)
+
+
 class _Head(NamedTuple):
     """logits = cap tanh(embedding(h) / cap), the cap only where the model has one."""
 
@@ -121,14 +153,11 @@ class _Head(NamedTuple):
     cap: float | None
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> _Head:
-        """The head of a model; ValueError is raised for a model without one."""
+    def of(cls, model: PreTrainedModel) -> _Head | None:
+        """The head of a model, if it is of this form at all."""
         embedding = model.get_output_embeddings()
-        if not isinstance(embedding, torch.nn.Linear) or model.base_model is model:
-            raise ValueError(
-                f"{type(model).__name__} has no language-model head that predicts the next token: perplexity needs a causal "
-                "language model (AutoModelForCausalLM)"
-            )
+        if not isinstance(embedding, torch.nn.Linear):
+            return None
         return cls(embedding, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
 
     def logits(self, hidden: torch.Tensor, entries: slice = slice(None)) -> torch.Tensor:
@@ -156,17 +185,45 @@ class _Head(NamedTuple):
         return most + total.log() - wanted
 
 
-def _hidden(model: PreTrainedModel, chunk: torch.Tensor) -> torch.Tensor:
-    """The last hidden states, (windows, length, width)."""
-    states: torch.Tensor = model.base_model(input_ids=chunk.to(model.device), use_cache=False).last_hidden_state
-    return states
+def _answer(model: PreTrainedModel, chunk: torch.Tensor) -> Any:
+    """What the model without its head returns, the last hidden states (windows, length, width) among it."""
+    return trunk_of(model)(**token_inputs(model, chunk))
 
 
-def _losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
-    """The losses of all predicted tokens of some windows, (windows (length - 1),)."""
-    hidden = _hidden(model, chunk)[:, :-1].flatten(0, 1)
+def _sliced_losses(model: PreTrainedModel, head: _Head, chunk: torch.Tensor) -> torch.Tensor:
+    """The losses of all predicted tokens of some windows, (windows (length - 1),), by slices of the vocabulary."""
+    hidden = _answer(model, chunk).last_hidden_state[:, :-1].flatten(0, 1)
     target = chunk[:, 1:].flatten().to(hidden.device)
-    return head.losses(hidden, target).cpu()
+    return head.losses(hidden, target)
+
+
+def _own_losses(model: PreTrainedModel, chunk: torch.Tensor, positions: int) -> torch.Tensor:
+    """The same from logits that the model makes itself, of so many positions at a time, all at once where that is 0."""
+    some = _own_logits(model, chunk, positions) if positions else iter([model(**token_inputs(model, chunk)).logits])
+    losses: list[torch.Tensor] = []
+    first = 0
+    for logits in some:
+        target = chunk[:, 1 + first : 1 + first + logits.shape[1]].to(logits.device)
+        logits = logits[:, : target.shape[1]].float()  # what follows the last token is unknown
+        losses.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none"))
+        first += target.shape[1]
+    return torch.cat(losses, dim=1).flatten()
+
+
+def _own_logits(model: PreTrainedModel, chunk: torch.Tensor, positions: int) -> Iterator[torch.Tensor]:
+    """The model's own logits, (windows, positions, vocabulary) at a time: the hidden states are computed once, and the model's
+    forward is given slices of them in place of its own."""
+    answer, inputs = _answer(model, chunk), token_inputs(model, chunk)
+    for hidden in answer.last_hidden_state.split(positions, dim=1):
+        part = dataclasses.replace(answer, last_hidden_state=hidden)
+        with replaced_forward(trunk_of(model), _answering(part)):
+            logits: torch.Tensor = model(**inputs).logits
+        yield logits
+
+
+def _answering(answer: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What makes a forward return this answer, whatever it is given."""
+    return lambda _: lambda *args, **kwargs: answer
 
 
 def _check_finite(model: PreTrainedModel, losses: torch.Tensor, first: int) -> None:
@@ -177,16 +234,4 @@ def _check_finite(model: PreTrainedModel, losses: torch.Tensor, first: int) -> N
         raise ValueError(
             f"the losses of {type(model).__name__} are NaN or infinite at window {first + int(good.int().argmin())}, so there "
             f"is no perplexity: its weights are damaged, or its activations overflow in {dtype} (try float32)"
-        )
-
-
-def _check_head(model: PreTrainedModel, head: _Head, few: torch.Tensor) -> None:
-    """Raise ValueError unless logits made from slices are the model's own on a few tokens."""
-    expected = model(input_ids=few.to(model.device), use_cache=False).logits.float()
-    sliced = head.logits(_hidden(model, few))
-    tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()
-    if expected.shape != sliced.shape or (expected - sliced).abs().max() > tolerance:
-        raise ValueError(
-            f"{type(model).__name__} makes its logits in a way that is not supported: expected the output embedding "
-            "of the last hidden state, with config.final_logit_softcapping where set"
         )

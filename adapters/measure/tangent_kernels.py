@@ -24,7 +24,8 @@ from gramian.adapters.methods.saliency_methods import check
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import Keep, selections, shrink_model
-from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import UnitGroup, axis, operator
 from gramian.adapters.models.wrappers import plain_model
 from gramian.solvers.units.kernel_bounds import linear_bound, smooth_bound
 

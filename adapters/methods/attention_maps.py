@@ -15,8 +15,10 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.models.discovery import answers_of
 from gramian.adapters.models.modes import eval_mode
-from gramian.adapters.models.unit_groups import owner_of, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import owner_of
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.walk import Replay, Taps, walk
@@ -59,6 +61,7 @@ def head_distances(
             raise ValueError(f"{name!r} is no attention module; names look like {', '.join(list(unit_groups)[:2])}")
     sums = {owner_of(model, unit_groups[name].block, unit_groups[name].structure): DistanceSum() for name in selected}
     home = blocks or InMemory(model)
+    answers_of(model)  # found by running a short window, whose maps are none of those that are asked for
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
         if selected:
             walk(SeeHeads(len(home.paths)), home, batches_of(windows))

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from gramian.adapters.methods.unit_sets import UnitSet, owners, unit_sums
 from gramian.adapters.models.tasks import predictions, token_inputs
-from gramian.adapters.models.unit_groups import Side, axis, operator, width
+from gramian.adapters.models.units import Side, axis, operator, width
 from gramian.solvers.backend._xp import to_numpy
 
 __all__ = ["Leaves", "UnitSums", "averaged", "descend", "leaves_of", "prediction_value", "run"]

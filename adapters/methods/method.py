@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gramian.adapters.methods.expert_methods import Choose
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import Granularity
 from gramian.solvers import NM, Pattern, Quadratic, Solution
 from gramian.solvers.core.watch import RUNNING
+from gramian.solvers.units.mixture import ExpertChoice, Mixture, Route
 from gramian.spelling import meant
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class Method:
     damps: whether damping enters what the method does.
 
     Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
-    `channels` where the method prunes no attention unless `include` names it; compensation: what makes up for removed units
+    `channels` where the method prunes no attention unless `include` names it, `experts` where it removes whole experts of
+    mixtures, decide(mixture, route, keep, exchanges, **options) -> ExpertChoice; compensation: what makes up for removed units
     where the setting `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean
     of what was removed; check(**options), which raises ValueError for options that prepare would refuse, and
     suits(model, unit_sets, **options) for models; gradients, whether `prepare` needs those of the whole model.
@@ -45,7 +48,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     damps: bool = True
     inputs: bool = True
-    modules: Literal["all", "channels"] = "all"
+    modules: Literal["all", "channels", "experts"] = "all"
     compensation: Literal["weights", "bias"] = "weights"
     check: Callable[..., None] | None = None
     suits: Callable[..., None] | None = None
@@ -59,7 +62,9 @@ class Method:
 
     @property
     def given(self) -> int:
-        """How many parameters of `decide` are no options: problem and pattern, or the module."""
+        """How many parameters of `decide` are no options: problem and pattern, or the module, or a mixture and what to keep."""
+        if self.modules == "experts":
+            return 4
         return 2 if self.granularity == "weights" else 1
 
     @property
@@ -93,6 +98,8 @@ class Method:
         self.known(options)
         if self.check is not None:
             self.check(**among(options, self.check, 0))
+        if self.modules == "experts":
+            return self.of_experts(options)
         return self.of_weights(options, pattern) if self.granularity == "weights" else self.of_units(options)
 
     def of_weights(self, options: Mapping[str, Any], pattern: Pattern | None) -> Callable[[Quadratic, Pattern], Solution]:
@@ -134,6 +141,20 @@ class Method:
             except TypeError as error:  # a value of the wrong kind
                 raise ValueError(f"options of {self.called}: {error}") from error
         return score
+
+    def of_experts(self, options: Mapping[str, Any]) -> Choose:
+        """`tried` for experts."""
+        own = among(options, self.decide, self.given)
+
+        def choose(mixture: Mixture, route: Route, keep: int, exchanges: bool) -> ExpertChoice:
+            found = self.decide(mixture, route, keep, exchanges, **own)
+            if not isinstance(found, ExpertChoice) or len(found.kept) != keep:
+                raise ValueError(f"{self.called} returned {type(found).__name__}, not an ExpertChoice that keeps {keep}")
+            return found
+
+        two = Mixture.of_outputs(np.ones((1, 2, 1)), np.ones((1, 1)))
+        choose(two, lambda kept: (kept[:1][None], np.ones((1, 1))), 1, False)
+        return choose
 
     def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
         """Raise ValueError for a model that the method does not suit, as far as is known without running it."""

@@ -79,7 +79,7 @@ def look_at_heads(
     from gramian.adapters.methods.unit_moments import unit_moments
 
     unit_sets = context.unit_sets
-    attention = [unit_set.name for unit_set in unit_sets if not unit_set.unit_group.structure.activation and tau != 0]
+    attention = [unit_set.name for unit_set in unit_sets if unit_set.unit_group.structure.unit_size is not None and tau != 0]
     distances: dict[str, np.ndarray] = {}
     if attention:
         distances = head_distances(context.model, context.windows, attention, context.blocks)  # type: ignore[arg-type]
@@ -103,10 +103,19 @@ def check_options(*, tau: float | None = 0.2, similar: str = "independent", mome
 
 def check_moments(model: nn.Module, unit_sets: Sequence[UnitSet], *, moment: str = "empirical") -> None:
     """Raise ValueError for a model in which the inputs of hidden channels are not gathered, where `moment` needs them."""
-    from gramian.adapters.models.stacks import walks_by_block
+    from gramian.adapters.models.stacks import follows_pruned
 
-    hidden = any(unit_set.unit_group.structure.activation for unit_set in unit_sets)
-    if hidden and moment in ("gaussian", "product") and not walks_by_block(model):
+    structures = [unit_set.unit_group.structure for unit_set in unit_sets]
+    hidden = any(structure.unit_size is None for structure in structures)
+    for unit_set in unit_sets if moment != "empirical" else ():
+        structure = unit_set.unit_group.structure
+        unknown = structure.groups or not (structure.unit_size or structure.activation or moment == "product")
+        if unknown:
+            raise ValueError(
+                f"moment={moment!r} needs the activation, or the rows of values, of what {unit_set.name} consumes, and these "
+                "are not known: take 'empirical'"
+            )
+    if hidden and moment in ("gaussian", "product") and not follows_pruned(model):
         raise ValueError(
             f"moment={moment!r} needs a model that runs block by block, and {type(model).__name__} does not: take 'empirical' "
             "or 'identity'"

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gramian.adapters.methods.expert_methods import choose_experts
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
@@ -32,7 +33,8 @@ WEIGHT_METHODS: dict[str, Method] = {
     "exchange": Method(exchange),
     "dsnot": Method(dsnot, settings={"per_row": True}),
 }
-METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS}
+EXPERTS = Method(choose_experts, "units", settings={"compensate": True}, modules="experts")
+METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS}
 
 
 def resolve(name: str) -> Method:

@@ -12,7 +12,7 @@ from torch import nn
 
 from gramian.adapters.methods.unit_sets import UnitSet, places_in
 from gramian.adapters.models.layers import Layer
-from gramian.adapters.models.unit_groups import UnitGroup
+from gramian.adapters.models.units import UnitGroup
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.hooks import tapped
@@ -35,7 +35,7 @@ def unit_moments(
     consumer: given its attention a head is linear, so a Gaussian adds nothing to them. blocks: where those of the model live,
     if not in memory.
     """
-    wanted = [k for k, unit_set in enumerate(unit_sets) if moment == "identity" or unit_set.unit_group.structure.activation]
+    wanted = [k for k, one in enumerate(unit_sets) if moment == "identity" or one.unit_group.structure.unit_size is None]
     found: list[np.ndarray | None] = [None] * len(unit_sets)
     if wanted:
         home = blocks or InMemory(model)
@@ -100,7 +100,7 @@ class BlockOfMoments:
         each = self.each
         for place, layers in self.layers.items():
             unit_set = each.unit_sets[place]
-            if each.runs or unit_set.unit_group.structure.activation:
+            if each.runs or unit_set.unit_group.structure.unit_size is None:
                 inputs = layers[0].moments if each.runs else None
                 each.found[place] = channel_moments(each.model, unit_set.unit_group, inputs, each.moment)
             else:
@@ -125,8 +125,11 @@ def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | N
     """
     consumer = double(Layer(unit_group.name, model.get_submodule(unit_group.name)).weight)
     norms = np.sum(consumer**2, axis=0)
-    layers = producers(model, unit_group)
-    rows = [double(layer.weight) for layer in layers]
+    rows, offsets = [], []
+    for layer, (_, levels) in zip(producers(model, unit_group), unit_group.structure.producers):
+        for places in unit_group.starts(levels):
+            rows.append(double(layer.weight)[places])
+            offsets.append(bias(layer)[places])
     width = rows[0].shape[1]
     mean, second = np.zeros(width), np.eye(width)
     if inputs is not None:
@@ -135,7 +138,7 @@ def channel_moments(model: nn.Module, unit_group: UnitGroup, inputs: Moments | N
         scores = [norms * np.sum((each @ second) * each, axis=1) for each in rows]
         return np.asarray(0.5 * np.prod(scores, axis=0))
     covariance = second if inputs is None else second - np.outer(mean, mean)
-    means = [each @ mean + bias(layer) for each, layer in zip(rows, layers)]
+    means = [each @ mean + offset for each, offset in zip(rows, offsets)]
     mixed = rows[0] @ covariance
     variance = np.maximum(np.sum(mixed * rows[0], axis=1), 0.0)
     activation = model.get_submodule(f"{unit_group.block}.{unit_group.structure.activation}")

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from gramian.adapters.methods.vocabulary import Heads
-from gramian.adapters.models.unit_groups import Side, UnitGroup, axis, operator
+from gramian.adapters.models.units import Side, UnitGroup, axis, operator
 from gramian.solvers import MaskProblem
 from gramian.solvers.backend._xp import device, namespace, to_numpy
 
@@ -137,6 +137,5 @@ def owners(unit_set: UnitSet) -> Iterator[tuple[str, Side, np.ndarray]]:
     of_units = np.repeat(np.arange(len(unit_set.scored)), unit_set.scored.shape[1])
     of_groups = np.full(unit_group.groups, -1) if unit_set.per_kv_group else of_units[:: unit_group.members]
     for path, levels in unit_group.structure.producers:
-        sections = [np.repeat(of_units if level == "unit" else of_groups, unit_group.size) for level in levels]
-        yield f"{unit_group.block}.{path}", "outputs", np.concatenate(sections)
+        yield f"{unit_group.block}.{path}", "outputs", unit_group.spread(levels, of_units, of_groups)
     yield unit_group.name, "inputs", np.repeat(of_units, unit_group.size)

@@ -8,35 +8,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from gramian.adapters.models.places import WEIGHTS
+from gramian.adapters.models.places import weight_files
 from gramian.adapters.tensor_files import tensor_sizes
 
 __all__ = ["Stored", "check_configuration", "check_size", "shards_of", "stored_in"]
 
 COUNTED = re.compile(r"(layers?|blocks|experts|labels)$")  # settings that say how many modules, or names, are made one by one
 FEW = 1000  # of them are made in no time
-OTHER_KINDS = ("I", "U", "BOOL", "C")  # of numbers that are whole, truth values or complex, as safetensors calls them
+WHOLE = ("F64", "F32", "F16", "BF16")  # kinds of numbers, as safetensors calls them, that are weights by themselves
 SMALL = 2**20  # numbers of a model that takes no memory to speak of
 
 
 class Stored(NamedTuple):
-    """How many tensors a checkpoint holds, and how many numbers in all of them."""
+    """How many tensors a checkpoint holds, how many numbers in all of them, and the tensors' shapes by name."""
 
     tensors: int
     numbers: int
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 def shards_of(folder: Path) -> list[str]:
     """The names of the files that hold the weights. ValueError for weights that are not files of this directory in the form of
     safetensors: others might never end, or hold what can be executed."""
-    single, index = (folder / name for name in WEIGHTS)
+    single, index = weight_files(folder)
     names: Iterable[Any] = [single.name]
     if not single.exists():
         try:
@@ -53,17 +54,20 @@ def shards_of(folder: Path) -> list[str]:
 def stored_in(folder: Path) -> Stored:
     """Count what the files hold, by their headers alone. ValueError for damaged ones, for weights that are no floating-point
     numbers, and as `shards_of` raises it."""
-    count = numbers = 0
+    numbers, shapes = 0, {}
     for file in shards_of(folder):
         try:
             sizes = tensor_sizes(folder / file)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: damaged or truncated safetensors weights ({error})") from error
-        for name, (kind, size) in sizes.items():
-            if name.endswith(".weight") and kind.startswith(OTHER_KINDS):
-                raise ValueError(f"{folder}: {name} is {kind} in the weights, expected floating-point numbers")
-            count, numbers = count + 1, numbers + size
-    return Stored(count, numbers)
+        for name, (kind, shape, size) in sizes.items():
+            if name.endswith((".weight", "_proj", "_weight")) and kind not in WHOLE:
+                raise ValueError(
+                    f"{folder}: {name} is {kind} in the weights, expected floating-point numbers of 16 bits or more: "
+                    "dequantise the model and save that"
+                )
+            shapes[name], numbers = shape, numbers + size
+    return Stored(len(shapes), numbers, shapes)
 
 
 def check_configuration(folder: Path, stored: Stored) -> None:

@@ -8,28 +8,62 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array, tensor_of
+from gramian.adapters.models.experts import Packed, expert_at
+from gramian.adapters.models.plain_modules import check_plain_module
 from gramian.solvers import Moments, Quadratic
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "Site"]
+
+Site = nn.Module | Packed  # where operators meet their inputs: a module, or a parameter with a matrix of every expert
 
 
 class Layer:
-    """A `Linear` (weight as it is) or a `Conv1D` of transformers (weight transposed), fused projections included.
+    """A `Linear` (weight as it is) or a `Conv1D` of transformers (weight transposed), fused projections included, or the matrix
+    of one expert of a packed parameter.
 
-    module: the torch module. moments: those of what has flowed into it, shared between layers that share an input.
-    ValueError for any other module.
+    module: the torch module. moments: those of what has flowed into it, shared between layers that share an input. expert: the
+    parameter and the expert's number. ValueError for any other module.
     """
 
-    def __init__(self, name: str, module: nn.Module, moments: Moments | None = None) -> None:
-        parameter = getattr(module, "weight", None)
+    def __init__(
+        self, name: str, module: nn.Module, moments: Moments | None = None, expert: tuple[Packed, int] | None = None
+    ) -> None:
+        self.name, self.module, self.expert = name, module, expert
         self.transposed = type(module).__name__ == "Conv1D"
+        if expert is None:
+            self.check()
+        self.moments = moments if moments is not None else Moments(self.weight.shape[1])
+
+    @classmethod
+    def at(cls, root: nn.Module, path: str, name: str | None = None) -> Layer:
+        """The operator at a dotted path from `root`: a module, or a packed expert by its parameter and number. name: what it is
+        called, by default its path. AttributeError where there is nothing."""
+        expert = expert_at(root, path)
+        module = expert[0].module if expert is not None else root.get_submodule(path)
+        return cls(name or path, module, expert=expert)
+
+    def check(self) -> None:
+        """Raise ValueError for a module that computes no X W^T with its weight."""
+        name, module = self.name, self.module
+        parameter = getattr(module, "weight", None)
         if not isinstance(parameter, torch.Tensor) or parameter.ndim != 2:
             raise ValueError(f"{name} is a {type(module).__name__} without a weight matrix: capture Linear or Conv1D modules")
         if not (isinstance(module, nn.Linear) or self.transposed):
             raise ValueError(f"{name} is a {type(module).__name__}: only Linear and Conv1D modules compute X W^T")
-        self.name = name
-        self.module = module
-        self.moments = moments if moments is not None else Moments(self.weight.shape[1])
+        check_plain_module(name, module)
+
+    @property
+    def site(self) -> Site:
+        """Where the operator meets its inputs."""
+        return self.module if self.expert is None else self.expert[0]
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The parameters of the operator as they are, by full name: an expert's slice is called as the expert is."""
+        if self.expert is not None:
+            packed, number = self.expert
+            return {self.name: packed.parameter[number]}
+        return {f"{self.name}.{leaf}": parameter for leaf, parameter in self.module.named_parameters(recurse=False)}
 
     def __repr__(self) -> str:
         outputs, inputs = self.weight.shape
@@ -38,6 +72,9 @@ class Layer:
     @property
     def weight(self) -> torch.Tensor:
         """W (q, p), a view of the parameter, in the model's dtype."""
+        if self.expert is not None:
+            packed, number = self.expert
+            return packed.matrix(number)
         parameter: torch.Tensor = self.module.weight  # type: ignore[assignment]
         weight = parameter.detach()
         return weight.T if self.transposed else weight

@@ -8,10 +8,12 @@ that is loaded can execute.
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,26 +21,25 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
 from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
 from gramian.adapters.models.gguf_files import read_once
+from gramian.adapters.models.heads import keep_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
-from gramian.adapters.models.places import Place, locate
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of, stock_class
-from gramian.adapters.models.tokenizer_trials import check_tokenizer
+from gramian.adapters.models.origins import remember, remember_hub
+from gramian.adapters.models.placeless import refuse_incomplete, refuse_placeless, unseen
+from gramian.adapters.models.places import Place, locate, weight_files
+from gramian.adapters.models.tasks import auto_class, kind_of, stock_class
+from gramian.adapters.models.tokenizers import load_tokenizer
 from gramian.adapters.models.widths import narrow_class, read_widths
 
-__all__ = [
-    "check_directory", "load", "load_tokenizer", "mend_generation", "readable", "refuse_loss", "storage_dtype", "storage_of",
-]  # fmt: skip
+__all__ = ["check_directory", "load", "readable", "storage_dtype", "storage_of"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FLOATING = (*DTYPES[1:], "float64")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 BUILDING = threading.RLock()
 PANIC = "PanicException"  # of libraries in Rust: no Exception, and of a class that cannot be imported
 
@@ -175,26 +176,36 @@ def load_weights(
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
-    factory: Any = narrow_class(config, widths) if widths else AUTO_CLASSES[kind_of(config)]
+    factory: Any = narrow_class(config, widths) if widths else auto_class(config)
     bare = factory if widths else stock_class(config)
     if stored is not None and bare is not None and not trust_remote_code:
         check_size(lambda: bare(deepcopy(config)), stored, place.name)
-    loaded: Any = factory.from_pretrained(
-        place.name,
-        config=config,
-        dtype=running if storage else "auto",
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
-        ignore_mismatched_sizes=True,  # the library would only log what is missing and leave it random
-        output_loading_info=True,
-        **file,
-    )
+    with stock_form(place) as name:
+        loaded: Any = factory.from_pretrained(
+            name,
+            config=config,
+            dtype=running if storage else "auto",
+            use_safetensors=True,
+            variant=place.variant,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # the library would only log what is missing and leave it random
+            output_loading_info=True,
+            **file,
+        )
     model, info = loaded
     for name, found, expected in info["mismatched_keys"]:
         raise ValueError(f"{name} is {tuple(found)} in the weights but {tuple(expected)} by the configuration")
-    if info["missing_keys"]:
-        raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
-    refuse_loss(model, config, info["unexpected_keys"], strict=bool(widths) or kind_of(config) == "encoder")
+    refuse_incomplete(model, config, info["missing_keys"])
+    shapes = {} if stored is None else stored.shapes
+    unknown = {*info["unexpected_keys"], *unseen(model, shapes)}
+    if stored is not None and kind_of(config) == "encoder":
+        unknown -= keep_head(model, config, Path(place.name), set(info["unexpected_keys"]))
+    refuse_placeless(model, config, unknown, shapes)
+    if place.local and not place.gguf:
+        model.name_or_path = place.name
+        remember(model, Path(place.name))
+    elif not place.local:
+        remember_hub(model, place.name)
     if place.gguf:  # dequantised: from here on a model like any other, which can be saved
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
@@ -204,66 +215,33 @@ def load_weights(
     return model, storage
 
 
-def refuse_loss(model: PreTrainedModel, config: Any, unknown: Iterable[str], strict: bool) -> None:
-    """Raise ValueError for weights that the model has no module for, and which would be lost, such as another class's head or
-    blocks beyond the last.
-
-    Else checkpoints of the model's own class may hold weights that no version needs now, unless strict.
-    """
-    unknown = set(unknown)
-    if left_out := sorted(name for name in unknown if beyond(model, name)):
-        raise ValueError(f"weights of blocks that the configuration leaves out, such as {left_out[0]}; they would be lost")
-    saved = config.architectures or []
-    if (names := sorted(unknown)) and (strict or (saved and type(model).__name__ not in saved)):
-        raise ValueError(
-            f"weights of no module of {type(model).__name__}: {', '.join(names[:3])}; they would be lost (it was saved as "
-            f"{' or '.join(saved) or 'no class in particular'})"
-        )
-
-
-def beyond(model: PreTrainedModel, name: str) -> bool:
-    """Whether a tensor belongs to a module beyond the last of one of the model's lists."""
-    for number in re.finditer(r"\.(\d+)\.", name):
-        for path in (name[: number.start()], f"{model.base_model_prefix}.{name[: number.start()]}"):
-            with suppress(AttributeError):
-                found = model.get_submodule(path)
-                if isinstance(found, nn.ModuleList) and int(number[1]) >= len(found):
-                    return True
-    return False
-
-
-def load_tokenizer(place: Place, trust_remote_code: bool) -> PreTrainedTokenizerBase | None:
-    """Load a model's tokeniser; None where the model has none."""
-    if place.local and not place.gguf and not any((Path(place.name) / file).exists() for file in TOKENIZERS):
-        return None
-    file = {"gguf_file": place.gguf} if place.gguf else {}
-    if place.local and not place.gguf:
-        check_tokenizer(Path(place.name) / TOKENIZERS[0])
-    try:
-        return AutoTokenizer.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
-    except (OSError, ValueError):
-        if place.local:
-            raise
-        return None
+@contextmanager
+def stock_form(place: Place) -> Iterator[str]:
+    """The name that `from_pretrained` is given. An index of weights without `metadata`, which the library insists on, is put
+    right in a folder of links to the model's files that is there meanwhile."""
+    folder = Path(place.name)
+    index = weight_files(folder)[1] if place.local and not place.gguf else folder
+    document = (
+        json.loads(index.read_text(encoding="utf-8")) if index.is_file() and not weight_files(folder)[0].is_file() else {}
+    )
+    if not document or isinstance(document.get("metadata"), dict):
+        yield place.name
+        return
+    with tempfile.TemporaryDirectory() as made:
+        for file in folder.iterdir():
+            if file != index:
+                os.symlink(file.resolve(), Path(made) / file.name)
+        (Path(made) / index.name).write_text(json.dumps({**document, "metadata": {}}), encoding="utf-8")
+        yield made
 
 
 def settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) -> None:
     """Round the weights to the storage dtype, and refuse NaN and Inf."""
     model.config.dtype = storage
     model.train(False)
-    mend_generation(model)
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
         if weight.dtype != storage and weight.is_floating_point():
             weight.copy_(weight.to(storage))
         if not torch.isfinite(weight).all():
             raise ValueError(f"{source}: parameter {name} holds NaN or Inf in {str(storage).removeprefix('torch.')}")
-
-
-def mend_generation(model: PreTrainedModel) -> None:
-    """Change the model's settings for generating text so that they can be saved again, as some that load cannot be."""
-    if (generation := getattr(model, "generation_config", None)) is not None:
-        try:
-            generation.validate(strict=True)
-        except ValueError:  # as a rule there is a temperature without the sampling that it is for
-            generation.do_sample = True

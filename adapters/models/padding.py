@@ -7,7 +7,8 @@ import dataclasses
 
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.unit_groups import UnitGroup, kinds_of, rearrange, unit_groups_of
+from gramian.adapters.models.unit_groups import remember, unit_groups_of
+from gramian.adapters.models.units import UnitGroup, kinds_of, rearrange
 from gramian.adapters.models.widths import state_widths, stock_unit_groups, unstated_widths
 
 __all__ = ["padded"]
@@ -17,20 +18,29 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
     """P_u = 0, C_u = 0 for every unit u that is added: build a model of one width per kind of module that computes the same.
 
     This is exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block
-    where the stock class accepts them, else those that `model.config` states. The given model is unchanged; tensors outside
-    its depth-2 modules are shared with it. ValueError: an unsupported family, a configuration that states less than the model
-    has, a consumer with a bias where the stock class has none, for which zeros do not make up.
+    where the stock class accepts them, else those that `model.config` states. The given model is unchanged, and returned where
+    the configuration states its widths; tensors outside its depth-2 modules are shared with it. ValueError: an unsupported
+    family, a configuration that states less than the model has, a consumer with a bias where the stock class has none, for
+    which zeros do not make up.
     """
-    for name, each in unstated_widths(model).items():  # this raises where there is nothing to pad to
+    widths = unstated_widths(model)  # this raises where there is nothing to pad to
+    if not widths:
+        return model
+    for name, each in widths.items():
         if each.bias:
             raise ValueError(f"{name} has a bias, which {type(model).__name__} cannot have: save it without padding")
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
+    remember(twin, model)
     for kind in kinds_of(unit_groups_of(twin).values()):
         wide = common(twin, kind)
         for name, unit_group in kind.items():
             rearrange(twin, unit_group, *unit_group.resized(wide[name].units, wide[name].groups))
     state_widths(twin)
+    for name in unstated_widths(twin):  # shapes fit, but not all that the class computes by
+        stated = stock_unit_groups(twin, {})[name]
+        unit_group = unit_groups_of(twin)[name]
+        rearrange(twin, unit_group, *unit_group.resized(stated.units, stated.groups))
     return twin
 
 

@@ -7,7 +7,8 @@ shrunk model loads with stock `from_pretrained`, at the price of the padding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, check_output, plain, write_bytes, write_report
+from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.padding import padded
+from gramian.adapters.models.plain_modules import check_plain
+from gramian.adapters.models.remaining_layers import config_of_layers
+from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
+from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
 from gramian.adapters.models.wrappers import plain_model
 
@@ -40,8 +46,11 @@ def save(
 
     Weights are stored as safetensors in the storage dtype of the model, which is itself unchanged. Everything is written to a
     directory beside `out` first, which is renamed at the end: `out` is the complete new model or, after any failure, what it
-    was before. If the process is killed, the next call for `out` clears up what is left beside it. Widths of a shrunk model
-    that its configuration cannot state are recorded beside it; such a directory loads with `load` only, unless it is padded.
+    was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
+    weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
+    sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
+    are. Widths of a shrunk model that its configuration cannot state are recorded beside it; such a directory loads with `load`
+    only, unless it is padded.
 
     Parameters
     ----------
@@ -71,8 +80,9 @@ def save(
     OSError
         The directory cannot be written.
     ValueError
-        The model is not what its configuration describes, so that it would not load; it has adapters of PEFT, or is no model of
-        transformers; padding cannot hold a bias that it has.
+        The model is not what its configuration describes, so that it would not load; but where blocks were deleted, the
+        configuration that is written states those that remain. It has adapters of PEFT, quantised weights or weights that are
+        not in memory, or is no model of transformers. Padding cannot hold a bias that it has.
 
     Examples
     --------
@@ -100,7 +110,22 @@ def save_beside(
     """Do what `save` does, with files beside the model, which appear with it and which its report knows as well."""
     check_output(out, overwrite)
     model = plain_model(model)
+    check_plain(model)
     whole, out = padded(model) if pad else model, Path(out).expanduser().resolve()
+    with fitted(whole):
+        write_all(files, whole, tokenizer, out, report, overwrite)
+    return out
+
+
+def write_all(
+    files: Mapping[str, bytes],
+    whole: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    out: Path,
+    report: Mapping[str, Any] | Saved | None,
+    overwrite: bool,
+) -> None:
+    """Write a model whose configuration describes it, and all that goes with it."""
     widths = unstated_widths(whole)
     check_described(whole, widths)
     try:
@@ -112,13 +137,24 @@ def save_beside(
                 write_model(whole, draft)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
+            copy_side_files(whole, draft, tokenizer is not None)
             if report is not None:
                 write_report(draft, plain(report))
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error
         raise OSError(f"saving to {out} failed, nothing was changed there: {one_line(error)}") from error
-    return out
+
+
+@contextmanager
+def fitted(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model have the configuration that its number of blocks asks for while the context is open."""
+    before = model.config
+    model.config = config_of_layers(model)
+    try:
+        yield
+    finally:
+        model.config = before
 
 
 def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None:
@@ -128,6 +164,8 @@ def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None
     build: Any = narrow_class(config, widths) if widths else type(model)
     with torch.device("meta"):
         expected = {name: tuple(weight.shape) for name, weight in build(config).state_dict().items()}
+    if getattr(model, "pooler", model) is None:  # its weights came without, and load without
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("pooler.")}
     found = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     for name in (*found, *expected):
         if found.get(name) != expected.get(name):
@@ -148,8 +186,13 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         if same not in cast:
             cast[same] = weight.to(storage) if weight.is_floating_point() else weight
         weights[name] = cast[same]
+    named, architectures = with_head(model, weights)
+    stated = write_config(model.config, folder)
     try:
-        model.save_pretrained(folder, state_dict=weights)
+        with weights_alone(model, config=not stated):
+            model.save_pretrained(folder, state_dict=named)
     finally:
         model.config.dtype = storage  # where save_pretrained puts the running dtype
-    model.config.save_pretrained(folder)
+    model.config.architectures = architectures
+    write_config(model.config, folder)
+    write_generation(model, folder)

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.unit_groups import UnitGroup, axis, operator, rearrange, unit_groups_of, width
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import UnitGroup, axis, operator, rearrange, width
 from gramian.adapters.models.widths import state_widths
 from gramian.solvers.backend._xp import to_numpy
 

@@ -1,7 +1,7 @@
 """Where units can be removed: the lists of blocks of a model, and the depth-2 modules of each block.
 
-A family of `families` has one list, which runs block by block. The models in the table here have several lists, or predict no
-tokens, and cannot be run one block at a time; they are pruned on activations of the dense model.
+A family of `families` has one list. The models in the table here have several lists, or predict no tokens; units are removed
+from them on activations of the dense model.
 
     t5    An encoder and a decoder, of which hidden channels can be removed. Heads cannot: they share a table of relative
           positions, one column a head, that the first block of a stack makes for all its blocks.
@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gramian.adapters.models.families import FAMILIES, UNIT, Structure, blocks_of, family_of
+from gramian.adapters.models.block_lists import block_lists, blocks_path, walks_by_block
+from gramian.adapters.models.families import FAMILIES, UNIT, Structure
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["STACKS", "Stack", "blocks_in", "run_paths", "stacks_of", "walks_by_block"]
+__all__ = ["STACKS", "Stack", "blocks_in", "follows_pruned", "stacks_of"]
 
 
 @dataclass(frozen=True)
@@ -67,43 +68,27 @@ STACKS: dict[str, Callable[[Any], tuple[Stack, ...]]] = {
 }  # of the configuration, by model type
 
 
-def walks_by_block(model: nn.Module) -> bool:
-    """Return whether the model can be run block by block; ValueError for a model type that is in neither table."""
-    if getattr(getattr(model, "config", None), "model_type", None) in STACKS:
-        return False
-    family_of(model)
-    return True
-
-
-def run_paths(model: nn.Module) -> tuple[str, ...]:
-    """The full names of what runs one after the other: the blocks, or the model itself, of the empty name."""
-    if not walks_by_block(model):
-        return ("",)
-    path = family_of(model).blocks
-    return tuple(f"{path}.{index}" for index in range(len(blocks_of(model))))
+def follows_pruned(model: nn.Module) -> bool:
+    """Return whether units can be removed on activations of the blocks pruned so far."""
+    return getattr(getattr(model, "config", None), "model_type", None) not in STACKS and walks_by_block(model)
 
 
 def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
-    """Find the lists of blocks of a model. ValueError: a model type that is in neither table, a row that names no depth-2
-    modules."""
-    if not walks_by_block(model):
-        return STACKS[model.config.model_type](model.config)  # type: ignore[union-attr, index]
-    family = family_of(model)
-    if not family.structures:
-        known = ", ".join(sorted({*STACKS, *(name for name, row in FAMILIES.items() if row.structures)}))
-        raise ValueError(f"the family row of {type(model).__name__} names no depth-2 modules; supported: {known}")
-    return (Stack(family.blocks, family.structures),)
+    """Find the lists of blocks of a model that is in one of the tables."""
+    config: Any = model.config
+    row = STACKS.get(config.model_type)
+    return (Stack(blocks_path(model), FAMILIES[config.model_type].structures),) if row is None else row(config)
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
     """Find all blocks of all lists by their full names, in order."""
-    if walks_by_block(model):
-        return {f"{family_of(model).blocks}.{index}": block for index, block in enumerate(blocks_of(model))}
+    row = STACKS.get(getattr(getattr(model, "config", None), "model_type", ""))
+    paths = block_lists(model) if row is None else [stack.blocks for stack in row(model.config)]
     blocks: dict[str, nn.Module] = {}
-    for stack in stacks_of(model):
+    for path in paths:
         try:
-            found: Any = model.get_submodule(stack.blocks)
+            found: Any = model.get_submodule(path)
         except AttributeError as error:
-            raise ValueError(f"{type(model).__name__} has no {stack.blocks!r}: load it with `load`") from error
-        blocks |= {f"{stack.blocks}.{index}": block for index, block in enumerate(found)}
+            raise ValueError(f"{type(model).__name__} has no {path!r}: load it with `load`") from error
+        blocks |= {f"{path}.{index}": block for index, block in enumerate(found)}
     return blocks

@@ -15,16 +15,25 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     MODEL_MAPPING,
 )
 
 __all__ = [
-    "AUTO_CLASSES",
     "Kind",
+    "auto_class",
     "check_predicts",
     "embedded_inputs",
     "halves",
@@ -33,6 +42,7 @@ __all__ = [
     "predictions",
     "stock_class",
     "token_inputs",
+    "trunk_of",
 ]
 
 Kind = Literal["causal", "seq2seq", "encoder"]
@@ -42,19 +52,32 @@ MAPPINGS: dict[Kind, Any] = {
     "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     "encoder": MODEL_MAPPING,
 }
-ENCODERS = ("bert",)
 
 
 def kind_of(config: PretrainedConfig) -> Kind:
-    """Read the kind off the configuration; a model that is neither of the other two is a causal language model."""
+    """Read the kind off the configuration: encoders are trained to fill in words, unless they are made into decoders; a model
+    that is neither of the other two is a causal language model, which may read images too."""
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
-    return "encoder" if config.model_type in ENCODERS and not getattr(config, "is_decoder", False) else "causal"
+    fills_in = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    return "encoder" if fills_in and not getattr(config, "is_decoder", False) else "causal"
+
+
+def auto_class(config: PretrainedConfig) -> Any:
+    """Find the class that loads models of this kind and configuration: of a language model that reads images too, the one with
+    all its parts."""
+    return AutoModelForImageTextToText if reads_images(config) else AUTO_CLASSES[kind_of(config)]
 
 
 def stock_class(config: PretrainedConfig) -> Any:
     """Find the library's class for models of this kind and configuration; None where it has none."""
-    return MAPPINGS[kind_of(config)].get(type(config), None)
+    mapping: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if reads_images(config) else MAPPINGS[kind_of(config)]
+    return mapping.get(type(config), None)
+
+
+def reads_images(config: PretrainedConfig) -> bool:
+    """Tell whether a causal language model is a part of what the configuration states."""
+    return kind_of(config) == "causal" and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
@@ -68,6 +91,16 @@ def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
     first, second = halves(rows)
     start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
     return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
+
+
+def trunk_of(model: Any) -> Any:
+    """Find what runs the blocks of a model: the model without its head, or an encoder-decoder model itself."""
+    if kind_of(model.config) == "seq2seq":
+        return model
+    if model.base_model is not model:
+        return model.base_model
+    inner = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    return inner[0] if model.get_output_embeddings() is not None and len(inner) == 1 else model
 
 
 def halves(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,13 +7,16 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from gramian.adapters.models.plain_modules import check_in_memory
+
 __all__ = ["plain_model"]
 
 
 def plain_model(model: Any) -> PreTrainedModel:
     """Return the model itself: out of `torch.compile`, `DataParallel` and `DistributedDataParallel`, whose weights are its own.
 
-    ValueError: a model with adapters of PEFT, whose weights are apart from those that would be read; no model of transformers.
+    ValueError: a model with adapters of PEFT, whose weights are apart from those that would be read; no model of transformers;
+    one whose weights are not in memory.
     """
     while isinstance(model, nn.Module) and (inner := wrapped(model)) is not None:
         model = inner
@@ -27,6 +30,7 @@ def plain_model(model: Any) -> PreTrainedModel:
             f"model is of type {type(model).__name__}, expected a PreTrainedModel of transformers: the first of the two that "
             "gramian.load returns"
         )
+    check_in_memory(model)
     return model
 
 

@@ -12,24 +12,29 @@ import torch
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import places_in
-from gramian.adapters.models.families import family_of
+from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.experts import RemoveExperts
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.scores import ScoreUnits
 from gramian.adapters.passes.weights import ZeroWeights
+from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
 from gramian.adapters.targets import patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
 
-__all__ = ["Plan", "plan_of", "removing", "scoring", "zeroing"]
+__all__ = ["Plan", "plan_of", "removing", "scoring", "thinning", "zeroing"]
 
 CHOOSING = 4  # one batch in this many chooses the damping
-Plan = tuple[dict[str, Pattern], list[str]] | Removal  # patterns and what remains dense, or the units that can be removed
+# patterns and what remains dense, the units that can be removed, or how many experts are
+Plan = tuple[dict[str, Pattern], list[str]] | Removal | Thinning
 
 
 def plan_of(model: Any, config: PruneConfig) -> Plan:
     """What a run with these settings is about. ValueError, before any work, for settings that the model does not suit."""
+    if config.recipe.modules == "experts":
+        return plan_thinning(model, config)
     return patterns_of(model, config) if config.recipe.granularity == "weights" else plan_removal(model, config)
 
 
@@ -52,7 +57,7 @@ def zeroing(
     choosing = fitted // CHOOSING if damping == "auto" else 0
     solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit)
     return ZeroWeights(
-        paths, family_of(model).stages, patterns, solve, config.own("calibrate_on"), config.own("target"),
+        paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
         problems,
     )  # fmt: skip
@@ -89,6 +94,22 @@ def removing(
         model, plan.unit_sets, places_in(plan.unit_sets, paths), scored, keep or {}, plan.calibrate_on, plan.target_blend,
         plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
         config.swap_search,
+    )  # fmt: skip
+
+
+def thinning(
+    model: Any,
+    paths: tuple[str, ...],
+    config: PruneConfig,
+    plan: Thinning,
+    fitted: int,
+    advance: Callable[[], object] = nothing,
+) -> RemoveExperts:
+    """The one pass of a method that removes experts. fitted: how many batches calibrate."""
+    return RemoveExperts(
+        model, paths, plan.mixtures, plan.keep, config.recipe.of_experts(config.options), config.swap_search,
+        config.own("calibrate_on"), config.own("compensate"), config.refit_producers, plan.damping, fitted,
+        storage_dtype(model), advance,
     )  # fmt: skip
 
 

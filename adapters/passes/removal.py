@@ -19,6 +19,7 @@ from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.removal.report import ModuleReport
 from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Moments, Quadratic, Status, Support, exchange_units
 from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
@@ -150,7 +151,8 @@ class RemovalBlock:
             if refitted is not None:
                 refitted.refit(replay(refitted.producers[0].module))
                 refitted.outcome.settle(replay(module.consumer.module))
-            rows.append(remove_from(self.each, module.place, module.consumer, module.collector, refitted))
+            with naming(module.consumer.name):
+                rows.append(remove_from(self.each, module.place, module.consumer, module.collector, refitted))
             self.each.advance()
             del module, refitted  # their moments are free before those of the next module are formed
         return rows

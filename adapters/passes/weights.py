@@ -12,9 +12,13 @@ from torch import nn
 
 from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
-from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.block_lists import full_name
+from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.report import OperatorReport
-from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.expert_moments import Collector, collector_of
+from gramian.adapters.run.moments import Gathered, MomentCollector
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Pattern, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -26,14 +30,18 @@ __all__ = ["ZeroWeights"]
 class ZeroWeights:
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, for every operator of a block in turn.
 
-    paths: of the blocks. stages: operators of a block that receive the same input, in order. patterns: by full name, of the
-    operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how many batches are fitted, and how many
-    choose the damping; the rest are held out for the report. dtype: of the checkpoint, to which weights are rounded before they
-    are evaluated. home: the device on which hidden states are kept. problems: an empty directory for problem files, if any.
+    The target of a packed expert is its own output, on the tokens that are routed to it on the path that is followed, whatever
+    that of other operators is.
+
+    paths: of the blocks. stages: of each block, operators that receive the same input, or the experts of one parameter, in
+    order. patterns: by full name, of the operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how
+    many batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
+    which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
+    directory for problem files, if any.
     """
 
     paths: tuple[str, ...]
-    stages: tuple[tuple[str, ...], ...]
+    stages: tuple[tuple[tuple[str, ...], ...], ...]
     patterns: Mapping[str, Pattern]
     solve: DampedMethod
     follows: str
@@ -64,34 +72,32 @@ class ZeroWeights:
 
     def wanted(self, index: int) -> list[list[str]]:
         """The same by stage, without empty ones."""
-        named = ([f"{self.paths[index]}.{operator}" for operator in stage] for stage in self.stages)
+        named = ([full_name(self.paths[index], operator) for operator in stage] for stage in self.stages[index])
         chosen = ([name for name in stage if name in self.patterns] for stage in named)
         return [stage for stage in chosen if stage]
 
     def open(self, index: int, block: nn.Module) -> BlockOfWeights:
         """Begin with a block."""
-        prefix = f"{self.paths[index]}."
-        stages = [
-            [Layer(name, block.get_submodule(name.removeprefix(prefix))) for name in stage] for stage in self.wanted(index)
-        ]
-        collectors = [
-            MomentCollector(
-                stage[0].name, self.parts, keep=self.target != "own", target_blend=self.target_blend, home=self.home
-            )
-            for stage in stages
-        ]
+        prefix = full_name(self.paths[index], "")
+        stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.wanted(index)]
+        keep = self.target != "own"
+        collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home) for stage in stages]
         return BlockOfWeights(self, stages, collectors)
 
-    def prune(self, layer: Layer, collector: MomentCollector) -> OperatorReport:
+    def prune(self, layer: Layer, found: Gathered) -> OperatorReport:
         """Solve one operator's problem, write the rounded answer back, and evaluate what is stored."""
         started, pattern = time.perf_counter(), self.patterns[layer.name]
-        moments, fitted = collector.calibration, collector.moments[0]
-        choosing, apart = collector.moments.get(1), collector.moments.get(2)
+        moments = found.calibration
         problem = layer.problem(moments)
-        heldout = None if apart is None else layer.problem(apart)
-        split = None if choosing is None else (layer.problem(fitted), layer.problem(choosing), fitted.tokens)
+        heldout = None if found.heldout is None else layer.problem(found.heldout)
+        evaluated = problem if found.evaluated is moments else layer.problem(found.evaluated)
+        split = None
+        if found.split is not None:
+            fitted, choosing = found.split
+            split = layer.problem(fitted), layer.problem(choosing), fitted.tokens
         if self.problems is not None:
-            metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": self.target}
+            target = self.target if layer.expert is None else "own"
+            metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": target, **found.counts}
             file = self.problems / f"{layer.name}.safetensors"
             write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
         try:
@@ -110,38 +116,52 @@ class ZeroWeights:
             shape=problem.shape,
             pattern=str(pattern),
             sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
-            relative_error=certificate.relative_error,
+            relative_error=certificate.relative_error if evaluated is problem else evaluated.relative_error(stored),
             heldout_error=None if heldout is None else heldout.relative_error(stored),
             residual=certificate.residual or 0.0,
             status=solution.status.value,
             seconds=time.perf_counter() - started,
-            detail=dict(solution.detail),
+            detail={**solution.detail, **found.detail},
         )
 
 
 class BlockOfWeights:
     """The operators of one block by stage, and what is collected of each stage."""
 
-    def __init__(self, each: ZeroWeights, stages: list[list[Layer]], collectors: list[MomentCollector]) -> None:
+    def __init__(self, each: ZeroWeights, stages: list[list[Layer]], collectors: list[Collector]) -> None:
         self.each, self.stages, self.collectors = each, stages, collectors
 
     @property
-    def taps(self) -> dict[nn.Module, Receive]:
-        """What the operators of a stage share is tapped at its first one."""
-        return {stage[0].module: collector.receive for stage, collector in zip(self.stages, self.collectors)}
+    def own(self) -> bool:
+        """Whether the operators' own output is the target."""
+        return self.each.target == "own"
 
     @property
-    def replayed(self) -> list[nn.Module]:
+    def taps(self) -> dict[Site, Receive]:
+        """What the operators of a stage share is tapped at its first one. What reaches experts is routed otherwise on another
+        path, token by token, so that nothing of theirs can be paired: they wait for the path that is followed."""
+        return {
+            stage[0].site: collector.receive
+            for stage, collector in zip(self.stages, self.collectors)
+            if self.own or isinstance(collector, MomentCollector)
+        }
+
+    @property
+    def replayed(self) -> list[Site]:
         """Every stage, unless the operators' own output is the target."""
-        return [] if self.each.target == "own" else [stage[0].module for stage in self.stages]
+        return [] if self.own else [stage[0].site for stage in self.stages]
 
     def decide(self, replay: Replay, drifted: bool) -> list[OperatorReport]:
         """Prune stage by stage: the inputs of a stage on the pruned path follow from the stages before it."""
         rows: list[OperatorReport] = []
+        for collector in self.collectors if self.own else ():
+            collector.settle(None)  # before anything is written
         for stage in self.stages:
-            collector = self.collectors.pop(0)
-            if self.each.target != "own":
-                collector.settle(replay(stage[0].module) if rows or drifted else None)
-            rows.extend(self.each.prune(layer, collector) for layer in stage)
+            collector, site = self.collectors.pop(0), stage[0].site
+            if not self.own:
+                collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
+            for layer in stage:
+                with naming(layer.name):
+                    rows.append(self.each.prune(layer, collector.of(layer)))
             del collector  # its memory is free before the next stage's moments are formed
         return rows

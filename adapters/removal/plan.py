@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,11 +13,14 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
-from gramian.adapters.models.stacks import blocks_in, walks_by_block
-from gramian.adapters.models.unit_groups import consumer_names, operator, unit_groups_of, width
+from gramian.adapters.models.matching import matches
+from gramian.adapters.models.stacks import follows_pruned
+from gramian.adapters.models.unit_groups import consumer_names, refused_of, unit_groups_of
+from gramian.adapters.models.units import operator, width
+from gramian.adapters.removal.amount import amount_of, block_parameters
 from gramian.adapters.targets import check_finite
 
-__all__ = ["DAMPING", "Removal", "block_parameters", "plan_removal"]
+__all__ = ["DAMPING", "Removal", "plan_removal"]
 
 # On gemma-3-270m and 25,000 tokens held-out errors are least at 0.01 where heads are removed and at 0.1 to 0.3 where channels
 # are: this lies between them.
@@ -30,7 +34,8 @@ class Removal:
 
     unit_sets: what can be removed of each module that has more than one removable. amount: parameters to remove. bias_costs:
     the parameters that each module gains with the bias that compensates for removed units; they are removed on top.
-    calibrate_on, target_blend and damping: as `PruneConfig` has them."""
+    calibrate_on, target_blend and damping: as `PruneConfig` has them. refused: of consumers that the settings name as well, why
+    their units cannot be removed."""
 
     unit_sets: tuple[UnitSet, ...]
     amount: float
@@ -39,6 +44,7 @@ class Removal:
     calibrate_on: str
     target_blend: float
     damping: float
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
@@ -47,7 +53,7 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     ValueError is raised for a ratio of more than can be removed when every module keeps one unit; where no module is selected;
     for a model that the method or another setting does not suit; for settings that would change nothing; and for weights that
     are not finite."""
-    ratio, method, unit_groups = config.own("ratio"), config.recipe, unit_groups_of(model)
+    method, unit_groups = config.recipe, unit_groups_of(model)
     compensation: Compensation = method.compensation if config.own("compensate") else "none"
     calibrate_on = calibrate_on_of(model, config)
     target_blend = target_blend_of(config, compensation, calibrate_on)
@@ -60,6 +66,12 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     unit_sets = [
         unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], config.own("heads"))).removable > 1
     ]
+    refused = {name: reason for name, reason in refused_of(model).items() if matches(config.include or "", name)}
+    if config.exclude is not None:
+        refused = {name: reason for name, reason in refused.items() if not matches(config.exclude, name)}
+    if not unit_sets and refused:
+        name, reason = next(iter(refused.items()))
+        raise ValueError(f"no units can be removed by include={config.include!r}, exclude={config.exclude!r}: {name}: {reason}")
     if not unit_sets:
         raise ValueError(
             f"no module is left by include={config.include!r}, exclude={config.exclude!r}, blocks={config.blocks}: units are "
@@ -75,17 +87,15 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     check_finite(model)
     bias_costs = [bias_cost_of(model, unit_set, compensation) for unit_set in unit_sets]
     inside, most = block_parameters(model), reachable(unit_sets, bias_costs)
-    amount = ratio * inside
-    if abs(amount - round(amount)) <= 1e-9 * inside:  # a count of parameters over the whole, but for rounding
-        amount = round(amount)
+    amount = amount_of(model, config)
     if amount > most:
         largest = math.floor(1e4 * most / inside) / 1e4
         raise ValueError(
-            f"a ratio of {ratio:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} parameters "
-            "inside the blocks belong to units that can be removed (every module keeps one)"
+            f"a ratio of {amount / inside:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} "
+            "parameters inside the blocks belong to units that can be removed (every module keeps one)"
         )
     damping = DAMPING if config.damping is None else float(config.damping)
-    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping)
+    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping, refused)
 
 
 def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation) -> int:
@@ -94,20 +104,15 @@ def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation
     return width(module, "outputs") if compensation == "bias" and module.bias is None else 0
 
 
-def block_parameters(model: nn.Module) -> int:
-    """The number of parameters inside the blocks, norms and biases included."""
-    return sum(parameter.numel() for block in blocks_in(model).values() for parameter in block.parameters())
-
-
 def calibrate_on_of(model: nn.Module, config: PruneConfig) -> str:
     """What consumers are fitted to: as requested, otherwise the method's default where the model allows it."""
-    if not walks_by_block(model) and (config.calibrate_on == "pruned" or config.refit_producers):
+    if not follows_pruned(model) and (config.calibrate_on == "pruned" or config.refit_producers):
         requested = "refit_producers=True" if config.refit_producers else f"calibrate_on={config.calibrate_on!r}"
         raise ValueError(
             f"{requested} needs a model that runs block by block; {type(model).__name__} is pruned on activations of the dense "
             "model: leave it out"
         )
-    return str(config.own("calibrate_on")) if walks_by_block(model) else "dense"
+    return str(config.own("calibrate_on")) if follows_pruned(model) else "dense"
 
 
 def target_blend_of(config: PruneConfig, compensation: Compensation, calibrate_on: str) -> float:

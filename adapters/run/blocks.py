@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import release_cached, usable_device
-from gramian.adapters.models.stacks import run_paths
+from gramian.adapters.models.block_lists import run_paths
 
 __all__ = ["Blocks", "InMemory", "Offloaded", "module_at", "put", "tie"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import release_cached
-from gramian.adapters.models.families import blocks_of
-from gramian.adapters.models.stacks import walks_by_block
-from gramian.adapters.models.tasks import token_inputs
+from gramian.adapters.models.block_answers import Answer, Arguments, alike
+from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
+from gramian.adapters.models.discovery import answers_of, calls_of
+from gramian.adapters.models.layers import Site
+from gramian.adapters.models.stand_ins import replaced_forward
+from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.run.hooks import watch
 
 __all__ = ["TOKENS_PER_BATCH", "BlockCall", "Call", "ModelCall", "batches_of", "enter", "inputs_of", "run_block"]
@@ -28,19 +31,18 @@ def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
 
 @dataclass(frozen=True)
 class BlockCall:
-    """Arguments of one block after the hidden states: masks, rotary tables, positions.
+    """How one block is called with hidden states, and which part of its answer they are.
 
-    They are kept by batch size and length, because windows without padding differ in nothing else, and follow the block to
-    its device.
+    Its other arguments are kept by batch size and length, because windows without padding differ in nothing else, and follow
+    the block to its device.
     """
 
-    by_shape: Mapping[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]
+    by_shape: Mapping[tuple[int, int], Arguments]
+    answer: Answer
 
     def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        args, kwargs = self.by_shape[hidden.shape[0], hidden.shape[1]]
-        device = next(block.parameters()).device
-        following: torch.Tensor = block(hidden.to(device), *moved(args, device), **moved(kwargs, device))
-        return following
+        given = self.by_shape[hidden.shape[0], hidden.shape[1]]
+        return self.answer.states(given.run(block, hidden))
 
 
 @dataclass(frozen=True)
@@ -57,63 +59,69 @@ class ModelCall:
 Call = BlockCall | ModelCall
 
 
-def moved(value: Any, device: torch.device) -> Any:
-    """Move tensors, also those inside tuples, lists and dicts, to a device; anything else is returned as it is."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: moved(each, device) for key, each in value.items()}
-    return type(value)(moved(each, device) for each in value) if type(value) in (tuple, list) else value
-
-
 @torch.no_grad()
 def enter(model: Any, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Sequence[Call]]:
     """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
 
     The model itself runs, with its embedding, positions and masks as it makes them, but with its blocks replaced by
     identities, and without a cache, which would grow with every replay. Into a model that does not run block by block the
-    windows themselves enter.
+    windows themselves enter. ValueError, naming the block, where a block is not given what the one before it returned.
     """
     if not walks_by_block(model):
         return list(batches), [ModelCall(model)]
-    blocks = blocks_of(model)
-    seen: list[dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]]] = [{} for _ in blocks]
+    answers, paths = answers_of(model), run_paths(model)
+    passed: list[torch.Tensor] = []  # what the blocks of one run were given
+    seen: list[dict[tuple[int, int], Arguments]] = [{} for _ in paths]
     hidden: list[torch.Tensor] = []
-    device = next(model.parameters()).device
     with ExitStack() as stack:
-        for index, block in enumerate(blocks):
-            stack.enter_context(bypass(block, seen[index], hidden if index == 0 else None))
+        for index, block in enumerate(blocks_of(model)):
+            stack.enter_context(replaced_forward(block, bypass(index, paths[index], answers[index], seen[index], passed)))
         for rows in batches:
-            model.base_model(input_ids=rows.to(device), use_cache=False)
-    return hidden, [BlockCall(calls) for calls in seen]
+            passed.clear()
+            trunk_of(model)(**token_inputs(model, rows))
+            if len(passed) != len(paths):
+                raise ValueError(f"{len(passed)} of the {len(paths)} blocks of {type(model).__name__} ran on a window")
+            hidden.append(passed[0])
+    return hidden, [BlockCall(*each) for each in zip(seen, answers)]
 
 
-@contextmanager
 def bypass(
-    block: Any,
-    calls: dict[tuple[int, int], tuple[tuple[Any, ...], dict[str, Any]]],
-    hidden: list[torch.Tensor] | None,
-) -> Iterator[None]:
-    """Let `block` return its input while the context is open, and note its other arguments in `calls`."""
+    index: int, path: str, answer: Answer, calls: dict[tuple[int, int], Arguments], passed: list[torch.Tensor]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the forward of a block that returns the hidden states that it is given, in the block's form of `answer`.
 
-    def identity(states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        calls.setdefault((states.shape[0], states.shape[1]), (args, kwargs))
-        if hidden is not None:
-            hidden.append(states)
-        return states
+    calls: where its other arguments are noted. passed: what the blocks before it were given, with which it must agree."""
 
-    own = vars(block).get("forward")  # libraries that dispatch modules to devices set it on the instance
-    block.forward = identity
-    try:
-        yield
-    finally:
-        del block.forward  # the class's own method is visible again
-        if own is not None:
-            block.forward = own
+    def identity(*args: Any, **kwargs: Any) -> Any:
+        states, given = Arguments.of(args, kwargs)
+        if len(passed) != index or (passed and not alike(passed[-1], states)):
+            raise ValueError(
+                f"{path} is not given what the block before it returns, so the model cannot be run block by block: prune "
+                "single layers with gramian.capture"
+            )
+        passed.append(states)
+        calls.setdefault((states.shape[0], states.shape[1]), given)
+        return answer.filled(states)
+
+    return lambda _: identity
 
 
 class Reached(Exception):
     """Raised out of a block once the module of interest has been called: the rest of the block is not needed."""
+
+
+def joined(site: Site, receive: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wait for all inputs of a module that a block calls more than once, and hand them on as one, (tokens, inputs)."""
+    count, waiting = calls_of(site) if isinstance(site, nn.Module) else 1, list[torch.Tensor]()
+
+    def gather(inputs: torch.Tensor) -> None:
+        waiting.append(inputs.flatten(0, -2))
+        if len(waiting) == count:
+            tokens = torch.cat(waiting)
+            waiting.clear()
+            receive(tokens)
+
+    return receive if count == 1 else gather
 
 
 @torch.no_grad()
@@ -121,20 +129,21 @@ def run_block(
     block: nn.Module,
     call: Call,
     hidden: list[torch.Tensor],
-    receivers: Mapping[nn.Module, Callable[[int, torch.Tensor], None]] | None = None,
+    receivers: Mapping[Site, Callable[[int, Any], None]] | Mapping[nn.Module, Callable[[int, Any], None]] | None = None,
 ) -> list[torch.Tensor]:
     """Compute the outputs of `block` for every batch, each on the device that the batch came from.
 
-    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module.
+    receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module,
+    and for a packed parameter what was `Routed` to its experts.
     """
     outputs: list[torch.Tensor] = []
 
-    def relay(receive: Callable[[int, torch.Tensor], None]) -> Callable[[torch.Tensor], None]:
+    def relay(receive: Callable[[int, Any], None]) -> Callable[[Any], None]:
         return lambda inputs: receive(len(outputs), inputs)
 
     with ExitStack() as hooks:
-        for module, receive in (receivers or {}).items():
-            hooks.enter_context(watch(module, relay(receive)))
+        for site, receive in (receivers or {}).items():
+            hooks.enter_context(watch(site, joined(site, relay(receive))))
         for states in hidden:
             outputs.append(call(block, states).to(states.device))
     release_cached(next(block.parameters()).device)
@@ -142,17 +151,19 @@ def run_block(
 
 
 @torch.no_grad()
-def inputs_of(module: nn.Module, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield what flows into one module inside `block`, batch by batch; nothing past that module is computed."""
-    found: list[torch.Tensor] = []
+def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[Any]:
+    """Yield what flows into one module inside `block`, or what is `Routed` to the experts of a packed parameter, batch by
+    batch, None for a batch of which nothing reaches it; nothing past that module is computed."""
+    found: list[Any] = []
 
-    def receive(inputs: torch.Tensor) -> None:
+    def receive(inputs: Any) -> None:
         found.append(inputs)
         raise Reached
 
-    with watch(module, receive):
+    with watch(site, joined(site, receive)):
         for states in hidden:
             try:
                 call(block, states)
             except Reached:
-                yield found.pop()
+                pass
+            yield found.pop() if found else None

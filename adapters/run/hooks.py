@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, precision_of_products, solver_array
-from gramian.adapters.models.layers import Layer
+from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.run.padding import Padding
+from gramian.adapters.run.routing import watch_experts
 from gramian.solvers import Moments
 
 __all__ = ["capture", "feed", "tapped", "watch"]
 
-MASKS = ("attention_mask", "decoder_attention_mask")
-CROSSED = re.compile(r"(EncDecAttention|encoder_attn|crossattention)\..*\b(k|v|key|value|k_proj|v_proj)$")  # read the encoder
-
 
 @contextmanager
-def watch(module: nn.Module, receive: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Call `receive(inputs)` with the input tensor of every call of `module` while the context is open."""
+def watch(site: Site, receive: Callable[[Any], None]) -> Iterator[None]:
+    """Call `receive(inputs)` with the input tensor of every call of a module while the context is open, and with what was
+    `Routed` to the experts of a packed parameter."""
+    if isinstance(site, Packed):
+        with watch_experts(site, receive):
+            yield
+        return
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         receive((args[0] if args else next(iter(kwargs.values()))).detach())
 
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    handle = site.register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
@@ -42,8 +46,10 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
     Afterwards `layers[name].problem()` is the layer's problem for any solver, and `layers[name].assign(weights)` writes the
     answer back. Every token that reaches a module counts, except padding: where the model is called with a two-dimensional
     `attention_mask`, tokens that it marks 0 are left out, and in the decoder of an encoder-decoder model those of
-    `decoder_attention_mask`. When the context ends every hook is removed; the layers can still be used. Every layer has
-    moments of its own, also where several receive the same input.
+    `decoder_attention_mask`. Where the inputs of a layer are not of the mask's shape, the call is made once more with other
+    tokens in place of the padding, by which its rows are told apart; of rows that were sorted or routed that is an error. When
+    the context ends every hook is removed; the layers can still be used. Every layer has moments of its own, also where several
+    receive the same input.
 
     Parameters
     ----------
@@ -60,7 +66,8 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
     Raises
     ------
     ValueError
-        A name that is no such module; naming the layer, NaN or Inf in its inputs.
+        A name that is no such module; naming the layer, NaN or Inf in its inputs, and inputs under a padding mask of which it
+        cannot be known which are padding.
 
     Examples
     --------
@@ -79,36 +86,45 @@ def capture(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Layer]
     layers: dict[str, Layer] = {}
     for name in [names] if isinstance(names, str) else names:
         if name not in modules:
-            raise ValueError(f"the model has no module {name!r}; names come from model.named_modules()")
+            raise ValueError(absent(model, name))
+        refuse_bypassed(name, modules[name])
         layers[name] = Layer(name, modules[name])
-    padding: dict[str, torch.Tensor] = {}
-    bound, paired = inspect.signature(model.forward), getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-
-    def remember_mask(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = bound.bind_partial(*args, **kwargs).arguments | kwargs
-        padding.clear()
-        for which in MASKS:
-            if isinstance(mask := given.get(which), torch.Tensor) and mask.ndim == 2:
-                padding[which] = mask
-
-    def receiver(layer: Layer) -> Callable[[torch.Tensor], None]:
-        which = MASKS[bool(paired and "decoder" in layer.name.split(".") and not CROSSED.search(layer.name))]
-
-        def receive(inputs: torch.Tensor) -> None:
-            mask = padding.get(which)
-            tokens = inputs.reshape(-1, inputs.shape[-1])
-            if mask is not None and mask.numel() == tokens.shape[0]:
-                tokens = tokens[mask.reshape(-1).to(tokens.device).bool()]
-            feed(layer.name, layer.moments, tokens)
-
-        return receive
-
+    padding = Padding(model, lambda name, tokens: feed(name, layers[name].moments, tokens))
     with ExitStack() as hooks:
-        handle = model.register_forward_pre_hook(remember_mask, with_kwargs=True)
-        hooks.callback(handle.remove)
-        for layer in layers.values():
-            hooks.enter_context(watch(layer.module, receiver(layer)))
+        before = model.register_forward_pre_hook(padding.begin, with_kwargs=True)
+        hooks.callback(before.remove)
+        for name, layer in layers.items():
+            hooks.enter_context(watch(layer.module, partial(padding.receive, name)))
+        # After the hooks of the layers: the model may be one of them.
+        after = model.register_forward_hook(padding.end)
+        hooks.callback(after.remove)
         yield layers
+
+
+def absent(model: nn.Module, name: str) -> str:
+    """What to say of a name that no module has: it may be of a parameter, such as one that packs experts."""
+    parameter = dict(model.named_parameters()).get(name)
+    if parameter is None:
+        return f"the model has no module {name!r}; names come from model.named_modules()"
+    return (
+        f"{name!r} is a parameter {tuple(parameter.shape)}, not a module, so that no hook sees what it is multiplied with: "
+        "capture Linear or Conv1D modules"
+    )
+
+
+def refuse_bypassed(name: str, module: nn.Module) -> None:
+    """Raise ValueError for modules whose weights are used without a call of the module, so that no hook sees anything."""
+    packed = [leaf for leaf, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
+    if packed:
+        raise ValueError(
+            f"{name} is a {type(module).__name__}, which packs its experts in 3-D parameters ({', '.join(packed)}): each "
+            "expert has inputs of its own, which no hook on a module sees; capture Linear or Conv1D modules"
+        )
+    if type(module).__name__ == "NonDynamicallyQuantizableLinear":
+        raise ValueError(
+            f"{name} is the output of an nn.MultiheadAttention, which uses its weight without calling it, so no hook "
+            "sees its inputs: put a plain Linear in its place that the model calls, or capture other layers"
+        )
 
 
 def tapped(layer: Layer, _: int, inputs: torch.Tensor) -> None:

@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import torch
 
+from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import feed
 from gramian.solvers import Moments
 
-__all__ = ["MomentCollector"]
+__all__ = ["Gathered", "MomentCollector"]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What one operator is fitted to and evaluated on.
+
+    calibration: of all batches that calibrate. split: of those that are fitted and those that choose the damping, where both
+    are. evaluated: those on which its error is reported. heldout: those that it never saw, if any. detail: figures for its row
+    of the report.
+    """
+
+    calibration: Moments
+    split: tuple[Moments, Moments] | None
+    evaluated: Moments
+    heldout: Moments | None
+    detail: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, str]:
+        """The figures as the metadata of a problem file."""
+        return {name: f"{value:.0f}" for name, value in self.detail.items()}
 
 
 class MomentCollector:
     """Moments of one stage of a block: of the batches that are fitted, of those that choose the damping, and of the rest.
 
     Where the target is the operators' own output the inputs go straight into the moments. Else they are kept until the pruned
-    path has reached the stage too, and both enter together. name: the layer that errors name. parts: how many batches are
-    fitted, and how many choose the damping. keep: whether inputs wait for the pruned path. target_blend: see `settle`. home:
-    the device on which inputs are kept, None for the one on which they come.
+    path has reached the stage too, and both enter together; a batch of which other tokens reach the stage there, as happens to
+    experts that are modules, has the operators' own output as its target.
+
+    name: the layer that errors name. parts: how many batches are fitted, and how many choose the damping. keep: whether inputs
+    wait for the pruned path. target_blend: see `settle`. home: the device on which inputs are kept, None for the one on which
+    they come.
     """
 
     def __init__(
         self, name: str, parts: tuple[int, ...], keep: bool, target_blend: float = 1.0, home: torch.device | None = None
     ) -> None:
         self.name, self.target_blend, self.home, self.ends = name, target_blend, home, list(accumulate(parts))
-        self.kept: list[torch.Tensor] | None = [] if keep else None
+        self.kept: dict[int, torch.Tensor] | None = {} if keep else None
         self.source: torch.device | None = None  # the device on which inputs came
         self.moments: dict[int, Moments] = {}  # by part: 0 is fitted, 1 chooses the damping, 2 is held out
 
@@ -35,20 +62,24 @@ class MomentCollector:
         """Take what reaches the stage in one batch."""
         if self.kept is not None:
             self.source = inputs.device
-            self.kept.append(inputs if self.home is None else inputs.to(self.home))
+            self.kept[batch] = inputs if self.home is None else inputs.to(self.home)
         else:
             self.add(batch, inputs, None)
 
     def settle(self, star: Any) -> None:
         """Pair the kept inputs, target_blend X + (1 - target_blend) X*, with the pruned path's X* = `star`, or with themselves
         where that is None."""
-        kept, self.kept = self.kept or [], None
+        kept, self.kept = self.kept or {}, None
         if star is None:
-            for batch, inputs in enumerate(kept):
+            for batch, inputs in kept.items():
                 self.add(batch, inputs.to(self.source), None)
         else:
-            for batch, (inputs, pruned) in enumerate(zip(kept, star, strict=True)):
-                dense = inputs.to(pruned.device)
+            for batch, pruned in enumerate(star):
+                if pruned is None:
+                    continue
+                dense = kept.pop(batch, pruned).to(pruned.device)
+                if dense.shape != pruned.shape:
+                    dense = pruned
                 if self.target_blend != 1:  # in float32 at least, since rounding would be a drift of its own
                     precise = torch.promote_types(dense.dtype, torch.float32)
                     dense = self.target_blend * dense.to(precise) + (1 - self.target_blend) * pruned
@@ -56,6 +87,8 @@ class MomentCollector:
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
         """Add one batch to the moments of its part."""
+        if not inputs.numel():
+            return
         part = bisect_right(self.ends, batch)
         feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
 
@@ -64,3 +97,16 @@ class MomentCollector:
         """Moments of all batches that calibrate: those that are fitted and those that choose the damping."""
         fitted, choosing = self.moments[0], self.moments.get(1)
         return fitted if choosing is None else fitted.merged(choosing)
+
+    def of(self, layer: Layer) -> Gathered:
+        """What an operator of the stage is fitted to, all of them alike: without any token, as an expert that is a module may
+        be, to as many as it has inputs that are uncorrelated and alike."""
+        fitted, choosing, heldout = (self.moments.get(part) for part in range(3))
+        if fitted is None and choosing is None:
+            width = layer.weight.shape[1]
+            feed(self.name, lent := Moments(width), torch.eye(width, device=layer.weight.device))
+            return Gathered(lent, None, lent, heldout, {"routed_tokens": 0.0, "borrowed_tokens": float(width)})
+        calibration = choosing if fitted is None else self.calibration
+        assert calibration is not None
+        split = None if fitted is None or choosing is None else (fitted, choosing)
+        return Gathered(calibration, split, calibration, heldout)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.tasks import AUTO_CLASSES, kind_of
+from gramian.adapters.models.tasks import auto_class
 
 __all__ = ["skeleton"]
 
@@ -42,7 +42,7 @@ def skeleton(config: Any, dtype: Any) -> PreTrainedModel:
     """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
     BUILDING.skeleton = True
     try:
-        model: PreTrainedModel = AUTO_CLASSES[kind_of(config)].from_config(config, dtype=dtype)
+        model: PreTrainedModel = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
     finally:
         BUILDING.skeleton = False
     model.requires_grad_(False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,20 +27,18 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain, write_json, write_report
+from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
-from gramian.adapters.models.families import family_named
-from gramian.adapters.models.loading import (
-    check_directory,
-    load_tokenizer,
-    mend_generation,
-    readable,
-    refuse_loss,
-    storage_of,
-)
-from gramian.adapters.models.places import WEIGHTS, locate
+from gramian.adapters.models.conversions import Conversions
+from gramian.adapters.models.loading import check_directory, readable, storage_of
+from gramian.adapters.models.origins import BESIDE, GENERATION, remember
+from gramian.adapters.models.placeless import drop_pooler, refuse_placeless
+from gramian.adapters.models.places import WEIGHTS, locate, weight_files
+from gramian.adapters.models.settings_files import write_config, write_generation
 from gramian.adapters.models.shrink import cut_units
-from gramian.adapters.models.stacks import run_paths
+from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.tasks import stock_class
+from gramian.adapters.models.tokenizers import load_tokenizer
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
@@ -49,6 +48,7 @@ from gramian.adapters.run.walk import restore
 
 __all__ = ["Stream", "Streamed", "open_checkpoint"]
 
+LOG = logging.getLogger(__name__)
 SHARD_BYTES = 2**31  # of a file of tensors that are only copied
 
 
@@ -73,7 +73,7 @@ class Stream:
         units of `keep`. After an error `out` is what it was before."""
         out = out.expanduser().resolve()
         with new_directory(out, overwrite) as draft:
-            written = Written(draft)
+            written, done = Written(draft), set[str]()
             for index, path in enumerate(self.blocks.paths[: len(journal.finished(passed))]):
                 block = self.blocks.acquire(index)
                 restore(journal.read(passed, index), self.model, self.blocks.place)
@@ -81,19 +81,22 @@ class Stream:
                 for name, kept in inside.items():
                     cut_units(self.model, name, kept)
                 found = {f"{path}.{name}": value for name, value in block.state_dict().items()}
-                written.add({name: self.blocks.rounded(value.cpu()) for name, value in found.items()})
+                rounded = {name: self.blocks.rounded(value.cpu()) for name, value in found.items()}
+                written.add(self.blocks.conversions.stored(rounded))
+                done |= set(found)
                 self.blocks.commit(index)
-            for group in self.blocks.rest({name for file in written.files for name in file}):
-                written.add(group)
+            for group in self.blocks.rest(done):
+                written.add(self.blocks.conversions.stored(group))
             written.finish()
             if keep:
                 state_widths(self.model)
                 write_widths(draft, unstated_widths(self.model))
-            self.model.config.save_pretrained(draft)
-            if self.model.can_generate():
-                self.model.generation_config.save_pretrained(draft)
+            self.model.config.architectures = [type(self.model).__name__]
+            write_config(self.model.config, draft)
+            write_generation(self.model, draft)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(draft)
+            copy_side_files(self.model, draft, self.tokenizer is not None)
             write_report(draft, plain(report))
         return out
 
@@ -106,13 +109,12 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     on a CPU and in the storage dtype elsewhere; the rest of the model is on the CPU. Every tensor is read once beforehand, so
     that one that is missing or not finite is known at once.
 
-    ValueError: weights of another form, a family without a row, tensors that are missing, misshapen or not finite.
+    ValueError: weights of another form, an encoder-decoder model, tensors that are missing, misshapen or not finite.
     """
     where, folder = usable_device(device), folder_of(source)
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
-        config = AutoConfig.from_pretrained(folder)
-    family_named(config.model_type)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
@@ -121,10 +123,12 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
         check_size(lambda: stock_class(config)(deepcopy(config)), held, source)
         model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
         model.config.dtype = storage
-        if (folder / "generation_config.json").is_file():
+        if (folder / GENERATION).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-        mend_generation(model)
+        remember(model, folder)
         tokenizer = load_tokenizer(place, trust_remote_code=False)
+    if not walks_by_block(model):
+        raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
     blocks = Streamed(model, stored, storage, where)
     try:
         blocks.check()
@@ -142,16 +146,31 @@ class Streamed:
     def __init__(self, model: PreTrainedModel, stored: StoredTensors, storage: torch.dtype, place: torch.device) -> None:
         self.model, self.stored, self.storage, self.place = model, stored, storage, place
         self.running, self.paths = model.dtype, run_paths(model)
+        self.conversions = Conversions(model, stored.files)
         self.digest = ""  # of all tensors, once they are checked
         self.expected: dict[str, torch.Size] = {}  # without the second names of tied tensors, which are not stored
         self.second: list[tuple[str, str]] = []
         self.present: int | None = None  # the block that is in memory
+        self.untie()
+        converted = self.conversions.sources
+        drop_pooler(model, (name for name in model.state_dict() if name not in converted and self.key(name) is None))
         first: dict[int, str] = {}
         for name, tensor in model.state_dict(keep_vars=True).items():
             if first.setdefault(id(tensor), name) == name:
                 self.expected[name] = tensor.shape
             else:
                 self.second.append((name, first[id(tensor)]))
+
+    def untie(self) -> None:
+        """Give a parameter of its own to every name that the configuration ties to another and the weights do not, as stock
+        classes do when they load them."""
+        first: dict[int, str] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            known = first.setdefault(id(tensor), name)
+            one, other = self.key(known), self.key(name)
+            if known != name and one is not None and other is not None and not self.stored.alike(one, other):
+                LOG.warning(f"{name} and {known} are one by the configuration but differ in the weights: both are kept")
+                put(self.model, name, torch.empty_like(tensor, device="meta"))
 
     def __enter__(self) -> Streamed:
         return self
@@ -193,24 +212,28 @@ class Streamed:
         """Raise ValueError for the first tensor that is missing, of another shape, not finite, or unlike one tied to it."""
         digest = hashlib.sha256()
         for name, shape in self.expected.items():
-            if (key := self.key(name)) is None:
+            if name not in self.conversions.sources and self.key(name) is None:
                 raise ValueError(f"weights are missing under the model's names, such as {name}: prune without streaming")
-            value = self.stored.read(key)
+            value = self.read(name)
             if value.shape != shape:
                 raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {tuple(shape)} by the configuration")
             if value.is_floating_point() and not bool(torch.isfinite(value.to(self.storage)).all()):
                 raise ValueError(f"parameter {name} holds NaN or Inf in {str(self.storage).removeprefix('torch.')}")
             add_tensor(digest, name, self.rounded(value))
         self.digest = digest.hexdigest()
-        used = {self.key(name) for name in self.expected} | {second for second, _ in self.second}
-        refuse_loss(self.model, self.model.config, set(self.stored.files) - used, strict=False)
-        for second, name in self.second:
-            if second in self.stored.files and not self.stored.read(second).equal(self.stored.read(self.key(name) or name)):
-                raise ValueError(f"{second} and {name} are one by the configuration but differ in the weights")
+        used = {self.key(name) for name in self.expected} | {second for second, _ in self.second} | self.conversions.keys
+        unknown = set(self.stored.files) - used
+        refuse_placeless(self.model, self.model.config, unknown, self.stored.shapes(unknown))
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read a tensor of the model, which may be in several of the checkpoint's."""
+        if name in self.conversions.sources:
+            return self.conversions.value(name, self.stored.read)
+        return self.stored.read(self.key(name) or name)
 
     def value(self, name: str) -> torch.Tensor:
         """Read a tensor as it is stored in the result unless it is pruned."""
-        return self.rounded(self.stored.read(self.key(name) or name))
+        return self.rounded(self.read(name))
 
     def rounded(self, value: torch.Tensor) -> torch.Tensor:
         """Round a tensor to the storage dtype, unless it holds whole numbers."""
@@ -232,7 +255,7 @@ class Streamed:
 
     def load_rest(self) -> None:
         """Load the tensors outside the blocks, except the head, which no block needs."""
-        base = f"{self.model.base_model_prefix}."
+        base = "" if self.model.base_model is self.model else f"{self.model.base_model_prefix}."
         self.load([name for name in self.outside() if name.startswith(base)], torch.device("cpu"))
 
     def rest(self, written: Set[str]) -> Iterator[dict[str, torch.Tensor]]:
@@ -283,7 +306,7 @@ class StoredTensors:
     @cached_property
     def files(self) -> dict[str, str]:
         """The file that holds each tensor; ValueError where the checkpoint's own list cannot be read."""
-        single, index = (self.folder / name for name in WEIGHTS)
+        single, index = weight_files(self.folder)
         try:
             if not single.is_file():
                 return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
@@ -291,6 +314,18 @@ class StoredTensors:
                 return dict.fromkeys(file.keys(), single.name)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder}: its weights cannot be read: {type(error).__name__}: {error}") from error
+
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two tensors are equal."""
+        return one == other or self.read(one).equal(self.read(other))
+
+    def shapes(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The shapes of some tensors, none of which is read."""
+        shapes = {}
+        for name in names:
+            with safe_open(self.folder / self.files[name], framework="pt") as file:
+                shapes[name] = tuple(file.get_slice(name).get_shape())
+        return shapes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -313,7 +348,7 @@ def folder_of(source: str | Path) -> Path:
     if found.gguf:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")
     if not found.local:
-        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
+        found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", *BESIDE]))
     folder = Path(found.name)
     if (folder / WIDTHS).is_file():
         raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")

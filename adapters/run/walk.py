@@ -19,34 +19,41 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array
+from gramian.adapters.models.experts import eager_experts, expert_at
+from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.models.mixtures import mixed_at, sliced
 from gramian.adapters.run.blocks import Blocks, module_at, put
 from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
 from gramian.adapters.run.journal import Journal, Record
+from gramian.adapters.run.naming import naming
 from gramian.adapters.run.records import Packer, unpacked
 
-__all__ = ["Decision", "Pass", "Replay", "Taps", "walk"]
+__all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
 
-Receive = Callable[[int, torch.Tensor], None]
-Replay = Callable[[nn.Module], "Iterator[torch.Tensor]"]
-Taps = Mapping[nn.Module, Receive]
+Receive = Callable[[int, Any], None]  # of what reaches a site: a tensor, or what is routed to the experts of a parameter
+Replay = Callable[[Site], "Iterator[Any]"]
+Taps = Mapping[Site, Receive] | Mapping[nn.Module, Receive]
 
 
 class Decision(Protocol):
-    """What a pass does at one block. taps: functions by module; `taps[module](batch, inputs)` sees what reaches the module.
-    replayed: the modules whose inputs wait until the path that is followed has reached them too, in order."""
+    """What a pass does at one block.
+
+    taps: functions by site; `taps[site](batch, inputs)` sees what reaches the module, or the experts of a parameter. replayed:
+    the sites whose inputs wait until the path that is followed has reached them too, in order.
+    """
 
     @property
     def taps(self) -> Taps:
         """What is tapped."""
 
     @property
-    def replayed(self) -> Sequence[nn.Module]:
+    def replayed(self) -> Sequence[Site]:
         """What `decide` may replay."""
 
     def decide(self, replay: Replay, drifted: bool) -> list[Any]:
         """Decide on what the taps have seen, write to the block, and return the rows that say what was done.
 
-        replay(module): what reaches a module inside the block on the path that the pass follows, with what has been written to
+        replay(site): what reaches a site inside the block on the path that the pass follows, with what has been written to
         the block so far. drifted: whether that path differed from the one that was tapped before anything was written.
         """
 
@@ -143,13 +150,14 @@ def walk(
         blocks.commit(index)
         return rows, Streams(leaving if each.taps_dense else following, following)
 
-    streams = Streams(hidden, hidden)
-    if jobs > 1:
-        return at_once(visit, each.stop, streams, jobs, blocks, calls)
-    results = []
-    for index in range(each.stop):
-        rows, streams = visit(index, streams)
-        results.append(rows)
+    streams, results = Streams(hidden, hidden), []
+    with eager_experts(blocks.model):  # tapped or not, so that a run which goes on from its records rounds as one in one piece
+        if jobs > 1:
+            return at_once(visit, each.stop, streams, jobs, blocks, calls)
+        for index in range(each.stop):
+            with naming(blocks.paths[index]):
+                rows, streams = visit(index, streams)
+            results.append(rows)
     return results
 
 
@@ -165,7 +173,8 @@ def at_once(
 
     def rows_of(index: int, entering: Streams) -> list[Any]:
         with current_device(blocks.place), torch.no_grad():  # every thread has its own
-            return visit(index, entering)[0]
+            with naming(blocks.paths[index]):
+                return visit(index, entering)[0]
 
     threads = torch.get_num_threads()
     futures: list[Future[list[Any]]] = []
@@ -185,10 +194,10 @@ def at_once(
             raise
 
 
-def replayed(block: nn.Module, call: Call | None, entering: list[torch.Tensor], module: nn.Module) -> Iterator[torch.Tensor]:
-    """What reaches a module of a block, batch by batch."""
+def replayed(block: nn.Module, call: Call | None, entering: list[torch.Tensor], site: Site) -> Iterator[Any]:
+    """What reaches a site of a block, batch by batch."""
     assert call is not None
-    return inputs_of(module, block, call, entering)
+    return inputs_of(site, block, call, entering)
 
 
 def record_of(rows: list[Any], model: Any, written: Iterable[str], storage: torch.dtype) -> Record:
@@ -196,12 +205,19 @@ def record_of(rows: list[Any], model: Any, written: Iterable[str], storage: torc
     packer, tensors, kinds = Packer(), {}, {}
     packed = packer.packed(rows)
     for operator in written:
-        for leaf, parameter in module_at(model, operator).named_parameters(recurse=False):
+        for name, parameter in written_to(model, operator).items():
             value = parameter.detach()
             value = value.to("cpu", storage) if value.is_floating_point() else value.cpu()
-            kinds[f"{operator}.{leaf}"] = str(value.dtype).removeprefix("torch.")
-            tensors[f"{operator}.{leaf}"] = as_array(value)
+            kinds[name] = str(value.dtype).removeprefix("torch.")
+            tensors[name] = as_array(value)
     return Record(packed, packer.arrays, tensors, kinds)
+
+
+def written_to(model: Any, name: str) -> dict[str, torch.Tensor]:
+    """The tensors of an operator by full name, or those of a router or of experts that have a slice for every expert."""
+    if (mixed := mixed_at(model, name)) is not None:
+        return {f"{name}.{leaf}": tensor for leaf, tensor in sliced(mixed, mixed.num_experts).items()}
+    return Layer.at(model, name).tensors
 
 
 def as_array(value: torch.Tensor) -> np.ndarray:
@@ -232,6 +248,13 @@ def restore(record: Record, model: Any, place: torch.device) -> None:
     for name, array in record.tensors.items():
         path, _, leaf = name.rpartition(".")
         value = as_tensor(array, record.kinds[name])
+        if expert_at(model, name) is not None:
+            Layer.at(model, name).tensors[name].data.copy_(value)
+            continue
+        if (mixed := mixed_at(model, path)) is not None:
+            put(model, name, value.to(place, getattr(mixed, leaf).dtype))
+            mixed.num_experts = len(value)
+            continue
         present = getattr(module_at(model, path), leaf, None)
         if isinstance(present, torch.Tensor) and present.shape == value.shape and not present.is_meta:
             present.data.copy_(value)

@@ -116,7 +116,7 @@ def support_bounds() -> str:
     results = read("support_bound")
     rows = [
         [
-            f"{row['operator'].partition('.')[2]}, {row['pattern'].replace('%', ' %')}",
+            f"{row['operator']}, {row['pattern'].replace('%', ' %')}",
             significant(row["damped error"]),
             f"{row['bound of loss']:.1%}",
             f"{1 - row['bound of loss']:.1%}",

@@ -44,6 +44,42 @@ def heads() -> str:
     return noted(table(head, rows), f"The dense llama is at {language['dense', 0.0, False]:.2f}.")
 
 
+def experts() -> str:
+    """Mean loss and its standard deviation over seeds, by how Gram matrices of experts are made."""
+    rows = read("experts")["rows"]
+    grams = ("shared", "routed", "borrowed")
+    lines = []
+    for method, count in dict.fromkeys((row["method"], row["windows"]) for row in rows if row["windows"]):
+        same = [row for row in rows if (row["method"], row["windows"]) == (method, count)]
+        found = [[row["loss"] for row in same if row["gram"] == gram] for gram in grams]
+        short = statistics.mean(row["borrowing"] for row in same if row["gram"] == "borrowed")
+        cells = [f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f}" for losses in found]
+        lines.append([f"`{method}`", str(count), f"{short:.0%}".replace("%", " %"), *cells])
+    dense = statistics.mean(row["loss"] for row in rows if not row["windows"])
+    table_of = table(["method", "windows", "experts with few tokens", *grams], lines)
+    return noted(table_of, f"The dense models are at {dense:.3f}.")
+
+
+def removed_experts() -> str:
+    """By how much the loss rises, mean and standard deviation over seeds, and the error of mixtures, by which experts go and
+    what is done for the others."""
+    rows = read("expert_removal")["rows"]
+    dense = {row["seed"]: row["loss"] for row in rows if not row["part"]}
+    afterwards = tuple(dict.fromkeys(row["afterwards"] for row in rows if row["part"]))
+    lines = []
+    for part, score in dict.fromkeys((row["part"], row["score"]) for row in rows if row["part"]):
+        same = [row for row in rows if (row["part"], row["score"]) == (part, score)]
+        found = [[row for row in same if row["afterwards"] == name] for name in afterwards]
+        rises = [[row["loss"] - dense[row["seed"]] for row in each] for each in found]
+        errors = [statistics.mean(row["held-out"] for row in each) for each in found]
+        cells = [
+            f"{statistics.mean(rise):.3f} ± {statistics.stdev(rise):.3f}, {error:.3f}" for rise, error in zip(rises, errors)
+        ]
+        lines.append([f"{part:.0%}".replace("%", " %"), f"`{score}`", *cells])
+    note = f"The dense models are at {statistics.mean(dense.values()):.3f}."
+    return noted(table(["experts that go", "score", *afterwards], lines), note)
+
+
 def tuned() -> str:
     """Losses after fine-tuning, and how many pairs of runs with the same seed TASP wins."""
     wins = [

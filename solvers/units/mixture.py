@@ -62,7 +62,7 @@ class Mixture:
     @property
     def experts(self) -> int:
         """How many experts there are."""
-        return self.products.shape[1]
+        return int(self.products.shape[1])
 
     def loss(self, chosen: np.ndarray, weights: np.ndarray) -> float:
         """1/2 sum_t |sum_j w_tj F_t,i(tj) - y_t|^2 for the experts i and weights w of every token, both (tokens, k)."""
@@ -78,8 +78,8 @@ class ExpertChoice:
     """Which experts are kept, ascending, and what that costs.
 
     loss: f(S) of them. energy: 1/2 sum_t |y_t|^2, the loss of no output at all. removed: the others, in the order in which they
-    went, ascending after exchanges. losses: the loss after each removal. exchanges: how many kept experts were exchanged for
-    removed ones afterwards; where exchanges were asked for, no other one lowers the loss.
+    went, ascending after exchanges. losses: the loss after each removal, of one expert from every group. exchanges: how many
+    kept experts were exchanged for removed ones afterwards; where exchanges were asked for, no other one lowers the loss.
     """
 
     kept: np.ndarray
@@ -99,8 +99,9 @@ def remove_experts(mixture: Mixture, route: Route, keep: int, *, exchanges: bool
     """argmin_S f(S) over S with `keep` experts, the same number in every group, approximately: one expert goes at a time.
 
     Whichever costs the least goes next, the mixture routed anew without each candidate; among equals the first. With groups one
-    goes from each before a second goes from any. exchanges: afterwards any kept expert is exchanged for a removed one of its
-    group while that lowers the loss, so that no exchange would.
+    goes from each at a time, chosen group by group while those of the others that are used least, or were chosen before, go
+    with it. exchanges: afterwards any kept expert is exchanged for a removed one of its group while that lowers the loss, so
+    that no exchange would.
 
     Parameters
     ----------
@@ -133,12 +134,16 @@ def remove_experts(mixture: Mixture, route: Route, keep: int, *, exchanges: bool
         return routed_loss(mixture, route, np.array(candidate))
 
     while len(kept) > keep:
-        served = {each // size for each in removed[len(removed) - len(removed) % groups :]}  # groups, in this round
-        found = {each: loss_of([other for other in kept if other != each]) for each in kept if each // size not in served}
-        gone = min(found, key=lambda each: (found[each], each))
-        kept.remove(gone)
-        removed.append(gone)
-        losses.append(found[gone])
+        usage = np.bincount(route(np.array(kept))[0].reshape(-1), minlength=experts)
+        members = [[each for each in kept if each // size == group] for group in range(groups)]
+        going = [min(group, key=lambda each: (usage[each], each)) for group in members]
+        for group in range(groups):
+            others = {*going[:group], *going[group + 1 :]}
+            found = {each: loss_of([other for other in kept if other not in {each, *others}]) for each in members[group]}
+            going[group] = min(found, key=lambda each: (found[each], each))
+        kept = [each for each in kept if each not in going]
+        removed += going
+        losses.append(found[going[-1]])
     loss = losses[-1] if losses else loss_of(kept)
     count = 0
     while exchanges and (better := next(improved(kept, removed, size, loss_of, loss), None)) is not None:
@@ -182,4 +187,5 @@ def routing_saliency(mixture: Mixture, chosen: np.ndarray, weights: np.ndarray) 
     norms = np.sqrt(np.maximum(np.diagonal(mixture.grams, axis1=1, axis2=2), 0.0))
     each = weights * norms[np.arange(len(chosen))[:, None], chosen]
     total = np.bincount(chosen.reshape(-1), weights=each.reshape(-1), minlength=mixture.experts)
-    return total / np.maximum(routing_frequency(mixture, chosen), 1)
+    means: np.ndarray = total / np.maximum(routing_frequency(mixture, chosen), 1)
+    return means

@@ -50,7 +50,7 @@ def counting(count: Path) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("kills", [3, 34])
+@pytest.mark.parametrize("kills", [3, pytest.param(34, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shape = SHAPES["llama"] | {"num_hidden_layers": 4, "vocab_size": VOCABULARY}

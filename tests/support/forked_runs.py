@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import RLock
+
+from tqdm.std import tqdm
 
 from gramian.adapters.cli import commands  # noqa: F401 - imported once, and not in every process
 from gramian.adapters.cli.main import main
@@ -17,6 +20,7 @@ from gramian.adapters.run.journal import RECORD, journal_of
 from gramian.proofs.kit.strategies import normal_layer  # noqa: F401
 
 GIB = 2**30
+tqdm.set_lock(RLock())  # before any process is forked
 
 
 def forked(
@@ -34,6 +38,7 @@ def forked(
         return process
     code = 99
     try:
+        tqdm.set_lock(RLock())  # tqdm's own is shared by processes: whoever is killed with it in hand stops all others for good
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)

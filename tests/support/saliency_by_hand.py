@@ -9,7 +9,8 @@ from structured_models import TOKENS
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.unit_sets import unit_set_of
-from gramian.adapters.models.unit_groups import axis, operator, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import axis, operator
 
 WINDOWS = TOKENS[:3, :12]
 

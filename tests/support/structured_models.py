@@ -8,8 +8,9 @@ from tiny_models import FAMILIES, VOCABULARY, exact
 from transformers import PreTrainedModel
 
 from gramian.adapters import prune
-from gramian.adapters.models.families import blocks_of
-from gramian.adapters.models.unit_groups import operator, unit_groups_of
+from gramian.adapters.models.block_lists import blocks_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import operator
 
 __all__ = ["GATED", "HELD", "TOKENS", "exact", "generated", "in_blocks", "kept_columns", "logits", "pruned", "rows_of", "seen"]
 

@@ -76,8 +76,14 @@ CLASSES = {"t5": T5ForConditionalGeneration, "bert": BertModel}
 
 def tiny_model(model_type: str, *, seed: int = 0, vocabulary: int = VOCABULARY) -> PreTrainedModel:
     """A float32 language model of two or three layers, width 32, in eval mode, whose logits depend visibly on every weight."""
+    return random_model(model_type, seed=seed, vocabulary=vocabulary)
+
+
+def random_model(model_type: str, *, seed: int = 0, vocabulary: int = VOCABULARY, **shape: Any) -> PreTrainedModel:
+    """The same of any model type, with grouped-query attention where it has that, and with other settings of its own."""
     special = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
-    config = AutoConfig.for_model(model_type, **SHAPES[model_type], vocab_size=vocabulary, **special)
+    shape = SHAPES.get(model_type, GROUPED) | shape
+    config = AutoConfig.for_model(model_type, **shape, vocab_size=vocabulary, **special)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

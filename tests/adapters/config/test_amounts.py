@@ -9,7 +9,7 @@ from torch import nn
 
 import gramian
 from gramian.adapters.config.amounts import rules_of
-from gramian.adapters.models.families import operator_names
+from gramian.adapters.models.discovery import operator_names
 from gramian.solvers import NM, TopK
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+from typing import Any
 
 import pytest
 import torch
 from rounding import rounding
-from tiny import FAMILIES, VOCABULARY, tiny_model
+from tiny import FAMILIES, VOCABULARY, random_model, tiny_model
 
 from gramian.adapters.measure import likelihood as evaluate
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
+
+MORE_THAN_A_MAP: dict[str, dict[str, Any]] = {
+    "granite": {"logits_scaling": 8.0},
+    "cohere": {"logit_scale": 0.0625},
+    "recurrent_gemma": {"logits_soft_cap": 2.0, "attention_window_size": 8, "num_hidden_layers": 3},
+}
 
 
 def tokens(n: int = 3, length: int = 20) -> torch.Tensor:
@@ -64,11 +71,41 @@ def test_every_module_keeps_its_mode():
     assert {name: module.training for name, module in model.named_modules()} == modes
 
 
-def test_refuses_a_model_that_changes_its_logits():
-    model = tiny_model("llama")
-    model.register_forward_hook(lambda module, inputs, output: dataclasses.replace(output, logits=output.logits * 1.1))
-    with pytest.raises(ValueError, match="LlamaForCausalLM makes its logits"):
-        perplexity(model, tokens(), progress=False)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("model_type", MORE_THAN_A_MAP)
+def test_logits_that_are_more_than_one_linear_map_are_the_model_s_own(model_type, batch, monkeypatch):
+    """Scaled, or capped under another name, a few positions at a time: 8 logits of 258 entries do not fit in 2400."""
+    model, windows = random_model(model_type, **MORE_THAN_A_MAP[model_type]), tokens()
+    expected = direct_losses(model, windows)
+    sizes = []
+    model.lm_head.register_forward_hook(lambda _, inputs, logits: sizes.append(logits.numel()))
+    monkeypatch.setattr(evaluate, "LOGITS", 2400)
+    result = perplexity(model, windows, batch=batch, progress=False)
+    torch.testing.assert_close(result.losses, expected)
+    assert max(sizes[2:]) <= 2400 and len(sizes) > 10  # the first two are of the few tokens that are compared
+    assert result.value == pytest.approx(expected.double().mean().exp().item(), rel=1e-6)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_model_that_changes_its_logits_is_measured_by_them():
+    """Also where the change depends on all positions at once, so that no slice of them will do."""
+    for change in (lambda logits: logits * 1.1, lambda logits: logits + logits.cumsum(1)):
+        model = tiny_model("llama")
+        plain = perplexity(model, tokens(), progress=False)
+        model.register_forward_hook(lambda _, i, out, change=change: dataclasses.replace(out, logits=change(out.logits)))
+        changed = perplexity(model, tokens(), progress=False)
+        torch.testing.assert_close(changed.losses, direct_losses(model, tokens()))
+        assert (changed.losses - plain.losses).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "granite"])
+def test_a_configuration_that_asks_for_tuples(model_type):
+    """Stock llama itself cannot run by such a configuration."""
+    model = random_model(model_type)
+    expected = perplexity(model, tokens(), progress=False)
+    model.config.return_dict = False
+    assert perplexity(model, tokens(), progress=False).losses.equal(expected.losses)
+    assert model.config.return_dict is False
 
 
 def test_refuses_a_model_without_a_head():

@@ -12,7 +12,8 @@ from tiny import names_of, tiny_model
 from gramian.adapters.methods import saliency
 from gramian.adapters.methods.gradients import UnitSums, descend, leaves_of, prediction_value
 from gramian.adapters.methods.unit_sets import unit_set_of
-from gramian.adapters.models.unit_groups import axis, operator, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import axis, operator
 
 HEADS = [("llama", "groups"), ("llama", "per_kv_group"), ("gpt2", "groups"), ("opt", "groups")]
 

@@ -19,7 +19,8 @@ from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.unit_sets import UnitSet, magnitudes, unit_set_of
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.models.unit_groups import operator, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import operator
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import MaskProblem, Moments, Quadratic, allocate, newton_score, relaxed_mask
 

@@ -241,7 +241,7 @@ def widths_of(units, groups, name=NAME):
         (lambda f: (f / RECORD).write_text("[]"), ValueError, f"{RECORD} is damaged"),
         (lambda f: (f / RECORD).unlink(), ValueError, "in the weights but .* by the configuration"),
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights"),
-        (record(format=2), ValueError, "format 2, this version of gramian reads 1"),
+        (record(format=3), ValueError, "format 3, this version of gramian reads 1 and 2"),
         (record(widths=[3]), ValueError, "damaged"),
         (record(widths={NAME: 3}), ValueError, "damaged"),
         (record(widths={NAME: {"units": 3}}), ValueError, "damaged.*groups"),
@@ -254,7 +254,7 @@ def widths_of(units, groups, name=NAME):
         (widths_of(3, 3, "model.layers.7.mlp.down_proj"), ValueError, "names 'model.layers.7.mlp.down_proj'"),
         (widths_of(3, 3), ValueError, "in the weights but"),
         (tensors(lambda held: held.pop("model.norm.weight")), ValueError, "weights are missing: model.norm.weight"),
-        (tensors(lambda held: held.update({"odd.weight": torch.ones(1)})), ValueError, "weights of no module .*: odd.weight"),
+        (tensors(lambda held: held.update({"odd.weight": torch.ones(1)})), ValueError, "odd.weight are weights of no module"),
         (tensors(lambda held: held["model.norm.weight"].fill_(float("nan"))), ValueError, "holds NaN"),
     ],
 )
@@ -285,9 +285,46 @@ def test_head_sizes_other_than_the_configuration_s(tmp_path):
         save(model, None, tmp_path / "model")
 
 
-def test_other_families_are_saved_as_ever_and_not_padded(tmp_path):
+def test_other_families_are_saved_as_ever_and_need_no_padding(tmp_path):
     model = tiny_model("gemma2")
+    for pad in (False, True):
+        out = save(model, None, tmp_path / f"model {pad}", pad=pad)
+        assert same_model(load(out)[0], model) and not (out / RECORD).exists()
+
+
+def damaged_structure(change):
+    """A record that says where units are, in which one entry is another."""
+    structure = {
+        "owner": "mlp", "producers": [["mlp.gate_proj", ["unit"]], ["mlp.up_proj", ["unit"]]], "consumer": "mlp.down_proj",
+        "unit_size": None, "keys": ["intermediate_size"], "activation": "mlp.act_fn", "interleaved": False, "groups": "",
+        "counts": None,
+    }  # fmt: skip
+    widths = {f"model.layers.{layer}.mlp.down_proj": {"units": 40, "groups": 40, "structure": 0} for layer in range(3)}
+    return {"format": 2, "widths": widths, "structures": [structure | change]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nonsense": 1}, "is damaged: TypeError"),
+        ({"owner": 3}, "is damaged: TypeError names of modules"),
+        ({"producers": [["mlp.gate_proj", 3]]}, "is damaged"),
+        ({"consumer": "mlp.nothing"}, "which the configuration does not build"),
+        ({"producers": [["mlp.nothing", ["unit"]]]}, "which the configuration does not build"),
+        ({"unit_size": "forward"}, "forward = .*expected a number of at least 1"),
+        ({"producers": [["mlp.down_proj", ["unit"]]]}, "has 32 outputs"),
+        ({"counts": [["forward", "units"]]}, "forward = .*expected a number of at least 1"),
+        ({"counts": [["training", "units"]]}, "training = .*expected a number of at least 1"),
+        ({"counts": [["config.hidden_size", "nonsense"]]}, "is damaged: TypeError rows belong"),
+    ],
+)
+def test_a_damaged_record_of_where_units_are(change, message, tmp_path):
+    model = tiny_model("gemma2")
+    shrink_model(model, {f"model.layers.{layer}.mlp.down_proj": range(40) for layer in range(3)})
+    model.config.intermediate_size = 48  # as if it could not say so
     out = save(model, None, tmp_path / "model")
+    assert json.loads((out / RECORD).read_text()) == damaged_structure({})
     assert same_model(load(out)[0], model)
-    with pytest.raises(ValueError, match="no family row for model type 'gemma2'; supported"):
-        save(model, None, tmp_path / "wide", pad=True)
+    (out / RECORD).write_text(json.dumps(damaged_structure(change)))
+    with pytest.raises(ValueError, match=message):
+        load(out)

@@ -14,7 +14,8 @@ from torch import nn
 
 from gramian.adapters import METHODS, Method, PruneConfig, Report, Tokens
 from gramian.adapters.methods.registry import WEIGHT_METHODS
-from gramian.adapters.models.families import family_of, operator_names
+from gramian.adapters.models.block_lists import blocks_path
+from gramian.adapters.models.discovery import operator_names, stages_of
 from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
 
@@ -55,15 +56,15 @@ def flows(model: nn.Module, windows: torch.Tensor, names: list[str]) -> dict[str
 
 def paths(dense: nn.Module, pruned: nn.Module, windows: torch.Tensor, inputs: str, target: str) -> dict[str, Any]:
     """X and X* of every operator, from whole models in which only what the two switches say has been pruned."""
-    family = family_of(dense)
+    path, stages = blocks_path(dense), stages_of(dense)
     found: dict[str, Any] = {}
     done: list[str] = []  # operators of earlier blocks
-    blocks = dense.get_submodule(family.blocks)
+    blocks = dense.get_submodule(path)
     for index in range(len(blocks)):
         entering = done if inputs == "pruned" else []
         within: list[str] = []  # operators of earlier stages of this block
-        for stage in family.stages:
-            names = [f"{family.blocks}.{index}.{operator}" for operator in stage]
+        for stage in stages[index]:
+            names = [f"{path}.{index}.{operator}" for operator in stage]
             wanted = flows(blend(dense, pruned, [] if target == "model" else entering), windows, names)
             star = wanted
             if target != "own":
@@ -166,7 +167,7 @@ def test_correction_reaches_the_solver(model_type, monkeypatch):
     problems = spied(monkeypatch, "dense", "block")
     model, dense = tiny_model(model_type), tiny_model(model_type)
     report = run(model, method="spy")
-    first = family_of(model).stages[0]
+    first = stages_of(model)[0][0]
     expected = paths(dense, model, WINDOWS, "dense", "block")
     for row, problem in zip(report.operators, problems.values(), strict=True):
         target, star = expected[row.name]

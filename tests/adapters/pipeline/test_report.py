@@ -44,5 +44,25 @@ def test_without_pandas_the_error_says_what_to_install(monkeypatch):
 
 
 def test_an_estimate_is_one_line():
-    estimate = Estimate((EstimatedOperator("a", (2, 3), 4.0),), {"model": 3 * 2**20}, {"solvers": 4.0}, Rates(1.0, 1.0))
+    estimate = Estimate((EstimatedOperator("a", (2, 3), 4.0),), {"model": 3 * 2**20}, {"solvers": 4.0}, Rates(1.0, 1.0), 0.5)
     assert repr(estimate) == "Estimate(1 operators, 3 MiB at the peak, 4 s)"
+
+
+def test_many_experts_stand_in_one_line():
+    """With means and the sum of the seconds; the figures of each are in `to_dict`, and few of them one by one."""
+    rows = [
+        OperatorReport(
+            f"layer.experts.up.{number}", (4, 6), "50%", 0.5, 0.1 * number, 0.2 if number else None, 0.0, "done", 1.5,
+            {"routed_tokens": 10.0 * number, "borrowed_tokens": 6.0 if not number else 0.0},
+        )
+        for number in range(9)
+    ]  # fmt: skip
+    dense = OperatorReport("layer.o", (4, 4), "50%", 0.5, 0.3, 0.3, 0.0, "done", 2.0)
+    report = Report((dense, *rows), {"method": "wanda"}, 4.0)
+    _, _, first, second, *rest = str(report).splitlines()
+    assert first.split() == ["layer.o", "4x4", "50.00%", "0.3", "0.3", "0", "-", "-", "2.0"]
+    assert second.split() == ["layer.experts.up.*", "(9)", "4x6", "50.00%", "0.4", "0.2", "0", "0.667", "40", "13.5"]
+    assert len(rest) == 1 and "1 experts saw fewer tokens than they have inputs" in rest[0]
+    assert len(report.to_dict()["operators"]) == 10
+    few = str(Report(tuple(rows[:8]), {"method": "wanda"}, 4.0))
+    assert all(f"layer.experts.up.{number} " in few for number in range(8))

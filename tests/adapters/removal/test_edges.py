@@ -16,7 +16,7 @@ from tiny import FAMILIES, tiny_model
 from gramian.adapters import PruneConfig, estimate, prune
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.files import write_json
-from gramian.adapters.models.unit_groups import operator
+from gramian.adapters.models.units import operator
 from gramian.adapters.removal.plan import plan_removal
 from gramian.solvers import MaskProblem, Quadratic
 

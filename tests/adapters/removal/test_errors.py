@@ -13,7 +13,8 @@ from tiny import FAMILIES, tiny_model
 
 from gramian.adapters import pipeline
 from gramian.adapters.models.shrink import shrink_model
-from gramian.adapters.models.unit_groups import operator, unit_groups_of
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.units import operator
 from gramian.adapters.removal import plan as removal_plan
 
 

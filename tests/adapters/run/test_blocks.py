@@ -12,7 +12,7 @@ from tiny import FAMILIES, HELDOUT, QUICK, WINDOWS, parameters, run, same, tiny_
 from torch import nn
 
 from gramian.adapters import devices
-from gramian.adapters.models.families import blocks_of
+from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.run import blocks as offload
 from gramian.adapters.run.blocks import Offloaded
 from gramian.adapters.run.forward import enter

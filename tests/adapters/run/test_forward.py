@@ -9,7 +9,8 @@ import torch
 from tiny import FAMILIES, VOCABULARY, tiny_model
 from torch import nn
 
-from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.models.block_lists import blocks_of
+from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.run.forward import enter, inputs_of, run_block
 
 LENGTH = 17  # longer than the sliding windows
@@ -91,9 +92,8 @@ def test_a_forward_set_on_a_block_comes_back():
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_inputs_are_those_a_hook_sees_and_nothing_later_runs(model_type):
     model = tiny_model(model_type)
-    family = family_of(model)
-    stages = [stage[0] for stage in family.stages]
     index = len(blocks_of(model)) - 1
+    stages = [stage[0] for stage in stages_of(model)[index]]
     block = blocks_of(model)[index]
     seen: dict[str, list[torch.Tensor]] = {operator: [] for operator in stages}
     handles = [

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from gramian.adapters import PruneConfig, Tokens, load, prune, save
 from gramian.adapters.cli.main import main
-from gramian.adapters.models.families import blocks_of, family_of
+from gramian.adapters.models.block_lists import blocks_of, blocks_path
 from gramian.adapters.resuming import journaled
 from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.streaming import Stream, Streamed, open_checkpoint
@@ -228,9 +228,6 @@ def test_bad_weights_are_known_before_any_work(change, message, tmp_path):
 
 def test_what_cannot_be_streamed_is_refused(tmp_path):
     folder = source(tmp_path / "source", "qwen2", shards=None)
-    spoilt(folder, lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"] + 1}))
-    with pytest.raises(ValueError, match="are one by the configuration but differ"):
-        streamed(folder, tmp_path / "out")
     (folder / "gramian_widths.json").write_text("{}")
     with pytest.raises(ValueError, match="cannot be streamed: its widths are recorded"):
         streamed(folder, tmp_path / "out")
@@ -238,12 +235,26 @@ def test_what_cannot_be_streamed_is_refused(tmp_path):
         streamed(tmp_path / "nothing", tmp_path / "out")
 
 
+def test_a_head_of_its_own_is_kept_although_the_configuration_ties_it(tmp_path, caplog):
+    """As stock classes load it; in memory and streamed alike."""
+    folder = source(tmp_path / "source", "qwen2", shards=None)
+    spoilt(folder, lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"] + 1}))
+    head = tensors(folder)["lm_head.weight"]
+    streamed(folder, tmp_path / "streamed")
+    assert "lm_head.weight and model.embed_tokens.weight are one by the configuration but differ" in caplog.text
+    in_memory(folder, tmp_path / "memory")
+    found, expected = stored(tmp_path / "streamed"), tensors(tmp_path / "memory")
+    assert found.keys() == expected.keys() and all(found[name].equal(expected[name]) for name in expected)
+    for place in ("streamed", "memory"):
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / place).lm_head.weight.equal(head)
+
+
 def test_a_head_of_another_class_is_not_lost(tmp_path):
     model = tiny_model("qwen2")
     model.config.tie_word_embeddings = True
     classifier = AutoModelForSequenceClassification.from_config(model.config)
     classifier.save_pretrained(tmp_path / "source")
-    with pytest.raises(ValueError, match=r"weights of no module of Qwen2ForCausalLM: score\.weight; they would be lost"):
+    with pytest.raises(ValueError, match=r"score\.weight are weights of no module of Qwen2ForCausalLM: they would be lost"):
         streamed(tmp_path / "source", tmp_path / "out")
 
 
@@ -271,7 +282,7 @@ def test_one_file_goes_before_an_index_and_masks_have_no_dtype_of_weights(tmp_pa
     for key in ("dtype", "torch_dtype"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config))
-    spoilt(folder, lambda weights: weights.update({"a.mask": torch.ones(3, dtype=torch.uint8)}))
+    spoilt(folder, lambda weights: weights.update({"a.position_ids": torch.ones(3, dtype=torch.uint8)}))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"other": "other.safetensors"}}))
     streamed(folder, tmp_path / "out")
     in_memory(folder, tmp_path / "whole")
@@ -310,7 +321,7 @@ def test_the_skeleton_is_the_model(tmp_path):
     stream = open_checkpoint(folder)
     buffers, expected = dict(stream.model.named_buffers()), dict(model.named_buffers())
     assert buffers.keys() == expected.keys() and all(buffers[name].equal(expected[name]) for name in expected)
-    assert not stream.model.training and family_of(stream.model).blocks == "model.layers"
+    assert not stream.model.training and blocks_path(stream.model) == "model.layers"
     with stream.blocks as blocks:
         for name, parameter in blocks.acquire(1).named_parameters():
             assert parameter.equal(model.model.layers[1].get_parameter(name)) and not parameter.requires_grad

@@ -95,10 +95,18 @@ def test_exchanges_end_where_no_exchange_helps(seed):
 
 
 @pytest.mark.parametrize("exchanges", [False, True])
-def test_groups_keep_as_many_each(exchanges):
-    layer = Layer(5, experts=8)
-    choice = remove_experts(layer.mixture(groups=4), layer.route, 4, exchanges=exchanges)
-    assert sorted(choice.kept // 2) == [0, 1, 2, 3]
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_keep_as_many_each_at_every_step(groups, exchanges):
+    """A router that looks for experts in groups knows no groups of several sizes."""
+    layer, size = Layer(5, experts=8), 8 // groups
+
+    def route(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert len(set(np.bincount(kept // size, minlength=groups))) == 1
+        return layer.route(kept)
+
+    choice = remove_experts(layer.mixture(groups), route, 4, exchanges=exchanges)
+    assert sorted(choice.kept // size) == sorted([*range(groups)] * (4 // groups))
+    assert np.isclose(choice.loss, layer.written_out(choice.kept.tolist()), rtol=1e-9)
 
 
 def test_scores_are_those_of_the_tokens_that_are_routed_to_an_expert():
