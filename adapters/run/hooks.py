@@ -115,7 +115,7 @@ def absent(model: nn.Module, name: str) -> str:
 def refuse_bypassed(name: str, module: nn.Module) -> None:
     """Raise ValueError for modules whose weights are used without a call of the module, so that no hook sees anything."""
     packed = [leaf for leaf, parameter in module.named_parameters(recurse=False) if parameter.ndim == 3]
-    if packed:
+    if packed and not isinstance(module, nn.modules.conv._ConvNd):
         raise ValueError(
             f"{name} is a {type(module).__name__}, which packs its experts in 3-D parameters ({', '.join(packed)}): each "
             "expert has inputs of its own, which no hook on a module sees; capture Linear or Conv1D modules"

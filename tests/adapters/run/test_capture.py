@@ -202,3 +202,9 @@ def test_activations_that_are_not_finite_name_the_layer(value):
     with pytest.raises(ValueError, match=r"^2: the inputs hold NaN or Inf"), capture(model, ["0", "2"]) as layers:
         model(torch.ones(4, 6))
     assert hooks(model) == 0 and layers["0"].moments.tokens == 4 and layers["2"].moments.tokens == 0
+
+
+def test_a_convolution_is_no_matrix_and_has_no_experts():
+    model = nn.Sequential(nn.Conv1d(4, 4, 3))
+    with pytest.raises(ValueError, match="0 is a Conv1d without a weight matrix"), capture(model, ["0"]):
+        pass
