@@ -227,7 +227,7 @@ def test_lists_take_the_library_of_what_they_stand_beside(xp):
     np.testing.assert_allclose(xp.numpy(listed.gram), xp.numpy(problem.gram), rtol=1e-13)
     pairs = [
         (refit(problem, mask.tolist()), refit(problem, xp.asarray(mask))),
-        (lasso(problem, 5.0, start=layer.weight.tolist()), lasso(problem, 5.0)),
+        (lasso(problem, 5.0, start=layer.weight.tolist()), lasso(problem, 5.0, start=xp.asarray(layer.weight))),
         (solve(problem, 5.0, FISTA(), start=layer.weight.tolist()), solve(problem, 5.0, FISTA())),
         (
             affine_least_squares(problem, [[1.0] * 8], [[1], [1], [1]]),
