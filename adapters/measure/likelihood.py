@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.models.libraries import one_line
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import kind_of, token_inputs, trunk_of
@@ -131,8 +132,11 @@ def _check_causal(model: PreTrainedModel) -> None:
 
 def _way(model: PreTrainedModel, few: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """The first way of computing losses that makes the model's own logits on a few tokens: from slices of its output embedding,
-    by itself from slices of the hidden states, or by itself from all of them."""
-    expected = model(**token_inputs(model, few)).logits.float()
+    by itself from slices of the hidden states, or by itself from all of them. ValueError for a model that cannot be run."""
+    try:
+        expected = model(**token_inputs(model, few)).logits.float()
+    except (RuntimeError, TypeError) as error:  # of kernels that do not take its weights, or its shapes
+        raise ValueError(f"{type(model).__name__} cannot be run on a few tokens: {one_line(error)}") from error
     head, hidden = _Head.of(model), _answer(model, few).get("last_hidden_state")
     tolerance = math.sqrt(torch.finfo(model.dtype).eps) * expected.abs().max()
 

@@ -197,3 +197,14 @@ def test_large_logits_neither_overflow_nor_vanish(monkeypatch):
         slack = rounding(2 * hidden.shape[-1] + 4, magnitude, "float32") + rounding(VOCABULARY + 2, 1.0, "float32")
         assert 1e3 * slack < result.losses.max()
         torch.testing.assert_close(result.losses, direct_losses(model, tokens()), rtol=0, atol=slack)
+
+
+def test_a_model_that_cannot_be_run_is_named(monkeypatch):
+    model = tiny_model("llama")
+
+    def forward(*args, **kwargs):
+        raise RuntimeError("shape '[64, 1]' is invalid\nfor input of size 96")
+
+    monkeypatch.setattr(model.model.layers[0].mlp, "forward", forward)
+    with pytest.raises(ValueError, match=r"^LlamaForCausalLM cannot be run on a few tokens: .*size 96"):
+        perplexity(model, torch.arange(16).reshape(2, 8), progress=False)
