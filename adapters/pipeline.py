@@ -35,7 +35,7 @@ from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.streaming import Streamed
 from gramian.adapters.run.undo import Originals, restored_after_errors
-from gramian.adapters.run.walk import walk
+from gramian.adapters.run.walk import Pass, walk
 from gramian.adapters.targets import shape_of
 from gramian.progress import bar, say
 from gramian.solvers import Pattern
@@ -126,21 +126,34 @@ def zeroed(
     if problems is not None:
         moved = config.own("target") != "own"
         check_space(problems, sum(problem_bytes(shape_of(blocks.model, name), moved) for name in patterns))
-    model, storage = blocks.model, storage_dtype(blocks.model)
+    model = blocks.model
     with (
         bar(len(patterns), config.method, "operator", shown=progress) as shown,
         kept_problems(problems, journal) as folder,
     ):
         each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder)
-        worked = blocks if originals is None else originals.before(blocks, each.written)
-        rows = walk(each, worked, batches, jobs=config.jobs, journal=journal, storage=storage)
+        rows = written_rows(each, blocks, batches, config.jobs, journal, originals)
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
         "target_blend": None if each.target == "own" else each.target_blend,
         "damping": each.solve.damping,
     }
-    return Report(tuple(row for block in rows for row in block), settings, 0.0, tuple(dense))
+    return Report(tuple(rows), settings, 0.0, tuple(dense))
+
+
+def written_rows(
+    each: Pass,
+    blocks: Blocks,
+    batches: Sequence[torch.Tensor],
+    jobs: int,
+    journal: Journal | None,
+    originals: Originals | None,
+) -> list[Any]:
+    """Walk a pass that writes to the model, of which copies are made before for a run that fails, and return all its rows."""
+    worked = blocks if originals is None else originals.before(blocks, each.written)
+    found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model))
+    return [row for block in found for row in block]
 
 
 @contextmanager
@@ -170,7 +183,7 @@ def removed(
     """The two passes of a method that removes units: scores on the dense model, then removal."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
-    storage, allocation = storage_dtype(model), config.own("allocation")
+    allocation = config.own("allocation")
     for reason in dict.fromkeys(plan.refused.values()):
         names = [name for name, each in plan.refused.items() if each == reason]
         say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} remain as they are: {reason}")
@@ -186,8 +199,7 @@ def removed(
         selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
         second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
-        worked = blocks if originals is None else originals.before(blocks, second.written)
-        rows = [row for block in walk(second, worked, batches, journal=journal, storage=storage) for row in block]
+        rows = written_rows(second, blocks, batches, config.jobs, journal, originals)
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {
@@ -220,9 +232,7 @@ def thinned(
     before, inside = count_parameters(model), block_parameters(model)
     with bar(len(plan.mixtures), config.method, "mixture", shown=progress) as shown:
         each = thinning(model, blocks.paths, config, plan, fitted, shown.update)
-        worked = blocks if originals is None else originals.before(blocks, each.written)
-        storage = storage_dtype(model)
-        rows = [row for block in walk(each, worked, batches, journal=journal, storage=storage) for row in block]
+        rows = written_rows(each, blocks, batches, config.jobs, journal, originals)
     setattr(model.config.get_text_config(), plan.key, plan.keep)
     removed = sum((mixture.count - plan.keep) * mixture.size for mixture in plan.mixtures.values())
     settings: dict[str, Any] = {

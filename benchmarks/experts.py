@@ -24,8 +24,6 @@ from common.results import RESULTS, save
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from gramian.adapters import builtin_text, prune
-from gramian.adapters.models.experts import experts_of
-from gramian.adapters.models.families import FAMILIES, Family
 from gramian.adapters.run import expert_moments
 from gramian.adapters.run.expert_moments import ExpertMoments
 from gramian.tables import table
@@ -71,7 +69,6 @@ def rows_of(seed: int) -> list[dict[str, Any]]:
     """A row for each method, amount of calibration and way of making Gram matrices, and for the dense model."""
     windows, apart = windows_of(builtin_text(), LENGTH), windows_of(builtin_text("heldout"), LENGTH)[:128]
     dense = trained(windows, seed)
-    FAMILIES.setdefault("qwen3_moe", Family("model.layers", experts_of(dense.model.layers[0])))
     rows = [{"method": "dense", "windows": 0, "gram": "-", "seed": seed, "loss": held_loss(dense, apart), "borrowing": 0.0}]
     for method in METHODS:
         for count in WINDOWS:

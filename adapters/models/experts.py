@@ -22,7 +22,6 @@ __all__ = [
     "all_at_once",
     "eager_experts",
     "expert_at",
-    "experts_of",
     "packed_in",
     "stages_in",
 ]
@@ -105,16 +104,9 @@ def all_at_once(module: nn.Module) -> bool:
     return type(module).__name__ == AT_ONCE
 
 
-def experts_of(block: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """The stages of a block that are packed experts, in order: one for every parameter, with an operator for every expert.
-
-    An operator is its dotted path inside the block, such as `mlp.experts.down_proj.0`.
-    """
-    return tuple(stage for path, module in block.named_modules() for stage in stages_in(path, module))
-
-
 def stages_in(path: str, module: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """The stages of one experts module at a dotted path, in the order of its forward; none for any other module."""
+    """The stages of one experts module at a dotted path: one for every parameter in the order of its forward, with an operator
+    for every expert, such as `mlp.experts.down_proj.0`. There are none for any other module."""
     within = f"{path}." if path else ""
     return tuple(tuple(f"{within}{packed.leaf}.{number}" for number in range(packed.count)) for packed in packed_in(module))
 

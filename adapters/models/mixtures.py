@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from gramian.adapters.models.experts import packed_in
 from gramian.adapters.models.tasks import stock_class
 
 __all__ = ["Mixing", "Routing", "cut_experts", "expert_key", "mixed_at", "mixtures_of", "routed", "sliced"]
@@ -60,10 +61,9 @@ def mixtures_of(model: nn.Module) -> dict[str, Mixing]:
     mixtures: dict[str, Mixing] = {}
     modules = dict(model.named_modules())
     for name, module in modules.items():
-        count: int = getattr(module, "num_experts", 0)
-        packed = [tensor for tensor in module.parameters(recurse=False) if tensor.ndim == 3 and tensor.shape[0] == count]
-        if not packed:
+        if not (packed := packed_in(module)):
             continue
+        count = packed[0].count
         if not hasattr(module, "is_transposed"):  # what classes have whose experts take tokens with their routes
             raise ValueError(
                 f"{name} is a {type(module).__name__}, whose experts are given their tokens in a form of their own"

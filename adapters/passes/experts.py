@@ -13,22 +13,15 @@ from torch import nn
 from gramian.adapters.methods.expert_methods import Choose
 from gramian.adapters.models.mixtures import Mixing, Routing, cut_experts, routed
 from gramian.adapters.passes.expert_fits import ExpertFits, heirs_of
+from gramian.adapters.passes.removal import Removed
 from gramian.adapters.removal.report import ModuleReport
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers.units.mixture import Mixture
 
-__all__ = ["ExpertsRemoved", "RemoveExperts"]
+__all__ = ["RemoveExperts"]
 
 SAMPLE = 1024  # tokens, evenly among those that calibrate, by which experts are chosen
 AT_ONCE = 64  # tokens whose outputs of all experts are in memory together
-
-
-@dataclass(frozen=True, eq=False)
-class ExpertsRemoved:
-    """The row of one mixture, and the experts that it keeps, as they were numbered."""
-
-    row: ModuleReport
-    kept: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +34,7 @@ class RemoveExperts:
     exchanged for removed ones while that helps. compensates: whether the matrices by which the others answer are fitted, one
     expert after the other, to what is missing, with a ridge of `damping` on their change, relative to each channel's energy.
     merges: whether hidden channels of removed experts may take the place of those of the expert that most of their tokens go
-    to.
-    calibrating: how many batches calibrate; the rest are held out.
+    to. calibrating: how many batches calibrate; the rest are held out.
     """
 
     model: nn.Module
@@ -61,7 +53,7 @@ class RemoveExperts:
     name = "experts"
     runs = True
     taps_dense = False
-    types: Sequence[type] = (ExpertsRemoved, ModuleReport)
+    types: Sequence[type] = (Removed, ModuleReport)
 
     @property
     def stop(self) -> int:
@@ -108,7 +100,7 @@ class ExpertsOfBlock:
         return receive
 
     @torch.no_grad()
-    def decide(self, replay: Replay, drifted: bool) -> list[ExpertsRemoved]:
+    def decide(self, replay: Replay, drifted: bool) -> list[Removed]:
         """Remove experts of one mixture after the other."""
         rows = []
         for mixture in self.mixtures:
@@ -126,7 +118,7 @@ class ExpertsOfBlock:
         return rows
 
 
-def thinned(each: RemoveExperts, mixture: Mixing, tokens: torch.Tensor, apart: torch.Tensor | None) -> ExpertsRemoved:
+def thinned(each: RemoveExperts, mixture: Mixing, tokens: torch.Tensor, apart: torch.Tensor | None) -> Removed:
     """Choose the experts of one mixture that remain, refit them, cut the mixture to them, and evaluate what is stored."""
     started = time.perf_counter()
     experts, router = (each.model.get_submodule(name) for name in (mixture.name, mixture.router))
@@ -175,7 +167,7 @@ def thinned(each: RemoveExperts, mixture: Mixing, tokens: torch.Tensor, apart: t
         seconds=time.perf_counter() - started,
         detail={"sample_error": choice.relative_error, "exchanges": float(choice.exchanges)},
     )
-    return ExpertsRemoved(row, choice.kept)
+    return Removed(row, choice.kept)
 
 
 def relative(loss: float, energy: float) -> float:

@@ -29,7 +29,7 @@ __all__ = ["Removed", "RemoveUnits"]
 
 @dataclass(frozen=True, eq=False)
 class Removed:
-    """The row of one module, and the units that it keeps."""
+    """The row of one module, and the units that it keeps, as they were numbered."""
 
     row: ModuleReport
     kept: np.ndarray

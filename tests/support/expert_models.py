@@ -9,7 +9,7 @@ from tiny_models import BEGIN, END, VOCABULARY
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from gramian.adapters.models.families import FAMILIES, Family
+from gramian.adapters.models.experts import stages_in
 
 COMMON: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -57,16 +57,9 @@ def path_of_experts(model: nn.Module, layer: int = 1) -> str:
     )
 
 
-def row_of_experts(model_type: str, *stages: tuple[str, ...]) -> Family:
-    """A row of families for a model with four experts: an operator of attention, the experts, and other stages."""
-    inner = "block_sparse_moe" if model_type == "granitemoe" else "mlp"
-    packed = tuple(tuple(f"{inner}.experts.{leaf}.{number}" for number in range(4)) for leaf in ("gate_up_proj", "down_proj"))
-    return Family("model.layers", (("self_attn.o_proj",), *packed, *stages))
-
-
-def know(monkeypatch: Any, model_type: str, *stages: tuple[str, ...]) -> None:
-    """Let gramian know the stages of a model type for a test."""
-    monkeypatch.setitem(FAMILIES, model_type, row_of_experts(model_type, *stages))
+def experts_of(block: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """The stages of a block that are packed experts, in order, as dotted paths inside it."""
+    return tuple(stage for path, module in block.named_modules() for stage in stages_in(path, module))
 
 
 def matrix(model: nn.Module, operator: str) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from expert_models import expert_model, inputs_of_experts, know, matrix, path_of_experts
+from expert_models import expert_model, inputs_of_experts, matrix, path_of_experts
 from safetensors.numpy import load_file
 from tiny import WINDOWS, run
 
@@ -48,9 +48,8 @@ def through(model, path, number, tokens):
 
 
 @pytest.mark.parametrize("target", ["own", "block"])
-def test_what_is_borrowed_is_as_stated(target, monkeypatch, tmp_path):
+def test_what_is_borrowed_is_as_stated(target, tmp_path):
     """Every problem that was solved is rebuilt from the routed tokens, the shared ones, and (p - n_e) / n_s."""
-    know(monkeypatch, "gpt_oss")
     model, dense = unbalanced(), unbalanced()
     windows = WINDOWS[:2]
     how = {"calibrate_on": "dense", "target": target, "include": "experts"}
@@ -85,9 +84,8 @@ def test_what_is_borrowed_is_as_stated(target, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["l0", "wanda", "fistapruner"])
-def test_no_method_fails_where_no_token_was_routed(method, monkeypatch):
+def test_no_method_fails_where_no_token_was_routed(method):
     """With held-out text, and with batches that choose the damping."""
-    know(monkeypatch, "gpt_oss")
     model = unbalanced(torch.float32)
     options = {"max_lambdas": 2, "inner_steps": 4, "warm_start": "wanda"} if method == "fistapruner" else None
     report = run(model, method=method, heldout=WINDOWS[:1], include="experts", options=options, sparsity="2:4")

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from expert_models import expert_model, know
+from expert_models import expert_model
 from tiny import tiny_model
 
 import gramian
@@ -56,8 +56,7 @@ def test_bytes_are_those_of_the_checkpoint():
     assert [each.shape for each in model.parameters()] == [each.shape for each in other.parameters()]
 
 
-def test_experts_go_until_the_budget_is_met(monkeypatch):
-    know(monkeypatch, "mixtral")
+def test_experts_go_until_the_budget_is_met():
     model = expert_model("mixtral", num_local_experts=8)
     whole = sum(each.numel() for each in model.parameters())
     expert = 2 * (3 * 24 * 32 + 32)  # of both layers, with its rows of the routers
@@ -66,7 +65,7 @@ def test_experts_go_until_the_budget_is_met(monkeypatch):
     assert sum(each.numel() for each in model.parameters()) == whole - 2 * expert == report.parameters[1]
 
 
-def test_refusals(monkeypatch):
+def test_refusals():
     model = tiny_model("llama")
     for settings, words in [
         ({"budget": "params=4B"}, "is met already"),
@@ -77,6 +76,5 @@ def test_refusals(monkeypatch):
             gramian.prune(model, WINDOWS, "flap", progress=False, **settings)
     with pytest.raises(ValueError, match="budget"):
         gramian.prune(model, WINDOWS, "wanda", budget="params=30k", progress=False)
-    know(monkeypatch, "mixtral")
     with pytest.raises(ValueError, match="as many experts answer a token"):
         gramian.prune(expert_model("mixtral"), WINDOWS, "experts", budget="active=30k", progress=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from expert_models import COMMON, ROUTED, expert_model, know, path_of_experts
+from expert_models import COMMON, ROUTED, expert_model, path_of_experts
 from tiny import tiny_model
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
@@ -23,9 +23,8 @@ WINDOWS = torch.randint(0, 256, (10, 24), generator=torch.Generator().manual_see
 TYPES = [*ROUTED, "deepseek in groups"]
 
 
-def model_of(name: str, monkeypatch: Any) -> Any:
+def model_of(name: str) -> Any:
     model_type = name.split()[0] if name in ROUTED else "deepseek_v3"
-    know(monkeypatch, model_type)
     grouped = {"n_routed_experts": 8, "n_group": 2, "topk_group": 1} if name not in ROUTED else {}
     return expert_model(model_type, **grouped)
 
@@ -56,8 +55,8 @@ def without(model: Any, kept: dict[str, list[int]], windows: torch.Tensor) -> to
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_the_model_answers_as_if_its_routers_never_chose_them_and_loads_anywhere(name, monkeypatch, tmp_path):
-    dense = model_of(name, monkeypatch)
+def test_the_model_answers_as_if_its_routers_never_chose_them_and_loads_anywhere(name, tmp_path):
+    dense = model_of(name)
     model = copy.deepcopy(dense)
     report = gramian.prune(model, WINDOWS[:8], "experts", ratio=0.15, compensate=False, progress=False)
     kept = report.settings["experts"]
@@ -84,9 +83,9 @@ def answers(model: Any, path: str, tokens: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "deepseek in groups"])
-def test_errors_are_those_of_the_mixture_as_it_is_stored(name, merges, monkeypatch):
+def test_errors_are_those_of_the_mixture_as_it_is_stored(name, merges):
     """On dense inputs, since they can be taken from the dense model by a hook of our own."""
-    dense = model_of(name, monkeypatch)
+    dense = model_of(name)
     model, path = copy.deepcopy(dense), path_of_experts(dense)
     seen: list[torch.Tensor] = []
     handle = dense.get_submodule(path).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -121,9 +120,9 @@ def gates(model: Any, path: str, report: Any) -> list[torch.Tensor]:
     return list(packed if len(packed) == len(kept) else packed[kept])
 
 
-def test_where_experts_are_alike_nothing_is_lost(monkeypatch):
+def test_where_experts_are_alike_nothing_is_lost():
     """Their weights sum to one, whoever answers; of experts that differ something is lost."""
-    model = model_of("mixtral", monkeypatch)
+    model = model_of("mixtral")
     other = gramian.prune(copy.deepcopy(model), WINDOWS, "experts", ratio=0.2, compensate=False, progress=False)
     for path in mixtures_of(model):
         for parameter in model.get_submodule(path).parameters(recurse=False):
@@ -133,8 +132,8 @@ def test_where_experts_are_alike_nothing_is_lost(monkeypatch):
 
 
 @pytest.mark.parametrize("score", ["output", "reap", "frequency"])
-def test_scores_differ_and_the_output_misses_least_of_it(score, monkeypatch):
-    model = model_of("mixtral", monkeypatch)
+def test_scores_differ_and_the_output_misses_least_of_it(score):
+    model = model_of("mixtral")
     settings = {"ratio": 0.3, "calibrate_on": "dense", "compensate": False, "progress": False}
     report = gramian.prune(copy.deepcopy(model), WINDOWS, "experts", options={"score": score}, **settings)
     best = gramian.prune(model, WINDOWS, "experts", swap_search=True, **settings)
@@ -143,7 +142,6 @@ def test_scores_differ_and_the_output_misses_least_of_it(score, monkeypatch):
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_bytes(monkeypatch, tmp_path):
-    know(monkeypatch, "mixtral")
     gramian.save(expert_model("mixtral"), None, tmp_path / "dense")
     settings = {"ratio": 0.2, "progress": False}
     gramian.prune(tmp_path / "dense", WINDOWS, "experts", out=tmp_path / "whole", **settings)
@@ -165,7 +163,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_bytes(monkeypatch, tmp_p
 
 
 def test_a_run_that_fails_leaves_the_model_as_it_was(monkeypatch):
-    model = model_of("deepseek in groups", monkeypatch)
+    model = model_of("deepseek in groups")
     before, logits = copy.deepcopy(model.state_dict()), model(WINDOWS).logits
     config = copy.deepcopy(model.config)
     work = experts_pass.thinned
@@ -181,8 +179,8 @@ def test_a_run_that_fails_leaves_the_model_as_it_was(monkeypatch):
     assert torch.equal(model(WINDOWS).logits, logits) and model.config.to_dict() == config.to_dict()
 
 
-def test_refusals(monkeypatch):
-    model = model_of("mixtral", monkeypatch)
+def test_refusals():
+    model = model_of("mixtral")
     before = copy.deepcopy(model.state_dict())
     for settings, words in [
         ({"ratio": 0.9}, "a ratio of 0.9 is out of reach"),
@@ -200,8 +198,8 @@ def test_refusals(monkeypatch):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_an_estimate_says_what_share_experts_are(monkeypatch):
-    model = model_of("mixtral", monkeypatch)
+def test_an_estimate_says_what_share_experts_are():
+    model = model_of("mixtral")
     found = estimate(model, (8, 24), PruneConfig("experts", ratio=0.2))
     experts = sum(each.size * each.count for each in mixtures_of(model).values())
     inside = sum(each.numel() for each in model.model.layers.parameters())

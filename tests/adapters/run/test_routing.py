@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from expert_models import ROUTED, expert_model, inputs_of_experts, path_of_experts
+from expert_models import ROUTED, expert_model, experts_of, inputs_of_experts, path_of_experts
 from tiny import WINDOWS
 from torch import nn
 
-from gramian.adapters.models.experts import Packed, active_weights, eager_experts, expert_at, experts_of, packed_in
+from gramian.adapters.models.experts import Packed, active_weights, eager_experts, expert_at, packed_in
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.routing import forced, watch_experts
 

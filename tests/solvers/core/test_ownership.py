@@ -9,17 +9,14 @@ from solver_calls import CALLS
 
 from gramian.proofs.kit.strategies import normal_layer
 from gramian.solvers import FISTA, L1, Affine, MaskProblem, Moments, Quadratic, Support, TopK, lasso, refit, solve, sparsegpt
+from gramian.solvers.backend._xp import namespace
 
 LAYER = normal_layer(21, 60, 8, 4, drift=0.1)
 
 
-def host(array):
-    """The memory of an array on the host, as numpy sees it."""
-    return array.detach().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
-
-
-def shared(one, other):
-    return np.shares_memory(host(one), host(other))
+def blank(array):
+    """Write zeros into an array, in place."""
+    array[...] = namespace(array).zeros_like(array)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -34,11 +31,10 @@ def test_solvers_neither_write_to_a_problem_nor_return_its_arrays(xp, name, dtyp
             array.setflags(write=False)
     found = CALLS[name](problem, xp)
     assert [xp.numpy(array).tobytes() for array in held] == before
-    if xp.gpu or xp.name == "strict":
-        return
     for array in found if isinstance(found, list) else [found]:
         if not isinstance(array, float):
-            assert not any(shared(array, other) for other in held)
+            blank(array)
+    assert [xp.numpy(array).tobytes() for array in held] == before
 
 
 def test_an_answer_written_back_changes_nothing(xp):
@@ -109,14 +105,13 @@ def test_the_gram_of_moments_is_not_copied(xp):
 
 
 def test_an_answer_is_not_the_start_that_was_given(xp):
-    if xp.gpu or xp.name == "strict":
-        pytest.skip("whose memory numpy cannot see")
     problem, start = LAYER.problem(xp), xp.asarray(LAYER.weight)
-    mask = xp.asarray(np.ones((4, 8), dtype=bool))
+    mask, before = xp.asarray(np.ones((4, 8), dtype=bool)), xp.numpy(start).tobytes()
     for solution in (
         solve(problem, 0.0, FISTA(), start=start, max_steps=1),
         solve(problem, Support(mask), FISTA(), start=start, max_steps=1, tol=1e300),
         lasso(problem, 0.0, start=start),
         refit(problem, mask, start=start),
     ):
-        assert not shared(solution.weights, start)
+        blank(solution.weights)
+        assert xp.numpy(start).tobytes() == before
