@@ -118,6 +118,8 @@ def run_on_model(args: argparse.Namespace) -> None:
         from gramian.adapters.cli.capture import capture_problems
 
         capture_problems(args)
+    elif "run" in args:
+        args.run(args)
     else:
         from gramian.adapters.cli import commands
 
