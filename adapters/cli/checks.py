@@ -29,6 +29,7 @@ def check_places(args: argparse.Namespace) -> None:
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
         check_output(args.problems, overwrite=args.resume, adding=args.resume)
     check_result(given.get("json"))
+    check_result(given.get("html"))
     if "texts" in given:
         check_source(args.texts.calibration)
     for text in (given.get("evaluate"), given.get("text")):
