@@ -11,39 +11,32 @@ from gramian.adapters.pages.page import escape, table_of
 
 __all__ = ["Bar", "bars", "shares", "track"]
 
-WIDTH, LINE, LABEL, VALUE = 360, 34, 62, 66
+WIDTH, LINE, VALUE = 360, 34, 66
+LETTER, LONGEST = 6.8, 22  # the width of a letter, and letters of a label at most
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar. spread: on either side of its end, as a whisker."""
+    """One bar."""
 
     label: str
     value: float
-    spread: float = 0.0
 
 
 def bars(some: Sequence[Bar], caption: str, more: str, name: str, top: float = 0.0) -> str:
-    """Bars from zero as a figure. name: of the figure in the page. top: where the axis ends at least."""
-    finite = [bar.value + bar.spread for bar in some if math.isfinite(bar.value + bar.spread)]
-    largest = max([top, *finite], default=0.0) or 1.0
-    room, lines = WIDTH - LABEL - VALUE, []
-    for place, bar in enumerate(some):
+    """Bars from zero as a figure; the first is what the others are compared with. name: of the figure in the page. top: where
+    the axis ends at least."""
+    labels = [bar.label if len(bar.label) <= LONGEST else f"{bar.label[: LONGEST - 1]}…" for bar in some]
+    left = 14 + LETTER * max(map(len, labels), default=0)
+    largest = max([top, *(bar.value for bar in some if math.isfinite(bar.value))], default=0.0) or 1.0
+    lines = []
+    for place, (bar, label) in enumerate(zip(some, labels)):
         y = place * LINE
-        width = room * max(0.0, min(bar.value, largest)) / largest if math.isfinite(bar.value) else 0.0
-        lines.append(f'<text x="0" y="{y + 20}">{escape(bar.label)}</text>')
-        lines.append(
-            f'<rect class="{"bar" if place else "rest"}" x="{LABEL}" y="{y + 6}" width="{width:.1f}" height="20" rx="1"/>'
-        )
-        end = width
-        if bar.spread and math.isfinite(bar.spread):
-            low, high = (room * max(0.0, bar.value + side * bar.spread) / largest for side in (-1, 1))
-            lines.append(
-                f'<path class="whisker" d="M{LABEL + low:.1f} {y + 16}H{LABEL + high:.1f}'
-                f'M{LABEL + low:.1f} {y + 12}v8M{LABEL + high:.1f} {y + 12}v8"/>'
-            )
-            end = max(end, high)
-        lines.append(f'<text x="{LABEL + end + 6:.1f}" y="{y + 20}" font-weight="600">{plain_number(bar.value)}</text>')
+        width = (WIDTH - left - VALUE) * max(0.0, bar.value) / largest if math.isfinite(bar.value) else 0.0
+        kind = "bar" if place else "rest"
+        lines.append(f'<text x="0" y="{y + 20}">{escape(label)}</text>')
+        lines.append(f'<rect class="{kind}" x="{left:.0f}" y="{y + 6}" width="{width:.1f}" height="20" rx="1"/>')
+        lines.append(f'<text x="{left + width + 6:.1f}" y="{y + 20}" font-weight="600">{plain_number(bar.value)}</text>')
     height = len(some) * LINE
     said = "; ".join(f"{bar.label} {plain_number(bar.value)}" for bar in some)
     return (

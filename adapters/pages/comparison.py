@@ -201,7 +201,11 @@ def tables(runs: Sequence[Compared]) -> str:
         some = runs[first : first + 3]
         cells = [[escape(name), *(escape(of(each)) for each in some)] for name, of in rows]
         kept = [row for row in cells if any(cell not in ("–", "– %") for cell in row[1:])]
-        found.append(table_of("Runs by column", ["figure", *(each.name for each in some)], kept, kind="columns"))
+        found.append(
+            table_of(
+                f"Runs {first + 1} to {first + len(some)}", ["figure", *(each.name for each in some)], kept, kind="columns"
+            )
+        )
     return f'<div class="stack">{"".join(found)}</div>'
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from gramian.adapters.pages.kinds import Grid, grid_of
 from gramian.adapters.pages.numerals import count, mean, number
 
-__all__ = ["Row", "Run", "run_of"]
+__all__ = ["Row", "Run", "mapping", "run_of", "short_title"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class Run:
     @property
     def title(self) -> str:
         """The dense model in a few words: the end of its path, or its name on the hub."""
-        name = self.model
-        return (PurePath(name).name if name.startswith(("/", ".", "~")) or name.count("/") > 1 else name) or "model"
+        return short_title(self.model) or "model"
 
     @property
     def measured(self) -> Mapping[str, Any]:
@@ -113,6 +112,11 @@ class Run:
     def mean_errors(self) -> tuple[float | None, float | None]:
         """Means on calibration and on held-out text."""
         return mean(self.errors(False)), mean(self.errors(True))
+
+
+def short_title(name: str) -> str:
+    """A model in few words: the end of a path, or the whole name on the hub."""
+    return PurePath(name).name if name.startswith(("/", ".", "~")) or name.count("/") > 1 else name
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from gramian.adapters.pages.page import escape, table_of
 from gramian.adapters.pages.records import Run, mapping
 
-__all__ = ["settings"]
+__all__ = ["rows_of_settings", "settings"]
 
 
 def settings(run: Run) -> str:
@@ -30,13 +30,18 @@ def settings(run: Run) -> str:
 def settings_table(run: Run) -> str:
     """A row per setting."""
     rows = [["model", escape(run.model)]] if run.model else []
-    for name, value in run.settings.items():
-        if name not in ("recipe", "refused", "experts"):
-            rows.append([escape(name.replace("_", " ")), in_words(value)])
+    rows += rows_of_settings(
+        {name: run.settings[name] for name in run.settings if name not in ("recipe", "refused", "experts")}
+    )
     prints = mapping(run.document.get("fingerprint"))
     if prints.get("weights"):
         rows.append(["SHA-256 of the dense weights", f"<code>{escape(str(prints['weights']))}</code>"])
     return table_of("Settings of the run", [], rows, kind="plain")
+
+
+def rows_of_settings(some: Mapping[str, Any]) -> list[list[str]]:
+    """A row of HTML per setting."""
+    return [[escape(name.replace("_", " ")), in_words(value)] for name, value in some.items()]
 
 
 def in_words(value: Any) -> str:

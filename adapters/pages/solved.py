@@ -10,7 +10,7 @@ from gramian.adapters.pages.attention import CONCERNS, Remark, remarks_as_html, 
 from gramian.adapters.pages.bars import Bar, bars
 from gramian.adapters.pages.heat_map import heat_map, shaded_by_size
 from gramian.adapters.pages.kinds import grid_of
-from gramian.adapters.pages.numerals import count, duration, mean, number, per_cent, plain_number, worst
+from gramian.adapters.pages.numerals import MISSING, count, duration, mean, number, per_cent, plain_number, worst
 from gramian.adapters.pages.page import Card, Section, escape, page, table_of
 from gramian.adapters.pages.scatter import Cloud, scatter
 from gramian.tables import lines_of
@@ -83,7 +83,10 @@ def summary(by: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 duration(sum(number(row.get("seconds")) or 0.0 for row in its)),
             ]
         )
-    return table_of("Means over the problems", ["method", "error %", "held-out %", "worst KKT", "time"], lines)
+    head = ["method", "error %", "held-out %", "worst KKT", "time"]
+    if all(line[2] == MISSING for line in lines):
+        head, lines = [*head[:2], *head[3:]], [[*line[:2], *line[3:]] for line in lines]
+    return table_of("Means over the problems", head, lines)
 
 
 def maps(by: Mapping[str, Sequence[Mapping[str, Any]]], column: str, text: str) -> str:

@@ -44,7 +44,8 @@ header{padding:clamp(1.5rem,5vw,3.5rem) 0 1rem}
 h1{font-size:clamp(1.6rem,5vw,2.4rem);line-height:1.15;letter-spacing:-.015em;font-weight:650;margin:.2rem 0 .8rem;
 overflow-wrap:anywhere}
 h2{font-size:1.2rem;line-height:1.3;font-weight:650;margin:0 0 .35rem}
-h3{font-size:1rem;font-weight:650;margin:0 0 .2rem}
+h3{font-size:1rem;font-weight:650;margin:1.4rem 0 .4rem}
+h2+h3{margin-top:.4rem}
 p{margin:.4rem 0}
 .lead{font-size:1.08rem;max-width:44rem;text-wrap:pretty}
 section{border-top:1px solid var(--line);padding:1.6rem 0 1.8rem}
@@ -79,6 +80,9 @@ tbody th{overflow-wrap:anywhere}
 .kept{table-layout:fixed}.kept th:first-child{width:3.2rem}
 .kept small{margin-top:.15rem}
 .parts{max-width:46rem}
+.columns,.figures{table-layout:fixed}.columns td,.figures td,.columns th,.figures th{white-space:normal;overflow-wrap:anywhere}
+.columns th:first-child,.figures th:first-child{width:32%}
+.stack{display:grid;gap:1.6rem}
 .plain th{color:var(--muted);width:11rem}
 td small,th small{display:block;color:var(--muted);font-size:.92em}
 td .better{font-weight:650}
@@ -124,7 +128,9 @@ footer{color:var(--muted);font-size:.82rem;padding-top:1rem;padding-bottom:2.5re
 .cards dd{font-size:1.2rem}
 th,td{padding:.3rem .3rem}
 .plain,.plain tbody,.plain tr,.plain th,.plain td{display:block;width:auto;text-align:left;padding:0}
+.plain caption{display:block;padding-bottom:.4rem}
 .plain tr{padding:.4rem 0}
+.columns{font-size:.72rem}
 .narrow-turned thead th:not(:first-child) span{writing-mode:vertical-rl;transform:rotate(180deg)}
 .heat td,.heat th{padding:.2rem 0}
 }

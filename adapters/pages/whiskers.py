@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gramian.adapters.pages.numerals import plain_number
 from gramian.adapters.pages.page import escape
 
 __all__ = ["Whisker", "whiskers"]
@@ -30,8 +31,9 @@ class Whisker:
         return low, self.value + 2 * self.spread if self.high is None else self.high
 
 
-def whiskers(some: Sequence[Whisker], caption: str, more: str, name: str, middle: float = 0.0) -> str:
-    """The figure, empty where nothing is finite. name: of the figure in the page. middle: the value at the vertical line."""
+def whiskers(some: Sequence[Whisker], caption: str, more: str, name: str, middle: float = 0.0, ratio: bool = False) -> str:
+    """The figure, empty where nothing is finite. name: of the figure in the page. middle: the value at the vertical line.
+    ratio: whether values are ratios, and not differences."""
     drawn = [each for each in some if all(map(math.isfinite, (each.value, *each.ends)))]
     if not drawn:
         return ""
@@ -42,19 +44,22 @@ def whiskers(some: Sequence[Whisker], caption: str, more: str, name: str, middle
         return EDGE + (WIDTH - 2 * EDGE) * (value - low) / room
 
     height = LINE * len(drawn) + AXIS
-    lines = [f'<path class="even" d="M{across(middle):.1f} 0V{height - AXIS}"/>']
+    lines = []
     for place, each in enumerate(drawn):
         y, (left, right) = place * LINE + 28, each.ends
-        text = f"{each.value:+.4f}".replace("-", "−")
+        text = f"× {each.value:.4f}" if ratio else f"{each.value:+.4f}".replace("-", "−")
         lines.append(f'<text x="0" y="{y - 13}">{escape(each.label)}</text>')
         lines.append(f'<text x="{WIDTH}" y="{y - 13}" text-anchor="end" font-weight="600">{text}</text>')
+        lines.append(f'<path class="even" d="M{across(middle):.1f} {y - 9}v18"/>')
         lines.append(f'<path class="whisker" d="M{across(left):.1f} {y}H{across(right):.1f}"/>')
         lines.append(f'<circle class="bar" cx="{across(each.value):.1f}" cy="{y}" r="4.5"/>')
     for tick in dict.fromkeys((low, middle, high)):
         side = "start" if tick == low else "end" if tick == high else "middle"
         x = 0 if tick == low else WIDTH if tick == high else across(tick)
         if tick in (low, high) or 60 < across(tick) < WIDTH - 60:
-            lines.append(f'<text class="faint" x="{x:.1f}" y="{height - 6}" text-anchor="{side}">{tick:.3g}</text>')
+            lines.append(
+                f'<text class="faint" x="{x:.1f}" y="{height - 6}" text-anchor="{side}">{plain_number(tick, 3)}</text>'
+            )
     said = "; ".join(f"{each.label} {each.value:.4f}, from {each.ends[0]:.4f} to {each.ends[1]:.4f}" for each in drawn)
     return (
         f'<figure class="plot"><figcaption>{escape(caption)}<span>{escape(more)}</span></figcaption>'

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import pytest
 from browser import Browser, browser_path
-from run_documents import experts_document, units_document, weights_document
+from run_documents import weights_document
+from sample_pages import PAGES
 
 from gramian.adapters.pages.runs import page_of_run
 
 pytestmark = pytest.mark.skipif(browser_path() is None, reason="there is no Chromium on this machine")
 
-PAGES = {
-    "weights": lambda: page_of_run(weights_document(blocks=18)),
-    "mixture": lambda: page_of_run(weights_document(blocks=40, experts=20)),
-    "units": lambda: page_of_run(units_document(blocks=12)),
-    "experts": lambda: page_of_run(experts_document()),
-}
 # What stands beside the window, but for what scrolls in a box of its own that says so; and text wider than its own element.
 CUT_OFF = """
 [...document.querySelectorAll('body *')].filter(each => {
@@ -64,7 +59,7 @@ def test_nothing_is_cut_off_and_nothing_complains(name, browser, tmp_path):
             assert browser.value(CUT_OFF) == []
             assert browser.value(OUTSIDE) == []
             assert browser.value(EMPTY) == 0
-            assert browser.value("document.querySelectorAll('figure').length") >= 2
+            assert browser.value("document.querySelectorAll('figure, table').length") >= 2
             back = browser.value("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, back[4:-1].split(","))) < 200) == dark
     assert browser.errors == [] and {url[:7] for url in browser.requests} == {"file://"}

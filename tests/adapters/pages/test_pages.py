@@ -10,36 +10,14 @@ from itertools import pairwise
 import pytest
 from page_parser import parsed
 from run_documents import experts_document, units_document, weights_document
+from sample_pages import EVALUATION, PAGES, SOLVED
 
 from gramian.adapters.pages.comparison import Compared, page_of_comparison
+from gramian.adapters.pages.evaluated import page_of_evaluation
 from gramian.adapters.pages.records import run_of
 from gramian.adapters.pages.runs import page_of_run
 from gramian.adapters.pages.solved import page_of_solved
 from gramian.solvers import Status
-
-SOLVED = [
-    {
-        "file": f"problems/model.layers.{block}.mlp.{kind}.safetensors", "method": method, "pattern": "50%", "sparsity": 0.5,
-        "relative_error": 0.01 * (block + 1) * scale, "heldout_error": 0.02 * (block + 1), "seconds": 0.5,
-        "status": "computed directly, not by iteration", "certificate": {"residual": 1e-9},
-    }
-    for block in range(2) for kind in ("up_proj", "down_proj") for method, scale in (("wanda", 2.0), ("l0", 1.0))
-]  # fmt: skip
-
-
-def compared_page():
-    runs = [run_of(document) for document in (weights_document(), units_document())]
-    return page_of_comparison([Compared(name, run, None) for name, run in zip("ab", runs)])
-
-
-PAGES = {
-    "weights": lambda: page_of_run(weights_document()),
-    "mixture": lambda: page_of_run(weights_document(blocks=2, experts=12)),
-    "units": lambda: page_of_run(units_document()),
-    "experts": lambda: page_of_run(experts_document()),
-    "comparison": compared_page,
-    "solved": lambda: page_of_solved(SOLVED),
-}
 
 
 @pytest.fixture(name="page", params=PAGES)
@@ -233,6 +211,19 @@ def test_names_that_hold_markup_are_text():
     assert "<script" not in page_of_run(units) and evil in parsed(page_of_run(units)).text
     solved = [{**row, "method": evil, "file": f"{evil}.safetensors", "pattern": evil} for row in SOLVED]
     assert "<script" not in page_of_solved(solved)
+    figures_of_two = json.loads(json.dumps(EVALUATION).replace("held out of builtin", json.dumps(evil)[1:-1]))
+    figures_of_two["figures"][0].update(name=evil, part=evil)
+    assert "<script" not in page_of_evaluation({**figures_of_two, "model": evil, "against": evil, "left_out": {evil: evil}})
+
+
+def test_an_evaluation_is_shown_with_its_intervals_and_clear_changes_are_marked():
+    tree = parsed(page_of_evaluation(EVALUATION))
+    rows = {row[0]: row[1:] for table in tree.every("table") for line in table.every("tr")
+            if len(row := [each.text for each in line.every("th", "td")]) == 4}  # fmt: skip
+    assert rows["perplexity16 items"] == ["24.20[23.10, 25.30]", "20.30[19.30, 21.30]", "× 1.190[1.170, 1.210]clear"]
+    assert rows["copying, 64 tokens20 items"][2] == "−0.04000[−0.1000, 0.02000]"
+    assert "Left out: needle." in tree.text and "Of 5 changes, 3 are clear" in tree.text
+    assert [each.text for each in tree.every("title")][1:] == ["Change, by position in the window", "Change, copying"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", None])
