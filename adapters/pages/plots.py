@@ -32,15 +32,7 @@ def plot(document: Mapping[str, Any]) -> Figure:
     need("report", ("matplotlib",), "a figure")
     from matplotlib.figure import Figure
 
-    class Drawing(Figure):  # type: ignore[misc]
-        """A figure that a notebook shows whether or not pyplot is there."""
-
-        def _repr_png_(self) -> bytes:
-            """The figure as a PNG."""
-            drawn = BytesIO()
-            self.savefig(drawn, format="png")
-            return drawn.getvalue()
-
+    drawing: Any = type("Drawing", (Figure,), {"_repr_png_": png_of})  # a notebook shows it, whether or not pyplot is there
     run = run_of(document)
     if run is None:
         raise ValueError("this report has no rows, so that there is nothing to draw")
@@ -48,7 +40,7 @@ def plot(document: Mapping[str, Any]) -> Figure:
     panels += ["perplexity", "seconds"] if run.measured else ["seconds"]
     lines = -(-len(panels) // 2)
     height = max(2.6, min(14.0, 1.2 + 0.24 * len(run.grid.blocks)))
-    figure = Drawing(figsize=(11.0, height * min(2, lines) + 3.0 * max(0, lines - 2)), layout="constrained")
+    figure: Figure = drawing(figsize=(11.0, height * min(2, lines) + 3.0 * max(0, lines - 2)), layout="constrained")
     grid = figure.add_gridspec(lines, 2, height_ratios=[height] * min(2, lines) + [3.0] * max(0, lines - 2))
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(grid[place // 2, place % 2])
@@ -67,6 +59,13 @@ def plot(document: Mapping[str, Any]) -> Figure:
             draw_seconds(axes, run)
     figure.suptitle(f"{run.title}, {run.method}")
     return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    return drawn.getvalue()
 
 
 def draw_map(axes: Any, run: Run, values: Sequence[float | None], title: str, logarithmic: bool) -> None:
