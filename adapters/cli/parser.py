@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
@@ -163,6 +164,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_json(solve)
 
+    add_json(add_export(command))
+
     verify = command(
         "verify",
         "check what the papers claim",
@@ -248,6 +251,8 @@ def check_usage(args: argparse.Namespace) -> None:
         if args.evaluate is not None and args.no_perplexity:
             args.usage_error("--evaluate and --no-perplexity contradict each other")
     if args.command == "solve" and (wrong := solve_usage(args)) is not None:
+        args.usage_error(wrong)
+    if args.command == "export" and (wrong := export_usage(args)) is not None:
         args.usage_error(wrong)
 
 
