@@ -58,7 +58,7 @@ def test_a_file_of_other_weights_is_refused(exported):
     assert check_gguf(exported / "uneven.gguf", model, tokenizer, torch.float32).equal == 48
     with torch.no_grad():
         model.model.layers[0].self_attn.o_proj.weight.mul_(2)
-    with pytest.raises(ValueError, match="the GGUF file is another model: run by llama.cpp it continues a prompt of"):
+    with pytest.raises(ValueError, match=r"the GGUF file is another model: run by llama.cpp it continues a prompt of"):
         check_gguf(exported / "uneven.gguf", model, tokenizer, torch.float32)
 
 
