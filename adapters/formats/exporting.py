@@ -79,7 +79,8 @@ def export_gguf(
     assert tokenizer is not None
     check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage.itemsize)
     with eval_mode(model), made(out, "gguf", overwrite) as draft:
-        stage = save(model, tokenizer, draft / model_name(model), pad=pad)  # the converter takes its name into the file
+        place = draft / "source" / model_name(model)  # whose name the converter writes into the file
+        stage = save(model, tokenizer, place, pad=pad)
         without_code(stage)
         say("converting with llama.cpp's converter")
         convert(stage, draft / out.name, storage)

@@ -87,7 +87,8 @@ class Continued(nn.Module):
 
 def pairs_of(cache: Any) -> Pairs:
     """Keys and values of every layer, in the order of the layers."""
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    pairs: Pairs = [(layer.keys, layer.values) for layer in cache.layers]
+    return pairs
 
 
 def graph_of(model: PreTrainedModel, with_past: bool) -> Graph:
@@ -115,12 +116,7 @@ def past_of(model: PreTrainedModel, ids: torch.Tensor) -> Pairs:
         with torch.no_grad():
             _, pairs = Continued(model)({"input_ids": ids}, [])
         sound = bool(pairs) and all(each.ndim == 4 and each.shape[2] == ids.shape[1] for pair in pairs for each in pair)
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        IndexError,
-    ) as error:  # whatever a model makes of a cache that is not its own
+    except (AttributeError, TypeError, ValueError, IndexError) as error:  # what a model makes of a cache that is not its own
         raise ValueError(f"{without_past(model)} ({type(error).__name__})") from error
     if not sound:
         raise ValueError(without_past(model))
