@@ -87,8 +87,7 @@ class Continued(nn.Module):
 
 def pairs_of(cache: Any) -> Pairs:
     """Keys and values of every layer, in the order of the layers."""
-    pairs: Pairs = [(layer.keys, layer.values) for layer in cache.layers]
-    return pairs
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def graph_of(model: PreTrainedModel, with_past: bool) -> Graph:
@@ -112,6 +111,7 @@ def graph_of(model: PreTrainedModel, with_past: bool) -> Graph:
 
 def past_of(model: PreTrainedModel, ids: torch.Tensor) -> Pairs:
     """The keys and values (n, heads, t, size) of some tokens. ValueError where the model passes on anything else."""
+    pairs: Pairs
     try:
         with torch.no_grad():
             _, pairs = Continued(model)({"input_ids": ids}, [])
