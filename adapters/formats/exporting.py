@@ -16,6 +16,7 @@ from gramian.adapters.formats.onnx_agreement import TOLERANCE, check_onnx
 from gramian.adapters.formats.onnx_graphs import graph_of, weight_bytes, write_graph
 from gramian.adapters.formats.placing import is_file, made
 from gramian.adapters.formats.refusals import check_gguf_holds, check_onnx_holds
+from gramian.adapters.models.heads import head_of
 from gramian.adapters.models.libraries import quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
@@ -43,6 +44,8 @@ def export_onnx(
         raise ValueError(
             f"a graph of {needed / 1e9:.1f} GB cannot be one file: give --out a directory, for {GRAPH} and {GRAPH}.data"
         )
+    if owner := head_of(model):
+        say(f"the head of {owner} is left out: the graph gives hidden states")
     check_space(out, 2 * needed)  # tensors that are tied may be written twice
     with eval_mode(model), made(out, "onnx", overwrite) as draft:
         graph = graph_of(model, with_past)

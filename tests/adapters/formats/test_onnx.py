@@ -16,7 +16,7 @@ from exported_models import llama, piece_tokenizer, uneven_llama
 from onnx import numpy_helper
 from stacked_models import stacked_model
 from tiny_models import STACKS, random_model
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertForMaskedLM
 
 from gramian.adapters import load, save
 from gramian.adapters.formats import exporting
@@ -98,17 +98,21 @@ def test_a_graph_of_other_weights_is_refused(exported):
 
 
 def test_an_encoder_gives_hidden_states_whatever_the_padding(tmp_path, capsys):
-    model = stacked_model("bert")
-    save(model, None, tmp_path / "bert")
-    assert call("export", tmp_path / "bert", "--format", "onnx", "--out", tmp_path / "bert.onnx", "--quiet") == 0
-    assert "it takes input_ids, attention_mask, token_type_ids, and gives last_hidden_state" in capsys.readouterr().out
+    body = stacked_model("bert")
+    whole = BertForMaskedLM(body.config).eval()
+    whole.bert.load_state_dict(body.state_dict(), strict=False)
+    whole.save_pretrained(tmp_path / "bert")
+    assert call("export", tmp_path / "bert", "--format", "onnx", "--out", tmp_path / "bert.onnx") == 0
+    printed = capsys.readouterr()
+    assert "it takes input_ids, attention_mask, token_type_ids, and gives last_hidden_state" in printed.out
+    assert "the head of BertForMaskedLM is left out: the graph gives hidden states" in printed.err
     ids = torch.arange(60).view(3, 20) * 5 % 200
     mask = torch.ones_like(ids)
     mask[0, 13:] = mask[2, 5:] = 0
     inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": (ids > 90).long()}
     found = session(tmp_path / "bert.onnx").run(None, {name: each.numpy() for name, each in inputs.items()})[0]
     with torch.no_grad():
-        expected = model(**inputs).last_hidden_state
+        expected = whole.bert(**inputs).last_hidden_state
     assert (torch.from_numpy(found) - expected)[mask.bool()].abs().max() < 1e-5
 
 
