@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gramian.adapters.cli.compare import add_compare
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.pages import add_html
 from gramian.adapters.cli.types import expression, path, positive
@@ -172,6 +173,7 @@ def command_line() -> argparse.ArgumentParser:
     compare = add_compare(command)
     add_html(compare)
     add_json(compare)
+    add_json(add_export(command))
 
     verify = command(
         "verify",
@@ -272,6 +274,8 @@ def check_usage(args: argparse.Namespace) -> None:
     if html is not None and args.json is not None and html.absolute() == args.json.absolute():
         args.usage_error("--html and --json name the same file: choose two")
     if args.command == "solve" and (wrong := solve_usage(args)) is not None:
+        args.usage_error(wrong)
+    if args.command == "export" and (wrong := export_usage(args)) is not None:
         args.usage_error(wrong)
 
 
