@@ -33,3 +33,8 @@ from gramian.adapters.models.unit_groups import unit_groups_of as unit_groups_of
 from gramian.adapters.removal.report import StructuredReport as StructuredReport
 from gramian.adapters.report import Report as Report
 from gramian.adapters.run.hooks import capture as capture
+from gramian.adapters.training.holding import HoldZeros as HoldZeros
+from gramian.adapters.training.masks import Refilled as Refilled
+from gramian.adapters.training.masks import reapply as reapply
+from gramian.adapters.training.report import TuneReport as TuneReport
+from gramian.adapters.training.tuning import tune as tune

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gramian.adapters.cli.contenders import solve_usage
 from gramian.adapters.cli.options import add_settings, configs_from
+from gramian.adapters.cli.tune import add_tune
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
 
@@ -90,6 +91,8 @@ def command_line() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="check everything, estimate memory and time, stop")
     prune.add_argument("--problems", type=path, metavar="DIR", help="write the operators' problems, as they were solved, there")
     add_json(prune)
+
+    add_tune(command)
 
     listed = command(
         "methods",
@@ -247,6 +250,8 @@ def check_usage(args: argparse.Namespace) -> None:
             args.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
         if args.evaluate is not None and args.no_perplexity:
             args.usage_error("--evaluate and --no-perplexity contradict each other")
+    if "check" in args:
+        args.check(args)
     if args.command == "solve" and (wrong := solve_usage(args)) is not None:
         args.usage_error(wrong)
 
