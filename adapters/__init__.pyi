@@ -1,5 +1,6 @@
 from gramian.adapters.api import prune as prune
 from gramian.adapters.config.prune_config import PruneConfig as PruneConfig
+from gramian.adapters.config.tune_config import TuneConfig as TuneConfig
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.sources import builtin_text as builtin_text

@@ -54,7 +54,7 @@ def check_tune(args: argparse.Namespace) -> None:
     try:
         args.tuning = TuneConfig(**given(args, TuneConfig))
     except ValueError as error:
-        args.usage_error(flags_in(str(error)))
+        args.usage_error(flags_in(str(error), TuneConfig))
     if args.out.expanduser().resolve() == Path(args.model).expanduser().resolve():
         args.usage_error("DIR and --out name the same directory: the tuned model goes elsewhere")
 
@@ -98,8 +98,8 @@ def check_words(args: argparse.Namespace, own: PreTrainedTokenizerBase | None, o
     """Raise ValueError where a teacher's tokens mean something else."""
     if own is not None and other is not None and own.get_vocab() != other.get_vocab():
         raise ValueError(
-            f"{args.teacher} has another tokeniser than {args.model}: the teacher has to be the dense model, or another with the "
-            "same vocabulary"
+            f"{args.teacher} has another tokeniser than {args.model}: the teacher has to be the dense model, or another with "
+            "the same vocabulary"
         )
 
 

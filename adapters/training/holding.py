@@ -51,9 +51,9 @@ class HoldZeros(TrainerCallback):
 
     It is a callback of `transformers.Trainer`, and a context for any other loop around optimisers of torch: plain, fused or
     foreach, with momentum, weight decay and gradients added up over several batches. What counts as a zero is a weight of a
-    `Linear`, `Conv1D` or packed experts module inside the blocks that is exactly zero when the object is made, whichever pattern
-    or padding it is of. Embeddings, heads, biases and norms are left alone. Between the steps of an optimiser that shards or
-    copies weights (FSDP, DeepSpeed) nothing is held: give the result to `gramian.reapply`.
+    `Linear`, `Conv1D` or packed experts module inside the blocks that is exactly zero when the object is made, whichever
+    pattern or padding it is of. Embeddings, heads, biases and norms are left alone. Between the steps of an optimiser that
+    shards or copies weights (FSDP, DeepSpeed) nothing is held: give the result to `gramian.reapply`.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ class HoldZeros(TrainerCallback):
         found = masks_of(model) if masks is None else paired(model, masks)
         if not found:
             raise ValueError(
-                f"{type(unwrapped(model)).__name__} has no zero in any operator, so there is nothing to hold: make HoldZeros of "
-                "the pruned model, before it is trained"
+                f"{type(unwrapped(model)).__name__} has no zero in any operator, so there is nothing to hold: make HoldZeros "
+                "of the pruned model, before it is trained"
             )
         weights = dict(operator_weights(model))
         self.masks: dict[str, torch.Tensor] = found

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from gramian.adapters.models.discovery import short_window
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 
@@ -54,20 +55,33 @@ class Trunk(nn.Module):
         return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))
 
 
+@torch.no_grad()
 def head_of(model: PreTrainedModel) -> Head:
-    """The model's own way from last hidden states (n, width) to logits (n, vocabulary), whatever it does on it: its forward is
-    run with these states in place of those of its blocks."""
-    with torch.no_grad():
-        few = torch.zeros((1, 2), dtype=torch.int64)
-        answer, inputs = trunk_of(model)(**token_inputs(model, few)), token_inputs(model, few)
+    """The way from last hidden states (n, width) to logits: the output embedding where that is all, else the model's own
+    forward, run with given states in place of those of its blocks. ValueError for a model whose logits come in another way."""
+    few = short_window(model)[:1]
+    answer, inputs = trunk_of(model)(**token_inputs(model, few)), token_inputs(model, few)
+    embedding: Any = model.get_output_embeddings()
 
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
+    def own(hidden: torch.Tensor) -> torch.Tensor:
         part = dataclasses.replace(answer, last_hidden_state=hidden[None])
         with replaced_forward(trunk_of(model), lambda _: lambda *args, **kwargs: part):
             made: torch.Tensor = model(**inputs).logits[0]
         return made
 
-    return Head(logits, len(model.get_output_embeddings().weight))
+    hidden, expected = answer.last_hidden_state[0], model(**inputs).logits[0].float()
+    tolerance = torch.finfo(model.dtype).eps ** 0.5 * expected.abs().max()
+    for way in (embedding, own):
+        for most in (1, len(hidden)):  # states of another number than the tokens have to be taken
+            made = way(hidden[:most]).float()
+            if made.shape != expected[:most].shape or (made - expected[:most]).abs().max() > tolerance:
+                break
+        else:
+            return Head(way, expected.shape[1])
+    raise ValueError(
+        f"{type(model).__name__} makes its logits of more than the last hidden states: train it with transformers.Trainer and "
+        "callbacks=[gramian.HoldZeros(model)]"
+    )
 
 
 class ThroughHead(torch.autograd.Function):

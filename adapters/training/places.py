@@ -17,8 +17,8 @@ def state_of(out: Path) -> Path:
 
 
 def refuse_state(out: Path, resume: bool, overwrite: bool) -> None:
-    """Raise FileExistsError for a state beside an output that is neither gone on with nor replaced, or for something else in its
-    place, and FileNotFoundError where there is none to go on with."""
+    """Raise FileExistsError for a state beside an output that is neither gone on with nor replaced, and for something else in
+    its place."""
     folder = state_of(out)
     if folder.exists() and not (folder / RUN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is where the state of the run goes, but holds something else: choose another output")

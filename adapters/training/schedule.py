@@ -17,8 +17,8 @@ def split_windows(windows: torch.Tensor, heldout: int, samples: int | None, seed
     wanted = heldout + (samples or 1)
     if len(windows) < wanted:
         raise ValueError(
-            f"the text has {len(windows)} windows of {windows.shape[1]} tokens, too few to train on {samples or 'any'} and hold "
-            f"{heldout} out: give more text, or make length or heldout smaller"
+            f"the text has {len(windows)} windows of {windows.shape[1]} tokens, too few to train on {samples or 'any'} and "
+            f"hold {heldout} out: give more text, or make length or heldout smaller"
         )
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     apart, rest = order[:heldout].sort().values, order[heldout:][:samples].sort().values
@@ -63,7 +63,7 @@ class Pace:
     warmup: float
     before: float = 0.0
     reserve: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def elapsed(self) -> float:

@@ -169,8 +169,8 @@ def check_models(model: PreTrainedModel, teacher: PreTrainedModel | None) -> Non
     sizes = [len(each.get_output_embeddings().weight) for each in (model, teacher)]
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"the model's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}: the teacher has to be the dense model, "
-            "or another with the same tokeniser"
+            f"the model's vocabulary has {sizes[0]} tokens and the teacher's {sizes[1]}: the teacher has to be the dense "
+            "model, or another with the same tokeniser"
         )
 
 
