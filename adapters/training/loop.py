@@ -48,6 +48,11 @@ class Training:
             gradient_accumulation_steps=config.batch // config.at_once,
             cpu=model.device.type == "cpu",
         )
+        if self.accelerator.num_processes > 1:
+            raise ValueError(
+                f"tune trains in one process, and there are {self.accelerator.num_processes}: start it without torchrun and "
+                "accelerate launch"
+            )
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=config.rate, betas=BETAS, weight_decay=config.decay, fused=True
         )

@@ -24,7 +24,8 @@ def tuned_rows(results: Mapping[str, Any]) -> list[list[str]]:
             [
                 f"… {way}", *figures(cell["perplexity"]),
                 "-" if not zeros["before"] else "all" if zeros["after"] >= zeros["before"] else "lost",
-                f"{report['tokens']:,}", f"{report['seconds'] / 60:.0f}", f"{checks[0]['loss']:.3f} to {checks[-1]['loss']:.3f}",
+                f"{report['tokens']:,}", f"{report['seconds'] / 60:.0f}",
+                f"{checks[0]['loss']:.3f} to {checks[-1]['loss']:.3f}",
             ]
         )  # fmt: skip
     return rows

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import gramian
 import peft
 import pytest
 import torch
@@ -15,6 +14,7 @@ from tiny import WINDOWS, same, some_windows, tensors, tiny_model
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+import gramian
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.shrink import shrink_model
 

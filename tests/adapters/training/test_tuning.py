@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import gramian
 import pytest
 import torch
 from expert_models import expert_model
@@ -14,6 +13,7 @@ from tiny import WINDOWS, parameters, random_model, same, tiny_model
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
+import gramian
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.shrink import shrink_model
 from gramian.adapters.training import loop
