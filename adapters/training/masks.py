@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside `torch.compile`, `DataParallel`, `DistributedDataParallel` and PEFT, whose adapters remain in it."""
     while True:
         if of_peft(model) and hasattr(model, "get_base_model"):
-            model = model.get_base_model()
+            peft_model: Any = model
+            model = peft_model.get_base_model()
         elif (inner := wrapped(model)) is not None:
             model = inner
         else:

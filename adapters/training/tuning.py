@@ -20,7 +20,6 @@ from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.tasks import kind_of, trunk_of
 from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.run.digests import weights_digest
-from gramian.adapters.training.loop import Training
 from gramian.adapters.training.masks import masks_of, zeros_in
 from gramian.adapters.training.report import TuneReport
 from gramian.adapters.training.schedule import split_windows
@@ -95,6 +94,8 @@ def tune(
     (True, True)
     """
     need("train", TRAIN, "gramian.tune")
+    from gramian.adapters.training.loop import Training  # here, since it needs what was asked for
+
     config = settled(config, settings)
     model, given = plain_model(model), windows_of(tokens)
     check_models(model, teacher)
