@@ -22,7 +22,8 @@ def check_places(args: argparse.Namespace) -> None:
     """
     given = vars(args)
     if given.get("out") is not None:
-        check_output(args.out, args.overwrite or getattr(args, "resume", False), adding=args.command == "capture")
+        replaced = args.overwrite or (args.command == "prune" and args.resume)  # by the run that is gone on with
+        check_output(args.out, replaced, adding=args.command == "capture")
         if args.command == "prune":
             refuse_journal(args.out, args.resume, args.overwrite)
         if args.command == "tune":

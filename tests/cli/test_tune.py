@@ -66,6 +66,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(sparse, text, tmp_path, mo
     assert call(*command, "--out", tmp_path / "out", "--resume") == 0
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert not (tmp_path / "out.tuning").exists()
+    assert "exists and is not empty" in failure(capsys, *command, "--out", tmp_path / "out", "--resume")
 
 
 def test_mistakes_are_one_sentence(sparse, model, text, tmp_path, capsys):
