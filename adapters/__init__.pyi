@@ -1,5 +1,6 @@
 from gramian.adapters.api import prune as prune
 from gramian.adapters.config.prune_config import PruneConfig as PruneConfig
+from gramian.adapters.config.tune_config import TuneConfig as TuneConfig
 from gramian.adapters.data.problem_files import read_problem as read_problem
 from gramian.adapters.data.problem_files import write_problem as write_problem
 from gramian.adapters.data.sources import builtin_text as builtin_text
@@ -33,3 +34,8 @@ from gramian.adapters.models.unit_groups import unit_groups_of as unit_groups_of
 from gramian.adapters.removal.report import StructuredReport as StructuredReport
 from gramian.adapters.report import Report as Report
 from gramian.adapters.run.hooks import capture as capture
+from gramian.adapters.training.holding import HoldZeros as HoldZeros
+from gramian.adapters.training.masks import Refilled as Refilled
+from gramian.adapters.training.masks import reapply as reapply
+from gramian.adapters.training.report import TuneReport as TuneReport
+from gramian.adapters.training.tuning import tune as tune

@@ -12,6 +12,7 @@ Then:
 
     gramian.methods()         what can stand in place of "l0": methods that zero weights, and methods that remove units
     help(gramian.prune)       every setting of a run
+    help(gramian.tune)        a pruned model trained further, with its zeros held; gramian.HoldZeros for loops of your own
     gramian.perplexity        how well a causal model predicts text, before and after
     help(gramian.capture)     one layer of any torch model as a problem, and its solution written back
     help(gramian.solvers)     the solvers alone, on numpy, torch or cupy arrays

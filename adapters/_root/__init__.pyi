@@ -8,5 +8,8 @@ from gramian.adapters.measure.likelihood import perplexity as perplexity
 from gramian.adapters.models.loading import load as load
 from gramian.adapters.models.saving import save as save
 from gramian.adapters.run.hooks import capture as capture
+from gramian.adapters.training.holding import HoldZeros as HoldZeros
+from gramian.adapters.training.masks import reapply as reapply
+from gramian.adapters.training.tuning import tune as tune
 
 __version__: str

@@ -10,6 +10,7 @@ from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.places import locate
 from gramian.adapters.run.journal import blocks_done, refuse_journal
+from gramian.adapters.training.places import RUN, refuse_state, state_of
 
 __all__ = ["check_places", "how_to_go_on"]
 
@@ -22,9 +23,12 @@ def check_places(args: argparse.Namespace) -> None:
     """
     given = vars(args)
     if given.get("out") is not None:
-        check_output(args.out, args.overwrite or getattr(args, "resume", False), adding=args.command == "capture")
+        replaced = args.overwrite or (args.command == "prune" and args.resume)  # by the run that is gone on with
+        check_output(args.out, replaced, adding=args.command == "capture")
         if args.command == "prune":
             refuse_journal(args.out, args.resume, args.overwrite)
+        if args.command == "tune":
+            refuse_state(args.out, args.resume, args.overwrite)
     if given.get("problems") is not None:
         if not args.resume and args.problems.is_dir() and any(args.problems.iterdir()):
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
@@ -37,18 +41,28 @@ def check_places(args: argparse.Namespace) -> None:
         check_source(args.texts.calibration)
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
-    if given.get("model", "demo") != "demo":
-        locate(args.model)
+    for model in (given.get("model"), given.get("teacher")):
+        if model not in (None, "demo"):
+            locate(model)
 
 
 def how_to_go_on(args: argparse.Namespace, started: float) -> str:
     """What to do after a command was interrupted, now. started: when it began, in seconds since 1970."""
+    if args.command == "tune":
+        return how_tuning_goes_on(args)
     if args.command != "prune" or args.out is None or args.dry_run:
         return ""
     if done := blocks_done(args.out):
         return f"{done} blocks are done, and the same command{'' if args.resume else ' with --resume'} goes on from there"
     if (report := args.out / REPORT).is_file() and report.stat().st_mtime >= started:
         return f"the model is saved in {args.out}"
+    return "nothing is done that could be kept, and the same command begins again"
+
+
+def how_tuning_goes_on(args: argparse.Namespace) -> str:
+    """The same of `gramian tune`."""
+    if (state_of(args.out) / RUN).is_file():
+        return f"the same command{'' if args.resume else ' with --resume'} goes on from the last check of held-out loss"
     return "nothing is done that could be kept, and the same command begins again"
 
 

@@ -104,10 +104,10 @@ def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:
         raise ValueError(flags_in(str(error))) from error
 
 
-def flags_in(message: str) -> str:
+def flags_in(message: str, *configs: type) -> str:
     """A message about settings, with options of the command line in their place: `jobs=2` becomes `--jobs 2`, and
-    `jobs=` becomes `--jobs`."""
-    known = {each.name: each for config in (PruneConfig, RunConfig) for each in settings_of(config)}
+    `jobs=` becomes `--jobs`. configs: whose settings, a run's unless given."""
+    known = {each.name: each for config in configs or (PruneConfig, RunConfig) for each in settings_of(config)}
 
     def option(match: re.Match[str]) -> str:
         name, value = match[1], match[2].strip("'")

@@ -12,6 +12,7 @@ from gramian.adapters.cli.contenders import solve_usage
 from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.pages import add_html
+from gramian.adapters.cli.tune import add_tune
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
 from gramian.adapters.files import STDOUT
@@ -96,6 +97,8 @@ def command_line() -> argparse.ArgumentParser:
     add_verbose(prune)
     prune.add_argument("--problems", type=path, metavar="DIR", help="write the operators' problems, as they were solved, there")
     add_json(prune)
+
+    add_tune(command)
 
     listed = command(
         "methods",
@@ -273,6 +276,8 @@ def check_usage(args: argparse.Namespace) -> None:
         args.usage_error("--html names a file: only --json can be written to stdout")
     if html is not None and args.json is not None and html.absolute() == args.json.absolute():
         args.usage_error("--html and --json name the same file: choose two")
+    if "check" in args:
+        args.check(args)
     if args.command == "solve" and (wrong := solve_usage(args)) is not None:
         args.usage_error(wrong)
     if args.command == "export" and (wrong := export_usage(args)) is not None:

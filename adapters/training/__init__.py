@@ -1,0 +1,1 @@
+"""Models trained further after pruning, with their zeros held."""
