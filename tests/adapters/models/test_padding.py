@@ -23,8 +23,7 @@ from gramian.adapters.models.padding import padded
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.unit_groups import unit_groups_of
-
-RECORD = "gramian_widths.json"
+from gramian.adapters.models.uneven import CODE
 
 
 def shrunk(model_type: str, choose):
@@ -49,7 +48,7 @@ def stated(model) -> dict:
 def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
     model = shrunk(model_type, uniform if model_type in GROUPED else channels_only)
     out = save(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
-    assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text())["method"] == "none"
+    assert not (out / CODE).exists() and json.loads((out / "gramian.json").read_text())["method"] == "none"
     stock = AutoModelForCausalLM.from_pretrained(out)
     assert type(stock) is type(model) and unit_groups_of(stock) == unit_groups_of(model)
     assert logits(stock).equal(logits(model)) and generated(stock)[0].equal(generated(model)[0])
@@ -97,16 +96,10 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
     assert logits(loaded).equal(logits(model)) and generated(loaded)[0].equal(generated(model)[0])
     tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     assert tied == model.config.tie_word_embeddings
-    record = json.loads((out / RECORD).read_text())["widths"]
-    assert record == {
-        name: {"units": unit_group.units, "groups": unit_group.groups}
-        for name, unit_group in unit_groups_of(model).items()
-        if unit_group != unit_groups_of(tiny_model(model_type))[name]
-    }
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # stock classes refuse, none is silently wrong
-        AutoModelForCausalLM.from_pretrained(out)
+    with pytest.raises(ValueError, match="pass the argument `trust_remote_code=True`"):  # none is silently wrong
+        AutoModelForCausalLM.from_pretrained(out, trust_remote_code=False)
     again = save(loaded, None, tmp_path / "again")
-    for name in ("model.safetensors", "config.json", "generation_config.json", RECORD):
+    for name in ("model.safetensors", "config.json", "generation_config.json", CODE):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
 
 
@@ -114,7 +107,9 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
 def test_heads_that_are_tied_to_the_hidden_size_are_recorded_even_if_uniform(model_type, tmp_path):
     model = shrunk(model_type, uniform)
     out = save(model, None, tmp_path / "model")
-    assert set(json.loads((out / RECORD).read_text())["widths"]) == set(names_of(model, "heads"))  # channels are stated
+    described = json.loads((out / "config.json").read_text())["uneven_units"]
+    consumers = {name.partition("0.")[2] for name in names_of(model, "heads")[:1]}
+    assert {each["consumer"] for each in described} == consumers  # channels are stated as stock classes read them
     assert logits(load(out)[0]).equal(logits(model))
 
 
@@ -153,9 +148,9 @@ def test_storage_dtype_and_its_rounding(tmp_path):
 def test_load_model_and_save_model_know_the_record(tmp_path):
     model = shrunk("opt", uneven)
     out = save(model, None, tmp_path / "model")
-    assert (out / RECORD).exists() and same_model(load(out)[0], model)
+    assert (out / CODE).exists() and same_model(load(out)[0], model)
     save(tiny_model("opt"), None, out, overwrite=True)
-    assert not (out / RECORD).exists() and same_model(load(out)[0], tiny_model("opt"))
+    assert not (out / CODE).exists() and same_model(load(out)[0], tiny_model("opt"))
 
 
 # Padded with zeros
@@ -167,7 +162,7 @@ def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_p
     model = shrunk(model_type, choose)
     before, config, widths = copy.deepcopy(model.state_dict()), stated(model), unit_groups_of(model)
     out = save(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
-    assert not (out / RECORD).exists() and (out / "gramian.json").exists()
+    assert not (out / CODE).exists() and (out / "gramian.json").exists()
     stock = AutoModelForCausalLM.from_pretrained(out)
     slack = rounding_of(model, logits)
     torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=slack)
@@ -206,8 +201,8 @@ def test_a_model_that_is_wide_already_is_padded_by_nothing():
 
 def record(**values):
     def act(folder):
-        document = json.loads((folder / RECORD).read_text())
-        (folder / RECORD).write_text(json.dumps(document | values))
+        document = json.loads((folder / CODE).read_text())
+        (folder / CODE).write_text(json.dumps(document | values))
 
     return act
 
@@ -236,10 +231,10 @@ def widths_of(units, groups, name=NAME):
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda f: (f / RECORD).write_text("{"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).write_bytes(b"\xff"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).write_text("[]"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).unlink(), ValueError, "in the weights but .* by the configuration"),
+        (lambda f: (f / CODE).write_text("{"), ValueError, f"{CODE} is damaged"),
+        (lambda f: (f / CODE).write_bytes(b"\xff"), ValueError, f"{CODE} is damaged"),
+        (lambda f: (f / CODE).write_text("[]"), ValueError, f"{CODE} is damaged"),
+        (lambda f: (f / CODE).unlink(), ValueError, "in the weights but .* by the configuration"),
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights"),
         (record(format=3), ValueError, "format 3, this version of gramian reads 1 and 2"),
         (record(widths=[3]), ValueError, "damaged"),
@@ -289,7 +284,7 @@ def test_other_families_are_saved_as_ever_and_need_no_padding(tmp_path):
     model = tiny_model("gemma2")
     for pad in (False, True):
         out = save(model, None, tmp_path / f"model {pad}", pad=pad)
-        assert same_model(load(out)[0], model) and not (out / RECORD).exists()
+        assert same_model(load(out)[0], model) and not (out / CODE).exists()
 
 
 def damaged_structure(change):
@@ -323,8 +318,8 @@ def test_a_damaged_record_of_where_units_are(change, message, tmp_path):
     shrink_model(model, {f"model.layers.{layer}.mlp.down_proj": range(40) for layer in range(3)})
     model.config.intermediate_size = 48  # as if it could not say so
     out = save(model, None, tmp_path / "model")
-    assert json.loads((out / RECORD).read_text()) == damaged_structure({})
+    assert json.loads((out / CODE).read_text()) == damaged_structure({})
     assert same_model(load(out)[0], model)
-    (out / RECORD).write_text(json.dumps(damaged_structure(change)))
+    (out / CODE).write_text(json.dumps(damaged_structure(change)))
     with pytest.raises(ValueError, match=message):
         load(out)
