@@ -13,6 +13,8 @@ from transformers.pytorch_utils import Conv1D
 
 PREFIX = "gramian_"  # before the type of the model in config.json: transformers' own classes then say that they need this file
 
+OF_ITS_SOURCE = ("_can_set_attn_implementation", "_can_set_experts_implementation")  # what is found in the text of a class
+
 
 class ConfigView:
     """The configuration of a model, which stays shared, but for a few numbers that differ in one module.
@@ -78,11 +80,18 @@ class UnevenModel:
                 if units is not None:
                     cut_units(block, each, units, groups, index)
 
+    @classmethod
+    def is_custom_code(cls):
+        """Tensors have the names and forms on the disk that they have of transformers' own class."""
+        return False
+
 
 def width_of(config, stated, index):
-    """The width of one layer: by the name of a setting of the layer, or from a list with one for every layer."""
-    value = getattr(config.per_layer_config[index], stated) if isinstance(stated, str) else stated[index]
-    if value is not None and (type(value) is not int or value < 1):
+    """The width of one layer: a setting of the layer, by its name, or from a list with one for every layer, None for those that
+    have no such module."""
+    listed = not isinstance(stated, str)
+    value = stated[index] if listed else getattr(config.per_layer_config[index], stated)
+    if not (listed and value is None) and (type(value) is not int or value < 1):
         raise ValueError(f"layer {index} has the width {value!r}, expected a whole number of at least 1")
     return value
 
@@ -93,11 +102,11 @@ def cut_units(block, each, units, groups, index):
     The rows P_u are those of the producers, section after section; the columns C_u are those of the consumer. What forward
     methods read of the widths is brought up to date in the module that owns it.
     """
-    size = each["size"]
+    size, widths = each["size"], {"unit": units, "group": groups}
     if groups > units or units % groups:
         raise ValueError(f"layer {index} cannot have {units} units in {groups} groups")
     for path, levels in each["producers"].items():
-        rows = size * sum(units if level == "unit" else groups for level in levels.split())
+        rows = size * sum(widths[level] for level in levels.split())
         cut(block.get_submodule(path), "outputs", rows)
     consumer = block.get_submodule(each["consumer"])
     cut(consumer, "inputs", size * units)
@@ -141,7 +150,8 @@ def __getattr__(name):
     if issubclass(stock, transformers.PreTrainedConfig):
         made = type(name, (UnevenConfig, stock), {"__module__": __name__})
     else:
-        made = type(name, (UnevenModel, stock), {"__module__": __name__})
+        known = {key: getattr(stock, key) for key in OF_ITS_SOURCE if hasattr(stock, key)}
+        made = type(name, (UnevenModel, stock), {"__module__": __name__, **known})
         if stock.config_class is not None:
             made.config_class = __getattr__(stock.config_class.__name__)
     return globals().setdefault(name, made)

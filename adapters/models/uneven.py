@@ -219,7 +219,7 @@ def check_units(config: PretrainedConfig) -> None:
         known = isinstance(each, dict) and all(isinstance(each.get(key), str) for key in texts)
         known = known and all(isinstance(each.get(key), (str, list)) for key in ("units", "groups"))
         known = known and all(isinstance(each.get(key), dict) for key in ("producers", "counts"))
-        if not known or type(each["size"]) is not int:
+        if not known or type(each.get("size")) is not int:
             raise ValueError(f"config.json states uneven_units {str(stated)[:80]!r}, which describe no units")
 
 
