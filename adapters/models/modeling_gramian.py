@@ -6,6 +6,11 @@ Each class here is the class of transformers of the same name, whose modules are
 before weights are loaded. Nothing else differs, so that forward methods, caches and training are those of transformers.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import transformers
 from torch import nn
@@ -23,23 +28,23 @@ class ConfigView:
     on a view, such as the choice of an attention function, is set on the shared configuration, and what is set there is seen.
     """
 
-    def __init__(self, config, stated):
+    def __init__(self, config: Any, stated: Mapping[str, int]) -> None:
         vars(self).update(shared=config, stated=dict(stated))
 
     @classmethod
-    def of(cls, config, stated):
+    def of(cls, config: Any, stated: Mapping[str, int]) -> ConfigView:
         """View a configuration, or what another view is of, with the numbers of both; the new ones hold."""
         if isinstance(config, cls):
             return cls(vars(config)["shared"], {**vars(config)["stated"], **stated})
         return cls(config, stated)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "shared" not in vars(self):  # while a copy is made there is nothing to look into yet
             raise AttributeError(name)
         stated = vars(self)["stated"]
         return stated[name] if name in stated else getattr(vars(self)["shared"], name)
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         setattr(vars(self)["shared"], name, value)
 
 
@@ -50,53 +55,54 @@ class UnevenConfig:
     allow_global_per_layer_attribute_access = True  # of the class, and never in a file: no other class cuts the layers
     serialize_explicit_per_layer_config = True  # every layer says all of its widths
 
-    def __getattribute__(self, key):
+    def __getattribute__(self, key: str) -> Any:
         """Look a setting up without the library's warning that layers may differ in it: it is what modules are built with."""
         return object.__getattribute__(self, object.__getattribute__(self, "attribute_map").get(key, key))
 
     @classmethod
-    def get_config_dict(cls, *args, **kwargs):
-        document, unused = super().get_config_dict(*args, **kwargs)
+    def get_config_dict(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        document, unused = super().get_config_dict(*args, **kwargs)  # type: ignore[misc]
         return {**document, "model_type": cls.model_type}, unused
 
-    def to_diff_dict(self):
-        document = {**super().to_diff_dict(), "model_type": PREFIX + self.model_type}
+    def to_diff_dict(self: Any) -> dict[str, Any]:
+        document = {**super().to_diff_dict(), "model_type": PREFIX + self.model_type}  # type: ignore[misc]
         if "per_layer_config" in document:  # which nothing can read without their number, whatever a class calls it
             document["num_hidden_layers"] = self.num_hidden_layers
         return document
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Heads need not divide the hidden size once layers are cut."""
 
 
-class UnevenModel:
+class UnevenModel(nn.Module):
     """A model that is built in the widths of its configuration's own numbers, and then cut."""
 
-    def __init__(self, config, *args, **kwargs):
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         for each in getattr(config, "uneven_units", None) or ():
             for index, block in enumerate(self.base_model.get_submodule(each["blocks"])):
                 units, groups = (width_of(config, each[level], index) for level in ("units", "groups"))
-                if units is not None:
+                if units is not None and groups is not None:
                     cut_units(block, each, units, groups, index)
 
     @classmethod
-    def is_custom_code(cls):
+    def is_custom_code(cls) -> bool:
         """Tensors have the names and forms on the disk that they have of transformers' own class."""
         return False
 
 
-def width_of(config, stated, index):
+def width_of(config: Any, stated: str | list[int | None], index: int) -> int | None:
     """The width of one layer: a setting of the layer, by its name, or from a list with one for every layer, None for those that
     have no such module."""
-    listed = not isinstance(stated, str)
-    value = stated[index] if listed else getattr(config.per_layer_config[index], stated)
-    if not (listed and value is None) and (type(value) is not int or value < 1):
+    value: int | None = getattr(config.per_layer_config[index], stated) if isinstance(stated, str) else stated[index]
+    if value is None and not isinstance(stated, str):
+        return None
+    if type(value) is not int or value < 1:
         raise ValueError(f"layer {index} has the width {value!r}, expected a whole number of at least 1")
     return value
 
 
-def cut_units(block, each, units, groups, index):
+def cut_units(block: nn.Module, each: Mapping[str, Any], units: int, groups: int, index: int) -> None:
     """Cut a module of a block, sum over units u of C_u h(P_u x), to so many units in so many groups.
 
     The rows P_u are those of the producers, section after section; the columns C_u are those of the consumer. What forward
@@ -108,14 +114,15 @@ def cut_units(block, each, units, groups, index):
     for path, levels in each["producers"].items():
         rows = size * sum(widths[level] for level in levels.split())
         cut(block.get_submodule(path), "outputs", rows)
-    consumer = block.get_submodule(each["consumer"])
+    consumer: Any = block.get_submodule(each["consumer"])
     cut(consumer, "inputs", size * units)
     if each.get("biases") and each["biases"][index] and consumer.bias is None:
         outputs = consumer.nf if isinstance(consumer, Conv1D) else consumer.out_features
         consumer.bias = nn.Parameter(consumer.weight.new_zeros(outputs))
     counts = {"units": units, "groups": groups, "members": units // groups}
     counts |= {"outputs": units * size, "group_outputs": groups * size}
-    owner, views = block.get_submodule(each["owner"]), {}
+    owner: Any = block.get_submodule(each["owner"])
+    views: dict[str, int] = {}
     for name, counted in each["counts"].items():
         if name.startswith("config."):
             views[name.removeprefix("config.")] = counts[counted]
@@ -127,7 +134,7 @@ def cut_units(block, each, units, groups, index):
         owner.config = ConfigView.of(owner.config, views)
 
 
-def cut(module, side, count):
+def cut(module: Any, side: str, count: int) -> None:
     """Keep so many of the outputs or inputs of a module."""
     transposed = isinstance(module, Conv1D)
     axis = int((side == "inputs") != transposed)
@@ -142,13 +149,13 @@ def cut(module, side, count):
     setattr(module, stated[axis], count)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Derive a class from the one of transformers of the same name, once."""
     stock = None if name.startswith("__") else getattr(transformers, name, None)
     if not isinstance(stock, type) or not issubclass(stock, (transformers.PreTrainedModel, transformers.PreTrainedConfig)):
         raise AttributeError(f"{__name__} has no {name!r}")
     if issubclass(stock, transformers.PreTrainedConfig):
-        made = type(name, (UnevenConfig, stock), {"__module__": __name__})
+        made: Any = type(name, (UnevenConfig, stock), {"__module__": __name__})
     else:
         known = {key: getattr(stock, key) for key in OF_ITS_SOURCE if hasattr(stock, key)}
         made = type(name, (UnevenModel, stock), {"__module__": __name__, **known})

@@ -52,8 +52,8 @@ def save(
     was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
     weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
     sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
-    are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; such a directory loads
-    with `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
+    are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
+    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
 
     Parameters
     ----------
@@ -167,8 +167,8 @@ def fitted(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_described(model: PreTrainedModel) -> None:
-    """Raise ValueError for a model that is not what its class builds by its configuration, such as one that was changed by hand:
-    it would be saved, and not load."""
+    """Raise ValueError for a model that is not what its class builds by its configuration, such as one that was changed by
+    hand: it would be saved, and not load."""
     build: Any = type(model)
     with torch.device("meta"):
         expected = {name: tuple(weight.shape) for name, weight in build(deepcopy(model.config)).state_dict().items()}

@@ -1,7 +1,7 @@
-"""Models whose layers have widths of their own, in the form that loads anywhere: what `config.json` states, and which classes build it.
+"""Models whose layers have widths of their own: what `config.json` states of them, and which classes build it.
 
-Stock classes give every layer the same widths. `modeling_gramian.py` derives classes from them that do not; it is written beside
-such a model, where stock `from_pretrained` runs it if it is trusted. Here its classes are those of this package: no file that
+Stock classes give every layer the same widths. `modeling_gramian.py` derives classes from them that do not. It is written
+beside a model, where stock `from_pretrained` runs it if it is trusted. Here its classes are those of this package: no file that
 stands beside a model is ever run, or copied.
 """
 
@@ -109,7 +109,7 @@ def make_uneven(model: PreTrainedModel, unit_groups: Mapping[str, UnitGroup], wi
     name, config = type(model).__name__, model.config
     if not is_stock(model):
         raise ValueError(
-            f"{name} is no class of transformers, which is what layers of different widths are saved for: pad it, or prune it to "
+            f"{name} is no class of transformers, of which alone layers of different widths are saved: pad it, or prune it to "
             "equal widths"
         )
     stated, by_layer = described(model, unit_groups, widths)
@@ -160,7 +160,9 @@ def described(
         if settings and structure.unit_size and not hasattr(model.config, "head_dim"):
             for each in by_layer.values():  # by which caches of a fixed size are laid out
                 each["head_dim"] = size
-        biases = [index in members and members[index].name in widths and widths[members[index].name].bias for index in range(count)]
+        biases = [
+            index in members and members[index].name in widths and widths[members[index].name].bias for index in range(count)
+        ]
         stated.append({**entry, "biases": biases} if any(biases) else entry)
     return stated, by_layer
 

@@ -15,8 +15,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.unit_groups import believed, structures_of, unit_groups_of
 from gramian.adapters.models.uneven import Width, is_stock, make_stock, make_uneven, stock_config, stock_type
+from gramian.adapters.models.unit_groups import believed, structures_of, unit_groups_of
 from gramian.adapters.models.units import UnitGroup, kinds_of, operator, owner_of
 
 __all__ = ["state_widths", "stock_unit_groups", "unstated_widths"]
@@ -84,9 +84,9 @@ def state_widths(model: PreTrainedModel) -> None:
     """Make `model.config` state the widths of the model, for each kind of module whose widths stock classes can express.
 
     Whether a stock class can express widths is found out by building it without memory, since some refuse a number of heads
-    that does not divide the hidden size. Other widths are stated by layer, and the model then is of a class that builds them, as
-    are those of modules with a bias that the stock class does not build: it would load them without the bias, which is another
-    model. The configuration's own numbers are then widths at least as large.
+    that does not divide the hidden size. Other widths are stated by layer, and the model then is of a class that builds them,
+    as are those of modules with a bias that the stock class does not build: it would load them without the bias, which is
+    another model. The configuration's own numbers are then widths at least as large.
     """
     make_stock(model)
     state_common(model)
@@ -104,7 +104,8 @@ def state_by_layer(model: PreTrainedModel) -> None:
 
 
 def state_common(model: PreTrainedModel) -> None:
-    """Let the configuration state the widths that all modules of a kind have in common, where the stock class can build them."""
+    """Let the configuration state the widths that all modules of a kind have in common, where the stock class can build
+    them."""
     if not believed(model) and not unlike_stock(model):
         return
     for wanted in kinds_of(unit_groups_of(model).values()):

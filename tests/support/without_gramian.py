@@ -115,8 +115,8 @@ def check(folder: Path) -> None:
         check_likelihood(folder, model)
     trained = folder.with_name(f"{folder.name}-trained")
     settings = TrainingArguments(
-        str(trained), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True, learning_rate=0.1,
-        save_strategy="steps", save_steps=1,
+        str(trained), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True,
+        learning_rate=0.1, save_strategy="steps", save_steps=1,
     )  # fmt: skip
     Trainer(model, settings, train_dataset=[{"input_ids": row, "labels": row} for row in ids]).train()
     changed = answer(model.eval(), ids)

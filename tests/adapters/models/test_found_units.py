@@ -25,8 +25,8 @@ from gramian.adapters.models.families import Family, Structure
 from gramian.adapters.models.model_copies import Stage
 from gramian.adapters.models.rehearsal import rehearsed, tried
 from gramian.adapters.models.shrink import mask_model, shrink_model
-from gramian.adapters.models.unit_groups import refused_of, remember, structures_of, unit_groups_of
 from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.unit_groups import refused_of, remember, structures_of, unit_groups_of
 
 
 def proven(model):

@@ -22,8 +22,8 @@ from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.unit_groups import unit_groups_of
 
 
 def shrunk(model_type: str, choose):
@@ -238,7 +238,11 @@ def units(**values):
     ("damage", "error", "message"),
     [
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights"),
-        (described(lambda document: document.pop("per_layer_config")), ValueError, "in the weights but .* by the configuration"),
+        (
+            described(lambda document: document.pop("per_layer_config")),
+            ValueError,
+            "in the weights but .* by the configuration",
+        ),
         (described(lambda document: document.pop("uneven_units")), ValueError, "uneven_units .* describe no units"),
         (described(lambda document: document.update(uneven_units=[])), ValueError, "uneven_units .* describe no units"),
         (described(lambda document: document.update(uneven_units=[3])), ValueError, "uneven_units .* describe no units"),
@@ -254,7 +258,11 @@ def units(**values):
         (units(producers={"self_attn.nothing": "unit"}), ValueError, "nothing"),
         (units(producers={"self_attn.q_proj": 3}), ValueError, "cannot be loaded"),
         (units(producers={"self_attn.q_proj": "row"}), ValueError, "row"),
-        (units(producers={"mlp.down_proj": "unit unit unit"}), ValueError, "outputs are stated where the configuration builds 32"),
+        (
+            units(producers={"mlp.down_proj": "unit unit unit"}),
+            ValueError,
+            "outputs are stated where the configuration builds 32",
+        ),
         (units(owner="self_attn.nothing"), ValueError, "nothing"),
         (layer(intermediate_size="3"), ValueError, "intermediate_size' expected int"),
         (layer(intermediate_size=True), ValueError, "expected a? ?(int|whole number)"),

@@ -35,9 +35,9 @@ from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
+from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
-from gramian.adapters.models.uneven import CODE
 
 STOCK = {"t5": AutoModelForSeq2SeqLM, "gated t5": AutoModelForSeq2SeqLM, "bert": AutoModel}
 PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or a loss
