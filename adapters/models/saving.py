@@ -152,9 +152,9 @@ def fitted(model: PreTrainedModel) -> Iterator[None]:
     """Let a model have the configuration that its blocks and their widths ask for, and the class that builds it, while the
     context is open."""
     config, own, described = model.config, model.__class__, config_of_layers(model)
-    widths = unstated_widths(model)
     try:
         model.config = described
+        widths = unstated_widths(model)
         if widths or is_uneven(config):
             model.config = deepcopy(described)
             make_stock(model)

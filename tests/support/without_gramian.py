@@ -46,9 +46,11 @@ def answer(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def loader_of(folder: Path) -> Any:
     """The auto class of a directory."""
-    known = json.loads((folder / "config.json").read_text())["auto_map"]
-    seq2seq = any("ForConditionalGeneration" in name for name in known.values())
-    return AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM if "AutoModelForCausalLM" in known else AutoModel
+    document = json.loads((folder / "config.json").read_text())
+    (own,) = document["architectures"]
+    if document["auto_map"]["AutoModel"].endswith(f".{own}"):
+        return AutoModel
+    return AutoModelForSeq2SeqLM if own.endswith("ForConditionalGeneration") else AutoModelForCausalLM
 
 
 def check_refused(factory: Any, folder: Path) -> None:
