@@ -153,7 +153,7 @@ def described(
         taken = any(key in each for key in keys for each in by_layer.values())
         settings = states_layers(model, path) and len(members) == count and not taken
         for level, key in zip(("units", "groups"), keys):
-            numbers = [getattr(members[index], level) if index in members else None for index in range(count)]
+            numbers: list[Any] = [getattr(members[index], level) if index in members else None for index in range(count)]
             entry[level] = key if settings else numbers
             for index, number in enumerate(numbers if settings else ()):
                 by_layer.setdefault(index, {})[key] = number
@@ -169,7 +169,7 @@ def described(
 
 def keys_of(structure: Structure, members: Mapping[int, UnitGroup]) -> tuple[str, str]:
     """The settings of a layer that state its units and its groups; they are one where every unit is a group of its own."""
-    known = structure.keys or (HEADS if structure.unit_size else CHANNELS)
+    known: tuple[str, ...] = structure.keys or (HEADS if structure.unit_size else CHANNELS)
     alone = len(known) == 1 or all(each.groups == each.units for each in members.values())
     return known[0], known[0] if alone else known[1]
 
@@ -198,7 +198,7 @@ def read_config(place: Place, trust_remote_code: bool) -> PretrainedConfig:
     """Read the configuration of a model: one that states widths by layer in our form without any code beside it, any other by
     the library."""
     if place.gguf:
-        return AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, gguf_file=place.gguf)
+        return read_by_library(place, trust_remote_code, gguf_file=place.gguf)
     try:
         document, _ = PretrainedConfig.get_config_dict(place.name)
         model_type = str(document.get("model_type", ""))
@@ -206,10 +206,16 @@ def read_config(place: Place, trust_remote_code: bool) -> PretrainedConfig:
         model_type = ""
     stock = model_type.removeprefix(modeling_gramian.PREFIX)
     if stock == model_type or stock not in CONFIG_MAPPING:
-        return AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code)
+        return read_by_library(place, trust_remote_code)
     own: Any = getattr(OWN, CONFIG_MAPPING[stock].__name__)
     config: PretrainedConfig = own.from_pretrained(place.name)
     check_units(config)
+    return config
+
+
+def read_by_library(place: Place, trust_remote_code: bool, **file: str) -> PretrainedConfig:
+    """Read a configuration as stock transformers does."""
+    config: PretrainedConfig = AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
     return config
 
 
@@ -217,7 +223,8 @@ def check_units(config: PretrainedConfig) -> None:
     """Raise ValueError for a description of units that is none of ours."""
     stated = vars(config).get("uneven_units")
     texts = ("blocks", "consumer", "owner")
-    for each in stated if isinstance(stated, list) and stated else [None]:
+    entries: list[Any] = stated if isinstance(stated, list) and stated else [None]
+    for each in entries:
         known = isinstance(each, dict) and all(isinstance(each.get(key), str) for key in texts)
         known = known and all(isinstance(each.get(key), (str, list)) for key in ("units", "groups"))
         known = known and all(isinstance(each.get(key), dict) for key in ("producers", "counts"))
