@@ -25,8 +25,9 @@ from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
-from gramian.adapters.models.tasks import auto_class, kind_of
-from gramian.adapters.models.widths import WIDTHS, unstated_widths
+from gramian.adapters.models.tasks import kind_of
+from gramian.adapters.models.uneven import loader_of
+from gramian.adapters.models.widths import unstated_widths
 from gramian.adapters.pipeline import check_run, run
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
@@ -107,10 +108,10 @@ def stream_pruned(args: argparse.Namespace) -> None:
         overwrite=args.overwrite, document=documented,
     )  # fmt: skip
     saved = args.out.expanduser().resolve()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
-    emit(
-        document, f"{shown_report(report, args.verbose)}\n\nsaved to {saved}; it loads with {loader}({str(saved)!r})", args.json
-    )
+    loader = loader_of(stream.model.config, saved)
+    emit(document, f"{shown_report(report, args.verbose)}
+
+saved to {saved}; it loads with {loader}", args.json)
 
 
 def document_of(args: argparse.Namespace, report: Report | StructuredReport) -> dict[str, Any]:
@@ -175,8 +176,7 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{auto_class(model.config).__name__}.from_pretrained"
-    lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
+    lines.append(f"saved to {saved}; it loads with {loader_of(model.config, saved)}")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
     emit(document, "\n\n".join(lines), args.json)

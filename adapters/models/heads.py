@@ -17,6 +17,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from gramian.adapters.models.checkpoints import shards_of
+from gramian.adapters.models.uneven import stock_type
 
 __all__ = ["head_of", "keep_head", "with_head"]
 
@@ -31,7 +32,7 @@ def keep_head(model: PreTrainedModel, config: Any, folder: Path, unknown: set[st
         return set()
     with torch.device("meta"):
         whole = owner(deepcopy(config))
-    if type(whole.base_model) is not type(model) or not unknown <= whole.state_dict().keys():
+    if type(whole.base_model) is not stock_type(type(model)) or not unknown <= whole.state_dict().keys():
         return set()
     head: dict[str, torch.Tensor] = {}
     for file in shards_of(folder):

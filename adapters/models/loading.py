@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
@@ -32,9 +32,9 @@ from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.origins import remember, remember_hub
 from gramian.adapters.models.placeless import refuse_incomplete, refuse_placeless, unseen
 from gramian.adapters.models.places import Place, locate, weight_files
-from gramian.adapters.models.tasks import auto_class, kind_of, stock_class
+from gramian.adapters.models.tasks import auto_class, kind_of
 from gramian.adapters.models.tokenizers import load_tokenizer
-from gramian.adapters.models.widths import narrow_class, read_widths
+from gramian.adapters.models.uneven import built_class, is_uneven, read_config
 
 __all__ = ["check_directory", "load", "readable", "storage_dtype", "storage_of"]
 
@@ -50,8 +50,8 @@ def load(
     """Load a model in eval mode, of the class that suits its configuration, and its tokeniser.
 
     The storage dtype is recorded in `model.config.dtype`, and the weights are rounded to it once. The model runs in float32 on
-    a CPU, and in the storage dtype elsewhere. A directory that `save` wrote with widths beside its configuration is built in
-    those widths.
+    a CPU, and in the storage dtype elsewhere. A directory whose configuration states widths by layer, as `save` and then
+    `save_pretrained` of such a model write it, is built in those widths, without the code that stands beside it.
 
     Parameters
     ----------
@@ -168,16 +168,15 @@ def load_weights(
 ) -> tuple[PreTrainedModel, torch.dtype]:
     """Load the model in its running dtype, and return it with its storage dtype. stored: what a directory's weights hold."""
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
-    config = AutoConfig.from_pretrained(place.name, trust_remote_code=trust_remote_code, **file)
+    config = read_config(place, trust_remote_code)
     if getattr(config, "quantization_config", None):
         raise ValueError("its weights are quantised, expected floating-point weights (or a GGUF file)")
     storage = storage_of(dtype, "bfloat16" if place.gguf else config.dtype)
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    widths = read_widths(Path(place.name)) if place.local and not place.gguf else {}
-    factory: Any = narrow_class(config, widths) if widths else auto_class(config)
-    bare = factory if widths else stock_class(config)
+    bare = built_class(config)
+    factory: Any = bare if is_uneven(config) else auto_class(config)
     if stored is not None and bare is not None and not trust_remote_code:
         check_size(lambda: bare(deepcopy(config)), stored, place.name)
     with stock_form(place) as name:

@@ -19,7 +19,7 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
 
     This is exact: a unit adds C_u h(P_u x) to its module, which is 0 whatever h is. The widths are the largest of any block
     where the stock class accepts them, else those that `model.config` states. The given model is unchanged, and returned where
-    the configuration states its widths; tensors outside its depth-2 modules are shared with it. ValueError: an unsupported
+    the stock class builds its widths; tensors outside its depth-2 modules are shared with it. ValueError: an unsupported
     family, a configuration that states less than the model has, a consumer with a bias where the stock class has none, for
     which zeros do not make up.
     """
@@ -41,6 +41,7 @@ def padded(model: PreTrainedModel) -> PreTrainedModel:
         stated = stock_unit_groups(twin, {})[name]
         unit_group = unit_groups_of(twin)[name]
         rearrange(twin, unit_group, *unit_group.resized(stated.units, stated.groups))
+    state_widths(twin)
     return twin
 
 

@@ -1,8 +1,9 @@
 """Save a model so that it loads again, complete or not at all.
 
-A model is saved in one of three forms. Widths that the configuration can state load with stock `from_pretrained`. Other widths
-are recorded beside the configuration, and load with `load`. Padded with zeros to widths that the configuration can state, any
-shrunk model loads with stock `from_pretrained`, at the price of the padding.
+A model is saved in one of three forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
+stated by layer in the configuration, beside which `modeling_gramian.py` builds them: they load with `load`, which does not run
+that file, and with `from_pretrained(..., trust_remote_code=True)`, which does. Padded with zeros to widths that stock classes
+can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.remaining_layers import config_of_layers
 from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
 from gramian.adapters.models.side_files import copy_side_files
-from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
+from gramian.adapters.models.uneven import is_uneven, make_stock, make_uneven
+from gramian.adapters.models.unit_groups import unit_groups_of
+from gramian.adapters.models.widths import unstated_widths
 from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.pages.beside import write_results
 
@@ -43,15 +46,15 @@ def save(
     report: Mapping[str, Any] | Saved | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Save a model, its tokeniser and a report as a directory that stock `from_pretrained` loads.
+    """Save a model, its tokeniser and a report as a directory that `from_pretrained` loads.
 
     Weights are stored as safetensors in the storage dtype of the model, which is itself unchanged. Everything is written to a
     directory beside `out` first, which is renamed at the end: `out` is the complete new model or, after any failure, what it
     was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
     weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
     sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
-    are. Widths of a shrunk model that its configuration cannot state are recorded beside it; such a directory loads with `load`
-    only, unless it is padded.
+    are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
+    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
 
     Parameters
     ----------
@@ -127,11 +130,9 @@ def write_all(
     overwrite: bool,
 ) -> None:
     """Write a model whose configuration describes it, and all that goes with it."""
-    widths = unstated_widths(whole)
-    check_described(whole, widths)
+    check_described(whole)
     try:
         with new_directory(out, overwrite) as draft:
-            write_widths(draft, widths)
             for name, content in files.items():
                 write_bytes(draft / name, content)
             with quiet_libraries():
@@ -149,22 +150,29 @@ def write_all(
 
 @contextmanager
 def fitted(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model have the configuration that its number of blocks asks for while the context is open."""
-    before = model.config
-    model.config = config_of_layers(model)
+    """Let a model have the configuration that its blocks and their widths ask for, and the class that builds it, while the
+    context is open."""
+    config, own, described = model.config, model.__class__, config_of_layers(model)
     try:
+        model.config = described
+        widths = unstated_widths(model)
+        if widths or is_uneven(config):
+            model.config = deepcopy(described)
+            make_stock(model)
+            widths = unstated_widths(model)
+        if widths:
+            make_uneven(model, unit_groups_of(model), widths)
         yield
     finally:
-        model.config = before
+        model.config, model.__class__ = config, own
 
 
-def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None:
-    """Raise ValueError for a model that is not what its class builds by its configuration and the widths beside it, such as one
-    that was changed by hand: it would be saved, and not load."""
-    config = deepcopy(model.config)
-    build: Any = narrow_class(config, widths) if widths else type(model)
+def check_described(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model that is not what its class builds by its configuration, such as one that was changed by
+    hand: it would be saved, and not load."""
+    build: Any = type(model)
     with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in build(config).state_dict().items()}
+        expected = {name: tuple(weight.shape) for name, weight in build(deepcopy(model.config)).state_dict().items()}
     if getattr(model, "pooler", model) is None:  # its weights came without, and load without
         expected = {name: shape for name, shape in expected.items() if not name.startswith("pooler.")}
     found = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}

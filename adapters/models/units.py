@@ -11,17 +11,15 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from gramian.adapters.models.config_views import ConfigView
 from gramian.adapters.models.families import Structure
+from gramian.adapters.models.modeling_gramian import ConfigView
 
 __all__ = [
-    "COUNTED", "COUNTS", "Side", "UnitGroup", "axis", "kinds_of", "operator", "owner_of", "read_unit_group", "rearrange",
+    "COUNTS", "Side", "UnitGroup", "axis", "kinds_of", "operator", "owner_of", "read_unit_group", "rearrange",
     "width",
 ]  # fmt: skip
 
 Side = Literal["inputs", "outputs"]
-
-COUNTED = ("units", "groups", "members", "outputs", "group_outputs")  # what an attribute may hold the number of
 
 # What stock forward methods reshape by, by the attribute's name: the number of units, of groups, of units in a group, and of
 # the rows of all units.

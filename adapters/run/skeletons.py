@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PreTrainedModel
 
 from gramian.adapters.models.tasks import auto_class
+from gramian.adapters.models.uneven import built_class, is_uneven
 
 __all__ = ["skeleton"]
 
@@ -42,7 +43,12 @@ def skeleton(config: Any, dtype: Any) -> PreTrainedModel:
     """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
     BUILDING.skeleton = True
     try:
-        model: PreTrainedModel = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
+        own: Any = built_class(config) if is_uneven(config) else None
+        model: PreTrainedModel = (
+            auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
+            if own is None
+            else own._from_config(config, dtype=dtype)
+        )
     finally:
         BUILDING.skeleton = False
     model.requires_grad_(False)

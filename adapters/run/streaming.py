@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from torch import nn
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
@@ -34,9 +34,9 @@ from gramian.adapters.models.settings_files import write_config, write_generatio
 from gramian.adapters.models.shrink import cut_units
 from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.stored_tensors import StoredTensors, WrittenTensors
-from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.tokenizers import load_tokenizer
-from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
+from gramian.adapters.models.uneven import built_class, read_config
+from gramian.adapters.models.widths import state_widths
 from gramian.adapters.pages.beside import write_results
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
@@ -88,7 +88,6 @@ class Stream:
             written.finish()
             if keep:
                 state_widths(self.model)
-                write_widths(draft, unstated_widths(self.model))
             self.model.config.architectures = [type(self.model).__name__]
             write_config(self.model.config, draft)
             write_generation(self.model, draft)
@@ -112,13 +111,13 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     where, folder = usable_device(device), folder_of(source)
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = read_config(place, trust_remote_code=False)
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source}: its weights are quantised, expected floating-point weights")
     stored = StoredTensors(folder)
     with readable(source, place):
         storage = storage_of(dtype, config.dtype) or stored.dtype
-        check_size(lambda: stock_class(config)(deepcopy(config)), held, source)
+        check_size(lambda: built_class(config)(deepcopy(config)), held, source)
         model = skeleton(config, torch.float32 if where.type == "cpu" else storage)
         model.config.dtype = storage
         if (folder / GENERATION).is_file():
@@ -275,7 +274,4 @@ def folder_of(source: str | Path) -> Path:
         raise ValueError(f"{source} cannot be streamed: GGUF weights are read whole, safetensors weights one by one")
     if not found.local:
         found = locate(snapshot_download(found.name, allow_patterns=["*.safetensors", *BESIDE]))
-    folder = Path(found.name)
-    if (folder / WIDTHS).is_file():
-        raise ValueError(f"{source} cannot be streamed: its widths are recorded beside its configuration")
-    return folder
+    return Path(found.name)

@@ -248,7 +248,7 @@ case(
 # -- pipes and devices -------------------------------------------------------------------------------------------------
 
 for file in ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "generation_config.json", "gramian.json",
-             "gramian_widths.json", "chat_template.jinja", "adapter_config.json"):  # fmt: skip
+             "modeling_gramian.py", "chat_template.jinja", "adapter_config.json"):  # fmt: skip
     case(f"{file} is a pipe", pipe(file), sample=file in ("config.json", "tokenizer.json"))
     case(f"{file} is /dev/zero", linked(file, "/dev/zero"), sample=file == WEIGHTS)
 case("a file of an index is a pipe", sharded(lambda document, model: pipe("b.safetensors")(model)))
@@ -355,12 +355,16 @@ case(
     EITHER,
 )
 case("generation settings that are a list", written("generation_config.json", "[1]"), EITHER)
-case(
-    "widths below zero",
-    written("gramian_widths.json", '{"format": 1, "widths": {"model.layers.0.mlp.down_proj": {"units": -5, "groups": -5}}}'),
-)
-case("widths that are a list", written("gramian_widths.json", "[]"))
-case("widths of noise", written("gramian_widths.json", b"\xff\xfe\x00"))
+ATTENTION = {
+    "blocks": "layers", "owner": "self_attn", "producers": {"self_attn.q_proj": "unit"}, "consumer": "self_attn.o_proj",
+    "counts": {}, "size": 8, "units": [-5, -5], "groups": [-5, -5],
+}  # fmt: skip
+UNEVEN = {"model_type": "gramian_llama", "uneven_units": [ATTENTION]}
+case("widths below zero", edited("config.json", **UNEVEN))
+case("widths that are a number", edited("config.json", **UNEVEN | {"uneven_units": 3}))
+case("widths of nothing", edited("config.json", **UNEVEN | {"uneven_units": [{}]}))
+case("widths of 10^12", edited("config.json", **UNEVEN | {"uneven_units": [ATTENTION | {"size": 10**12}]}))
+case("widths of another kind", edited("config.json", model_type="gramian_nothing"))
 case("a report that lists a file outside", written("gramian.json", '{"files": {"../text.txt": "0"}}'), sample=True)
 
 

@@ -19,7 +19,7 @@ import gramian.adapters
 from gramian.adapters import PruneConfig, estimate, load, save
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
-from gramian.adapters.models.widths import WIDTHS
+from gramian.adapters.models.uneven import CODE
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
     args = ["--method", "numerical", "--ratio", "0.3", "--json", "report.json"]
     assert prune(model, "--out", "small", *args) == 0
     printed = capsys.readouterr().out
-    assert "perplexity" in printed and f"it loads with gramian.load({str(Path('small').absolute())!r})" in printed
+    loader = f"AutoModelForCausalLM.from_pretrained({str(Path('small').absolute())!r}, trust_remote_code=True)"
+    assert "perplexity" in printed and f"it loads with {loader}" in printed
     assert "model.layers.1.mlp.down_proj" in printed and "parameters" in printed
     report = json.loads(Path("small/gramian.json").read_text())
     assert set(report["files"]) == {file.name for file in Path("small").iterdir()} - {"gramian.json", "report.html"}
@@ -55,7 +56,7 @@ def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
 def test_padded_models_load_with_stock_classes(model, text, capsys):
     assert prune(model, "--out", "wide", "--method", "wanda-sp", "--pad", "--no-perplexity") == 0
     assert f"AutoModelForCausalLM.from_pretrained({str(Path('wide').absolute())!r})" in capsys.readouterr().out
-    assert not Path("wide", WIDTHS).exists()
+    assert not Path("wide", CODE).exists()
     assert torch.isfinite(AutoModelForCausalLM.from_pretrained("wide")(input_ids=torch.arange(8)[None]).logits).all()
 
 

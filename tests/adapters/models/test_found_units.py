@@ -25,8 +25,8 @@ from gramian.adapters.models.families import Family, Structure
 from gramian.adapters.models.model_copies import Stage
 from gramian.adapters.models.rehearsal import rehearsed, tried
 from gramian.adapters.models.shrink import mask_model, shrink_model
+from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import refused_of, remember, structures_of, unit_groups_of
-from gramian.adapters.models.widths import WIDTHS
 
 
 def proven(model):
@@ -85,14 +85,14 @@ def test_found_units_are_removed_saved_and_loaded(name, uniform, tmp_path):
     out = gramian.save(model, None, tmp_path / "model")
     kinds = {"heads" if group.size > 1 else "channels" for group in unit_groups_of(dense).values()}
     stated = uniform and all(kind in STATED[name] for kind in kinds)
-    assert (out / WIDTHS).exists() != stated
+    assert (out / CODE).exists() != stated
     loaded = [gramian.load(out)[0]] + ([type(model).from_pretrained(out).eval()] if stated else [])
     for each in loaded:
         assert type(each) is type(model) and answer(each).equal(answer(model))
     if uniform and name != "phi, a norm in each head":
         return
     wide = type(model).from_pretrained(gramian.save(model, None, tmp_path / "wide", pad=True)).eval()
-    assert not (tmp_path / "wide" / WIDTHS).exists()
+    assert not (tmp_path / "wide" / CODE).exists()
     torch.testing.assert_close(answer(wide), expected, rtol=0, atol=slack)
 
 
@@ -320,5 +320,5 @@ def test_widths_that_other_modules_share_are_not_stated(tmp_path):
     before = model.config.num_attention_heads
     shrink_model(model, keep)
     out = gramian.save(model, None, tmp_path / "model")
-    assert model.config.num_attention_heads == before and (out / WIDTHS).exists()
+    assert model.config.num_attention_heads == before and (out / CODE).exists()
     assert answer(gramian.load(out)[0]).equal(answer(model))

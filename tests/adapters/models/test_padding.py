@@ -16,15 +16,14 @@ from safetensors.torch import load_file, save_file
 from shrunk_models import GROUPED, generated, logits, uneven, uniform
 from structured_models import same_model
 from tiny import FAMILIES, SHAPES, VOCABULARY, names_of, tiny_model, tiny_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma2ForCausalLM
 
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.shrink import count_parameters, shrink_model
+from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
-
-RECORD = "gramian_widths.json"
 
 
 def shrunk(model_type: str, choose):
@@ -49,7 +48,7 @@ def stated(model) -> dict:
 def test_uniform_widths_load_with_stock_classes(model_type, tmp_path):
     model = shrunk(model_type, uniform if model_type in GROUPED else channels_only)
     out = save(model, tiny_tokenizer(), tmp_path / "model", report={"method": "none"})
-    assert not (out / RECORD).exists() and json.loads((out / "gramian.json").read_text())["method"] == "none"
+    assert not (out / CODE).exists() and json.loads((out / "gramian.json").read_text())["method"] == "none"
     stock = AutoModelForCausalLM.from_pretrained(out)
     assert type(stock) is type(model) and unit_groups_of(stock) == unit_groups_of(model)
     assert logits(stock).equal(logits(model)) and generated(stock)[0].equal(generated(model)[0])
@@ -97,16 +96,10 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
     assert logits(loaded).equal(logits(model)) and generated(loaded)[0].equal(generated(model)[0])
     tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
     assert tied == model.config.tie_word_embeddings
-    record = json.loads((out / RECORD).read_text())["widths"]
-    assert record == {
-        name: {"units": unit_group.units, "groups": unit_group.groups}
-        for name, unit_group in unit_groups_of(model).items()
-        if unit_group != unit_groups_of(tiny_model(model_type))[name]
-    }
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # stock classes refuse, none is silently wrong
-        AutoModelForCausalLM.from_pretrained(out)
+    with pytest.raises(ValueError, match="pass the argument `trust_remote_code=True`"):  # none is silently wrong
+        AutoModelForCausalLM.from_pretrained(out, trust_remote_code=False)
     again = save(loaded, None, tmp_path / "again")
-    for name in ("model.safetensors", "config.json", "generation_config.json", RECORD):
+    for name in ("model.safetensors", "config.json", "generation_config.json", CODE):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
 
 
@@ -114,7 +107,9 @@ def test_other_widths_are_recorded_and_load(model_type, tmp_path):
 def test_heads_that_are_tied_to_the_hidden_size_are_recorded_even_if_uniform(model_type, tmp_path):
     model = shrunk(model_type, uniform)
     out = save(model, None, tmp_path / "model")
-    assert set(json.loads((out / RECORD).read_text())["widths"]) == set(names_of(model, "heads"))  # channels are stated
+    described = json.loads((out / "config.json").read_text())["uneven_units"]
+    consumers = {name.partition("0.")[2] for name in names_of(model, "heads")[:1]}
+    assert {each["consumer"] for each in described} == consumers  # channels are stated as stock classes read them
     assert logits(load(out)[0]).equal(logits(model))
 
 
@@ -153,9 +148,9 @@ def test_storage_dtype_and_its_rounding(tmp_path):
 def test_load_model_and_save_model_know_the_record(tmp_path):
     model = shrunk("opt", uneven)
     out = save(model, None, tmp_path / "model")
-    assert (out / RECORD).exists() and same_model(load(out)[0], model)
+    assert (out / CODE).exists() and same_model(load(out)[0], model)
     save(tiny_model("opt"), None, out, overwrite=True)
-    assert not (out / RECORD).exists() and same_model(load(out)[0], tiny_model("opt"))
+    assert not (out / CODE).exists() and same_model(load(out)[0], tiny_model("opt"))
 
 
 # Padded with zeros
@@ -167,7 +162,7 @@ def test_padding_is_exact_and_loads_with_stock_classes(model_type, choose, tmp_p
     model = shrunk(model_type, choose)
     before, config, widths = copy.deepcopy(model.state_dict()), stated(model), unit_groups_of(model)
     out = save(model, tiny_tokenizer(), tmp_path / "model", pad=True, report={"pad": True})
-    assert not (out / RECORD).exists() and (out / "gramian.json").exists()
+    assert not (out / CODE).exists() and (out / "gramian.json").exists()
     stock = AutoModelForCausalLM.from_pretrained(out)
     slack = rounding_of(model, logits)
     torch.testing.assert_close(logits(stock), logits(model), rtol=0, atol=slack)
@@ -204,10 +199,13 @@ def test_a_model_that_is_wide_already_is_padded_by_nothing():
 # Refusals
 
 
-def record(**values):
+def described(change):
+    """Change what the configuration says of widths."""
+
     def act(folder):
-        document = json.loads((folder / RECORD).read_text())
-        (folder / RECORD).write_text(json.dumps(document | values))
+        document = json.loads((folder / "config.json").read_text())
+        change(document)
+        (folder / "config.json").write_text(json.dumps(document))
 
     return act
 
@@ -226,40 +224,63 @@ def sound(tmp_path_factory) -> Path:
     return save(shrunk("llama", uneven), None, tmp_path_factory.mktemp("sound") / "model")
 
 
-NAME = "model.layers.0.mlp.down_proj"
+def layer(number=0, **widths):
+    """Change the widths of a layer."""
+    return described(lambda document: document["per_layer_config"].setdefault(str(number), {}).update(widths))
 
 
-def widths_of(units, groups, name=NAME):
-    return record(widths={name: {"units": units, "groups": groups}})
+def units(**values):
+    """Change what is said of where units are."""
+    return described(lambda document: document["uneven_units"][0].update(values))
 
 
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda f: (f / RECORD).write_text("{"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).write_bytes(b"\xff"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).write_text("[]"), ValueError, f"{RECORD} is damaged"),
-        (lambda f: (f / RECORD).unlink(), ValueError, "in the weights but .* by the configuration"),
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "no weights"),
-        (record(format=3), ValueError, "format 3, this version of gramian reads 1 and 2"),
-        (record(widths=[3]), ValueError, "damaged"),
-        (record(widths={NAME: 3}), ValueError, "damaged"),
-        (record(widths={NAME: {"units": 3}}), ValueError, "damaged.*groups"),
-        (widths_of("3", 3), ValueError, "not whole numbers"),
-        (widths_of(True, True), ValueError, "not whole numbers"),
-        (widths_of(49, 49), ValueError, "49 units in 49 groups, but 48 in 48"),
-        (widths_of(0, 0), ValueError, "cannot have 0 units in 0 groups"),
-        (widths_of(5, 2), ValueError, "cannot have 5 units in 2 groups"),
-        (widths_of(-4, -4), ValueError, "cannot have -4 units"),
-        (widths_of(3, 3, "model.layers.7.mlp.down_proj"), ValueError, "names 'model.layers.7.mlp.down_proj'"),
-        (widths_of(3, 3), ValueError, "in the weights but"),
+        (
+            described(lambda document: document.pop("per_layer_config")),
+            ValueError,
+            "in the weights but .* by the configuration",
+        ),
+        (described(lambda document: document.pop("uneven_units")), ValueError, "uneven_units .* describe no units"),
+        (described(lambda document: document.update(uneven_units=[])), ValueError, "uneven_units .* describe no units"),
+        (described(lambda document: document.update(uneven_units=[3])), ValueError, "uneven_units .* describe no units"),
+        (described(lambda document: document.update(per_layer_config=[3])), ValueError, "cannot be loaded"),
+        (units(size="4"), ValueError, "uneven_units .* describe no units"),
+        (units(size=-1), ValueError, "where the configuration builds"),
+        (units(blocks="nothing"), ValueError, "nothing"),
+        (units(counts={"training": "units"}), ValueError, "training of LlamaAttention is no number"),
+        (units(counts={"forward": "units"}), ValueError, "forward of LlamaAttention is no number"),
+        (units(counts={"num_key_value_groups": "all"}), ValueError, "all"),
+        (units(counts={"config.hidden_size": "all"}), ValueError, "all"),
+        (units(consumer="self_attn.nothing"), ValueError, "nothing"),
+        (units(producers={"self_attn.nothing": "unit"}), ValueError, "nothing"),
+        (units(producers={"self_attn.q_proj": 3}), ValueError, "cannot be loaded"),
+        (units(producers={"self_attn.q_proj": "row"}), ValueError, "row"),
+        (
+            units(producers={"mlp.down_proj": "unit unit unit"}),
+            ValueError,
+            "outputs are stated where the configuration builds 32",
+        ),
+        (units(owner="self_attn.nothing"), ValueError, "nothing"),
+        (layer(intermediate_size="3"), ValueError, "intermediate_size' expected int"),
+        (layer(intermediate_size=True), ValueError, "expected a? ?(int|whole number)"),
+        (layer(intermediate_size=None), ValueError, "intermediate_size' expected int"),
+        (layer(intermediate_size=49), ValueError, "49 outputs are stated where the configuration builds 48"),
+        (layer(intermediate_size=0), ValueError, "0, expected a whole number"),
+        (layer(num_attention_heads=3, num_key_value_heads=2), ValueError, "cannot have 3 units in 2 groups"),
+        (layer(7, intermediate_size=3), ValueError, "layer indices"),
+        (layer(intermediate_size=3), ValueError, "in the weights but"),
         (tensors(lambda held: held.pop("model.norm.weight")), ValueError, "weights are missing: model.norm.weight"),
         (tensors(lambda held: held.update({"odd.weight": torch.ones(1)})), ValueError, "odd.weight are weights of no module"),
         (tensors(lambda held: held["model.norm.weight"].fill_(float("nan"))), ValueError, "holds NaN"),
     ],
 )
 def test_damaged_directories(damage, error, message, sound, tmp_path):
+    """Code of others beside it is of no consequence."""
     out = Path(shutil.copytree(sound, tmp_path / "model"))
+    (out / CODE).write_text("raise SystemExit")
     damage(out)
     with pytest.raises(error, match=message) as caught:
         load(out)
@@ -289,42 +310,16 @@ def test_other_families_are_saved_as_ever_and_need_no_padding(tmp_path):
     model = tiny_model("gemma2")
     for pad in (False, True):
         out = save(model, None, tmp_path / f"model {pad}", pad=pad)
-        assert same_model(load(out)[0], model) and not (out / RECORD).exists()
+        assert same_model(load(out)[0], model) and not (out / CODE).exists()
 
 
-def damaged_structure(change):
-    """A record that says where units are, in which one entry is another."""
-    structure = {
-        "owner": "mlp", "producers": [["mlp.gate_proj", ["unit"]], ["mlp.up_proj", ["unit"]]], "consumer": "mlp.down_proj",
-        "unit_size": None, "keys": ["intermediate_size"], "activation": "mlp.act_fn", "interleaved": False, "groups": "",
-        "counts": None,
-    }  # fmt: skip
-    widths = {f"model.layers.{layer}.mlp.down_proj": {"units": 40, "groups": 40, "structure": 0} for layer in range(3)}
-    return {"format": 2, "widths": widths, "structures": [structure | change]}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"nonsense": 1}, "is damaged: TypeError"),
-        ({"owner": 3}, "is damaged: TypeError names of modules"),
-        ({"producers": [["mlp.gate_proj", 3]]}, "is damaged"),
-        ({"consumer": "mlp.nothing"}, "which the configuration does not build"),
-        ({"producers": [["mlp.nothing", ["unit"]]]}, "which the configuration does not build"),
-        ({"unit_size": "forward"}, "forward = .*expected a number of at least 1"),
-        ({"producers": [["mlp.down_proj", ["unit"]]]}, "has 32 outputs"),
-        ({"counts": [["forward", "units"]]}, "forward = .*expected a number of at least 1"),
-        ({"counts": [["training", "units"]]}, "training = .*expected a number of at least 1"),
-        ({"counts": [["config.hidden_size", "nonsense"]]}, "is damaged: TypeError rows belong"),
-    ],
-)
-def test_a_damaged_record_of_where_units_are(change, message, tmp_path):
+def test_widths_that_the_configuration_could_state_and_does_not_load_too(tmp_path):
+    """Of a family whose units are found."""
     model = tiny_model("gemma2")
     shrink_model(model, {f"model.layers.{layer}.mlp.down_proj": range(40) for layer in range(3)})
     model.config.intermediate_size = 48  # as if it could not say so
     out = save(model, None, tmp_path / "model")
-    assert json.loads((out / RECORD).read_text()) == damaged_structure({})
-    assert same_model(load(out)[0], model)
-    (out / RECORD).write_text(json.dumps(damaged_structure(change)))
-    with pytest.raises(ValueError, match=message):
-        load(out)
+    document = json.loads((out / "config.json").read_text())
+    assert document["per_layer_config"] == {str(layer): {"intermediate_size": 40} for layer in range(3)}
+    assert [each["consumer"] for each in document["uneven_units"]] == ["mlp.down_proj"]
+    assert same_model(load(out)[0], model) and type(model) is Gemma2ForCausalLM

@@ -35,9 +35,9 @@ from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
+from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
-from gramian.adapters.models.widths import WIDTHS
 
 STOCK = {"t5": AutoModelForSeq2SeqLM, "gated t5": AutoModelForSeq2SeqLM, "bert": AutoModel}
 PREDICTING = ("tasp", "snip", "grasp", "llm-pruner")  # need a token's logit or a loss
@@ -143,7 +143,7 @@ def test_equal_widths_load_with_stock_classes(name, tmp_path):
     model = stacked_model(name)
     shrink_model(model, {each: list(range(place, place + 40)) for place, each in enumerate(channels(model))})
     out = save(model, tiny_tokenizer(), tmp_path / "model")
-    assert not (out / WIDTHS).exists()
+    assert not (out / CODE).exists()
     for loaded in (STOCK[name].from_pretrained(out), load(out)[0]):
         assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
 
@@ -153,19 +153,19 @@ def test_other_widths_load_as_recorded_or_padded(name, tmp_path):
     for method in ("numerical", "flap"):
         model, _ = pruned(stacked_model(name), method=method)
         out = save(model, None, tmp_path / method)
-        assert (out / WIDTHS).exists()
+        assert (out / CODE).exists()
         loaded, _ = load(out)
         assert type(loaded) is type(model) and answer(loaded).equal(answer(model))
         assert unit_groups_of(loaded) == unit_groups_of(model)
-        with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
-            STOCK[name].from_pretrained(out)
+        with pytest.raises(ValueError, match="pass the argument `trust_remote_code=True`"):
+            AutoModel.from_pretrained(out, trust_remote_code=False)
         if method == "numerical" or name == "bert":
             wide = STOCK[name].from_pretrained(save(model, None, tmp_path / f"{method} wide", pad=True))
             torch.testing.assert_close(answer(wide), answer(model), rtol=0, atol=rounding_of(model, answer))
     one_stack = stacked_model(name)
     shrink_model(one_stack, {each: list(range(40)) for each in channels(one_stack)[:2]})
     out = save(one_stack, None, tmp_path / "one stack")  # one configuration states both stacks
-    assert (out / WIDTHS).exists() == (name != "bert") and answer(load(out)[0]).equal(answer(one_stack))
+    assert (out / CODE).exists() == (name != "bert") and answer(load(out)[0]).equal(answer(one_stack))
 
 
 @pytest.mark.parametrize("length", [2, 11, 20])

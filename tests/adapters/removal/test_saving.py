@@ -15,9 +15,10 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from gramian.adapters import load, save
+from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
-from gramian.adapters.models.widths import WIDTHS, unstated_widths
+from gramian.adapters.models.widths import unstated_widths
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -43,7 +44,7 @@ def test_equal_widths_load_with_stock_classes(model_type, tmp_path):
     model, _ = pruned(model, method="magnitude-l1", include=r"down_proj|fc2|mlp\.c_proj", ratio=ratio, compensate=True)
     assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
     out = save(model, None, tmp_path / "model")
-    assert not (out / WIDTHS).exists()
+    assert not (out / CODE).exists()
     assert logits(AutoModelForCausalLM.from_pretrained(out)).equal(logits(model))
 
 
@@ -91,7 +92,7 @@ def test_biases_survive_saving_and_loading(model_type, tmp_path):
     assert same_model(loaded, model) and logits(loaded).equal(logits(model))
     assert generated(loaded).equal(generated(model))
     again = save(loaded, None, tmp_path / "again")
-    for name in ("model.safetensors", "config.json", WIDTHS):
+    for name in ("model.safetensors", "config.json", CODE):
         assert (out / name).read_bytes() == (again / name).read_bytes(), name
     if added:
         with pytest.raises(ValueError, match=r"has a bias, which \w*ForCausalLM cannot have"):
@@ -110,27 +111,17 @@ def test_equal_widths_with_biases_are_refused_by_stock_classes(tmp_path):
     assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
     out = save(model, None, tmp_path / "model")
     assert model.config.intermediate_size == 48 and logits(load(out)[0]).equal(logits(model))
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
-        AutoModelForCausalLM.from_pretrained(out)
+    with pytest.raises(ValueError, match="pass the argument `trust_remote_code=True`"):
+        AutoModelForCausalLM.from_pretrained(out, trust_remote_code=False)
 
 
-@pytest.mark.parametrize("value", [1, "yes", None])
-def test_damaged_records_of_biases(value, tmp_path):
-    model, _ = pruned(tiny_model("llama"), method="flap")
-    out = save(model, None, tmp_path / "model")
-    record = json.loads((out / WIDTHS).read_text())
-    next(iter(record["widths"].values()))["bias"] = value
-    (out / WIDTHS).write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="is damaged"):
-        load(out)
-
-
-def test_a_bias_that_is_recorded_but_not_there(tmp_path):
+def test_a_bias_that_is_stated_but_not_there(tmp_path):
     model, _ = pruned(tiny_model("llama"))
     out = save(model, None, tmp_path / "model")
-    record = json.loads((out / WIDTHS).read_text())
-    name, entry = next(iter(record["widths"].items()))
-    entry["bias"] = True
-    (out / WIDTHS).write_text(json.dumps(record))
+    document = json.loads((out / "config.json").read_text())
+    described = document["uneven_units"][0]
+    described["biases"] = [True, False]
+    (out / "config.json").write_text(json.dumps(document))
+    name = f"model.layers.0.{described['consumer']}"
     with pytest.raises(ValueError, match=f"weights are missing: {name}.bias"):
         load(out)

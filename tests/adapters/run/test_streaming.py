@@ -227,10 +227,6 @@ def test_bad_weights_are_known_before_any_work(change, message, tmp_path):
 
 
 def test_what_cannot_be_streamed_is_refused(tmp_path):
-    folder = source(tmp_path / "source", "qwen2", shards=None)
-    (folder / "gramian_widths.json").write_text("{}")
-    with pytest.raises(ValueError, match="cannot be streamed: its widths are recorded"):
-        streamed(folder, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no such directory"):
         streamed(tmp_path / "nothing", tmp_path / "out")
 
