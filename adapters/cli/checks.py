@@ -31,6 +31,8 @@ def check_places(args: argparse.Namespace) -> None:
     check_result(given.get("json"))
     if "texts" in given:
         check_source(args.texts.calibration)
+        if args.texts.recovery is not None:
+            check_source(args.texts.recovery[0])
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
     if given.get("model", "demo") != "demo":

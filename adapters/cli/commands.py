@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.output import emit
 from gramian.adapters.config.recipes import recipe_of
+from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
 from gramian.adapters.data.tokens import Tokens
@@ -19,13 +20,14 @@ from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
 from gramian.adapters.estimates.runs import disk_space, estimate
 from gramian.adapters.fingerprint import fingerprint
+from gramian.adapters.measure.answers import Answers, answered
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
-from gramian.adapters.models.tasks import auto_class, kind_of
+from gramian.adapters.models.tasks import auto_class, classifies, kind_of
 from gramian.adapters.models.widths import WIDTHS, unstated_widths
-from gramian.adapters.pipeline import check_run, run
+from gramian.adapters.pipeline import check_run, check_texts, run
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -54,12 +56,16 @@ def prune_model(args: argparse.Namespace) -> None:
             stream_pruned(args)
             return
         say(f"loading {args.model}")
-        model, tokenizer = load(args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu")
+        model, tokenizer = load(
+            args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu",
+            classifier=has_labels(texts.calibration),
+        )  # fmt: skip
         blocks: Blocks = InMemory(model) if args.memory == "host" else Offloaded(model, args.device)
         # Mistakes that can be known are reported before the first long computation, although `run` would report them too.
         plan = check_run(blocks, config)
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
+        check_texts(blocks, config, plan, read.calibration, read.recovery)
         if args.dry_run:
             print(foreseen(args, model, read))
             return
@@ -80,7 +86,7 @@ def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTra
     texts = args.texts
     read = read_texts(
         model, tokenizer, texts.calibration, texts.samples, texts.length or longest_window(model, tokenizer, 512), texts.seed,
-        texts.apart, args.evaluate, args.dry_run,
+        texts.apart, args.evaluate, args.dry_run, texts.recovery,
     )  # fmt: skip
     return replace(read, evaluated=None) if args.no_perplexity or args.memory == "stream" else read
 
@@ -101,8 +107,8 @@ def stream_pruned(args: argparse.Namespace) -> None:
         return document
 
     report = journaled(
-        stream, read.calibration, args.config, out=args.out, heldout=read.heldout, problems=args.problems, resume=args.resume,
-        overwrite=args.overwrite, document=documented,
+        stream, read.calibration, args.config, out=args.out, heldout=read.heldout, recovery=read.recovery,
+        problems=args.problems, resume=args.resume, overwrite=args.overwrite, document=documented,
     )  # fmt: skip
     saved = args.out.expanduser().resolve()
     loader = "gramian.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
@@ -143,16 +149,24 @@ def prune_and_save(
     """
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
-    expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
+    expected = fingerprint(
+        weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others, read.recovery
+    )
     journal = started(args.out, expected, args.resume, space, args.problems)
     try:
-        kind = kind_of(model.config)
-        measure: Any = perplexity if kind == "causal" else embed
+        measure, compared, name = measured_by(model, read)
         dense = None if read.evaluated is None else measure(model, read.evaluated)
-        report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
+        report = run(
+            blocks,
+            read.calibration,
+            config,
+            heldout=read.heldout,
+            recovery=read.recovery,
+            problems=args.problems,
+            journal=journal,
+        )
         document = document_of(args, report)
         lines = [str(report)]
-        compared, name = (compare, "perplexity") if kind == "causal" else (compare_embeddings, "embeddings")
         failure: ValueError | None = None
         if dense is not None:
             try:
@@ -166,13 +180,23 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{auto_class(model.config).__name__}.from_pretrained"
+    stock = auto_class(model.config, classifies(model)).__name__
+    loader = "gramian.load" if (saved / WIDTHS).exists() else f"{stock}.from_pretrained"
     lines.append(f"saved to {saved}; it loads with {loader}({str(saved)!r})")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
     emit(document, "\n\n".join(lines), args.json)
     if failure is not None:
         raise ValueError(f"{failure}. The pruned model is in {saved}, and its {name} could not be measured") from failure
+
+
+def measured_by(model: PreTrainedModel, read: Texts) -> tuple[Any, Any, str]:
+    """What a model is measured by before and after, how the two are compared, and what the report calls that."""
+    if read.calibration.labels is not None:
+        return answered, compare_answers, "answers"
+    return (
+        (perplexity, compare, "perplexity") if kind_of(model.config) == "causal" else (embed, compare_embeddings, "embeddings")
+    )
 
 
 def sampled(read: Texts) -> dict[str, bytes]:
@@ -208,6 +232,15 @@ def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -
     cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
     figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
     return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.evaluated_source}"
+
+
+def compare_answers(dense: Answers, pruned: Answers, read: Texts) -> tuple[dict[str, Any], str]:
+    """Loss and accuracy on held-out texts with labels before and after, as figures for the report and as text for a person."""
+    rows = (("dense", dense), ("pruned", pruned))
+    figures: dict[str, Any] = {name: {"loss": each.loss, "accuracy": each.accuracy} for name, each in rows}
+    figures |= {"source": read.evaluated_source, "texts": len(dense.losses)}
+    shown = [[name, f"{each.loss:.4f}", "" if each.accuracy is None else f"{each.accuracy:.4f}"] for name, each in rows]
+    return figures, f"{table(['model', 'loss', 'accuracy'], shown)}\non {len(dense.losses)} texts, {read.evaluated_source}"
 
 
 def measure_perplexity(args: argparse.Namespace) -> None:

@@ -237,21 +237,22 @@ def frozen(value: Any) -> Any:
     return tuple(frozen(each) for each in value) if isinstance(value, list) else value
 
 
-def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width]) -> type[PreTrainedModel]:
+def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width], classifier: bool = False) -> type[PreTrainedModel]:
     """Derive from the stock class of a configuration one that builds modules of these widths.
 
     Its `from_pretrained` builds without memory and reads the tensors as they are stored, so nothing wide is ever allocated. The
-    models that it builds are instances of the stock class.
+    models that it builds are instances of the stock class. classifier: whether what was saved as a classifier is built as one.
     """
-    stock: Any = stock_class(config)
+    stock: Any = stock_class(config, classifier)
 
     def build(self: Any, config: PretrainedConfig) -> None:
         stock.__init__(self, config)
         known = unit_groups_of(self) if any(each.structure is None for each in widths.values()) else {}
-        for name, each in widths.items():
+        for stored, each in widths.items():
+            name = placed(self, stored)
             unit_group = known.get(name) if each.structure is None else recorded(self, name, each.structure)
             if unit_group is None:
-                raise ValueError(f"{WIDTHS} names {name!r}, which the configuration does not build")
+                raise ValueError(f"{WIDTHS} names {stored!r}, which the configuration does not build")
             rearrange(self, unit_group, *narrowed(unit_group, each.units, each.groups))
             module = operator(self, name)
             if each.bias and module.bias is None:
@@ -259,6 +260,13 @@ def narrow_class(config: PretrainedConfig, widths: Mapping[str, Width]) -> type[
         self.__class__ = stock
 
     return type(stock.__name__, (stock,), {"__init__": build, "__module__": stock.__module__})
+
+
+def placed(model: PreTrainedModel, name: str) -> str:
+    """The name of a module that was recorded of an encoder alone, or of one beside a head, in the other of these."""
+    inside = f"{model.base_model_prefix}."
+    known = dict(model.named_modules())
+    return next((each for each in (name, name.removeprefix(inside), inside + name) if each in known), name)
 
 
 def recorded(model: PreTrainedModel, name: str, structure: Structure) -> UnitGroup | None:
