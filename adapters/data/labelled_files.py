@@ -134,13 +134,12 @@ def text_of(ids: list[int], labels: Any, types: list[int] | None) -> dict[str, A
 
 def class_of(label: Any, model: PreTrainedModel | None, where: str) -> int | float:
     """A class by its number, or the number that a model with one output predicts."""
-    known = {} if model is None else dict(getattr(model.config, "label2id", None) or {})
+    names = {} if model is None else getattr(model.config, "id2label", None) or {}
+    known = {str(name): int(number) for number, name in names.items()}
     if isinstance(label, str):
         if label not in known:
-            raise ValueError(
-                f"{where}: the model knows no label {label!r}; it has {', '.join(map(str, known)) or 'none by name'}"
-            )
-        return int(known[label])
+            raise ValueError(f"{where}: the model knows no label {label!r}; it has {', '.join(known) or 'none by name'}")
+        return known[label]
     if model is not None and int(getattr(model.config, "num_labels", 0) or 0) == 1:
         return float(label)
     if model is not None and classifies(model) and label not in range(int(model.config.num_labels)):

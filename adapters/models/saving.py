@@ -27,6 +27,7 @@ from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.remaining_layers import config_of_layers
 from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
 from gramian.adapters.models.side_files import copy_side_files
+from gramian.adapters.models.tasks import classifies
 from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
 from gramian.adapters.models.wrappers import plain_model
 
@@ -161,7 +162,8 @@ def check_described(model: PreTrainedModel, widths: Mapping[str, Width]) -> None
     """Raise ValueError for a model that is not what its class builds by its configuration and the widths beside it, such as one
     that was changed by hand: it would be saved, and not load."""
     config = deepcopy(model.config)
-    build: Any = narrow_class(config, widths) if widths else type(model)
+    config.architectures = [type(model).__name__]  # as it is going to be saved
+    build: Any = narrow_class(config, widths, classifies(model)) if widths else type(model)
     with torch.device("meta"):
         expected = {name: tuple(weight.shape) for name, weight in build(config).state_dict().items()}
     if getattr(model, "pooler", model) is None:  # its weights came without, and load without
