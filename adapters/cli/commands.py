@@ -14,7 +14,7 @@ from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
-from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.tokens import Tokens, windows_of
 from gramian.adapters.data.windows import file_windows
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
@@ -77,7 +77,7 @@ def prune_model(args: argparse.Namespace) -> None:
 def foreseen(args: argparse.Namespace, model: PreTrainedModel, read: Texts) -> Estimate:
     """What a run would take."""
     count, length = read.calibration.windows.shape
-    evaluated = 0 if read.evaluated is None else len(read.evaluated)
+    evaluated = 0 if read.evaluated is None else len(windows_of(read.evaluated).windows)
     return estimate(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
 
 

@@ -42,7 +42,7 @@ def texts_fixture(tmp_path) -> Path:
 
 
 def test_a_classifier_on_a_file_of_texts_with_labels(classifier, texts, capsys):
-    args = ("--method", "tasp", "--ratio", "0.2", "--allocation", "uniform", "--calibration", texts, *FAST)
+    args = ("--method", "tasp", "--ratio", "0.2", "--pad", "--calibration", texts, *FAST)
     assert call("prune", classifier, "--out", "small", *args) == 0
     printed = capsys.readouterr().out
     assert "accuracy" in printed and "AutoModelForSequenceClassification.from_pretrained" in printed

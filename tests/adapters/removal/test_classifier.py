@@ -92,7 +92,7 @@ def accuracy(model: PreTrainedModel) -> float:
 
 def test_pruned_fine_tuned_saved_and_loaded(classifier, tmp_path):
     assert accuracy(classifier) > 0.97
-    settings = {"ratio": 0.35, "allocation": "uniform", "include": r"layer\.\d\.output", "progress": False}
+    settings = {"ratio": 0.35, "include": r"layer\.\d\.output", "progress": False}
     pruned = copy.deepcopy(classifier)
     assert 0.35 <= gramian.prune(pruned, CALIBRATE, "tasp", **settings).ratio < 0.37
     by_chance = []
