@@ -65,8 +65,10 @@ def texts_of(batch: Mapping[str, Any], what: str) -> list[dict[str, Any]]:
 
 
 def plain(values: Any) -> Any:
-    """Lists and numbers in place of tensors and arrays."""
-    return values.tolist() if hasattr(values, "tolist") else values
+    """Lists and numbers in place of tensors and arrays, also of those in a list."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    return [plain(each) for each in values] if isinstance(values, list | tuple) else values
 
 
 def padded(texts: Iterable[Mapping[str, Any]], what: str) -> Labelled:

@@ -30,6 +30,7 @@ FORMS = {
     "batch": BATCH,
     "encoding": BatchEncoding(BATCH),
     "batches": [{name: each[:2] for name, each in BATCH.items()}, {name: each[2:] for name, each in BATCH.items()}],
+    "batch of lists of tensors": {name: [torch.tensor(one[name]) for one in MAPPINGS] for name in ("input_ids", "labels")},
     "loader": DataLoader(MAPPINGS, batch_size=None),
 }
 
