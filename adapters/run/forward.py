@@ -31,7 +31,7 @@ def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
 
     Texts with labels stand in a batch with others that are as long, so that no batch holds padding: whatever is gathered of
     what reaches a layer is then of tokens alone."""
-    rows = [given] if isinstance(given, torch.Tensor) else given.by_length()
+    rows: list[Rows] = [given] if isinstance(given, torch.Tensor) else given.by_length()
     return [batch for each in rows for batch in each.split(max(1, TOKENS_PER_BATCH // longest(each)))]
 
 
