@@ -51,6 +51,7 @@ def prune(
     *,
     config: PruneConfig | None = None,
     heldout: TokensLike | None = None,
+    recovery: TokensLike | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -74,7 +75,8 @@ def prune(
         models of any type whose blocks run one after the other, and in encoder-decoder models.
     tokens : Tokens, or integers (n, length) in any form
         Calibration windows, as `calibration` returns them, or as a tensor, an array, lists, a `BatchEncoding`, a `Dataset` or a
-        `DataLoader`.
+        `DataLoader`. Mappings that have `labels` too, such as those of a data set for `Trainer`, are texts with labels, of any
+        lengths, padded where their `attention_mask` is zero: methods that need gradients take those of the labels' loss.
     method : str
         A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` or
         `score(module) -> UnitScores` of your own.
@@ -82,6 +84,8 @@ def prune(
         All settings together, in place of `method` and those below.
     heldout : Tokens or tensor of integers (n, length), optional
         Windows on which errors are reported beside those on the calibration windows.
+    recovery : Tokens or tensor of integers (n, length), optional
+        Windows on which what makes up for removed units is fitted, in place of `tokens`, on which units are still chosen.
     out : str or Path, optional
         Of a path: the directory for the pruned model. What is done is kept in a journal beside it until the run ends.
     resume : bool
@@ -122,7 +126,8 @@ def prune(
     """
     config = settled(config, method, settings)
     calibration = windows_of(tokens, "calibration windows")
-    apart = None if heldout is None else windows_of(heldout, "held-out windows").windows
+    apart = None if heldout is None else windows_of(heldout, "held-out windows")
+    own = None if recovery is None else windows_of(recovery, "recovery windows")
     folder = None if problems is None else Path(problems)
     if isinstance(model, str | Path):
         if out is None:
@@ -131,8 +136,8 @@ def prune(
         refuse_journal(Path(out), resume, overwrite)
         stream = open_checkpoint(model, device=device or "cpu")
         return journaled(
-            stream, calibration, config, heldout=apart, out=Path(out), problems=folder, resume=resume, overwrite=overwrite,
-            progress=progress,
+            stream, calibration, config, heldout=apart, recovery=own, out=Path(out), problems=folder, resume=resume,
+            overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if out is not None or resume or overwrite:
         raise ValueError("out, resume and overwrite go with the path of a model: write a model in memory with save")
@@ -140,7 +145,7 @@ def prune(
     blocks = InMemory(model) if device is None else Offloaded(model, device)
     if folder is not None:
         check_output(folder, overwrite=False)
-    return run(blocks, calibration, config, heldout=apart, problems=folder, progress=progress)
+    return run(blocks, calibration, config, heldout=apart, recovery=own, problems=folder, progress=progress)
 
 
 def settled(config: PruneConfig | None, method: str | None, settings: dict[str, Any]) -> PruneConfig:

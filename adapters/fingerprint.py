@@ -12,7 +12,7 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import recipe_of
-from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.tokens import Tokens, windows_of
 from gramian.versions import versions
 
 __all__ = ["fingerprint"]
@@ -21,19 +21,22 @@ __all__ = ["fingerprint"]
 def fingerprint(
     weights: str,
     tokens: Tokens,
-    heldout: torch.Tensor | None,
+    heldout: torch.Tensor | Tokens | None,
     config: PruneConfig,
     place: torch.device,
     others: Mapping[str, Any],
+    recovery: Tokens | None = None,
 ) -> dict[str, Any]:
-    """The fingerprint of a run, in JSON's terms. weights: `weights_digest` of the dense model. others: how it is saved."""
+    """The fingerprint of a run, in JSON's terms. weights: `weights_digest` of the dense model. others: how it is saved.
+    recovery: what makes up for removed units is fitted on, where that is not what calibrates."""
     settings = {name: value for name, value in recipe_of(config).items() if name != "jobs"}  # it changes no byte
     return {
         "method": {"name": config.method, "source": source_digest(config)},
         "settings": {name: value for name, value in settings.items() if name != "method"},
         "weights": weights,
         "calibration": tokens.digest,
-        "heldout": None if heldout is None else Tokens(heldout, "").digest,
+        **({} if recovery is None else {"recovery": recovery.digest}),
+        "heldout": None if heldout is None else windows_of(heldout, "held-out windows").digest,
         "threads": torch.get_num_threads(),
         "device": place.type,
         "versions": dict(versions()),

@@ -14,16 +14,20 @@ import torch
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.problem_files import problem_bytes
-from gramian.adapters.data.tokens import Tokens, check_windows, provenance
+from gramian.adapters.data.tokens import Tokens, check_windows, provenance, samples_of, windows_of
 from gramian.adapters.devices import current_device, where
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import check_space
 from gramian.adapters.methods.allocation import select_units
+from gramian.adapters.methods.gradients import check_differentiable
+from gramian.adapters.methods.similar_heads import is_attention, select_by_similarity
 from gramian.adapters.methods.types import ModelContext
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.shrink import count_parameters, shrink_model
+from gramian.adapters.models.tasks import check_labels, kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
 from gramian.adapters.removal.amount import block_parameters
 from gramian.adapters.removal.experts import Thinning
@@ -40,7 +44,7 @@ from gramian.adapters.targets import shape_of
 from gramian.progress import bar, say
 from gramian.solvers import Pattern
 
-__all__ = ["check_run", "run"]
+__all__ = ["check_run", "check_texts", "run"]
 
 
 def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
@@ -60,12 +64,38 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
     return plan_of(blocks.model, config)
 
 
+def check_texts(blocks: Blocks, config: PruneConfig, plan: Plan, tokens: Tokens, recovery: Tokens | None = None) -> None:
+    """Check that a run with these settings can use what it is to read.
+
+    ValueError, before any work, for windows that the model cannot read, labels that it does not predict, a method that needs
+    gradients where the model's outputs have none, and windows for recovery where nothing makes up for what is removed."""
+    model = blocks.model
+    check_windows(model, tokens.windows, "calibration windows")
+    for each in (tokens, recovery):
+        if each is not None and each.labels is not None and kind_of(model.config) == "seq2seq":  # its decoder reads them
+            check_labels(model, each.labels)
+    if recovery is not None:
+        check_windows(model, recovery.windows, "recovery windows")
+        if not isinstance(plan, Removal) or plan.compensation == "none":
+            raise ValueError(
+                f"recovery windows change nothing with {config.method!r}, where nothing of its own makes up for what is "
+                "removed: leave them out, or compensate"
+            )
+    if config.recipe.gradients and isinstance(plan, Removal):
+        predicted = config.recipe.gradients == "predictions"
+        with eval_mode(model):
+            if predicted and tokens.labels is not None:
+                check_labels(model, tokens.labels)
+            check_differentiable(model, plan.unit_sets, samples_of(tokens)[0], predicted)
+
+
 def run(
     blocks: Blocks,
     tokens: Tokens,
     config: PruneConfig,
     *,
-    heldout: torch.Tensor | None = None,
+    heldout: torch.Tensor | Tokens | None = None,
+    recovery: Tokens | None = None,
     problems: Path | None = None,
     journal: Journal | None = None,
     cut: bool = True,
@@ -74,10 +104,11 @@ def run(
     """argmin_V 1/2 |X* V^T - X W^T|_F^2 over V of a pattern, or without some units, for the operators of the model, in place.
 
     blocks: the model, and where its blocks live. tokens: calibration windows. heldout: windows like them on which errors are
-    reported too. problems: an empty directory for problem files, one per operator as it was solved, with slope and floor where
-    X* != X; they appear when the run ends, and with a journal, which keeps them, when `published` says so. journal: where the
-    run keeps what it has done, and from which it goes on. cut: whether the tensors of removed units are cut out at the end,
-    else zeros stand in their place.
+    reported too. recovery: windows on which what makes up for removed units is fitted, in place of those that calibrate, on
+    which units are still chosen. problems: an empty directory for problem files, one per operator as it was solved, with slope
+    and floor where X* != X; they appear when the run ends, and with a journal, which keeps them, when `published` says so.
+    journal: where the run keeps what it has done, and from which it goes on. cut: whether the tensors of removed units are cut
+    out at the end, else zeros stand in their place.
 
     ValueError: before any work for settings that the model does not suit, and windows that it cannot read; naming the layer,
     for NaN or Inf in weights or activations. After any error, and after an interruption, the weights are what they were before
@@ -85,27 +116,30 @@ def run(
     """
     started, model = time.perf_counter(), blocks.model
     check_windows(model, tokens.windows, "calibration windows")
-    if heldout is not None:
-        check_windows(model, heldout, "held-out windows")
+    apart = None if heldout is None else windows_of(heldout, "held-out windows")
+    if apart is not None:
+        check_windows(model, apart.windows, "held-out windows")
     plan = check_run(blocks, config)
-    batches = batches_of(tokens.windows)
+    check_texts(blocks, config, plan, tokens, recovery)
+    batches = batches_of(tokens)
     fitted = len(batches)
-    if heldout is not None:
-        batches += batches_of(heldout)
+    if apart is not None:
+        batches += batches_of(apart)
     report: Report | StructuredReport
     # A run with a journal goes on from there, and its model is of no other use.
     originals = Originals(model, storage_dtype(model)) if journal is None else None
     guard: AbstractContextManager[object] = nullcontext() if originals is None else restored_after_errors(originals)
     with guard, eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
-            report = removed(blocks, tokens, config, plan, batches, fitted, journal, originals, progress)
+            own = batches[:fitted] if recovery is None else batches_of(recovery)
+            report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress)
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         else:
             report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress)
     if cut and isinstance(report, StructuredReport) and report.keep:
         shrink_model(model, report.keep)
-    report.settings.update(recipe=recipe_of(config), **provenance(tokens, heldout, storage_dtype(model)))
+    report.settings.update(recipe=recipe_of(config), **provenance(tokens, apart, recovery, storage_dtype(model)))
     report.settings.update(where(blocks.place, model.dtype))
     return report.timed(time.perf_counter() - started)
 
@@ -115,7 +149,7 @@ def zeroed(
     config: PruneConfig,
     patterns: dict[str, Pattern],
     dense: list[str],
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[Rows],
     fitted: int,
     problems: Path | None,
     journal: Journal | None,
@@ -145,7 +179,7 @@ def zeroed(
 def written_rows(
     each: Pass,
     blocks: Blocks,
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[Rows],
     jobs: int,
     journal: Journal | None,
     originals: Originals | None,
@@ -174,32 +208,35 @@ def removed(
     tokens: Tokens,
     config: PruneConfig,
     plan: Removal,
-    batches: Sequence[torch.Tensor],
-    fitted: int,
+    recovery: Sequence[Rows],
+    heldout: Sequence[Rows],
     journal: Journal | None,
     originals: Originals | None,
     progress: bool,
 ) -> StructuredReport:
-    """The two passes of a method that removes units: scores on the dense model, then removal."""
+    """The two passes of a method that removes units: scores on the dense model, then removal.
+
+    recovery: the batches that what remains is fitted on. heldout: those that only errors are measured on."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
     allocation = config.own("allocation")
     for reason in dict.fromkeys(plan.refused.values()):
         names = [name for name, each in plan.refused.items() if each == reason]
         say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} remain as they are: {reason}")
-    context = ModelContext(model, tokens.windows, unit_sets, progress, blocks)
+    context = ModelContext(model, tokens.windows if tokens.labels is None else tokens, unit_sets, progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: method.gather(context, config.options))
     with bar(2 * len(unit_sets), config.method, "module", shown=progress) as shown:
         first = scoring(model, blocks.paths, config, plan, statistics, shown.update)
         if journal is None or len(journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
-        found = [each for block in walk(first, blocks, batches[:fitted], journal=journal) for each in block]
+        found = [each for block in walk(first, blocks, batches_of(tokens), journal=journal) for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
-        selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
+        select = select_by_similarity if config.heads_by_similarity else select_units
+        selection = select(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
-        second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
-        rows = written_rows(second, blocks, batches, config.jobs, journal, originals)
+        second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update)
+        rows = written_rows(second, blocks, [*recovery, *heldout], config.jobs, journal, originals)
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {
@@ -209,6 +246,17 @@ def removed(
         "target_blend": plan.target_blend,
         "damping": plan.damping,
     }
+    if config.heads_by_similarity:
+        heads = [each.row.units for each, unit_set in zip(rows, unit_sets) if is_attention(unit_set)]
+        settings["similar_heads"] = {"removed": sum(one - other for one, other in heads), "of": sum(one for one, _ in heads)}
+        if (
+            all(each.row.units[0] == each.row.units[1] for each, one in zip(rows, unit_sets) if not is_attention(one))
+            and plan.amount
+        ):
+            say(
+                "similar heads are at least as many parameters as are to be removed, so that no hidden channel is; a smaller "
+                "tau removes fewer heads"
+            )
     if plan.refused:
         settings["refused"] = dict(plan.refused)
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
@@ -221,7 +269,7 @@ def thinned(
     blocks: Blocks,
     config: PruneConfig,
     plan: Thinning,
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[Rows],
     fitted: int,
     journal: Journal | None,
     originals: Originals | None,

@@ -85,7 +85,8 @@ def journaled(
     config: PruneConfig,
     *,
     out: Path,
-    heldout: torch.Tensor | None = None,
+    heldout: torch.Tensor | Tokens | None = None,
+    recovery: Tokens | None = None,
     problems: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -99,13 +100,14 @@ def journaled(
     """
     plan = check_run(stream.blocks, config)
     expected = fingerprint(
-        stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}
+        stream.blocks.digest, tokens, heldout, config, stream.blocks.place, {"dtype": str(stream.blocks.storage)}, recovery
     )
     journal = started(out, expected, resume, disk_space(stream.model, config, plan), problems)
     try:
         report = run(
-            stream.blocks, tokens, config, heldout=heldout, problems=problems, journal=journal, cut=False, progress=progress
-        )
+            stream.blocks, tokens, config, heldout=heldout, recovery=recovery, problems=problems, journal=journal, cut=False,
+            progress=progress,
+        )  # fmt: skip
         keep = report.keep if isinstance(report, StructuredReport) else {}
         passed = "experts" if isinstance(plan, Thinning) else "removal" if keep else "weights"
         with published(journal, problems):

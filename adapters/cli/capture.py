@@ -38,7 +38,7 @@ def capture_problems(args: argparse.Namespace) -> None:
     metadata = {"model": args.model, "calibration": f"{tokens.source}, sha256 {tokens.digest}"}
     with new_files(args.out.expanduser().resolve()) as draft:
         with eval_mode(model), bar(len(names), "capture", "operator") as shown:
-            blocks, batches, chosen = InMemory(model), batches_of(tokens.windows), frozenset(names)
+            blocks, batches, chosen = InMemory(model), batches_of(tokens), frozenset(names)
             each = WriteProblems(blocks.paths, stages_of(model), chosen, draft, metadata, len(batches), shown.update)
             walk(each, blocks, batches)
     print(f"{len(names)} problem files in {args.out}")

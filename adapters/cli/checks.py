@@ -39,6 +39,8 @@ def check_places(args: argparse.Namespace) -> None:
     check_result(given.get("html"))
     if "texts" in given:
         check_source(args.texts.calibration)
+        if args.texts.recovery is not None:
+            check_source(args.texts.recovery[0])
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
     for model in (given.get("model"), given.get("teacher")):

@@ -13,22 +13,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.summary import shown as shown_report
 from gramian.adapters.config.recipes import recipe_of
+from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
-from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.data.tokens import Tokens, windows_of
 from gramian.adapters.data.windows import file_windows
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
 from gramian.adapters.estimates.runs import disk_space, estimate
 from gramian.adapters.fingerprint import fingerprint
+from gramian.adapters.measure.answers import Answers, answered
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
-from gramian.adapters.models.tasks import kind_of
+from gramian.adapters.models.tasks import classifies, kind_of
 from gramian.adapters.models.uneven import loader_of
 from gramian.adapters.models.widths import unstated_widths
-from gramian.adapters.pipeline import check_run, run
+from gramian.adapters.pipeline import check_run, check_texts, run
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
@@ -57,12 +59,16 @@ def prune_model(args: argparse.Namespace) -> None:
             stream_pruned(args)
             return
         say(f"loading {args.model}")
-        model, tokenizer = load(args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu")
+        model, tokenizer = load(
+            args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu",
+            classifier=has_labels(texts.calibration),
+        )  # fmt: skip
         blocks: Blocks = InMemory(model) if args.memory == "host" else Offloaded(model, args.device)
         # Mistakes that can be known are reported before the first long computation, although `run` would report them too.
         plan = check_run(blocks, config)
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
+        check_texts(blocks, config, plan, read.calibration, read.recovery)
         if args.dry_run:
             print(foreseen(args, model, read))
             return
@@ -74,7 +80,7 @@ def prune_model(args: argparse.Namespace) -> None:
 def foreseen(args: argparse.Namespace, model: PreTrainedModel, read: Texts) -> Estimate:
     """What a run would take."""
     count, length = read.calibration.windows.shape
-    evaluated = 0 if read.evaluated is None else len(read.evaluated)
+    evaluated = 0 if read.evaluated is None else len(windows_of(read.evaluated).windows)
     return estimate(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
 
 
@@ -83,7 +89,7 @@ def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTra
     texts = args.texts
     read = read_texts(
         model, tokenizer, texts.calibration, texts.samples, texts.length or longest_window(model, tokenizer, 512), texts.seed,
-        texts.apart, args.evaluate, args.dry_run,
+        texts.apart, args.evaluate, args.dry_run, texts.recovery,
     )  # fmt: skip
     return replace(read, evaluated=None) if args.no_perplexity or args.memory == "stream" else read
 
@@ -104,14 +110,12 @@ def stream_pruned(args: argparse.Namespace) -> None:
         return document
 
     report = journaled(
-        stream, read.calibration, args.config, out=args.out, heldout=read.heldout, problems=args.problems, resume=args.resume,
-        overwrite=args.overwrite, document=documented,
+        stream, read.calibration, args.config, out=args.out, heldout=read.heldout, recovery=read.recovery,
+        problems=args.problems, resume=args.resume, overwrite=args.overwrite, document=documented,
     )  # fmt: skip
     saved = args.out.expanduser().resolve()
     loader = loader_of(stream.model.config, saved)
-    emit(document, f"{shown_report(report, args.verbose)}
-
-saved to {saved}; it loads with {loader}", args.json)
+    emit(document, f"{shown_report(report, args.verbose)}\n\nsaved to {saved}; it loads with {loader}", args.json)
 
 
 def document_of(args: argparse.Namespace, report: Report | StructuredReport) -> dict[str, Any]:
@@ -148,18 +152,26 @@ def prune_and_save(
     """
     config, storage = args.config, storage_dtype(model)
     others = {"dtype": str(storage), "pad": args.texts.pad}
-    expected = fingerprint(weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others)
+    expected = fingerprint(
+        weights_digest(model, storage), read.calibration, read.heldout, config, blocks.place, others, read.recovery
+    )
     journal = started(args.out, expected, args.resume, space, args.problems)
     try:
-        kind = kind_of(model.config)
-        measure: Any = perplexity if kind == "causal" else embed
+        measure, compared, name = measured_by(model, read)
         began = time.perf_counter()
         dense = None if read.evaluated is None else measure(model, read.evaluated)
         phases = {"before": time.perf_counter() - began}
-        report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
+        report = run(
+            blocks,
+            read.calibration,
+            config,
+            heldout=read.heldout,
+            recovery=read.recovery,
+            problems=args.problems,
+            journal=journal,
+        )
         document = document_of(args, report)
         lines = [shown_report(report, args.verbose)]
-        compared, name = (compare, "perplexity") if kind == "causal" else (compare_embeddings, "embeddings")
         failure: ValueError | None = None
         if dense is not None:
             began = time.perf_counter()
@@ -176,12 +188,21 @@ def prune_and_save(
         journal.remove()
     finally:
         journal.release()
-    lines.append(f"saved to {saved}; it loads with {loader_of(model.config, saved)}")
+    lines.append(f"saved to {saved}; it loads with {loader_of(model.config, saved, classifies(model))}")
     if read.calibration.source == "self":
         lines.append(f"what was sampled to calibrate it is in {args.out / SAMPLED}, to be used again with --calibration")
     emit(document, "\n\n".join(lines), args.json)
     if failure is not None:
         raise ValueError(f"{failure}. The pruned model is in {saved}, and its {name} could not be measured") from failure
+
+
+def measured_by(model: PreTrainedModel, read: Texts) -> tuple[Any, Any, str]:
+    """What a model is measured by before and after, how the two are compared, and what the report calls that."""
+    if read.calibration.labels is not None:
+        return answered, compare_answers, "answers"
+    return (
+        (perplexity, compare, "perplexity") if kind_of(model.config) == "causal" else (embed, compare_embeddings, "embeddings")
+    )
 
 
 def sampled(read: Texts) -> dict[str, bytes]:
@@ -225,6 +246,15 @@ def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -
     cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
     figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
     return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.evaluated_source}"
+
+
+def compare_answers(dense: Answers, pruned: Answers, read: Texts) -> tuple[dict[str, Any], str]:
+    """Loss and accuracy on held-out texts with labels before and after, as figures for the report and as text for a person."""
+    rows = (("dense", dense), ("pruned", pruned))
+    figures: dict[str, Any] = {name: {"loss": each.loss, "accuracy": each.accuracy} for name, each in rows}
+    figures |= {"source": read.evaluated_source, "texts": len(dense.losses)}
+    shown = [[name, f"{each.loss:.4f}", "" if each.accuracy is None else f"{each.accuracy:.4f}"] for name, each in rows]
+    return figures, f"{table(['model', 'loss', 'accuracy'], shown)}\non {len(dense.losses)} texts, {read.evaluated_source}"
 
 
 def measure_perplexity(args: argparse.Namespace) -> None:

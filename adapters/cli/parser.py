@@ -15,6 +15,7 @@ from gramian.adapters.cli.pages import add_html
 from gramian.adapters.cli.tune import add_tune
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
+from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.files import STDOUT
 
 __all__ = ["check_usage", "command_line"]
@@ -250,6 +251,12 @@ def check_usage(args: argparse.Namespace) -> None:
             args.usage_error("--out DIR is needed: where the pruned model goes")
         if args.texts.pad and args.config.recipe.granularity == "weights":
             args.usage_error(f"--pad is for methods that remove units, not for {args.config.method}")
+        check_recovery(args)
+        if has_labels(args.texts.calibration) and args.evaluate is not None:
+            args.usage_error(
+                "--evaluate measures perplexity, and of texts with labels it is answers that are measured, on those held out: "
+                "leave it out"
+            )
         if args.problems is not None and args.config.recipe.granularity == "units":
             args.usage_error(f"--problems is for methods that zero weights, not for {args.config.method}")
         if args.config.jobs > 1 and args.memory != "host":
@@ -260,6 +267,7 @@ def check_usage(args: argparse.Namespace) -> None:
             for flag, present in (
                 ("--evaluate", args.evaluate is not None), ("--pad", args.texts.pad),
                 ("--calibration self", args.texts.calibration == "self"),
+                ("--recovery-calibration self", args.texts.recovery_calibration == "self"),
             ):  # fmt: skip
                 if present:
                     args.usage_error(f"{flag} does not go with --memory stream, where no more than one block is in memory")
@@ -282,6 +290,23 @@ def check_usage(args: argparse.Namespace) -> None:
         args.usage_error(wrong)
     if args.command == "export" and (wrong := export_usage(args)) is not None:
         args.usage_error(wrong)
+
+
+def check_recovery(args: argparse.Namespace) -> None:
+    """Report windows for recovery where nothing is fitted on them as bad usage."""
+    method, own = args.config.recipe, args.texts.recovery_calibration
+    if own is None:
+        return
+    if method.granularity == "weights" or method.modules == "experts":
+        args.usage_error(
+            f"--recovery-calibration {own} is for methods that first choose heads and channels, and {args.config.method} "
+            "chooses and fits at once: leave it out"
+        )
+    if not args.config.own("compensate"):
+        args.usage_error(
+            f"--recovery-calibration {own} changes nothing, as nothing makes up for what {args.config.method} removes: add "
+            "--compensate"
+        )
 
 
 def overlap(one: Path, other: Path) -> bool:

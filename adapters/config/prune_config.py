@@ -105,6 +105,10 @@ class PruneConfig:
         None, one_of(*HEADS), "what is removed of grouped-query attention: whole key/value groups, or equally many query heads "
         "of every group", of="units", usual=HEADS[0],
     )  # fmt: skip
+    heads_by_similarity: bool = setting(
+        False, FLAG, "remove the heads that look where a head that is kept looks, as many as there are by the method's tau; a "
+        "ratio or budget is then met by hidden channels, and without either nothing else is removed", of="units",
+    )  # fmt: skip
     include: str | None = setting(None, EXPRESSION, "only operators whose full name it matches somewhere")
     exclude: str | None = setting(None, EXPRESSION, "not the operators whose full name it matches somewhere")
     blocks: slice | str | None = setting(None, RANGE, "only these blocks, such as 4:30")
@@ -153,7 +157,7 @@ class PruneConfig:
         """A setting, or what the method takes where it is not given."""
         each = next(each for each in settings_of(self) if each.name == name)
         value = getattr(self, name)
-        if name == "ratio" and self.budget is not None:
+        if name == "ratio" and value is None and (self.budget is not None or self.heads_by_similarity):
             return None
         if value is not None or each.of not in (None, self.recipe.granularity):
             return value
@@ -175,11 +179,17 @@ class RunConfig:
 
     calibration: str = setting(
         "builtin", NAME, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors "
-        "(an integer tensor `tokens`, one window a row), or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`)",
+        "(an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels: text and label, or source and target), "
+        "or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`)",
     )  # fmt: skip
     samples: int = setting(32, POSITIVE, "windows")
     length: int | None = setting(None, POSITIVE, "tokens in a window (512, or the model's context if that is less)")
     seed: int = setting(0, NATURAL, "which windows, where the source has more")
+    recovery_calibration: str | None = setting(
+        None, NAME, "a source of windows of its own for what makes up for removed units, named as for --calibration; units are "
+        "still chosen on the calibration windows", of="units",
+    )  # fmt: skip
+    recovery_samples: int | None = setting(None, POSITIVE, "how many of them (as many as samples)", of="units")
     heldout: int | None = setting(
         None, NATURAL, "windows of the same source that are not calibrated on: errors are measured on them, and perplexity on "
         "the first 8 (an eighth of samples, at least 1; 0 for none)",
@@ -195,11 +205,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.recovery_samples is not None and self.recovery_calibration is None:
+            raise ValueError(f"recovery_samples={self.recovery_samples} needs a source: give recovery_calibration= too")
 
     @property
     def apart(self) -> int:
         """How many windows are held out."""
         return max(1, self.samples // 8) if self.heldout is None else self.heldout
+
+    @property
+    def recovery(self) -> tuple[str, int] | None:
+        """The source of windows for recovery, and how many of them there are."""
+        source = self.recovery_calibration
+        return None if source is None else (source, self.recovery_samples or self.samples)
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
@@ -240,6 +258,7 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
                          "give a number")  # fmt: skip
     method.tried(config.options)
+    check_similarity(config, method)
     if method.modules == "experts":
         check_experts_settings(config)
         return
@@ -260,6 +279,30 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
         raise ValueError(
             f"damping={config.damping} changes nothing, as nothing is solved for that it could damp: leave it out, or "
             "compensate in the weights"
+        )
+
+
+def check_similarity(config: PruneConfig, method: Method) -> None:
+    """Raise ValueError where heads by similarity go with nothing that the other settings ask for."""
+    if not config.heads_by_similarity:
+        return
+    if not method.compares_heads:
+        raise ValueError(
+            f"heads_by_similarity=True does not go with {config.method!r}, which compares no heads: take 'greedy-output'"
+        )
+    if not {**method.defaults, **config.options}["tau"]:
+        raise ValueError(
+            f"heads_by_similarity=True needs a distance below which heads are similar, but tau is {config.options['tau']!r}: "
+            "give one above 0"
+        )
+    if config.own("heads") != "groups":
+        raise ValueError(
+            "heads_by_similarity=True removes the heads that are similar, and heads='per_kv_group' as many of every group: "
+            "take 'groups'"
+        )
+    if config.swap_search:
+        raise ValueError(
+            "swap_search=True would exchange the heads that heads_by_similarity=True chooses: leave one of them out"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.data.hub_texts import read_dataset
-from gramian.adapters.data.source_names import check_source
+from gramian.adapters.data.labelled_files import read_examples
+from gramian.adapters.data.source_names import check_source, has_labels
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.data.windows import cut, file_windows, text_windows
 
@@ -62,7 +64,10 @@ def calibration(
 
         - `builtin`: English text that ships with Python (`builtin_text`);
         - `self`: text sampled from `model`, which no other source needs, with `seed`;
-        - `FILE.txt`, any file that is not safetensors: UTF-8 text, read from its beginning until there are 2^20 tokens, or 16
+        - `FILE.jsonl`: texts with labels, an object in a line, {"text": ..., "label": ...} for classifiers (with "text_pair",
+          if there is one; the label by number or name), {"source": ..., "target": ...} for models that answer with text, read
+          from its beginning until there are 16 times as many as are needed;
+        - `FILE.txt`, any other file: UTF-8 text, read from its beginning until there are 2^20 tokens, or 16
           times those that are needed;
         - `FILE.safetensors`: one integer tensor `tokens` of shape (n, length), which is used as it is;
         - `hf:DATASET[:CONFIG][:SPLIT]`: the `text` column of a hub dataset, read from its beginning until there are enough
@@ -73,7 +78,8 @@ def calibration(
         How many windows to draw.
     length : int, optional
         Tokens in a window, without the begin token that a tokeniser may put before it: by default 512, or as many as fit in
-        the context of `model` with the begin token, where that is fewer. A safetensors file has its own.
+        the context of `model` with the begin token, where that is fewer. A safetensors file has its own. Of texts with labels
+        it is the most, special tokens included, and longer ones are cut.
     seed : int
         Seed of the choice of windows, or of the text sampled from the model.
     vocabulary : int, optional
@@ -85,7 +91,8 @@ def calibration(
     Returns
     -------
     Tokens
-        The windows, int64 (samples, length), or (samples, length + 1) with a begin token, and where they came from.
+        The windows, int64 (samples, length), or (samples, length + 1) with a begin token, and where they came from; texts with
+        labels, padded, with their mask.
 
     Raises
     ------
@@ -121,6 +128,8 @@ def calibration(
         if model is None:
             raise ValueError("the source 'self' needs the model that the text is sampled from: give model=")
         return sampled_tokens(model, tokenizer, samples=samples, length=length, seed=seed)
+    if has_labels(source):
+        return labelled_texts(source, tokenizer, model, samples, length, seed)
     windows = read_windows(source, tokenizer, samples, length)
     check_ids(windows, vocabulary, source)
     if len(windows) < samples:
@@ -132,6 +141,30 @@ def calibration(
         return Tokens(windows, source)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return Tokens(windows[order[:samples].sort().values], source, seed)
+
+
+def labelled_texts(
+    source: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    model: PreTrainedModel | None,
+    samples: int,
+    length: int,
+    seed: int,
+) -> Tokens:
+    """Draw `samples` texts with labels from a file, as `calibration` draws windows."""
+    check_source(source)
+    if tokenizer is None:
+        raise ValueError(
+            f"the model has no tokenizer, so the texts of {source} cannot be used: give mappings with input_ids and labels"
+        )
+    found = read_examples(Path(source).expanduser(), tokenizer, model, length, 16 * samples)
+    whole = Tokens(found.windows, source, None, found.mask, found.labels, found.types)
+    if len(whole.windows) < samples:
+        raise ValueError(f"{source} holds {len(whole.windows)} texts, fewer than the {samples} requested: ask for fewer")
+    if len(whole.windows) == samples:
+        return whole
+    order = torch.randperm(len(whole.windows), generator=torch.Generator().manual_seed(seed))
+    return replace(whole.part(order[:samples].sort().values), seed=seed)
 
 
 def token_file(windows: torch.Tensor) -> bytes:

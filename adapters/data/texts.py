@@ -23,12 +23,14 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Texts:
-    """Calibration tokens, windows held out for layer errors, and windows for perplexity with their source."""
+    """Calibration tokens, windows held out for layer errors, and windows for perplexity with their source; of texts with labels
+    `Tokens`, and all that are held out are evaluated. recovery: windows of their own for what makes up for removed units."""
 
     calibration: Tokens
-    heldout: torch.Tensor | None
-    evaluated: torch.Tensor | None
+    heldout: torch.Tensor | Tokens | None
+    evaluated: torch.Tensor | Tokens | None
     evaluated_source: str
+    recovery: Tokens | None = None
 
 
 def read_texts(
@@ -41,17 +43,20 @@ def read_texts(
     heldout: int,
     evaluate: Path | None = None,
     planned: bool = False,
+    recovery: tuple[str, int] | None = None,
 ) -> Texts:
     """Read calibration windows and held-out windows, and log how many of each.
 
     The built-in text has a part for each; of any other source the last of the windows drawn are held out. Perplexity is
     measured on the text `evaluate` where it is given, else on the held-out windows. length: that of `usual_length` where it is
-    None. planned: only the windows' shapes matter, so no text is sampled from the model.
+    None. planned: only the windows' shapes matter, so no text is sampled from the model. recovery: the source of windows of
+    their own, and how many of them.
     """
     if length is None:
         length = usual_length(model, tokenizer)
     vocabulary = model.config.get_text_config().vocab_size
-    evaluated = (
+    own = None if recovery is None else recovery_windows(model, tokenizer, *recovery, length, seed)
+    evaluated: torch.Tensor | Tokens | None = (
         None if evaluate is None else file_windows(evaluate, tokenizer, length, MOST_EVALUATED * length)[:MOST_EVALUATED]
     )
     evaluated_source = f"held out of {source}" if evaluate is None else str(evaluate)
@@ -62,25 +67,40 @@ def read_texts(
         check_windows(model, shaped.windows, "calibration windows")
         if evaluated is None and heldout:
             evaluated = shaped.windows.new_zeros((min(heldout, MOST_EVALUATED), width))
-        return Texts(shaped, None, evaluated, evaluated_source)
+        return Texts(shaped, None, evaluated, evaluated_source, own)
     apart = source == "builtin" and heldout > 0
     drawn = calibration(
         source, tokenizer, samples=samples + (0 if apart else heldout), length=length, seed=seed, vocabulary=vocabulary,
         model=model,
     )  # fmt: skip
-    rest: torch.Tensor | None = None
+    rest: torch.Tensor | Tokens | None = None
+    if drawn.labels is not None:
+        drawn, rest = drawn.part(slice(samples)), drawn.part(slice(samples, None)) if heldout else None
+        check_windows(model, drawn.windows, "calibration windows")
+        return Texts(drawn, rest, rest if evaluated is None else evaluated, evaluated_source, own)
     if apart and tokenizer is not None:
-        rest = text_windows(builtin_text("heldout"), tokenizer, length)
-        if len(rest) < heldout:
+        windows = text_windows(builtin_text("heldout"), tokenizer, length)
+        if len(windows) < heldout:
             raise ValueError(
-                f"the built-in text has {len(rest)} held-out windows of {length} tokens, fewer than the {heldout} requested: "
-                "hold out fewer, or use a smaller length"
+                f"the built-in text has {len(windows)} held-out windows of {length} tokens, fewer than the {heldout} "
+                "requested: hold out fewer, or use a smaller length"
             )
-        rest = rest[:heldout]
+        rest = windows[:heldout]
     elif heldout:
         rest = drawn.windows[samples:]
         drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
     check_windows(model, drawn.windows, "calibration windows")
     if evaluated is None and rest is not None:
         evaluated = rest[:MOST_EVALUATED]
-    return Texts(drawn, rest, evaluated, evaluated_source)
+    return Texts(drawn, rest, evaluated, evaluated_source, own)
+
+
+def recovery_windows(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, source: str, samples: int, length: int, seed: int
+) -> Tokens:
+    """Draw the windows that what makes up for removed units is fitted on."""
+    LOG.info("%s: %d windows for recovery", source, samples)
+    vocabulary = model.config.get_text_config().vocab_size
+    drawn = calibration(source, tokenizer, samples=samples, length=length, seed=seed, vocabulary=vocabulary, model=model)
+    check_windows(model, drawn.windows, "recovery windows")
+    return drawn

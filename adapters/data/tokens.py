@@ -14,9 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.context import context_of
+from gramian.adapters.data.labelled import given_examples
+from gramian.adapters.models.examples import IGNORED, Examples, Rows
 from gramian.versions import versions
 
-__all__ = ["Tokens", "TokensLike", "check_windows", "provenance", "windows_of"]
+__all__ = ["Tokens", "TokensLike", "check_windows", "plain_windows", "provenance", "samples_of", "windows_of"]
 
 EXPECTED = (
     "expected integers of shape (n, length): a tensor, an array, nested lists, a mapping with input_ids, or an iterable of "
@@ -30,23 +32,62 @@ ONE_LENGTH = "cut the text into windows of one length, without padding, as grami
 class Tokens:
     """Windows of token ids, int64 (n, length), or (n, length + 1) with a begin token, and where they came from.
 
-    `seed` is the seed that picked these windows among more, or None where nothing was picked.
+    `seed` is the seed that picked these windows among more, or None where nothing was picked. Of texts with labels, `labels`
+    are (n,), a class or a number for each, or (n, t), tokens, with -100 where nothing is predicted; `mask`, bool (n, length),
+    is then over the tokens, with padding after them, and `types` are `token_type_ids`, if there are any.
     """
 
     windows: torch.Tensor
     source: str
     seed: int | None = None
+    mask: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    types: torch.Tensor | None = None
 
     @property
     def digest(self) -> str:
-        """Short SHA-256 of shape and ids: two reports with the same digest used the same tokens."""
+        """Short SHA-256 of shape and ids, and of mask and labels: two reports with the same digest used the same tokens."""
         ids = self.windows.to("cpu", torch.int64).contiguous()
-        return hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+        found = hashlib.sha256(repr(tuple(ids.shape)).encode() + ids.numpy().astype("<i8").tobytes())
+        for name in ("mask", "labels", "types"):
+            if (each := getattr(self, name)) is not None:
+                kind = "<f8" if each.is_floating_point() else "<i8"
+                found.update(f"{name} {tuple(each.shape)}".encode() + each.cpu().numpy().astype(kind).tobytes())
+        return found.hexdigest()[:16]
+
+    def part(self, some: slice | torch.Tensor) -> Tokens:
+        """Some of the windows, with all that belongs to them."""
+        rest = {name: None if (each := getattr(self, name)) is None else each[some] for name in ("mask", "labels", "types")}
+        return Tokens(self.windows[some], self.source, self.seed, **rest)
+
+    def by_length(self) -> list[Rows]:
+        """The windows; or, of texts with labels, those that are equally long and have labels that are, without padding, in the
+        order in which the lengths first come."""
+        if self.labels is None:
+            return [self.windows]
+        counts = [self.windows.shape[1]] * len(self.windows) if self.mask is None else self.mask.sum(dim=1).tolist()
+        widths = [0] * len(counts)
+        if self.labels.ndim == 2:
+            places = torch.arange(1, self.labels.shape[1] + 1, device=self.labels.device)
+            widths = torch.where(self.labels == IGNORED, 0, places).amax(dim=1).tolist()
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, sizes in enumerate(zip(counts, widths)):
+            groups.setdefault(sizes, []).append(place)
+        return [self.examples(places, *sizes) for sizes, places in groups.items()]
+
+    def examples(self, places: list[int], length: int, width: int) -> Examples:
+        """The texts at some places, cut to their tokens, and their labels to theirs."""
+        assert self.labels is not None
+        labels = self.labels[places] if self.labels.ndim == 1 else self.labels[places, :width]
+        types = None if self.types is None else self.types[places, :length]
+        return Examples(self.windows[places, :length], labels, types)
 
     def __repr__(self) -> str:
         if self.windows.ndim != 2:  # what `check_windows` refuses can still be printed
             return f"Tokens(a tensor of shape {tuple(self.windows.shape)}, {self.source})"
         count, length = self.windows.shape
+        if self.labels is not None:
+            return f"Tokens({count} texts with labels, of at most {length} tokens, {self.source}, sha256 {self.digest})"
         return f"Tokens({count} windows of {length} tokens, {self.source}, sha256 {self.digest})"
 
 
@@ -60,17 +101,43 @@ def windows_of(given: TokensLike, what: str = "windows") -> Tokens:
     iterable of windows (length,) and batches (n, length) in these forms: a list, a `DataLoader`, a `datasets.Dataset`. Of a
     batch (inputs, targets) the inputs are taken. A tensor stays on its device. what: how errors call the windows.
 
-    ValueError: text, no integers, padding, windows of several lengths, another shape.
+    Mappings that have `labels` too, or `label`, are texts with labels, of any lengths, padded where `attention_mask` is zero;
+    so are lists of them. Labels that are the tokens themselves say nothing, and are left out.
+
+    ValueError: text, no integers, padding without labels, windows of several lengths, another shape.
     """
     if isinstance(given, Tokens):
         return given
+    kind = type(given).__name__
+    if not isinstance(given, torch.Tensor | np.ndarray):
+        given = given if isinstance(given, Mapping) else list(items_of(given, what))
+        labelled = given_examples([given] if isinstance(given, Mapping) else given, what)
+        if labelled is not None:
+            found = {name: getattr(labelled, name) for name in ("mask", "labels", "types")}
+            return Tokens(labelled.windows, f"a given {kind}", **found)
     if isinstance(given, torch.Tensor):
         return Tokens(matrix(ids_of(given, what), what), "a tensor")
     if isinstance(given, np.ndarray | Mapping):
         rows = matrix(ids_of(given, what), what)
     else:
-        rows = stacked([ids_of(inputs_of_batch(each, what), what) for each in items_of(given, what)], what)
-    return Tokens(rows, f"a given {type(given).__name__}")
+        rows = stacked([ids_of(inputs_of_batch(each, what), what) for each in given], what)
+    return Tokens(rows, f"a given {kind}")
+
+
+def plain_windows(given: TokensLike, what: str = "windows") -> torch.Tensor:
+    """Windows (n, length) without labels; ValueError for texts that have them, which may be padded."""
+    found = windows_of(given, what)
+    if found.labels is not None:
+        raise ValueError(f"{what} are texts with labels, expected windows of one length, as gramian.calibration makes of text")
+    return found.windows
+
+
+def samples_of(given: torch.Tensor | Tokens) -> list[Rows]:
+    """Windows or texts one by one, each in rows of its own, (1, length)."""
+    if isinstance(given, torch.Tensor) or given.labels is None:
+        windows = given if isinstance(given, torch.Tensor) else given.windows
+        return list(windows.split(1))
+    return [given.part(slice(place, place + 1)).by_length()[0] for place in range(len(given.windows))]
 
 
 def items_of(given: Any, what: str) -> Iterable[Any]:
@@ -174,12 +241,18 @@ def has_zero(mask: Any) -> bool:
     return any(has_zero(each) for each in mask) if isinstance(mask, list | tuple | np.ndarray) else bool(mask == 0)
 
 
-def provenance(given: Tokens, heldout: torch.Tensor | None, dtype: torch.dtype) -> dict[str, Any]:
+def provenance(given: Tokens, heldout: Tokens | None, recovery: Tokens | None, dtype: torch.dtype) -> dict[str, Any]:
     """Settings that a report records of any run: the windows it read, the checkpoint's dtype, threads and versions."""
+
+    def origin(tokens: Tokens) -> dict[str, Any]:
+        return {"source": tokens.source, "seed": tokens.seed, "sha256": tokens.digest}
+
+    own = {} if recovery is None else {"recovery": {"windows": list(recovery.windows.shape), **origin(recovery)}}
     return {
         "windows": list(given.windows.shape),
-        "calibration": {"source": given.source, "seed": given.seed, "sha256": given.digest},
-        "heldout": None if heldout is None else {"windows": list(heldout.shape), "sha256": Tokens(heldout, "").digest},
+        "calibration": origin(given),
+        **own,
+        "heldout": None if heldout is None else {"windows": list(heldout.windows.shape), "sha256": heldout.digest},
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": dict(versions()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.data.tokens import TokensLike, check_windows, samples_of, windows_of
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of, token_inputs
 from gramian.adapters.models.wrappers import plain_model
@@ -21,12 +21,12 @@ def embed(model: PreTrainedModel, windows: TokensLike) -> torch.Tensor:
     decoder's, which depend on both stacks. windows: in any form that `windows_of` takes. ValueError is raised for windows that
     the model cannot read, and where `plain_model` raises it.
     """
-    model, rows = plain_model(model), windows_of(windows).windows
-    check_windows(model, rows)
+    model, given = plain_model(model), windows_of(windows)
+    check_windows(model, given.windows)
     found = []
     with eval_mode(model):
-        for window in rows:
-            answer = model(**token_inputs(model, window[None]), output_hidden_states=True)
+        for rows in samples_of(given):
+            answer = model(**token_inputs(model, rows), output_hidden_states=True)
             states = answer.decoder_hidden_states if kind_of(model.config) == "seq2seq" else answer.hidden_states
             found.append(states[-1][0].float().mean(dim=0).cpu())
     return torch.stack(found)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.data.tokens import TokensLike, check_windows, plain_windows
 from gramian.adapters.models.libraries import one_line
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.stand_ins import replaced_forward
@@ -87,7 +87,7 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     >>> gramian.perplexity(model, torch.arange(32).reshape(2, 16), progress=False)
     Perplexity(32, 30 tokens)
     """
-    model, rows = plain_model(model), windows_of(windows).windows
+    model, rows = plain_model(model), plain_windows(windows)
     _check_causal(model)
     check_windows(model, rows)
     if batch < 1:

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.data.tokens import TokensLike, check_windows, samples_of, windows_of
 from gramian.adapters.methods.gradients import descend, leaves_of, prediction_value
 from gramian.adapters.methods.saliency_methods import check
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import Keep, selections, shrink_model
 from gramian.adapters.models.unit_groups import unit_groups_of
@@ -83,15 +84,16 @@ class KernelChange:
 def kernel_change(model: PreTrainedModel, tokens: TokensLike, keep: Keep, *, output: str = "logit") -> KernelChange:
     """Theta(x, z) of both kernels on windows of the model, and on windows of what `shrink_model(model, keep)` makes of it.
 
-    The model is not changed. tokens: windows (n, length), in any form that `windows_of` takes. keep: units that are kept, by
-    names of feed-forward consumers. output: which f(x), as for the method `tasp`. The gradients of all windows are held at
-    once: 2 n times the feed-forward weights. ValueError is raised for windows that the model cannot read, for a model that
-    predicts no tokens, for a `keep` that names attention or removes nothing, and where `plain_model` or `shrink_model` raises
-    it.
+    The model is not changed. tokens: windows (n, length), or texts with labels, in any form that `windows_of` takes. keep:
+    units that are kept, by names of feed-forward consumers. output: which f(x), as for the method `tasp`. The gradients of all
+    windows are held at once: 2 n times the feed-forward weights. ValueError is raised for windows that the model cannot read,
+    for a model that predicts no tokens, for a `keep` that names attention or removes nothing, and where `plain_model` or
+    `shrink_model` raises it.
     """
-    model, windows = plain_model(model), windows_of(tokens).windows
+    model, given = plain_model(model), windows_of(tokens)
     check(output=output)
-    check_windows(model, windows)
+    check_windows(model, given.windows)
+    windows = samples_of(given)
     selected = [(unit_group, units) for unit_group, units, _ in selections(model, keep)]
     for unit_group, _ in selected:
         if unit_group.structure.unit_size is not None:
@@ -131,7 +133,7 @@ def kernel_change(model: PreTrainedModel, tokens: TokensLike, keep: Keep, *, out
     )
 
 
-def gradients(model: PreTrainedModel, windows: torch.Tensor, output: str) -> Gradients:
+def gradients(model: PreTrainedModel, windows: list[Rows], output: str) -> Gradients:
     """grad f at every window, over all feed-forward weights."""
     unit_sets = feed_forward(model)
     leaves = leaves_of(model, unit_sets)

@@ -50,8 +50,8 @@ def head_distances(
     The model runs once over the windows; memory beyond that is a few times `ROW_BYTES`, whatever the length. ValueError is
     raised for a name that is no attention module, and for a model whose attention cannot be seen.
     """
-    windows = windows_of(tokens).windows
-    check_windows(model, windows)
+    given = windows_of(tokens)
+    check_windows(model, given.windows)
     unit_groups = {
         name: unit_group for name, unit_group in unit_groups_of(model).items() if unit_group.structure.unit_size is not None
     }
@@ -64,7 +64,7 @@ def head_distances(
     answers_of(model)  # found by running a short window, whose maps are none of those that are asked for
     with eval_mode(model), attention_rows(model, {module: each.add for module, each in sums.items()}):
         if selected:
-            walk(SeeHeads(len(home.paths)), home, batches_of(windows))
+            walk(SeeHeads(len(home.paths)), home, batches_of(given))
     if not all(each.rows for each in sums.values()):
         raise ValueError(
             f"the attention maps of {type(model).__name__} cannot be seen: its attention does not go through transformers' "

@@ -18,11 +18,12 @@ from torch import nn
 from torch.func import functional_call
 
 from gramian.adapters.methods.unit_sets import UnitSet, owners, unit_sums
-from gramian.adapters.models.tasks import predictions, token_inputs
+from gramian.adapters.models.examples import Examples, Rows
+from gramian.adapters.models.tasks import check_labels, outputs_of, predictions, token_inputs
 from gramian.adapters.models.units import Side, axis, operator, width
 from gramian.solvers.backend._xp import to_numpy
 
-__all__ = ["Leaves", "UnitSums", "averaged", "descend", "leaves_of", "prediction_value", "run"]
+__all__ = ["Leaves", "UnitSums", "averaged", "check_differentiable", "descend", "leaves_of", "prediction_value", "run"]
 
 Leaves = dict[str, torch.Tensor]  # stand-ins by the names of the parameters
 Receive = Callable[[str, torch.Tensor], None]
@@ -87,18 +88,56 @@ def averaged(values: Iterable[torch.Tensor], leaves: Leaves, powers: Sequence[in
     return means
 
 
-def prediction_value(model: nn.Module, leaves: Leaves, window: torch.Tensor, output: str) -> torch.Tensor:
-    """mean_t z_t over the predicted tokens t of a window (length,), a scalar.
+def prediction_value(model: nn.Module, leaves: Leaves, rows: Rows, output: str) -> torch.Tensor:
+    """mean_t z_t over what is predicted of a window, or of texts with labels, a scalar.
 
-    z_t by `output`: `logit`, the logit of the token that was observed; `logprob`, its logarithmic probability; `loss`, the
-    same with the other sign."""
-    rows = window[None]
+    rows: a window (length,) or windows (n, length), or `Examples`, of which the tokens that have labels are predicted, or the
+    class of each text. z_t by `output`: `logit`, the logit of what was observed; `logprob`, its logarithmic probability;
+    `loss`, the same with the other sign. Where the model predicts a number for each text, the logit is that number, and the
+    loss its squared error."""
+    rows = rows[None] if isinstance(rows, torch.Tensor) and rows.ndim == 1 else rows
     logits, targets = predictions(model, run(model, leaves, token_inputs(model, rows)), rows)
+    if targets.is_floating_point():
+        predicted = logits.squeeze(-1)
+        error = ((predicted - targets) ** 2).mean()
+        return predicted.mean() if output == "logit" else -error if output == "logprob" else error
     observed = logits.gather(-1, targets[..., None]).squeeze(-1)
     if output == "logit":
         return observed.mean()
     logprob = (observed - logits.logsumexp(-1)).mean()
     return logprob if output == "logprob" else -logprob
+
+
+def check_differentiable(model: nn.Module, unit_sets: Sequence[UnitSet], rows: Rows, predicted: bool) -> None:
+    """Raise ValueError, in one sentence, for a model whose outputs have no derivatives by the weights of units.
+
+    The model runs once on `rows`, one window or text. predicted: whether what it predicts of them is differentiated, so that
+    it has to have a head, and labels that suit it."""
+    name = type(model).__name__
+    if predicted and isinstance(rows, Examples):
+        check_labels(model, rows.labels)
+    leaves = leaves_of(model, unit_sets)
+    with torch.enable_grad():
+        answer = run(model, leaves, token_inputs(model, rows))
+        if not hasattr(answer, "logits") and (predicted or not hasattr(answer, "last_hidden_state")):
+            raise ValueError(
+                f"{name} returns {', '.join(answer) if isinstance(answer, Mapping) else type(answer).__name__} and no logits, "
+                "so there is nothing to differentiate: load the model with its head, or choose a method without gradients, "
+                "such as numerical or wanda-sp"
+            )
+        outputs = outputs_of(answer)
+        why = ""
+        if not (outputs.is_floating_point() or outputs.is_complex()):
+            why = f"are {str(outputs.dtype).removeprefix('torch.')}, and whole numbers have no derivatives"
+        elif not outputs.requires_grad:
+            why = "do not depend on its weights as torch.autograd sees it: they are computed without gradients, or detached"
+        if why:
+            raise ValueError(
+                f"the outputs of {name} {why}, so it has no saliency: choose a method that needs no gradients, such as "
+                "numerical or wanda-sp"
+            )
+        if predicted:
+            predictions(model, answer, rows)
 
 
 class UnitSums:

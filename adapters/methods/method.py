@@ -39,7 +39,9 @@ class Method:
     mixtures, decide(mixture, route, keep, exchanges, **options) -> ExpertChoice; compensation: what makes up for removed units
     where the setting `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean
     of what was removed; check(**options), which raises ValueError for options that prepare would refuse, and
-    suits(model, unit_sets, **options) for models; gradients, whether `prepare` needs those of the whole model.
+    suits(model, unit_sets, **options) for models; gradients, of what `prepare` takes those of the
+    whole model, of its `predictions` of the calibration tokens or labels, or of all its `outputs`; compares_heads,
+    whether the method finds heads that are redundant, as many as its option `tau` says.
     """
 
     decide: Callable[..., Any]
@@ -52,7 +54,8 @@ class Method:
     compensation: Literal["weights", "bias"] = "weights"
     check: Callable[..., None] | None = None
     suits: Callable[..., None] | None = None
-    gradients: bool = False
+    gradients: Literal["predictions", "outputs"] | None = None
+    compares_heads: bool = False
 
     @property
     def called(self) -> str:

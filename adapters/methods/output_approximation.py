@@ -11,7 +11,7 @@ import numpy as np
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.solvers import Quadratic
 from gramian.solvers.backend._xp import to_numpy
-from gramian.solvers.units.redundancy import RULES, redundant_first, similarity_groups
+from gramian.solvers.units.redundancy import RULES, redundant, redundant_first, similarity_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,10 @@ def greedy_output(
 
     tau: heads are similar when their mean Jensen-Shannon distance is below it (`head_distances`). With 0 no heads are, and
     their attention is not compared; with None the number of heads to remove determines it (`farthest_first`). Key/value
-    groups are as far apart as their heads are (`between_units`). similar: with `independent` each removed head is similar to
+    groups are as far apart as their heads are (`between_units`). tau says which heads go first, and the allocation how many of
+    them; with the setting heads_by_similarity tau says how many too (Algorithm 1): those go, of grouped-query attention whole
+    groups, that are similar to a kept one, where heads are kept farthest from each other first, so that a larger tau never
+    removes fewer (`redundant`). similar: with `independent` each removed head is similar to
     a kept one, and the kept ones are those of largest moment; `scan` is the paper's Algorithm 1, whose pruned heads may all
     lack such a head.
 
@@ -68,7 +71,8 @@ def greedy_output(
         return UnitScores(scores, relative)
     between = between_units(statistics.distances, statistics.units)
     groups = similarity_groups(statistics.distances, tau) if tau is not None else ()
-    return UnitScores(redundant_first(between, scores, tau, similar), relative, similar=groups)
+    similar_to_kept = redundant(between, tau, scores, similar) if tau is not None else None
+    return UnitScores(redundant_first(between, scores, tau, similar), relative, similar=groups, redundant=similar_to_kept)
 
 
 def look_at_heads(

@@ -7,7 +7,7 @@ architecture has them, so that "paths" are those between them; their derivatives
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gramian.adapters.data.tokens import samples_of
 from gramian.adapters.methods.gradients import Leaves, UnitSums, descend, leaves_of, run
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
@@ -35,7 +36,8 @@ def synaptic_flow(context: ModelContext) -> list[np.ndarray]:
     weights = replaced(context.model, torch.abs)
     leaves = leaves_among(context, weights)
     with torch.enable_grad():
-        outputs = outputs_of(run(context.model, weights | leaves, ones(context)))
+        read = token_inputs(context.model, samples_of(context.windows)[0])
+        outputs = outputs_of(run(context.model, weights | leaves, ones(context.model, read)))
         scores = scored(context, outputs.sum(), leaves)
     if max(float(each.max()) for each in scores) <= ROUNDING * float(outputs.detach().abs().sum()):
         raise ValueError(
@@ -56,19 +58,27 @@ def path_exclusion(context: ModelContext) -> list[np.ndarray]:
     model, weights = context.model, replaced(context.model, torch.square)
     leaves, single = leaves_among(context, weights), replaced(context.model, torch.ones_like)
     status: dict[nn.Module, torch.Tensor] = {}
-    total: torch.Tensor | float = 0.0
+    totals: dict[tuple[torch.Size, ...], torch.Tensor] = {}  # of outputs, by the lengths of what is read
+    reads: dict[tuple[torch.Size, ...], dict[str, Any]] = {}
+    samples = samples_of(context.windows)
     with torch.no_grad():
-        for window in progress(context.windows, "paths", "window", context.progress):
-            inputs = token_inputs(model, window[None])
+        for sample in progress(samples, "paths", "window", context.progress):
+            inputs = token_inputs(model, sample)
             status.clear()
             with activations(model, lambda module, given, found: status.update({module: factor_of(given, found)})):
                 model(**inputs)
             squares = embedded_inputs(model, inputs, lambda embeddings: embeddings.double() ** 2)
             with activations(model, lambda module, given, _: given * status[module]):
-                total = total + outputs_of(run(model, single, squares))
+                outputs = outputs_of(run(model, single, squares))
+            lengths = tuple(each.shape for each in inputs.values() if isinstance(each, torch.Tensor))
+            totals[lengths] = outputs + totals[lengths] if lengths in totals else outputs
+            reads[lengths] = inputs
     with torch.enable_grad(), activations(model, lambda _, given, __: given):
-        answer = outputs_of(run(model, weights | leaves, ones(context)))
-        return scored(context, (answer * total).sum() / len(context.windows), leaves)
+        value = torch.zeros((), dtype=torch.float64, device=next(iter(leaves.values())).device)
+        for lengths, total in totals.items():
+            answer = outputs_of(run(model, weights | leaves, ones(model, reads[lengths])))
+            value = value + (answer * total).sum()
+        return scored(context, value / len(samples), leaves)
 
 
 def replaced(model: nn.Module, change: Change) -> Leaves:
@@ -81,10 +91,9 @@ def leaves_among(context: ModelContext, weights: Leaves) -> Leaves:
     return {name: weights[name].requires_grad_() for name in leaves_of(context.model, context.unit_sets)}
 
 
-def ones(context: ModelContext) -> dict[str, Any]:
-    """One window of vectors of ones, as long as what the model reads of a window of the context."""
-    read = token_inputs(context.model, context.windows[:1])
-    return embedded_inputs(context.model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
+def ones(model: nn.Module, read: Mapping[str, Any]) -> dict[str, Any]:
+    """Vectors of ones in place of the embeddings of what the model reads."""
+    return embedded_inputs(model, read, lambda embeddings: torch.ones_like(embeddings, dtype=torch.float64))
 
 
 def scored(context: ModelContext, value: torch.Tensor, leaves: Leaves) -> list[np.ndarray]:

@@ -4,7 +4,8 @@
 
 Gates and the biases of producers count as incoming weights: they are removed with the unit, and where the activation is ReLU
 the signed sums of gradient times weight over incoming and outgoing weights are then equal. The methods differ in s, which is
-given below; each function returns one array (count,) for every unit set of the context. A sample is a window.
+given below; each function returns one array (count,) for every unit set of the context. A sample is a window, or one text with
+its label, alone and without padding: what is averaged over samples counts each of them alike, however long it is.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gramian.adapters.data.tokens import samples_of
 from gramian.adapters.methods.gradients import Leaves, UnitSums, averaged, descend, leaves_of, prediction_value, run
 from gramian.adapters.methods.types import ModelContext
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
 from gramian.progress import progress
 
 __all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
 
-Value = Callable[[Leaves, torch.Tensor], torch.Tensor]  # of the stand-ins and one window (length,), a scalar
+Value = Callable[[Leaves, Rows], torch.Tensor]  # of the stand-ins and one sample, a scalar
 
 
 def value_of(context: ModelContext, output: str) -> Value:
-    """`prediction_value` of the context's model, as a function of stand-ins and a window."""
-    return lambda leaves, window: prediction_value(context.model, leaves, window, output)
+    """`prediction_value` of the context's model, as a function of stand-ins and a sample."""
+    return lambda leaves, rows: prediction_value(context.model, leaves, rows, output)
 
 
-def windows_of(context: ModelContext) -> Iterable[torch.Tensor]:
-    """The windows of the context one by one, with progress where the context shows it."""
-    return progress(context.windows, "gradients", "window", context.progress)
+def windows_of(context: ModelContext) -> Iterable[Rows]:
+    """The samples of the context one by one, with progress where the context shows it."""
+    return progress(samples_of(context.windows), "gradients", "window", context.progress)
 
 
 def summed(context: ModelContext, scores: dict[str, torch.Tensor]) -> list[np.ndarray]:
@@ -55,7 +58,7 @@ def first_order(context: ModelContext, value: Value, each: bool) -> list[np.ndar
     with torch.enable_grad():
         for window in windows_of(context):
             descend(value(leaves, window), leaves, lambda name, found: sums.add(name, (found * leaves[name]).abs()))
-    return [total / len(context.windows) for total in sums.totals()]
+    return [total / len(samples_of(context.windows)) for total in sums.totals()]
 
 
 def taylor(context: ModelContext, value: Value, order: int) -> list[np.ndarray]:
@@ -81,7 +84,7 @@ def gradient_flow(context: ModelContext, value: Value) -> list[np.ndarray]:
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
         (gradients,) = averaged((value(leaves, window) for window in windows_of(context)), leaves)
 
-        def along(window: torch.Tensor) -> torch.Tensor:
+        def along(window: Rows) -> torch.Tensor:
             found = torch.autograd.grad(value(leaves, window), list(leaves.values()), create_graph=True)
             return sum((each * gradients[name]).sum() for name, each in zip(leaves, found))  # type: ignore[return-value]
 
@@ -95,7 +98,7 @@ def kernel_alignment(context: ModelContext, epsilon: float, draws: int, seed: in
     z is one window of standard normal vectors in place of token embeddings, and D ~ N(0, epsilon I) changes the weights that
     are scored."""
     model = context.model
-    leaves, read = leaves_of(model, context.unit_sets), token_inputs(model, context.windows[:1])
+    leaves, read = leaves_of(model, context.unit_sets), token_inputs(model, samples_of(context.windows)[0])
     some = next(iter(leaves.values()))
     generator = torch.Generator().manual_seed(seed)
 

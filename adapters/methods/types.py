@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from gramian.adapters.data.tokens import Tokens
     from gramian.adapters.methods.unit_sets import UnitSet
     from gramian.adapters.run.blocks import Blocks
 
@@ -24,11 +25,11 @@ __all__ = ["ModelContext", "ScoreContext", "UnitScores"]
 class ModelContext:
     """The dense model before anything is scored, for methods that need more than the inputs of a module.
 
-    windows: calibration tokens (n, length). unit_sets: what can be removed of each module, in order. progress: whether long
-    work shows a bar. blocks: where the model's blocks live, if not in memory."""
+    windows: calibration tokens (n, length), or `Tokens` that have labels. unit_sets: what can be removed of each
+    module, in order. progress: whether long work shows a bar. blocks: where the model's blocks live, if not in memory."""
 
     model: nn.Module
-    windows: torch.Tensor
+    windows: torch.Tensor | Tokens
     unit_sets: Sequence[UnitSet]
     progress: bool = False
     blocks: Blocks | None = None
@@ -76,10 +77,12 @@ class UnitScores:
     scores (count,): they order the units within the module, and the method compares modules by them; with None, the scores of
     the joint relaxation do. relative: the rise of the module's relative error for each parameter removed, which is comparable
     between modules, where the method knows it. relaxed: a relaxed mask whose bounds hold for any mask of this module, in
-    units of `energy`. similar: groups of heads that the method found to be similar."""
+    units of `energy`. similar: groups of heads that the method found to be similar. redundant: the
+    places of units that are similar to a kept one, where the method looks for them."""
 
     scores: np.ndarray | None
     relative: np.ndarray | None = None
     relaxed: RelaxedMask | None = None
     energy: float = 1.0
     similar: tuple[tuple[int, ...], ...] = ()
+    redundant: np.ndarray | None = None

@@ -109,7 +109,8 @@ UNIT_METHODS: dict[str, Method] = {
         compensation="bias",
     ),
     "greedy-output": Method(
-        greedy_output, "units", look_at_heads, {"compensate": True}, damps=False, check=check_options, suits=check_moments
+        greedy_output, "units", look_at_heads, {"compensate": True}, damps=False, check=check_options, suits=check_moments,
+        compares_heads=True,
     ),
     "wanda-sp": Method(wanda_sp, "units", damps=False),
     "magnitude-l1": Method(magnitude_l1, "units", damps=False, inputs=False),
@@ -118,7 +119,7 @@ UNIT_METHODS: dict[str, Method] = {
     **{
         name: Method(
             gathered, "units", prepare, {"allocation": "score"}, damps=False, inputs=False, modules="channels",
-            check=saliency.check, suits=suits, gradients=True,
+            check=saliency.check, suits=suits, gradients="predictions" if suits is saliency.predicts else "outputs",
         )
         for name, prepare, suits in (
             ("tasp", saliency.tasp, saliency.predicts), ("snip", saliency.snip, saliency.predicts),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.methods.unit_sets import UnitSet, places_in
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.models.units import UnitGroup
@@ -25,7 +26,7 @@ __all__ = ["channel_moments", "head_moments", "unit_moments"]
 
 
 def unit_moments(
-    model: nn.Module, windows: torch.Tensor, unit_sets: Sequence[UnitSet], moment: str, blocks: Blocks | None = None
+    model: nn.Module, windows: torch.Tensor | Tokens, unit_sets: Sequence[UnitSet], moment: str, blocks: Blocks | None = None
 ) -> list[np.ndarray | None]:
     """M_u = E |C_u h(P_u x)|^2 for every unit of every unit set, (units,), where x follows a model of the module's inputs.
 

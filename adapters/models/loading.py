@@ -45,7 +45,12 @@ PANIC = "PanicException"  # of libraries in Rust: no Exception, and of a class t
 
 
 def load(
-    source: str | Path, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
+    source: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    classifier: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a model in eval mode, of the class that suits its configuration, and its tokeniser.
 
@@ -63,11 +68,14 @@ def load(
         The device that the model is put on.
     trust_remote_code : bool
         Allow a model that brings code of its own to run it.
+    classifier : bool
+        Load what was saved as a classifier of texts (`*ForSequenceClassification`) as that, to be calibrated on texts with
+        labels. Otherwise it is loaded as the encoder that it holds, and its head is kept aside. Other models load as ever.
 
     Returns
     -------
     model : PreTrainedModel
-        A causal language model, a sequence-to-sequence model, or a text encoder.
+        A causal language model, a sequence-to-sequence model, a text encoder, or a classifier.
     tokenizer : PreTrainedTokenizerBase or None
         The model's tokeniser; None where it has none.
 
@@ -101,7 +109,7 @@ def load(
     place = locate(source)
     stored = check_directory(Path(place.name)) if place.local and not place.gguf else None
     with readable(source, place), read_once() if place.gguf else nullcontext():
-        model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code, stored)
+        model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code, stored, classifier)
         tokenizer = load_tokenizer(place, trust_remote_code)
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
@@ -164,7 +172,7 @@ def readable(source: str | Path, place: Place) -> Iterator[None]:
 
 
 def load_weights(
-    place: Place, dtype: str, device: torch.device, trust_remote_code: bool, stored: Stored | None
+    place: Place, dtype: str, device: torch.device, trust_remote_code: bool, stored: Stored | None, classifier: bool = False
 ) -> tuple[PreTrainedModel, torch.dtype]:
     """Load the model in its running dtype, and return it with its storage dtype. stored: what a directory's weights hold."""
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
@@ -175,8 +183,8 @@ def load_weights(
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    bare = built_class(config)
-    factory: Any = bare if is_uneven(config) else auto_class(config)
+    bare = built_class(config, classifier)
+    factory: Any = bare if is_uneven(config) else auto_class(config, classifier)
     if stored is not None and bare is not None and not trust_remote_code:
         check_size(lambda: bare(deepcopy(config)), stored, place.name)
     with stock_form(place) as name:

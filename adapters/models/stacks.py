@@ -77,13 +77,26 @@ def stacks_of(model: nn.Module) -> tuple[Stack, ...]:
     """Find the lists of blocks of a model that is in one of the tables."""
     config: Any = model.config
     row = STACKS.get(config.model_type)
-    return (Stack(blocks_path(model), FAMILIES[config.model_type].structures),) if row is None else row(config)
+    return (Stack(blocks_path(model), FAMILIES[config.model_type].structures),) if row is None else rooted(model, row(config))
+
+
+def rooted(model: nn.Module, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
+    """Stacks by their paths from the model, of which the encoder that has them may be a part beside a head."""
+    inner: Any = getattr(model, "base_model", model)
+    if inner is model or getattr(model.config, "is_encoder_decoder", False):
+        return stacks
+    return tuple(Stack(f"{inner_name(model, inner)}.{stack.blocks}", stack.structures) for stack in stacks)
+
+
+def inner_name(model: nn.Module, inner: nn.Module) -> str:
+    """The name of a part of a model."""
+    return next(name for name, module in model.named_modules() if module is inner)
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:
     """Find all blocks of all lists by their full names, in order."""
     row = STACKS.get(getattr(getattr(model, "config", None), "model_type", ""))
-    paths = block_lists(model) if row is None else [stack.blocks for stack in row(model.config)]
+    paths = block_lists(model) if row is None else [stack.blocks for stack in rooted(model, row(model.config))]
     blocks: dict[str, nn.Module] = {}
     for path in paths:
         try:

@@ -6,6 +6,8 @@
     encoder   reads the whole window and predicts nothing: its output is the last hidden state
 
 For sequence-to-sequence models a window is a pair of texts, one after the other; if its length is odd, the second is longer.
+Of `Examples`, which have labels, a sequence-to-sequence model's encoder reads the text and its decoder predicts the labels, a
+causal model predicts those of its own tokens that are labels, and a classifier predicts the one label of each text.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -28,13 +31,18 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
 )
+
+from gramian.adapters.models.examples import IGNORED, Examples, Rows
 
 __all__ = [
     "Kind",
     "auto_class",
+    "check_labels",
     "check_predicts",
+    "classifies",
     "embedded_inputs",
     "halves",
     "kind_of",
@@ -47,6 +55,7 @@ __all__ = [
 
 Kind = Literal["causal", "seq2seq", "encoder"]
 AUTO_CLASSES: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM, "encoder": AutoModel}
+CLASSIFIER = "ForSequenceClassification"  # how the library ends the names of such classes
 MAPPINGS: dict[Kind, Any] = {
     "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
     "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
@@ -63,16 +72,30 @@ def kind_of(config: PretrainedConfig) -> Kind:
     return "encoder" if fills_in and not getattr(config, "is_decoder", False) else "causal"
 
 
-def auto_class(config: PretrainedConfig) -> Any:
+def auto_class(config: PretrainedConfig, classifier: bool = False) -> Any:
     """Find the class that loads models of this kind and configuration: of a language model that reads images too, the one with
-    all its parts."""
+    all its parts. classifier: whether what was saved as a classifier of texts is one."""
+    if classifier and saved_as_classifier(config):
+        return AutoModelForSequenceClassification
     return AutoModelForImageTextToText if reads_images(config) else AUTO_CLASSES[kind_of(config)]
 
 
-def stock_class(config: PretrainedConfig) -> Any:
-    """Find the library's class for models of this kind and configuration; None where it has none."""
+def stock_class(config: PretrainedConfig, classifier: bool = False) -> Any:
+    """Find the library's class for models of this kind and configuration; None where it has none. classifier: as above."""
+    if classifier and saved_as_classifier(config):
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     mapping: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if reads_images(config) else MAPPINGS[kind_of(config)]
     return mapping.get(type(config), None)
+
+
+def saved_as_classifier(config: PretrainedConfig) -> bool:
+    """Tell whether a configuration states that its model was saved with a head that classifies texts."""
+    return [name.endswith(CLASSIFIER) for name in getattr(config, "architectures", None) or []] == [True]
+
+
+def classifies(model: nn.Module) -> bool:
+    """Tell whether a model answers with scores of classes for each text, or with a number for it."""
+    return type(model).__name__.endswith(CLASSIFIER)
 
 
 def reads_images(config: PretrainedConfig) -> bool:
@@ -80,17 +103,22 @@ def reads_images(config: PretrainedConfig) -> bool:
     return kind_of(config) == "causal" and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
-def token_inputs(model: nn.Module, rows: torch.Tensor) -> dict[str, Any]:
-    """Build the keywords with which a model reads windows (n, length)."""
-    rows = rows.to(next(model.parameters()).device)
+def token_inputs(model: nn.Module, rows: Rows) -> dict[str, Any]:
+    """Build the keywords with which a model reads windows (n, length), or texts that have labels."""
+    place = next(model.parameters()).device
+    ids = (rows.ids if isinstance(rows, Examples) else rows).to(place)
     kind = kind_of(model.config)  # type: ignore[arg-type]
-    if kind == "encoder":
-        return {"input_ids": rows}
-    if kind == "causal":
-        return {"input_ids": rows, "use_cache": False}
-    first, second = halves(rows)
-    start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
-    return {"input_ids": first, "decoder_input_ids": torch.cat([start, second[:, :-1]], dim=1), "use_cache": False}
+    if kind == "seq2seq":
+        first, second = (ids, rows.labels.to(place)) if isinstance(rows, Examples) else halves(ids)
+        start = torch.full_like(second[:, :1], start_token(model.config))  # type: ignore[arg-type]
+        read = torch.cat([start, second[:, :-1]], dim=1)
+        if isinstance(rows, Examples):  # what is not predicted is read as the library reads it, as padding
+            read = read.masked_fill(read == IGNORED, padding_token(model.config))  # type: ignore[arg-type]
+        return {"input_ids": first, "decoder_input_ids": read, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": ids} if kind == "encoder" else {"input_ids": ids, "use_cache": False}
+    if isinstance(rows, Examples) and rows.types is not None:
+        inputs["token_type_ids"] = rows.types.to(place)
+    return inputs
 
 
 def trunk_of(model: Any) -> Any:
@@ -117,6 +145,11 @@ def start_token(config: PretrainedConfig) -> int:
     raise ValueError(f"{config.model_type} states neither decoder_start_token_id nor pad_token_id: set one there")
 
 
+def padding_token(config: PretrainedConfig) -> int:
+    """Return the token of padding, or the one that a decoder starts with where the configuration states none."""
+    return start_token(config) if config.pad_token_id is None else int(config.pad_token_id)
+
+
 def embedded_inputs(
     model: nn.Module, inputs: Mapping[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, Any]:
@@ -138,17 +171,71 @@ def outputs_of(answer: Any) -> torch.Tensor:
     return states
 
 
-def predictions(model: nn.Module, answer: Any, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pair logits (n, t, vocabulary) with the tokens (n, t) of the windows that they predict. ValueError for a model that
-    predicts no tokens."""
-    check_predicts(model, hasattr(answer, "logits"))
-    rows = rows.to(answer.logits.device)
+def predictions(model: nn.Module, answer: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pair scores with what they should have been the largest for: logits (n, t, vocabulary) with the tokens (n, t) of windows;
+    of examples those that have labels, (m, vocabulary) with (m,), or (n, classes) with the classes (n,), or (n, 1) with a
+    number (n,) for each text.
+
+    ValueError for a model that predicts no tokens, and for labels that are not what it predicts."""
+    if isinstance(rows, Examples):
+        check_labels(model, rows.labels)
+    else:
+        check_predicts(model, hasattr(answer, "logits"))
+        if classifies(model):
+            raise ValueError(
+                f"{type(model).__name__} predicts a label of each text, and the windows have none: give texts with labels, "
+                'such as FILE.jsonl with {"text": ..., "label": ...} in every line'
+            )
+    logits: torch.Tensor = answer.logits
     paired = kind_of(model.config) == "seq2seq"  # type: ignore[arg-type]
-    return (answer.logits, halves(rows)[1]) if paired else (answer.logits[:, :-1], rows[:, 1:])
+    if not isinstance(rows, Examples):
+        rows = rows.to(logits.device)
+        return (logits, halves(rows)[1]) if paired else (logits[:, :-1], rows[:, 1:])
+    labels = rows.labels.to(logits.device)
+    if labels.ndim == 1:
+        return logits, labels.to(logits.dtype) if logits.shape[-1] == 1 else labels
+    if not paired:  # a label stands at the place of its token, and is predicted from those before it
+        short = max(0, logits.shape[1] - labels.shape[1])
+        labels = torch.nn.functional.pad(labels, (0, short), value=IGNORED)[:, 1 : logits.shape[1]]
+        logits = logits[:, :-1]
+    kept = labels != IGNORED
+    return logits[kept], labels[kept]
+
+
+def check_labels(model: nn.Module, labels: torch.Tensor) -> None:
+    """Raise ValueError for labels that are not what a model predicts, naming both."""
+    name = type(model).__name__
+    if classifies(model) and labels.ndim == 1:
+        classes = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
+        if classes == 1:
+            return
+        if labels.is_floating_point() or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"the labels run from {labels.min()} to {labels.max()}, but {name} predicts one of {classes} classes, 0 to "
+                f"{classes - 1}"
+            )
+        return
+    if classifies(model):
+        raise ValueError(f"{name} predicts one label of each text, and the labels are texts: give a class for each")
+    if kind_of(model.config) == "encoder":  # type: ignore[arg-type]
+        raise ValueError(
+            f"{name} has no head that predicts labels: load the model as AutoModelForSequenceClassification, or with "
+            "gramian.load(..., classifier=True), if it has one"
+        )
+    if labels.ndim == 1:
+        raise ValueError(f"{name} predicts tokens, and the labels are one number for each text: give texts with their answers")
+    vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    tokens = labels[labels != IGNORED]
+    if tokens.is_floating_point() or not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+        raise ValueError(
+            f"labels run from {tokens.min()} to {tokens.max()}, but {name} has a vocabulary of {vocabulary} tokens"
+        )
 
 
 def check_predicts(model: nn.Module, has_logits: bool = True) -> None:
-    """Raise ValueError for a model that predicts no tokens."""
+    """Raise ValueError for a model that predicts nothing: neither tokens nor labels of texts."""
+    if classifies(model):
+        return
     if kind_of(model.config) == "encoder" or not has_logits:  # type: ignore[arg-type]
         raise ValueError(
             f"{type(model).__name__} predicts no tokens, so there is neither an observed token's logit nor a loss: choose a "

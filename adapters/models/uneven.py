@@ -232,13 +232,14 @@ def check_units(config: PretrainedConfig) -> None:
             raise ValueError(f"config.json states uneven_units {str(stated)[:80]!r}, which describe no units")
 
 
-def built_class(config: PretrainedConfig) -> Any:
-    """The class that models of a configuration are instances of; None where the library has none."""
-    stock = stock_class(config)
+def built_class(config: PretrainedConfig, classifier: bool = False) -> Any:
+    """The class that models of a configuration are instances of; None where the library has none. classifier: whether what was
+    saved as a classifier of texts is built as one."""
+    stock = stock_class(config, classifier)
     return getattr(OWN, stock.__name__) if stock is not None and is_uneven(config) else stock
 
 
-def loader_of(config: PretrainedConfig, folder: Path) -> str:
+def loader_of(config: PretrainedConfig, folder: Path, classifier: bool = False) -> str:
     """How a directory of a model with this configuration is loaded without this package, as a line of Python."""
     trusted = ", trust_remote_code=True" if (folder / CODE).is_file() else ""
-    return f"{auto_class(config).__name__}.from_pretrained({str(folder)!r}{trusted})"
+    return f"{auto_class(config, classifier).__name__}.from_pretrained({str(folder)!r}{trusted})"

@@ -24,6 +24,8 @@ def amount_of(model: PreTrainedModel, config: PruneConfig) -> float:
 
     ValueError: a budget that the model meets as it is, one of what the method does not change, one without the blocks."""
     inside = block_parameters(model)
+    if config.own("ratio") is None and config.budget is None:
+        return 0.0  # as many heads as are similar, whatever their parameters are
     if config.budget is None:
         amount = float(config.own("ratio")) * inside
         whole = abs(amount - round(amount)) <= 1e-9 * inside  # a count of parameters over all of them, but for rounding

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
+from gramian.adapters.methods.similar_heads import is_attention
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.matching import matches
 from gramian.adapters.models.stacks import follows_pruned
@@ -66,6 +67,8 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     unit_sets = [
         unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], config.own("heads"))).removable > 1
     ]
+    if config.heads_by_similarity and unit_sets:
+        unit_sets = similar_units(unit_sets, config)
     refused = {name: reason for name, reason in refused_of(model).items() if matches(config.include or "", name)}
     if config.exclude is not None:
         refused = {name: reason for name, reason in refused.items() if not matches(config.exclude, name)}
@@ -96,6 +99,27 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
         )
     damping = DAMPING if config.damping is None else float(config.damping)
     return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping, refused)
+
+
+def similar_units(unit_sets: list[UnitSet], config: PruneConfig) -> list[UnitSet]:
+    """What can be removed where the number of heads follows from their similarity: heads, and channels if an amount is given.
+
+    ValueError where there is no attention to remove heads of, or no module of channels that could meet the amount."""
+    attention = [unit_set for unit_set in unit_sets if is_attention(unit_set)]
+    if not attention:
+        raise ValueError(
+            f"heads_by_similarity=True removes heads, and none of {unit_sets[0].name} and the other chosen modules has any: "
+            " choose attention by include, or leave it out"
+        )
+    if config.own("ratio") is None and config.budget is None:
+        return attention
+    if len(attention) == len(unit_sets):
+        given = f"ratio={config.ratio}" if config.budget is None else f"budget={config.budget!r}"
+        raise ValueError(
+            f"{given} is met by hidden channels where heads_by_similarity=True says how many heads go, and no module of "
+            f"channels is chosen: leave {given} out, or include some"
+        )
+    return unit_sets
 
 
 def bias_cost_of(model: nn.Module, unit_set: UnitSet, compensation: Compensation) -> int:

@@ -180,6 +180,9 @@ class StructuredReport:
             similar = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
             if similar:
                 lines.append(f"{module.name}: similar heads {'; '.join(similar)}")
+        if (heads := self.settings.get("similar_heads")) is not None:
+            tau = self.settings["options"]["tau"]
+            lines.append(f"{heads['removed']} of {heads['of']} heads are similar to a kept one at tau={tau:g}, and removed")
         tried = [module.recovered for module in self.modules if module.recovered is not None]
         if tried:
             kept = f"{sum(tried)} of {len(tried)} modules"

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import release_cached
 from gramian.adapters.models.block_answers import Answer, Arguments, alike
 from gramian.adapters.models.block_lists import blocks_of, run_paths, walks_by_block
 from gramian.adapters.models.discovery import answers_of, calls_of
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.layers import Site
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
@@ -24,9 +26,20 @@ __all__ = ["TOKENS_PER_BATCH", "BlockCall", "Call", "ModelCall", "batches_of", "
 TOKENS_PER_BATCH = 2048
 
 
-def batches_of(windows: torch.Tensor) -> list[torch.Tensor]:
-    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each."""
-    return list(torch.split(windows, max(1, TOKENS_PER_BATCH // windows.shape[1])))
+def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
+    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each.
+
+    Texts with labels stand in a batch with others that are as long, so that no batch holds padding: whatever is gathered of
+    what reaches a layer is then of tokens alone."""
+    rows: list[Rows] = [given] if isinstance(given, torch.Tensor) else given.by_length()
+    return [batch for each in rows for batch in each.split(max(1, TOKENS_PER_BATCH // longest(each)))]
+
+
+def longest(rows: Rows) -> int:
+    """How many tokens a model reads, or predicts from, of one of the rows."""
+    if isinstance(rows, torch.Tensor):
+        return rows.shape[1]
+    return max(rows.ids.shape[1], rows.labels.shape[-1] if rows.labels.ndim == 2 else 1)
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,13 @@ class BlockCall:
 
 @dataclass(frozen=True)
 class ModelCall:
-    """A whole model as its only block: windows go in, and since nothing follows, they come out."""
+    """A whole model as its only block: the number of a batch goes in, and since nothing follows, it comes out."""
 
     model: Any
+    batches: Sequence[Rows]
 
     def __call__(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        self.model(**token_inputs(self.model, hidden))
+        self.model(**token_inputs(self.model, self.batches[int(hidden)]))
         return hidden
 
 
@@ -60,15 +74,15 @@ Call = BlockCall | ModelCall
 
 
 @torch.no_grad()
-def enter(model: Any, batches: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Sequence[Call]]:
+def enter(model: Any, batches: Sequence[Rows]) -> tuple[list[torch.Tensor], Sequence[Call]]:
     """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
 
     The model itself runs, with its embedding, positions and masks as it makes them, but with its blocks replaced by
     identities, and without a cache, which would grow with every replay. Into a model that does not run block by block the
-    windows themselves enter. ValueError, naming the block, where a block is not given what the one before it returned.
+    numbers of the batches enter. ValueError, naming the block, where a block is not given what the one before it returned.
     """
     if not walks_by_block(model):
-        return list(batches), [ModelCall(model)]
+        return [torch.tensor(number) for number in range(len(batches))], [ModelCall(model, batches)]
     answers, paths = answers_of(model), run_paths(model)
     passed: list[torch.Tensor] = []  # what the blocks of one run were given
     seen: list[dict[tuple[int, int], Arguments]] = [{} for _ in paths]

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from gramian.adapters.devices import current_device, solver_array
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.experts import eager_experts, expert_at
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.models.mixtures import mixed_at, sliced
@@ -109,7 +110,7 @@ class Streams:
 def walk(
     each: Pass,
     blocks: Blocks,
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[Rows],
     *,
     jobs: int = 1,
     journal: Journal | None = None,

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["RULES", "cover", "farthest_first", "redundant_first", "representatives", "scan", "similarity_groups"]
+__all__ = [
+    "RULES",
+    "apart",
+    "cover",
+    "farthest_first",
+    "redundant",
+    "redundant_first",
+    "representatives",
+    "scan",
+    "similarity_groups",
+]
 
 RULES = ("independent", "scan")
 
@@ -66,6 +76,29 @@ def farthest_first(distances: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
         nearest = np.minimum(nearest, distances[chosen])
         nearest[order[: place + 1]] = -np.inf  # never again
     return order, radii
+
+
+def apart(distances: np.ndarray, threshold: float, weights: np.ndarray) -> np.ndarray:
+    """Return a maximal independent set, ascending, that loses members alone as the threshold grows: nested in it.
+
+    It is what `farthest_first` takes before everything is nearer than the threshold. No two that are kept are similar, each
+    that is removed is similar to one that is kept, and a larger threshold never removes fewer. Of `representatives` the last
+    does not hold: where one more pair becomes similar, the heavier of the two may be kept in place of one that was similar to
+    many.
+    """
+    order, radii = farthest_first(distances, weights)
+    return np.sort(order[radii >= threshold])
+
+
+def redundant(distances: np.ndarray, threshold: float, weights: np.ndarray, rule: str = "independent") -> np.ndarray:
+    """Return what can be done without, ascending; it grows with the threshold, element by element.
+
+    With the rule `independent` each is similar to one of those that are left, which are `apart`; with `scan` it is what
+    Algorithm 1 of Greedy Output Approximation removes as it is printed.
+    """
+    if rule == "scan":
+        return scan(distances, threshold)
+    return np.setdiff1d(np.arange(len(distances)), apart(distances, threshold, weights))
 
 
 def cover(distances: np.ndarray, kept: np.ndarray) -> np.ndarray:

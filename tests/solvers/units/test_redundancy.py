@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gramian.solvers.units.redundancy import (
+    RULES,
+    apart,
     cover,
     farthest_first,
+    redundant,
     redundant_first,
     representatives,
     scan,
@@ -142,3 +145,24 @@ def test_bad_distances_and_weights(distances, weights, message):
         redundant_first(distances, weights, 0.1)
     with pytest.raises(ValueError, match="rule must be one of independent, scan but is 'all'"):
         redundant_first(np.zeros((2, 2)), np.ones(2), 0.1, "all")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_redundant_only_grows_with_the_threshold(rule):
+    """Beside plain loops: everything kept is apart, everything removed is near something kept, and nothing comes back."""
+    rng = np.random.default_rng(11)
+    for _ in range(60):
+        count = int(rng.integers(1, 9))
+        upper = np.triu(rng.integers(1, 5, (count, count)), 1)
+        distances, weights = (upper + upper.T).astype(float), rng.integers(0, 3, count).astype(float)
+        before: set[int] = set()
+        for threshold in (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 9.0):
+            gone = set(redundant(distances, threshold, weights, rule).tolist())
+            kept = [place for place in range(count) if place not in gone]
+            assert before <= gone and kept and not (threshold <= 1 and gone)
+            assert all(distances[i, j] >= threshold for i in kept for j in kept if i != j)
+            if rule == "independent":
+                assert kept == apart(distances, threshold, weights).tolist()
+                assert all(any(distances[i, j] < threshold for j in kept) for i in gone)
+                assert max(range(count), key=lambda place: weights[place]) in kept
+            before = gone
