@@ -8,7 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.evaluate import add_evaluate
 from gramian.adapters.cli.options import add_settings, configs_from
+from gramian.adapters.cli.speed import add_speed
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
 
@@ -115,6 +117,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     perplexity.add_argument("--windows", type=positive, metavar="N", help="only the first N windows (default: all)")
     add_json(perplexity)
+
+    add_evaluate(command, add_model, add_json)
+    add_speed(command, add_model, add_json)
 
     capture = command(
         "capture",
