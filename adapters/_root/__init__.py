@@ -13,6 +13,8 @@ Then:
     gramian.methods()         what can stand in place of "l0": methods that zero weights, and methods that remove units
     help(gramian.prune)       every setting of a run
     gramian.perplexity        how well a causal model predicts text, before and after
+    gramian.evaluate          what a model has lost beside the dense one: on text, on probes of its context, on tasks
+    gramian.speed             how fast it is, and what memory it takes
     help(gramian.capture)     one layer of any torch model as a problem, and its solution written back
     help(gramian.solvers)     the solvers alone, on numpy, torch or cupy arrays
     help(gramian.proofs)      laws to hold a method of your own to, and the ledger of published claims

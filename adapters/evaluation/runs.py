@@ -196,7 +196,9 @@ def calibrated_on(model: PreTrainedModel, text: Tokens) -> bool:
     found = calibration_of(model)
     if found is None:
         return False
-    seen = text.digest == found.get("sha256") or text.source == found.get("source")
+    file, source = Path(text.source), found.get("source")
+    same_file = file.is_file() and isinstance(source, str) and file.resolve() == Path(source).expanduser().resolve()
+    seen = same_file or text.digest == found.get("sha256")
     if seen:
         LOG.warning(f"the model was calibrated on {text.source} too, so that its figures are those of text that it has seen")
     return seen

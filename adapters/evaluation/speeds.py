@@ -73,6 +73,8 @@ def child(source: str) -> Iterator[Child]:
             yield Child(process, source)
         finally:
             process.kill()
+            with suppress(OSError):  # what is not written yet has no reader
+                process.communicate()
 
 
 def speed(

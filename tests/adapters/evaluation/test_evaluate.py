@@ -10,6 +10,7 @@ import torch
 from source_tree import ROOT
 from stacked_models import WINDOWS as PAIRS
 from stacked_models import stacked_model
+from structured_models import TOKENS as CALIBRATION
 from structured_models import pruned
 from tiny import VOCABULARY, some_windows, tiny_model, tiny_tokenizer
 
@@ -74,20 +75,18 @@ def test_every_saved_form(form, tmp_path, caplog):
     dense = tiny_model("llama")
     model, report = pruned(copy.deepcopy(dense), ratio=0.3)
     if form == "stock":
-        gramian.save(dense, tiny_tokenizer(), tmp_path / "model", report={"settings": {"calibration": {"source": "a tensor"}}})
+        gramian.save(dense, tiny_tokenizer(), tmp_path / "model")
     else:
         gramian.save(model, tiny_tokenizer(), tmp_path / "model", pad=form == "padded", report=report)
         assert (tmp_path / "model" / WIDTHS).exists() == (form == "uneven")
     loaded, tokenizer = gramian.load(tmp_path / "model")
     with caplog.at_level(logging.WARNING, logger="gramian"):
-        found = judged(loaded, dense, tokenizer, tasks=str(EXAMPLE))
-    expected = judged(dense if form == "stock" else model, dense, tokenizer, tasks=str(EXAMPLE))
-    for ours, theirs in zip(found.figures, expected.figures, strict=True):
-        if ours.part in ("text", "positions"):
-            assert ours.model.value == pytest.approx(theirs.model.value, rel=1e-3, abs=1e-6)
-    # The windows that pruning was given were a tensor too, so these may be the same.
-    assert found.settings["text"]["seen_in_calibration"] and "text that it has seen" in caplog.text
-    assert found.settings["calibration"]["source"] == "a tensor"
+        found = judged(loaded, dense, tokenizer, windows=CALIBRATION)
+    expected = judged(dense if form == "stock" else model, dense, tokenizer, windows=CALIBRATION)
+    for theirs in expected.figures:
+        assert found[theirs.name].model.value == pytest.approx(theirs.model.value, rel=1e-3, abs=1e-5)
+    assert found.settings["text"]["seen_in_calibration"] == ("text that it has seen" in caplog.text) == (form != "stock")
+    assert (found.settings["calibration"] is None) == (form == "stock")
 
 
 def test_encoders_are_judged_by_their_embeddings():

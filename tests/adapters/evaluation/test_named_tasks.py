@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from structured_models import pruned
 from tiny import tiny_model, tiny_tokenizer
 
 import gramian
-from gramian.adapters.measure.named_tasks import check_tasks
+from gramian.adapters.measure.named_tasks import check_tasks, task_figures
 
 TASK = """
 task: opposites
@@ -87,6 +88,18 @@ def test_a_task_is_scored_by_lm_eval_with_pairs_of_documents(folder, capfd):
         copy.deepcopy(model), tokenizer, windows=WINDOWS, tasks="opposites", task_folder=folder, limit=2, progress=False
     )
     assert few["opposites: acc"].items == 2 and few["opposites: acc"].dense is None
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_models_that_were_made_smaller_do_tasks(pad, folder, tmp_path):
+    """Padded to widths that stock classes have, and with widths that differ."""
+    narrow, report = pruned(tiny_model("llama"), ratio=0.3)
+    model, tokenizer = gramian.load(gramian.save(narrow, tiny_tokenizer(), tmp_path / "model", pad=pad, report=report))
+    found = task_figures(model, tokenizer, "opposites", check_tasks(["opposites"], folder))
+    expected = scores(narrow, tokenizer)
+    assert {row.metric: row.value for row in found} == pytest.approx(
+        {"acc": np.mean(expected[0]), "acc_norm": np.mean(expected[1])}
+    )
 
 
 def test_a_task_without_its_data_is_named_in_one_sentence(folder, no_network):
