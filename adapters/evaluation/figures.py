@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ def paired(
     """The mean of items (n,), that of the dense model's, and that of their differences, each with its interval.
 
     perplexity: items are mean losses, and exponentials of all these are given, so that the change is a ratio."""
-    transform = exponential if perplexity else float
+    transform: Callable[[float], float] = exponential if perplexity else float
     if dense is not None and len(dense) != len(values):
         raise ValueError(f"{name} is of {len(values)} items of the model and {len(dense)} of the dense one")
     return Figure(

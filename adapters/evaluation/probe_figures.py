@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def copying_figures(pair: Pair, left_out: dict[str, str]) -> list[Figure]:
             left_out[f"copying of {length} tokens"] = "they do not fit twice in the context" if vocabulary else "no tokens"
             continue
         with bar(1, f"copying {length} tokens", "probe", pair.shown) as done:
-            ours, theirs = pair.both(lambda each, rows=rows, length=length: copying(each, rows, length))  # type: ignore[misc]
+            ours, theirs = pair.both(partial(copying, rows=rows, length=length))
             done.update()
         for place, name in enumerate((f"copied, of {length} tokens", f"mean log p of {length} copied tokens")):
             figures.append(paired("copying", name, ours[place], None if theirs is None else theirs[place], pair.seed))
@@ -46,7 +47,8 @@ def needle_figures(pair: Pair, left_out: dict[str, str]) -> list[Figure]:
     begin = begin_token(pair.model, pair.tokenizer)
     special = torch.tensor(pair.tokenizer.all_special_ids, dtype=torch.int64)
     filler = pair.rows[~torch.isin(pair.rows, special)]
-    figures, by_depth = [], []
+    figures: list[Figure] = []
+    by_depth: list[tuple[Any, Any]] = []
     for length in FILLED:
         what = f"facts in {length} tokens"
         if len(filler) < 2 * length:  # those around the fact, and some more before them
@@ -59,7 +61,7 @@ def needle_figures(pair: Pair, left_out: dict[str, str]) -> list[Figure]:
             )
             continue
         with bar(1, what, "probe", pair.shown) as done:
-            found = pair.both(lambda each, probe=probe: finding(each, probe, BATCH))  # type: ignore[misc]
+            found = pair.both(partial(finding, probe=probe, batch=BATCH))
             done.update()
         by_depth.append(found)
         figures += found_figures(pair, f"in {length} tokens", found)

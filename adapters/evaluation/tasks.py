@@ -99,4 +99,4 @@ def joined(rows: Sequence[TaskFigure], seed: int) -> Figure:
     if len(found) == len(rows):
         return paired("tasks", name, found[0], found[1] if len(rows) > 1 else None, seed)
     values = [Interval(row.value, np.nan, np.nan) for row in rows]
-    return Figure("tasks", name, 0, values[0], *values[1:])
+    return Figure("tasks", name, 0, values[0], values[1] if len(values) > 1 else None)

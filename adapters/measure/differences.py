@@ -52,9 +52,10 @@ def compared(
             check_finite(models, figures, start)
             found.append(figures)
             done.update(len(chunk))
-    columns = [each.numpy() for each in torch.cat(found, dim=1)]
-    losses, dense_losses, divergence, agreement = columns if dense is not None else (*columns, None, None, None)
-    return Compared(losses, dense_losses, divergence, agreement, first)
+    columns: list[np.ndarray] = [each.numpy() for each in torch.cat(found, dim=1)]
+    if dense is None:
+        return Compared(columns[0], None, None, None, first)
+    return Compared(columns[0], columns[1], columns[2], columns[3], first)
 
 
 def compared_parts(predictors: list[NextTokens], rows: torch.Tensor, predicted: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -75,7 +75,8 @@ def needles(
         return None
     question: list[int] = tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     generator = np.random.default_rng(seed)
-    rows, true = [], []
+    rows: list[list[int]] = []
+    true: list[int] = []
     for depth in DEPTHS:
         for _ in range(items):
             which, start = int(generator.integers(len(WORDS))), int(generator.integers(len(filler) - length + 1))
@@ -95,7 +96,8 @@ def needles(
 def finding(model: PreTrainedModel, probe: Needles, batch: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Whether a model in evaluation mode finds the true answer likelier than every other, (items,), and its log p, (items,)."""
     predictor = NextTokens.of(model, probe.rows[:1, :8])
-    won, logs = [], []
+    won: list[torch.Tensor] = []
+    logs: list[torch.Tensor] = []
     for rows, true in zip(probe.rows.split(batch), probe.true.split(batch)):
         predicted = torch.zeros(rows.shape, dtype=torch.bool)
         predicted[:, -1] = True

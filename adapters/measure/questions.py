@@ -61,7 +61,8 @@ def continuations_of(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], source: str
 ) -> list[Continuation]:
     """Tokens of every choice of every question, in order. ValueError, with the line, where they do not fit in the context."""
-    found, most = [], context_of(model)
+    found: list[Continuation] = []
+    most = context_of(model)
     with trial(tokenizer, f"the tokenizer {tokenizer.name_or_path}".rstrip()) as attempt:
         for question in questions:
             attempt("\n".join([question.context, *question.choices]))
@@ -107,11 +108,13 @@ def continuation_likelihoods(
 def answered(questions: Sequence[Question], likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether the true choice of every question is the likeliest, and whether it is by log-likelihood over the number of its
     characters, each (questions,). Of equal choices the first counts."""
-    plain, normalised, first = [], [], 0
+    plain: list[bool] = []
+    normalised: list[bool] = []
+    first = 0
     for question in questions:
         logs = likelihood[first : first + len(question.choices)]
         first += len(question.choices)
         lengths = np.array([len(choice) for choice in question.choices])
-        plain.append(np.argmax(logs) == question.answer)
-        normalised.append(np.argmax(logs / lengths) == question.answer)
+        plain.append(int(np.argmax(logs)) == question.answer)
+        normalised.append(int(np.argmax(logs / lengths)) == question.answer)
     return np.array(plain, dtype=np.float64), np.array(normalised, dtype=np.float64)
