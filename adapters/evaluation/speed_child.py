@@ -60,7 +60,7 @@ def weight_bytes(source: str, model: PreTrainedModel) -> int | None:
         return single.stat().st_size
     if not index.is_file():
         return None
-    names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    names: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return sum((index.parent / name).stat().st_size for name in names)
 
 
