@@ -95,4 +95,6 @@ def buckets(first: int, length: int) -> list[tuple[int, int]]:
     while ends[-1] < length:
         ends.append(2 * ends[-1])
     edges = sorted({first, *(end for end in ends if first < end < length), length})
+    if len(edges) > 2 and edges[-1] - edges[-2] < FIRST_BUCKET:  # the window's last token, say, after a begin token
+        del edges[-2]
     return list(pairwise(edges))

@@ -85,7 +85,13 @@ def test_damage_is_named():
 
 @pytest.mark.parametrize(
     ("first", "length", "expected"),
-    [(1, 100, [(1, 16), (16, 32), (32, 64), (64, 100)]), (1, 16, [(1, 16)]), (10, 20, [(10, 16), (16, 20)]), (1, 2, [(1, 2)])],
+    [
+        (1, 100, [(1, 16), (16, 32), (32, 64), (64, 100)]),
+        (1, 16, [(1, 16)]),
+        (10, 20, [(10, 20)]),
+        (1, 65, [(1, 16), (16, 32), (32, 65)]),
+        (1, 2, [(1, 2)]),
+    ],
 )
 def test_buckets_of_positions(first, length, expected):
     assert buckets(first, length) == expected
