@@ -9,8 +9,13 @@ from gramian.adapters.data.tokens import Tokens as Tokens
 from gramian.adapters.data.windows import text_windows as text_windows
 from gramian.adapters.estimates.figures import Estimate as Estimate
 from gramian.adapters.estimates.runs import estimate as estimate
+from gramian.adapters.evaluation.costs import Speed as Speed
+from gramian.adapters.evaluation.figures import Evaluation as Evaluation
+from gramian.adapters.evaluation.runs import evaluate as evaluate
+from gramian.adapters.evaluation.speeds import speed as speed
 from gramian.adapters.measure.embeddings import embed as embed
 from gramian.adapters.measure.embeddings import mean_cosine as mean_cosine
+from gramian.adapters.measure.intervals import Interval as Interval
 from gramian.adapters.measure.likelihood import Perplexity as Perplexity
 from gramian.adapters.measure.likelihood import paired_difference as paired_difference
 from gramian.adapters.measure.likelihood import perplexity as perplexity

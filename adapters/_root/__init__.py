@@ -14,6 +14,8 @@ Then:
     help(gramian.prune)       every setting of a run
     help(gramian.tune)        a pruned model trained further, with its zeros held; gramian.HoldZeros for loops of your own
     gramian.perplexity        how well a causal model predicts text, before and after
+    gramian.evaluate          what a model has lost beside the dense one: on text, on probes of its context, on tasks
+    gramian.speed             how fast it is, and what memory it takes
     help(gramian.capture)     one layer of any torch model as a problem, and its solution written back
     help(gramian.solvers)     the solvers alone, on numpy, torch or cupy arrays
     help(gramian.proofs)      laws to hold a method of your own to, and the ledger of published claims

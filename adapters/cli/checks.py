@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gramian.adapters.cli.export import check_export
+from gramian.adapters.data.question_files import is_question_file, read_questions
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.places import locate
@@ -16,7 +17,7 @@ __all__ = ["check_places", "how_to_go_on"]
 
 
 def check_places(args: argparse.Namespace) -> None:
-    """Raise for outputs that cannot be written, texts that are not there, and a model that is nowhere.
+    """Raise for outputs that cannot be written, texts and questions that are not there, and models that are nowhere.
 
     Errors are those of `check_output`, `check_result`, `check_source` and `locate`. `demo` is not looked for here,
     because finding it assembles it.
@@ -43,7 +44,10 @@ def check_places(args: argparse.Namespace) -> None:
             check_source(args.texts.recovery[0])
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
-    for model in (given.get("model"), given.get("teacher")):
+    for file in given.get("tasks") or ():
+        if is_question_file(file):
+            read_questions(Path(file).expanduser())
+    for model in (given.get("model"), given.get("teacher"), given.get("dense"), given.get("against")):
         if model not in (None, "demo"):
             locate(model)
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from gramian.adapters.cli.compare import add_compare
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.evaluate import add_evaluate
 from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.pages import add_html
+from gramian.adapters.cli.speed import add_speed
 from gramian.adapters.cli.tune import add_tune
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
@@ -125,6 +127,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     perplexity.add_argument("--windows", type=positive, metavar="N", help="only the first N windows (default: all)")
     add_json(perplexity)
+
+    add_evaluate(command, add_model, add_json)
+    add_speed(command, add_model, add_json)
 
     capture = command(
         "capture",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import begin_token, context_of
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.models.caches import cache_keyword
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of
 from gramian.progress import bar
@@ -37,9 +37,7 @@ def sampled_tokens(
     logits that are not finite.
     """
     width = check_sampling(model, tokenizer, length)
-    keyword = (
-        "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    )  # before transformers 5.24
+    keyword = cache_keyword(model)
     config = model.config.get_text_config()
     begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
     batches = []

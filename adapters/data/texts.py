@@ -15,7 +15,7 @@ from gramian.adapters.data.sources import builtin_text, calibration
 from gramian.adapters.data.tokens import Tokens, check_windows
 from gramian.adapters.data.windows import file_windows, text_windows
 
-__all__ = ["Texts", "read_texts"]
+__all__ = ["Texts", "heldout_windows", "read_texts"]
 
 MOST_EVALUATED = 8  # windows that perplexity before and after is measured on, which takes seconds for each, twice
 LOG = logging.getLogger(__name__)
@@ -79,13 +79,7 @@ def read_texts(
         check_windows(model, drawn.windows, "calibration windows")
         return Texts(drawn, rest, rest if evaluated is None else evaluated, evaluated_source, own)
     if apart and tokenizer is not None:
-        windows = text_windows(builtin_text("heldout"), tokenizer, length)
-        if len(windows) < heldout:
-            raise ValueError(
-                f"the built-in text has {len(windows)} held-out windows of {length} tokens, fewer than the {heldout} "
-                "requested: hold out fewer, or use a smaller length"
-            )
-        rest = windows[:heldout]
+        rest = heldout_windows(tokenizer, length, heldout)
     elif heldout:
         rest = drawn.windows[samples:]
         drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
@@ -104,3 +98,14 @@ def recovery_windows(
     drawn = calibration(source, tokenizer, samples=samples, length=length, seed=seed, vocabulary=vocabulary, model=model)
     check_windows(model, drawn.windows, "recovery windows")
     return drawn
+
+
+def heldout_windows(tokenizer: PreTrainedTokenizerBase, length: int, count: int) -> torch.Tensor:
+    """The first windows of the built-in text that no calibration reads. ValueError where there are fewer."""
+    windows = text_windows(builtin_text("heldout"), tokenizer, length)
+    if len(windows) < count:
+        raise ValueError(
+            f"the built-in text has {len(windows)} held-out windows of {length} tokens, fewer than the {count} requested: "
+            "hold out fewer, or use a smaller length"
+        )
+    return windows[:count]

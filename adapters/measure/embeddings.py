@@ -10,7 +10,7 @@ from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of, token_inputs
 from gramian.adapters.models.wrappers import plain_model
 
-__all__ = ["embed", "mean_cosine"]
+__all__ = ["cosines", "embed", "mean_cosine", "neighbours_kept"]
 
 
 @torch.no_grad()
@@ -36,8 +36,24 @@ def mean_cosine(before: torch.Tensor, after: torch.Tensor) -> float:
     """mean over rows of <a, b> / (|a| |b|), which is 1 where pruning changed nothing but lengths.
 
     ValueError is raised where the shapes differ."""
+    return cosines(before, after).mean().item()
+
+
+def cosines(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """<a, b> / (|a| |b|) of every row, (n,) in float64; ValueError is raised where the shapes differ."""
     if before.shape != after.shape:
         raise ValueError(
             f"embeddings are {tuple(before.shape)} and {tuple(after.shape)}: embed the same windows by both models"
         )
-    return torch.nn.functional.cosine_similarity(before.double(), after.double()).mean().item()
+    return torch.nn.functional.cosine_similarity(before.double(), after.double())
+
+
+def neighbours_kept(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Whether each of n >= 2 texts (n, width) has the same nearest other text, by cosine, before and after: (n,)."""
+    return neighbours(before) == neighbours(after)
+
+
+def neighbours(embeddings: torch.Tensor) -> torch.Tensor:
+    """The number of the nearest other text, (n,)."""
+    unit = torch.nn.functional.normalize(embeddings.double(), dim=1)
+    return (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(dim=1)

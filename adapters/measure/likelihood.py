@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,17 +11,16 @@ import torch
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.tokens import TokensLike, check_windows, plain_windows
+from gramian.adapters.measure.next_tokens import LOGITS, check_causal, own_logits
 from gramian.adapters.models.libraries import one_line
 from gramian.adapters.models.modes import eval_mode
-from gramian.adapters.models.stand_ins import replaced_forward
-from gramian.adapters.models.tasks import kind_of, token_inputs, trunk_of
+from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.models.wrappers import plain_model
 from gramian.progress import bar
 
 __all__ = ["Perplexity", "paired_difference", "perplexity"]
 
 VOCABULARY = 2048  # entries whose logits exist at a time: few enough to be in the cache still when they are summed
-LOGITS = 2**22  # that exist at a time where the model makes them itself
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def perplexity(model: PreTrainedModel, windows: TokensLike, *, batch: int = 1, p
     Perplexity(32, 30 tokens)
     """
     model, rows = plain_model(model), plain_windows(windows)
-    _check_causal(model)
+    check_causal(model)
     check_windows(model, rows)
     if batch < 1:
         raise ValueError(f"batch is {batch}, must be at least 1")
@@ -119,15 +117,6 @@ def paired_difference(a: Perplexity, b: Perplexity) -> tuple[float, float]:
         raise ValueError(f"losses are of {a.tokens} and {b.tokens} tokens: evaluate both models on the same windows")
     difference = a.losses.double() - b.losses.double()
     return difference.mean().item(), difference.std().item() / math.sqrt(a.tokens)
-
-
-def _check_causal(model: PreTrainedModel) -> None:
-    """Raise ValueError for a model that does not predict the next token."""
-    if kind_of(model.config) != "causal" or model.get_output_embeddings() is None or trunk_of(model) is model:
-        raise ValueError(
-            f"{type(model).__name__} has no language-model head that predicts the next token: perplexity needs a causal "
-            "language model (AutoModelForCausalLM)"
-        )
 
 
 def _way(model: PreTrainedModel, few: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -215,19 +204,10 @@ def _own_losses(model: PreTrainedModel, chunk: torch.Tensor, positions: int) -> 
 
 
 def _own_logits(model: PreTrainedModel, chunk: torch.Tensor, positions: int) -> Iterator[torch.Tensor]:
-    """The model's own logits, (windows, positions, vocabulary) at a time: the hidden states are computed once, and the model's
-    forward is given slices of them in place of its own."""
+    """The model's own logits, (windows, positions, vocabulary) at a time, from hidden states that are computed once."""
     answer, inputs = _answer(model, chunk), token_inputs(model, chunk)
     for hidden in answer.last_hidden_state.split(positions, dim=1):
-        part = dataclasses.replace(answer, last_hidden_state=hidden)
-        with replaced_forward(trunk_of(model), _answering(part)):
-            logits: torch.Tensor = model(**inputs).logits
-        yield logits
-
-
-def _answering(answer: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What makes a forward return this answer, whatever it is given."""
-    return lambda _: lambda *args, **kwargs: answer
+        yield own_logits(model, inputs, answer, hidden)
 
 
 def _check_finite(model: PreTrainedModel, losses: torch.Tensor, first: int) -> None:

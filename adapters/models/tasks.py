@@ -48,6 +48,7 @@ __all__ = [
     "kind_of",
     "outputs_of",
     "predictions",
+    "start_token",
     "stock_class",
     "token_inputs",
     "trunk_of",

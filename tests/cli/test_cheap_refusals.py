@@ -22,6 +22,8 @@ def imports(said: str) -> set[str]:
         (["prune", "org/model", "--out", "sparse", "--sparsity", "2"], 2, "'2' is not a sparsity"),
         (["perplexity", "org/model", "--text", "missing.txt"], 1, "no text file 'missing.txt'"),
         (["capture", "./missing", "--include", ".", "--out", "problems"], 1, "no model './missing'"),
+        (["evaluate", "org/model", "--tasks", "missing.jsonl"], 1, "no file of questions 'missing.jsonl'"),
+        (["speed", "org/model", "--against", "./missing"], 1, "no model './missing'"),
         (["solve", "missing"], 1, "no problem file 'missing'"),
         (["solve", "other", "--out", "taken"], 1, "taken exists and is not empty"),
         (["solve", "taken/file"], 1, "not a readable safetensors file"),

@@ -1,0 +1,1 @@
+"""Models judged as they are used: what they answer, and how fast."""
