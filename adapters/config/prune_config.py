@@ -243,6 +243,9 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
     if method.modules == "experts":
         check_experts_settings(config)
         return
+    if method.modules == "blocks":
+        check_blocks_settings(config)
+        return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.swap_search and not solves:
         raise ValueError(
@@ -274,3 +277,16 @@ def check_experts_settings(config: PruneConfig) -> None:
         raise ValueError("refit_producers=True changes nothing where nothing is fitted: leave it out, or compensate")
     if config.swap_search and config.options.get("score", "output") != "output":
         raise ValueError(f"swap_search=True needs experts to be chosen by score='output', not {config.options['score']!r}")
+
+
+def check_blocks_settings(config: PruneConfig) -> None:
+    """Raise ValueError for settings of heads and channels, which change nothing where whole blocks are removed."""
+    for name in ("allocation", "heads", "target_blend", "refit_producers", "swap_search"):
+        if (value := getattr(config, name)) not in (None, False):
+            raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole blocks: leave it out")
+    if config.calibrate_on == "dense":
+        raise ValueError(
+            f"calibrate_on='dense' does not go with {config.method!r}: blocks that remain are given what is left of those before"
+        )
+    if config.damping is not None and not config.own("compensate"):
+        raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")
