@@ -269,6 +269,8 @@ def shortened(
     keep: Callable[[Sequence[str]], object] = (lambda names: None) if originals is None else originals.keep
     with bar(plan.visits, config.method, "block", shown=progress) as shown:
         found = shortening(model, config, plan, tokens.windows, heldout, journal, keep, shown.update).run()
+    if originals is not None:
+        originals.kept.clear()  # blocks have other names now, and the run is done
     removed = sum(plan.sizes[number] for number in found.removed)
     settings: dict[str, Any] = {
         **config.completed(),

@@ -156,6 +156,8 @@ class RemoveBlocks:
             return Done("kept; what its operators return is not added to the stream")
         judged = slice(fitted, fitted + apart)
         error = float(stream_errors(targets[judged], leaving[judged]).mean())
+        if not error > 0:
+            return Done("kept; nothing is missing behind it")
         done = Done("kept; a refit did not help")
         names: list[str] = []
         for entry in found:
