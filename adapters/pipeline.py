@@ -55,8 +55,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
         raise ValueError(f"jobs={config.jobs} does not go with one block at a time on {blocks.place}: leave one of them out")
     if config.recipe.modules == "blocks" and blocks.elsewhere:
         raise ValueError(
-            f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on {blocks.place}: "
-            "run it where the model is in memory (--memory host)"
+            f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on "
+            f"{blocks.place}: run it where the model is in memory (--memory host)"
         )
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(

@@ -286,7 +286,7 @@ def check_blocks_settings(config: PruneConfig) -> None:
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole blocks: leave it out")
     if config.calibrate_on == "dense":
         raise ValueError(
-            f"calibrate_on='dense' does not go with {config.method!r}: blocks that remain are given what is left of those before"
+            f"calibrate_on='dense' does not go with {config.method!r}: what remains is given what is left of the blocks before"
         )
     if config.damping is not None and not config.own("compensate"):
         raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")

@@ -8,11 +8,11 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked
 from gramian.adapters.measure.divergence import predicts_tokens
+from gramian.adapters.models.block_lists import blocks_of
+from gramian.adapters.models.discovery import is_operator
 from gramian.adapters.models.experts import active_weights
 from gramian.adapters.models.units import width
 from gramian.adapters.removal.depth import Shortening
-from gramian.adapters.models.block_lists import blocks_of
-from gramian.adapters.models.discovery import is_operator
 
 __all__ = ["estimated_blocks", "judge_bytes", "walked_blocks"]
 
@@ -23,7 +23,7 @@ TRIES = 2.0  # a block runs again for its problem and for the dampings that are 
 def inputs_of_refits(model: Any) -> int:
     """The most inputs that an operator has whose outputs are as wide as the stream, one of which is refitted."""
     stream = model.get_input_embeddings().embedding_dim
-    found = [module for block in blocks_of(model) for module in block.modules() if is_operator(module)]
+    found: list[Any] = [module for block in blocks_of(model) for module in block.modules() if is_operator(module)]
     return max((width(module, "inputs") for module in found if width(module, "outputs") == stream), default=stream)
 
 
@@ -41,7 +41,9 @@ def judge_bytes(model: Any, config: PruneConfig, windows: tuple[int, int]) -> in
     text = model.config.get_text_config()
     outputs = text.vocab_size if predicts_tokens(model) and options["score"] != "hidden" else text.hidden_size
     stream: int = model.get_input_embeddings().embedding_dim
-    return tokens * stream * (len(blocks_of(model)) + 1) * size + 2 * min(tokens, options["positions"]) * outputs * size
+    states: int = tokens * stream * (len(blocks_of(model)) + 1) * size
+    compared: int = 2 * min(tokens, options["positions"]) * outputs * size
+    return states + compared
 
 
 def estimated_blocks(
@@ -64,6 +66,4 @@ def estimated_blocks(
     if config.own("compensate"):
         refit += (0.5 * forward + head) / rates.single  # whether the output is nearer with it
     each, kept = judging / len(blocks), (len(blocks) - plan.steps) / len(blocks)
-    return tuple(
-        EstimatedOperator(f"{plan.path}.{number}", (q, p), each + kept * refit) for number in range(len(blocks))
-    )
+    return tuple(EstimatedOperator(f"{plan.path}.{number}", (q, p), each + kept * refit) for number in range(len(blocks)))

@@ -23,8 +23,8 @@ ROWS = 2**24  # logits that exist at a time, of every copy
 class Ending:
     """What a model makes of the hidden states that leave its last block: logits at some positions, or last hidden states.
 
-    windows: (n, length). positions: how many of all windows, spread evenly. predicts: whether it is logits. Where a model's head
-    takes the hidden states from elsewhere than the trunk, logits are made of all positions.
+    windows: (n, length). positions: how many of all windows, spread evenly. predicts: whether it is logits. Where a model's
+    head takes the hidden states from elsewhere than the trunk, logits are made of all positions.
     """
 
     def __init__(self, model: Any, windows: torch.Tensor, positions: int, predicts: bool) -> None:
@@ -47,8 +47,12 @@ class Ending:
             ended = trunk(**inputs)
         states: torch.Tensor = ended[0][:, self.positions.to(leaving.device)]
         if self.predicts:
-            with replaced_forward(trunk, answering(dataclasses.replace(ended, last_hidden_state=states))):
+            calls: list[object] = []
+            with replaced_forward(trunk, answering(dataclasses.replace(ended, last_hidden_state=states), calls)):
                 states = self.model(**inputs).logits
+            if not calls:  # its head asks a part of the trunk, and those were its own logits
+                self.sliced = False
+                return self.outputs(rows, leaving)
         return states.flatten(0, -2)
 
     @torch.no_grad()
@@ -64,8 +68,8 @@ class Ending:
             if found.shape == expected.shape and float((found - expected).abs().max()) <= tolerance:
                 return
         raise ValueError(
-            f"the output of {type(self.model).__name__} does not follow from what leaves its last block, so that what a block is "
-            "worth cannot be judged by it"
+            f"the output of {type(self.model).__name__} does not follow from what leaves its last block, so that what "
+            "a block is worth cannot be judged by it"
         )
 
 
@@ -74,9 +78,15 @@ def predicts_tokens(model: Any) -> bool:
     return kind_of(model.config) == "causal" and model.get_output_embeddings() is not None and trunk_of(model) is not model
 
 
-def answering(answer: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What makes a forward return this answer, whatever it is given."""
-    return lambda _: lambda *args, **kwargs: answer
+def answering(answer: Any, calls: list[object] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What makes a forward return this answer, whatever it is given. calls: grows with every call."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if calls is not None:
+            calls.append(answer)
+        return answer
+
+    return lambda _: forward
 
 
 def divergences(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
@@ -88,7 +98,8 @@ def divergences(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 def angles(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """arccos of the cosine of every pair of rows, as 2 arcsin(|a - b| / 2) of unit vectors, which loses no digits at 0."""
     a, b = (torch.nn.functional.normalize(each.double(), dim=-1) for each in (dense, found))
-    return 2 * ((a - b).norm(dim=-1) / 2).clamp(max=1).arcsin()
+    found: torch.Tensor = 2 * ((a - b).norm(dim=-1) / 2).clamp(max=1).arcsin()
+    return found
 
 
 def distances(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

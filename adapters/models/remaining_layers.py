@@ -50,7 +50,7 @@ def config_of_layers(model: PreTrainedModel) -> Any:
 
 
 def layer_lists(config: Any) -> dict[str, list[Any]]:
-    """The lists that a configuration has of its layers, by name: with an entry for each of them, or with some of their numbers."""
+    """The lists that a configuration has of its layers, by name: with an entry for each of them, or some of their numbers."""
     return {key: value for key, value in config.to_dict().items() if "layer" in key and isinstance(value, list)}
 
 

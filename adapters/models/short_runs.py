@@ -50,8 +50,8 @@ def cut_exactly(model: PreTrainedModel, kept: Sequence[int]) -> Cut:
         cut.undo()
         gone = sorted(set(range(len(cut.present))) - set(kept))
         raise ValueError(
-            f"{type(model).__name__} without block {', '.join(map(str, gone))} is another model than the one that skips it (they "
-            f"differ by {apart:.2g}): it makes more of the numbers of its blocks than its configuration says"
+            f"{type(model).__name__} without block {', '.join(map(str, gone))} is another model than the one that skips it "
+            f"(they differ by {apart:.2g}): it makes more of the numbers of its blocks than its configuration says"
         )
     return cut
 

@@ -65,7 +65,9 @@ class BlockJudge:
     def follow(self, removed: Sequence[int]) -> None:
         """Go on along another path; what is the same at its beginning is kept."""
         path = tuple(number for number in range(len(self.layers)) if number not in removed)
-        same = next((place for place, pair in enumerate(zip(path, self.path)) if pair[0] != pair[1]), min(len(path), len(self.path)))
+        same = next(
+            (place for place, pair in enumerate(zip(path, self.path)) if pair[0] != pair[1]), min(len(path), len(self.path))
+        )
         self.path = path
         del self.entering[same + 1 :]
 

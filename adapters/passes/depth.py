@@ -32,8 +32,8 @@ States = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class Shortened:
-    """rows: one for every block that there was. removed: the numbers of those that are gone, first gone first. measure: by which
-    the output was compared; output: what it was without these blocks, and after refits, on text set aside for that."""
+    """rows: one for every block that there was. removed: the numbers of those that are gone, first gone first. measure: by
+    which the output was compared; output: what it was without these blocks, and after refits, on text set aside for that."""
 
     rows: tuple[ModuleReport, ...]
     removed: tuple[int, ...]
@@ -43,7 +43,7 @@ class Shortened:
 
 @dataclass(eq=False)
 class RemoveBlocks:
-    """argmin_b D(without b and those that have gone), block after block, and min_V sum_t |h_t(V) - T_t|^2 / |T_t|^2 of the others.
+    """argmin_b D(without b and those that have gone), block after block, and argmin_V sum_t |h_t(V) - T_t|^2 / |T_t|^2.
 
     D: see `choose_blocks`. h: what leaves a block that remains, or the one that was removed last behind it; T: the same of the
     dense model. Every operator of a block that adds to the stream is fitted in turn, on three calibration windows of four, from
@@ -72,7 +72,8 @@ class RemoveBlocks:
             nonlocal judge, tokens, positions
             tokens, positions = some, outputs
             judge = BlockJudge(
-                self.model, judged_windows(self.windows, some), score, outputs, self.plan.candidates, self.recalled, self.advance
+                self.model, judged_windows(self.windows, some), score, outputs, self.plan.candidates, self.recalled,
+                self.advance,
             )  # fmt: skip
             return judge
 
@@ -141,9 +142,7 @@ class RemoveBlocks:
         """The blocks that the model has before it is cut."""
         return list(blocks_of(self.model))
 
-    def fit(
-        self, judge: BlockJudge, place: int, number: int, paths: Paths, leaving: States, last: int, output: float
-    ) -> Done:
+    def fit(self, judge: BlockJudge, place: int, number: int, paths: Paths, leaving: States, last: int, output: float) -> Done:
         """Refit what adds to the stream in one block. last: the number of the next block that remains. leaving: what leaves the
         block as it is, and output: D with it."""
         fitted, apart, _ = paths.parts
@@ -228,7 +227,8 @@ class Paths:
         plain, found = (float(stream_errors(dense[within], each[within]).mean()) for each in (self.plain, self.found))
         if not self.parts[2]:
             return plain, found, None, None
-        return plain, found, *(float(stream_errors(dense[apart], each[apart]).mean()) for each in (self.plain, self.found))
+        others = [float(stream_errors(dense[apart], each[apart]).mean()) for each in (self.plain, self.found)]
+        return plain, found, others[0], others[1]
 
 
 def row_of(

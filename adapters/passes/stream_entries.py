@@ -137,13 +137,14 @@ def adding(moved: torch.Tensor) -> Callable[[Callable[..., Any]], Callable[..., 
 
 @contextmanager
 def noting(name: str, module: nn.Module, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
-    """Note what a module that is called with one tensor and returns one was given and returned."""
+    """Note what a module that is called with one tensor alone and returns one was given and returned."""
 
-    def note(_: nn.Module, args: tuple[Any, ...], answer: Any) -> None:
-        if args and isinstance(args[0], torch.Tensor) and isinstance(answer, torch.Tensor):
-            seen[name] = (args[0].detach(), answer.detach())
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
+        given = (*args, *kwargs.values())
+        if len(given) == 1 and isinstance(given[0], torch.Tensor) and isinstance(answer, torch.Tensor):
+            seen[name] = (given[0].detach(), answer.detach())
 
-    handle = module.register_forward_hook(note)
+    handle = module.register_forward_hook(note, with_kwargs=True)
     try:
         yield
     finally:

@@ -45,10 +45,15 @@ class StreamFit:
 
     @torch.no_grad()
     def solve(
-        self, entering: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], fitted: int, judged: slice, strengths: Sequence[float]
+        self,
+        entering: Sequence[torch.Tensor],
+        targets: Sequence[torch.Tensor],
+        fitted: int,
+        judged: slice,
+        strengths: Sequence[float],
     ) -> Fitted:
-        """Write the weights, rounded to the storage dtype. entering: the block. fitted: how many batches count. judged: those by
-        which the best of several dampings is chosen, by the error of the stream."""
+        """Write the weights, rounded to the storage dtype. entering: the block. fitted: how many batches count. judged: those
+        by which the best of several dampings is chosen, by the error of the stream."""
         problem = self.problem(entering[:fitted], targets[:fitted])
         best: tuple[Fitted, dict[str, torch.Tensor]] | None = None
         for damping in strengths:
@@ -130,7 +135,7 @@ class StreamFit:
 
 
 def stream_errors(dense: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> np.ndarray:
-    """|g_t - h_t|^2 / |h_t|^2 of every token t of some batches, h the dense stream and g another, where zero over zero is zero."""
+    """|g_t - h_t|^2 / |h_t|^2 of every token t of some batches, h the dense stream, g another; zero over zero is zero."""
     parts = []
     for h, g in zip(dense, found, strict=True):
         h, g = h.flatten(0, -2).double(), g.to(h.device).flatten(0, -2).double()

@@ -65,11 +65,13 @@ def plan_shortening(model: PreTrainedModel, config: PruneConfig) -> Shortening:
     operators; weights that are not finite.
     """
     if config.include is not None or config.exclude is not None:
-        raise ValueError(f"{config.method!r} removes whole blocks: choose among them with blocks, and leave include and exclude out")
+        raise ValueError(
+            f"{config.method!r} removes whole blocks: choose among them with blocks, and leave include and exclude out"
+        )
     if not walks_by_block(model):
         raise ValueError(
-            f"{type(model).__name__} has an encoder and a decoder, whose blocks depend on each other: {config.method!r} removes "
-            "blocks of models with one list of them"
+            f"{type(model).__name__} has an encoder and a decoder, whose blocks depend on each other: {config.method!r} "
+            "removes blocks of models with one list of them"
         )
     blocks, path = list(blocks_of(model)), blocks_path(model)
     if len(blocks) < 2:
@@ -78,7 +80,9 @@ def plan_shortening(model: PreTrainedModel, config: PruneConfig) -> Shortening:
     for number, block in enumerate(blocks):
         weights = {id(parameter) for parameter in block.parameters()}
         if weights & known:
-            raise ValueError(f"{path}.{number} shares weights with a block before it: {config.method!r} cannot count its parameters")
+            raise ValueError(
+                f"{path}.{number} shares weights with a block before it: {config.method!r} cannot count its parameters"
+            )
         known |= weights
     stated = model.config.get_text_config().num_hidden_layers
     if len(blocks) != stated:

@@ -56,6 +56,7 @@ def skipping(model: nn.Module, kept: list[int]) -> torch.Tensor:
     handles = []
     for number, block in enumerate(blocks_of(model)):
         if number not in kept:
+
             def same(_, args, kwargs, answer):
                 given = args[0] if args else kwargs["hidden_states"]
                 return (given, *answer[1:]) if isinstance(answer, tuple) else given
@@ -97,7 +98,9 @@ def test_a_model_without_some_blocks_is_a_stock_model(name, tmp_path):
 
 def test_what_no_configuration_can_state_is_refused():
     model = random_model("gpt2", n_layer=4, scale_attn_by_inverse_layer_idx=True)
-    with pytest.raises(ValueError, match=r"cannot state it without block 1: transformer\.h\.2 would be built as number 1.*scal"):
+    with pytest.raises(
+        ValueError, match=r"cannot state it without block 1: transformer\.h\.2 would be built as number 1.*scal"
+    ):
         cut_blocks(model, [0, 2, 3])
     assert len(blocks_of(model)) == 4
     stated_blocks(model, [0, 1, 2])  # the last one has no blocks behind it
