@@ -2,10 +2,10 @@
 
     python benchmarks/depth.py --text FOLDER [--cells REGEX] [--out FILE]
 
-`common/protocol.py` says what FOLDER holds and how perplexity is measured. gemma-3-270m has eighteen blocks of one size, so that a
+`common/protocol.py` says what FOLDER holds and how perplexity is measured. gemma-3-270m has eighteen blocks of one size: a
 ratio of 20 % removes four of them (22.22 % of the parameters inside the blocks) and one of 50 % nine. `numerical` is asked for
-the very part that went, counted from the tensors, with allocation by `loss`. Of every score blocks are removed with refits to
-the dense stream and without.
+the very part that went, with allocation by `loss`. Of every score blocks are removed with refits to the dense stream and
+without.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Ending:
         self.model, self.predicts, self.sliced = model, predicts, True
         each = max(1, min(windows.shape[1], positions // len(windows)))
         # The last position of every stretch: a prediction from a single token says little.
-        self.positions = torch.linspace(0, windows.shape[1], each + 1)[1:].ceil().long().sub(1)
+        self.positions = torch.arange(1, each + 1) * windows.shape[1] // each - 1
 
     @torch.no_grad()
     def outputs(self, rows: torch.Tensor, leaving: torch.Tensor) -> torch.Tensor:

@@ -92,9 +92,10 @@ def plan_shortening(model: PreTrainedModel, config: PruneConfig) -> Shortening:
         )
     sizes = tuple(sum(parameter.numel() for parameter in block.parameters()) for block in blocks)
     inside, amount = block_parameters(model), amount_of(model, config)
-    candidates, reason = stating(model, range(len(blocks))[config.span])
+    candidates = tuple(range(len(blocks))[config.span])
     if not candidates:
-        raise ValueError(reason or f"blocks={config.blocks!r} names none of the {len(blocks)} blocks")
+        raise ValueError(f"blocks={config.blocks!r} names none of the {len(blocks)} blocks")
+    first = first_stated(model, candidates)
     most = sum(sorted((sizes[number] for number in candidates), reverse=True)[: len(blocks) - 1])
     if amount > most:
         raise ValueError(
@@ -102,19 +103,20 @@ def plan_shortening(model: PreTrainedModel, config: PruneConfig) -> Shortening:
             f"{len(blocks) - min(len(candidates), len(blocks) - 1)} of {len(blocks)} blocks must remain"
         )
     check_finite(model)
-    check_short_run(model, [number for number in range(len(blocks)) if number != candidates[len(candidates) // 2]])
+    check_short_run(model, [number for number in range(len(blocks)) if number != first])
     dampings = DAMPINGS if config.damping is None else (float(config.damping),)
     return Shortening(path, sizes, candidates, amount, config.budget is not None, dampings)
 
 
-def stating(model: PreTrainedModel, numbers: Sequence[int]) -> tuple[tuple[int, ...], str]:
-    """The blocks that may go, if the configuration can state one of them less, else none, and the first reason why not."""
+def first_stated(model: PreTrainedModel, candidates: Sequence[int]) -> int:
+    """The first block without which the configuration can state the model. ValueError where there is none: why not, of the
+    first."""
     reasons = []
-    for number in numbers:
+    for number in candidates:
         try:
             stated_blocks(model, [each for each in range(len(blocks_of(model))) if each != number])
         except ValueError as error:
-            reasons.append(str(error))
+            reasons.append(error)
         else:
-            return tuple(numbers), ""
-    return (), reasons[0] if reasons else ""
+            return number
+    raise reasons[0]

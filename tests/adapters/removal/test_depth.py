@@ -306,6 +306,8 @@ def test_refusals_come_before_any_work():
     with pytest.raises(ValueError, match="cannot state it without block 0"):
         prune(random_model("gpt2", n_layer=3, scale_attn_by_inverse_layer_idx=True), blocks=":2")
     assert same(before, parameters(model)) and len(model.model.layers) == 3
+    last = random_model("gpt2", n_layer=3, scale_attn_by_inverse_layer_idx=True)
+    assert removed(prune(last, ratio=0.3, compensate=False)) == [2]  # no block is behind it whose number would change
 
 
 def test_a_run_that_fails_leaves_the_model_as_it_was(monkeypatch):
