@@ -288,7 +288,7 @@ def test_refusals_come_before_any_work():
         ({"include": "mlp"}, "choose among them with blocks"),
         ({"allocation": "score"}, "removes whole blocks: leave it out"),
         ({"swap_search": True}, "removes whole blocks: leave it out"),
-        ({"calibrate_on": "dense"}, "given what is left of those before"),
+        ({"calibrate_on": "dense"}, "given what is left of the blocks before"),
         ({"damping": 0.1, "compensate": False}, "changes nothing where nothing is fitted"),
         ({"options": {"score": "loss"}}, "score must be one of output, hidden, finercut, block-influence"),
         ({"options": {"tokens": 0}}, "tokens must be a whole number of at least 1"),
