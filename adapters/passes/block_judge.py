@@ -10,7 +10,7 @@ import torch
 from gramian.adapters.measure.divergence import MEASURES, Ending, mean_over, predicts_tokens
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.fewer_blocks import stated_blocks
-from gramian.adapters.run.forward import Call, batches_of, enter, run_block
+from gramian.adapters.run.forward import batches_of, enter, run_block
 
 __all__ = ["BlockJudge", "judged_windows"]
 
@@ -50,10 +50,6 @@ class BlockJudge:
         leaving = self.leaving(len(self.path))
         self.ending.check(self.batches[0], leaving[0])
         self.dense = self.outputs(leaving)
-
-    def call(self, number: int) -> Call:
-        """How a block is called."""
-        return self.calls[number]
 
     def leaving(self, place: int) -> list[torch.Tensor]:
         """What enters the block at a place of the path, or leaves the last one."""
