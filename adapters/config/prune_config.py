@@ -281,8 +281,10 @@ def check_experts_settings(config: PruneConfig) -> None:
 
 def check_blocks_settings(config: PruneConfig) -> None:
     """Raise ValueError for settings of heads and channels, which change nothing where whole blocks are removed."""
-    for name in ("allocation", "heads", "target_blend", "refit_producers", "swap_search"):
-        if (value := getattr(config, name)) not in (None, False):
+    amounts = ("ratio", "budget", "compensate")
+    others = [each for each in settings_of(config) if each.of == "units" and each.name not in amounts]
+    for name, default in [*((each.name, each.default) for each in others), ("target_blend", None)]:
+        if (value := getattr(config, name)) not in (None, default):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole blocks: leave it out")
     if config.calibrate_on == "dense":
         raise ValueError(
