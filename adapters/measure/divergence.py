@@ -98,8 +98,8 @@ def divergences(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 def angles(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """arccos of the cosine of every pair of rows, as 2 arcsin(|a - b| / 2) of unit vectors, which loses no digits at 0."""
     a, b = (torch.nn.functional.normalize(each.double(), dim=-1) for each in (dense, found))
-    found: torch.Tensor = 2 * ((a - b).norm(dim=-1) / 2).clamp(max=1).arcsin()
-    return found
+    chord: torch.Tensor = (a - b).norm(dim=-1)
+    return 2 * (chord / 2).clamp(max=1).arcsin()
 
 
 def distances(dense: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

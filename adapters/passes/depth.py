@@ -153,8 +153,8 @@ class RemoveBlocks:
         found = entries_of(block, calls[number], hidden)
         if not found:
             return Done("kept; what its operators return is not added to the stream")
-        judged = slice(fitted, fitted + apart)
-        error = float(stream_errors(targets[judged], leaving[judged]).mean())
+        aside = slice(fitted, fitted + apart)
+        error = float(stream_errors(targets[aside], leaving[aside]).mean())
         if not error > 0:
             return Done("kept; nothing is missing behind it")
         done = Done("kept; a refit did not help")
@@ -164,7 +164,7 @@ class RemoveBlocks:
             self.keep([name])
             job = StreamFit(name, block, call, entry, self.dtype)
             with naming(name):
-                answer = job.solve(paths.found, targets, fitted, judged, self.plan.dampings)
+                answer = job.solve(paths.found, targets, fitted, aside, self.plan.dampings)
             nearer = judge.from_place(place, judge.leaving(place)) if answer.error < error else output
             if not nearer < output:
                 job.put(job.before)

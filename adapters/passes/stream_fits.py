@@ -49,17 +49,17 @@ class StreamFit:
         entering: Sequence[torch.Tensor],
         targets: Sequence[torch.Tensor],
         fitted: int,
-        judged: slice,
+        aside: slice,
         strengths: Sequence[float],
     ) -> Fitted:
-        """Write the weights, rounded to the storage dtype. entering: the block. fitted: how many batches count. judged: those
+        """Write the weights, rounded to the storage dtype. entering: the block. fitted: how many batches count. aside: those
         by which the best of several dampings is chosen, by the error of the stream."""
         problem = self.problem(entering[:fitted], targets[:fitted])
         best: tuple[Fitted, dict[str, torch.Tensor]] | None = None
         for damping in strengths:
             residual = self.write(problem, damping)
-            leaving = run_block(self.block, self.call, list(entering[judged]))
-            found = Fitted(residual, float(stream_errors(targets[judged], leaving).mean()))
+            leaving = run_block(self.block, self.call, list(entering[aside]))
+            found = Fitted(residual, float(stream_errors(targets[aside], leaving).mean()))
             if best is None or found.error < best[0].error:
                 best = found, self.parameters()
         assert best is not None
