@@ -37,6 +37,11 @@ def cut_exactly(model: PreTrainedModel, kept: Sequence[int]) -> Cut:
             if number not in kept:
                 stack.enter_context(replaced_forward(block, skipped(answer)))
         expected = states_of(model, window)
+    if not bool(expected.isfinite().all()):
+        raise ValueError(
+            f"{type(model).__name__} makes NaN or Inf of a short window: its weights are damaged, or its activations overflow in "
+            f"{str(expected.dtype).removeprefix('torch.')}"
+        )
     cut = cut_blocks(model, kept)
     try:
         with eval_mode(model):

@@ -328,7 +328,7 @@ def test_damaged_models_are_named():
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(1e30)
         model.model.layers[1].mlp.up_proj.weight.mul_(1e30)
-    with pytest.raises(ValueError, match=r"NaN|damaged|does not follow"):
+    with pytest.raises(ValueError, match="makes NaN or Inf of a short window: its weights are damaged"):
         prune(model, ratio=0.4)
 
 
