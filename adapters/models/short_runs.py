@@ -39,8 +39,8 @@ def cut_exactly(model: PreTrainedModel, kept: Sequence[int]) -> Cut:
         expected = states_of(model, window)
     if not bool(expected.isfinite().all()):
         raise ValueError(
-            f"{type(model).__name__} makes NaN or Inf of a short window: its weights are damaged, or its activations overflow in "
-            f"{str(expected.dtype).removeprefix('torch.')}"
+            f"{type(model).__name__} makes NaN or Inf of a short window: its weights are damaged, or its activations "
+            f"overflow in {str(expected.dtype).removeprefix('torch.')}"
         )
     cut = cut_blocks(model, kept)
     try:
