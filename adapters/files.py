@@ -15,12 +15,13 @@ from typing import Any, Protocol
 from gramian.adapters.drafts import ADDED, begun, ended, names_beside, recover, sync
 
 __all__ = [
-    "REPORT", "STDOUT", "Saved", "check_files", "check_output", "check_result", "check_space", "plain", "streams",
+    "PAGE", "REPORT", "STDOUT", "Saved", "check_files", "check_output", "check_result", "check_space", "plain", "streams",
     "write_bytes", "write_json", "write_report",
 ]  # fmt: skip
 
 STDOUT = Path("-")  # as the file of a result
 REPORT = "gramian.json"
+PAGE = "report.html"  # the same for a person; nothing loads it, so that a model loads without it
 
 
 def check_output(out: str | Path, overwrite: bool, adding: bool = False) -> None:
@@ -140,8 +141,8 @@ def write_json(path: Path, document: Any) -> None:
 
 def write_report(draft: Path, document: Mapping[str, Any]) -> None:
     """Write `gramian.json` into a directory that is complete but for it: the document, and `files`, the SHA-256 of every other
-    file by its name."""
-    paths = sorted(path for path in draft.rglob("*") if path.is_file() and path != draft / REPORT)
+    file by its name, but for the page that shows the document."""
+    paths = sorted(path for path in draft.rglob("*") if path.is_file() and path not in (draft / REPORT, draft / PAGE))
     write_json(draft / REPORT, {**document, "files": {path.relative_to(draft).as_posix(): sha256(path) for path in paths}})
 
 

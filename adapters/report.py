@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.html import html_table
+from gramian.adapters.pages.plots import plot
 from gramian.extras import need
 from gramian.tables import figure, lines_of, table
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 __all__ = ["OperatorReport", "Report", "mean_error"]
 
@@ -101,6 +103,13 @@ class Report:
 
         rows = [{name: value for name, value in asdict(o).items() if name != "detail"} | o.detail for o in self.operators]
         return pandas.DataFrame(rows)
+
+    def plot(self) -> Figure:
+        """Draw errors and sparsity by block and kind, held-out against calibration error, and where the seconds went.
+
+        A notebook shows the figure; `figure.savefig` writes it. ImportError where matplotlib is not installed.
+        """
+        return plot(self.to_dict())
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The head of the table, and a row of text per operator, or of means and the sum of the seconds for many experts."""

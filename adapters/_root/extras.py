@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["EVAL", "EXPORT", "MODELS", "PROOFS", "REPORT", "TRAIN", "complete", "named", "need"]
+__all__ = ["EVAL", "GGUF", "MODELS", "ONNX", "PROOFS", "REPORT", "TRAIN", "complete", "named", "need"]
 
 MODELS = ("torch", "transformers", "safetensors", "tqdm")  # packages that loading and pruning a model needs
 PROOFS = ("hypothesis", "cvxpy", "tqdm")  # packages that checking claims and laws needs
 TRAIN = ("torch", "transformers", "safetensors", "tqdm", "accelerate")  # packages that training a model needs
 EVAL = ("lm_eval",)  # packages that named tasks need
-EXPORT = ("onnx", "onnxruntime", "onnxscript", "xllamacpp")  # packages that other formats need
+ONNX = ("onnx", "onnxruntime", "onnxscript")  # packages that ONNX graphs need
+GGUF = ("xllamacpp", "sentencepiece")  # packages that GGUF files need, beside one that carries the converter
 REPORT = ("matplotlib", "pandas")  # packages that figures and data frames need
 
 

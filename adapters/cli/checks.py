@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gramian.adapters.cli.export import check_export
 from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.places import locate
@@ -28,7 +29,10 @@ def check_places(args: argparse.Namespace) -> None:
         if not args.resume and args.problems.is_dir() and any(args.problems.iterdir()):
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
         check_output(args.problems, overwrite=args.resume, adding=args.resume)
+    if args.command == "export":
+        check_export(args)
     check_result(given.get("json"))
+    check_result(given.get("html"))
     if "texts" in given:
         check_source(args.texts.calibration)
     for text in (given.get("evaluate"), given.get("text")):

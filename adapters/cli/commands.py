@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.cli.output import emit
+from gramian.adapters.cli.summary import shown as shown_report
 from gramian.adapters.config.recipes import recipe_of
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
@@ -106,7 +108,9 @@ def stream_pruned(args: argparse.Namespace) -> None:
     )  # fmt: skip
     saved = args.out.expanduser().resolve()
     loader = "gramian.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
-    emit(document, f"{report}\n\nsaved to {saved}; it loads with {loader}({str(saved)!r})", args.json)
+    emit(
+        document, f"{shown_report(report, args.verbose)}\n\nsaved to {saved}; it loads with {loader}({str(saved)!r})", args.json
+    )
 
 
 def document_of(args: argparse.Namespace, report: Report | StructuredReport) -> dict[str, Any]:
@@ -148,16 +152,21 @@ def prune_and_save(
     try:
         kind = kind_of(model.config)
         measure: Any = perplexity if kind == "causal" else embed
+        began = time.perf_counter()
         dense = None if read.evaluated is None else measure(model, read.evaluated)
+        phases = {"before": time.perf_counter() - began}
         report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
         document = document_of(args, report)
-        lines = [str(report)]
+        lines = [shown_report(report, args.verbose)]
         compared, name = (compare, "perplexity") if kind == "causal" else (compare_embeddings, "embeddings")
         failure: ValueError | None = None
         if dense is not None:
+            began = time.perf_counter()
             try:
                 document[name], shown = compared(dense, measure(model, read.evaluated), read)
                 lines.append(shown)
+                phases["after"] = time.perf_counter() - began
+                document["phases"] = {f"measuring {name} {when}": seconds for when, seconds in phases.items()}
             except ValueError as error:  # the model may be damaged, but hours of work are in it: it is saved all the same
                 failure = error
         document["fingerprint"] = journal.fingerprint
@@ -196,10 +205,18 @@ def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[st
         "source": read.evaluated_source,
         "windows": count,
         "context": length,
+        "sha256": Tokens(read.evaluated, "").digest,
+        "nats_by_window": {"dense": by_window(dense, count), "pruned": by_window(pruned, count)},
     }
     shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
     where = f"on {count} windows of {length} tokens, {read.evaluated_source}"
     return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
+
+
+def by_window(found: Perplexity, count: int) -> list[float]:
+    """The mean loss of every window, by which runs on the same windows can be compared later."""
+    means: list[float] = found.losses.double().view(count, -1).mean(dim=1).tolist()
+    return means
 
 
 def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:

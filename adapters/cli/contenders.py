@@ -94,11 +94,11 @@ def solve_usage(args: argparse.Namespace) -> str | None:
         if not any(":" in name for name in names):  # else it may be the method that is at fault
             return flags_in(str(error))
         raise
-    written = [args.json] if args.json else []
+    written = [file for file in (args.json, args.html) if file]
     written += solution_files(args.out, names, args.files).values() if args.out else []
     read = {file.resolve() for file in args.files} | {place.resolve() for place in args.heldout}
     read |= {(place / file.name).resolve() for place in args.heldout for file in args.files}
     for file in written:
         if file.resolve() in read:
-            return f"{file} is a problem that is read, and would be overwritten: choose another --out or --json"
+            return f"{file} is a problem that is read, and would be overwritten: choose another --out, --json or --html"
     return None

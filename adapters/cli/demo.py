@@ -29,7 +29,9 @@ def run_demo(args: argparse.Namespace) -> None:
         "set": f"max_lambdas={MAX_LAMBDAS}", "out": args.out,
     }  # fmt: skip
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    prune = command_line().parse_args(["prune", MODEL, *words, *(["--overwrite"] if args.overwrite else [])])
+    prune = command_line().parse_args(
+        ["prune", MODEL, *words, *(["--overwrite"] if args.overwrite else []), *(["--verbose"] if args.verbose else [])]
+    )
     check_usage(prune)
     check_places(prune)
     prune_model(prune)

@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> None:
         from gramian.adapters.cli.verify import verify_claims
 
         verify_claims(args)
+    elif not getattr(args, "needs_models", True):
+        args.run(args)
     else:
         need("models", MODELS, f"gramian {args.command}")
         with shown_messages():

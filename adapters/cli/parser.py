@@ -7,10 +7,14 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
+from gramian.adapters.cli.compare import add_compare
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
+from gramian.adapters.cli.pages import add_html
 from gramian.adapters.cli.types import expression, path, positive
 from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
+from gramian.adapters.files import STDOUT
 
 __all__ = ["check_usage", "command_line"]
 
@@ -54,6 +58,7 @@ def command_line() -> argparse.ArgumentParser:
         "  gramian demo\n  gramian demo --out sparse-gemma",
     )
     add_output(demo, "directory for the pruned model (default %(default)s)", REPLACING, default="gramian-demo")
+    add_verbose(demo)
 
     prune = command(
         "prune",
@@ -88,6 +93,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     prune.add_argument("--no-perplexity", action="store_true", help="do not measure perplexity before and after")
     prune.add_argument("--dry-run", action="store_true", help="check everything, estimate memory and time, stop")
+    add_verbose(prune)
     prune.add_argument("--problems", type=path, metavar="DIR", help="write the operators' problems, as they were solved, there")
     add_json(prune)
 
@@ -161,7 +167,13 @@ def command_line() -> argparse.ArgumentParser:
         "methods they are in DIR/METHOD",
         ADDING,
     )
+    add_html(solve)
     add_json(solve)
+
+    compare = add_compare(command)
+    add_html(compare)
+    add_json(compare)
+    add_json(add_export(command))
 
     verify = command(
         "verify",
@@ -207,6 +219,15 @@ def add_output(
     parser.add_argument("--overwrite", action="store_true", help=replacing)
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of the long table of a run."""
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print every operator, and not the kinds and the ten worst alone where there are many",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the file that results are written to."""
     parser.add_argument(
@@ -247,7 +268,14 @@ def check_usage(args: argparse.Namespace) -> None:
             args.usage_error("--json names a file, and --out and --problems directories: they cannot be the same")
         if args.evaluate is not None and args.no_perplexity:
             args.usage_error("--evaluate and --no-perplexity contradict each other")
+    html = getattr(args, "html", None)
+    if html is not None and html == STDOUT:
+        args.usage_error("--html names a file: only --json can be written to stdout")
+    if html is not None and args.json is not None and html.absolute() == args.json.absolute():
+        args.usage_error("--html and --json name the same file: choose two")
     if args.command == "solve" and (wrong := solve_usage(args)) is not None:
+        args.usage_error(wrong)
+    if args.command == "export" and (wrong := export_usage(args)) is not None:
         args.usage_error(wrong)
 
 

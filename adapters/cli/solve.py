@@ -13,8 +13,10 @@ import numpy as np
 
 from gramian.adapters.cli.contenders import Contender, contenders_of, patterns_of, solution_files
 from gramian.adapters.cli.output import emit
+from gramian.adapters.cli.pages import write_page
 from gramian.adapters.data.problem_files import read_gram, read_problem, write_tensors
 from gramian.adapters.files import check_output, check_result
+from gramian.adapters.pages.solved import page_of_solved
 from gramian.progress import bar
 from gramian.solvers import Pattern, Quadratic, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit
@@ -26,6 +28,7 @@ __all__ = ["solve_problems"]
 def solve_problems(args: argparse.Namespace) -> None:
     """Solve every problem file by every method, and write the solutions, the rows and a table of them."""
     check_result(args.json)
+    check_result(args.html)
     if args.out is not None:
         check_output(args.out, args.overwrite, adding=True)
         if len({file.name for file in args.files}) < len(args.files):
@@ -50,6 +53,7 @@ def solve_problems(args: argparse.Namespace) -> None:
                     write_tensors(places[contender.name, file], {"weight": weights}, metadata)
                 done.update()
     text = shown(rows) if len(contenders) == 1 else f"{shown(rows, ['method'])}\n\n{summary(rows)}"
+    write_page(args.html, lambda: page_of_solved(rows))
     emit(rows, text, args.json)
 
 

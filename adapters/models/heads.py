@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.models.checkpoints import shards_of
 
-__all__ = ["keep_head", "with_head"]
+__all__ = ["head_of", "keep_head", "with_head"]
 
 ATTRIBUTE = "_gramian_head"
 
@@ -39,6 +39,12 @@ def keep_head(model: PreTrainedModel, config: Any, folder: Path, unknown: set[st
             head |= {name: opened.get_tensor(name) for name in unknown & set(opened.keys())}
     setattr(model, ATTRIBUTE, (owner.__name__, head))
     return unknown
+
+
+def head_of(model: PreTrainedModel) -> str | None:
+    """The class whose head an encoder keeps, by its name; None where it keeps none."""
+    kept: tuple[str, dict[str, torch.Tensor]] | None = getattr(model, ATTRIBUTE, None)
+    return None if kept is None else kept[0]
 
 
 def class_of(config: Any) -> type[PreTrainedModel] | None:

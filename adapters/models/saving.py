@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.drafts import new_directory
-from gramian.adapters.files import Saved, check_output, plain, write_bytes, write_report
+from gramian.adapters.files import Saved, check_output, plain, write_bytes
 from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
@@ -29,6 +29,7 @@ from gramian.adapters.models.settings_files import weights_alone, write_config, 
 from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.widths import Width, narrow_class, unstated_widths, write_widths
 from gramian.adapters.models.wrappers import plain_model
+from gramian.adapters.pages.beside import write_results
 
 __all__ = ["save", "save_beside"]
 
@@ -64,7 +65,7 @@ def save(
         Pad a shrunk model with zeros to widths that stock classes build, so that it loads anywhere.
     report : mapping or report, optional
         What `prune` returned, or plain numbers, strings, lists and dicts; it is written as `gramian.json`,
-        with the SHA-256 of every other file, which `load` checks.
+        with the SHA-256 of every other file, which `load` checks. What `prune` returned is shown in `report.html` as well.
     overwrite : bool
         Replace a saved model that is at `out`.
 
@@ -139,7 +140,7 @@ def write_all(
                     tokenizer.save_pretrained(draft)
             copy_side_files(whole, draft, tokenizer is not None)
             if report is not None:
-                write_report(draft, plain(report))
+                write_results(draft, plain(report))
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own error

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from transformers import PreTrainedModel
 
-from gramian.adapters.files import REPORT, streams
+from gramian.adapters.files import PAGE, REPORT, streams
 from gramian.adapters.models.origins import GENERATION, origin_of
 
 __all__ = ["copy_side_files"]
@@ -40,7 +40,7 @@ EXECUTABLE = (
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # forms of the weights, or of a training run, that nobody misses
 UNMISSED = ("pytorch_model", "model", "training_args", "optimizer", "scheduler", "rng_state", "scaler", "consolidated")
 BEGINNINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe")
-OURS = (REPORT, "config.json", "gramian_widths.json", GENERATION)  # written anew, or not at all
+OURS = (REPORT, PAGE, "config.json", "gramian_widths.json", GENERATION)  # written anew, or not at all
 STATED_TWICE = ("special_tokens_map.json", "added_tokens.json")  # in the files of a tokeniser that is saved, which may differ
 
 

@@ -22,7 +22,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 
 from gramian.adapters.devices import release_cached, usable_device
 from gramian.adapters.drafts import new_directory
-from gramian.adapters.files import Saved, plain, write_report
+from gramian.adapters.files import Saved, plain
 from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.conversions import Conversions
@@ -37,6 +37,7 @@ from gramian.adapters.models.stored_tensors import StoredTensors, WrittenTensors
 from gramian.adapters.models.tasks import stock_class
 from gramian.adapters.models.tokenizers import load_tokenizer
 from gramian.adapters.models.widths import WIDTHS, state_widths, unstated_widths, write_widths
+from gramian.adapters.pages.beside import write_results
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
 from gramian.adapters.run.journal import Journal
@@ -94,7 +95,7 @@ class Stream:
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(draft)
             copy_side_files(self.model, draft, self.tokenizer is not None)
-            write_report(draft, plain(report))
+            write_results(draft, plain(report))
         return out
 
 

@@ -27,6 +27,13 @@ def imports(said: str) -> set[str]:
         (["solve", "taken/file"], 1, "not a readable safetensors file"),
         (["solve", "taken/file", "--method", "wanda", "magic"], 2, "no method 'magic'; there are fistapruner"),
         (["solve", "taken/file", "--json", "missing/rows.json"], 1, "missing/rows.json cannot be written"),
+        (["export", "org/model", "--format", "gguf", "--out", "folder"], 1, "folder does not end with .gguf"),
+        (["export", "org/model", "--format", "onnx", "--out", "old.onnx"], 1, "old.onnx exists"),
+        (["export", "org/model", "--format", "onnx", "--out", "taken"], 1, "taken exists and is not empty"),
+        (["export", "missing/model/here", "--format", "onnx", "--out", "new.onnx"], 1, "no model 'missing/model/here'"),
+        (["export", "org/model", "--format", "onnx", "--out", "new", "--pad"], 2, "--pad is for --format gguf"),
+        (["export", "org/model", "--format", "onnx", "--out", "new", "--dtype", "float16"], 2, "--dtype float16 is for"),
+        (["export", "org/model", "--format", "gguf", "--out", "new.gguf", "--no-past"], 2, "--no-past is for --format onnx"),
         (["nonsense"], 2, "invalid choice"),
         ([], 2, "usage: gramian"),
     ],
@@ -34,6 +41,7 @@ def imports(said: str) -> set[str]:
 def test_a_refusal_waits_for_no_heavy_import(arguments, code, message, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("x")
+    (tmp_path / "old.onnx").write_text("x")
     command = [sys.executable, "-X", "importtime", "-m", "gramian", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == code and message in done.stderr and done.stdout == ""

@@ -41,7 +41,7 @@ def test_a_smaller_model_is_saved_measured_and_loaded(model, text, capsys):
     assert "perplexity" in printed and f"it loads with gramian.load({str(Path('small').absolute())!r})" in printed
     assert "model.layers.1.mlp.down_proj" in printed and "parameters" in printed
     report = json.loads(Path("small/gramian.json").read_text())
-    assert set(report["files"]) == {file.name for file in Path("small").iterdir()} - {"gramian.json"}
+    assert set(report["files"]) == {file.name for file in Path("small").iterdir()} - {"gramian.json", "report.html"}
     assert {key: value for key, value in report.items() if key != "files"} == json.loads(Path("report.json").read_text())
     assert 0.3 <= report["ratio"] < 0.31 and report["settings"]["compensation"] == "weights"
     assert report["perplexity"]["dense"] > 0 and len(report["modules"]) == 4

@@ -59,6 +59,8 @@ RENAMED = Renamed(
     dropped=(r"/settings/blocks(/|$)",),
     added=(
         r"/settings/(recipe|blocks|sparsity|per_row|compensate)(/|$)",
-        r"(report|\.json)/(fingerprint|dense|files)(/|$)",
+        r"(report|\.json)/(fingerprint|dense|files|kept|phases)(/|$)",
+        r"/perplexity/(sha256|nats_by_window)(/|$)",
+        r"report\.html$",
     ),
 )

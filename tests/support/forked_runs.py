@@ -80,8 +80,8 @@ def ended(process: int, seconds: float = 300) -> int | None:
 
 
 def digests(folder: Path) -> Mapping[str, str]:
-    """The SHA-256 of the files of a directory, but for `gramian.json`, which says how long the run took."""
-    files = [file for file in folder.iterdir() if file.name != "gramian.json"]
+    """The SHA-256 of the files of a directory, but for those that say how long the run took."""
+    files = [file for file in folder.iterdir() if file.name not in ("gramian.json", "report.html")]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

@@ -124,7 +124,7 @@ def test_a_report_is_saved_as_it_was_returned(tmp_path):
     save(model, tokenizer, tmp_path / "memory", report=report)
     for place in ("streamed", "memory"):
         saved, returned = json.loads((tmp_path / place / "gramian.json").read_text()), json.loads(json.dumps(report.to_dict()))
-        assert {*saved["files"], "gramian.json"} == {path.name for path in (tmp_path / place).iterdir()}
+        assert {*saved["files"], "gramian.json", "report.html"} == {path.name for path in (tmp_path / place).iterdir()}
         load(tmp_path / place)  # which checks them
         assert {key: saved[key] for key in returned if key != "seconds"} == {
             key: returned[key] for key in returned if key != "seconds"
