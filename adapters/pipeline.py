@@ -28,8 +28,9 @@ from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.tasks import check_labels, kind_of
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, shortening, thinning, zeroing
 from gramian.adapters.removal.amount import block_parameters
+from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
@@ -56,6 +57,11 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
         check_plain(blocks.model)
     if config.jobs > 1 and blocks.elsewhere:
         raise ValueError(f"jobs={config.jobs} does not go with one block at a time on {blocks.place}: leave one of them out")
+    if config.recipe.modules == "blocks" and blocks.elsewhere:
+        raise ValueError(
+            f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on "
+            f"{blocks.place}: run it where the model is in memory (--memory host)"
+        )
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
@@ -135,6 +141,8 @@ def run(
             report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress)
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
+        elif isinstance(plan, Shortening):
+            report = shortened(blocks, tokens, config, plan, heldout, journal, originals, progress)
         else:
             report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress)
     if cut and isinstance(report, StructuredReport) and report.keep:
@@ -291,3 +299,31 @@ def thinned(
     return StructuredReport(
         tuple(each.row for each in rows), (before, before - removed), (inside, inside - removed), {}, settings, 0.0, {}
     )
+
+
+def shortened(
+    blocks: Blocks,
+    tokens: Tokens,
+    config: PruneConfig,
+    plan: Shortening,
+    heldout: torch.Tensor | None,
+    journal: Journal | None,
+    originals: Originals | None,
+    progress: bool,
+) -> StructuredReport:
+    """The removal of whole blocks, of which the configuration states fewer afterwards."""
+    model = blocks.model
+    before, inside = count_parameters(model), block_parameters(model)
+    keep: Callable[[Sequence[str]], object] = (lambda names: None) if originals is None else originals.keep
+    with bar(plan.visits, config.method, "block", shown=progress) as shown:
+        found = shortening(model, config, plan, tokens.windows, heldout, journal, keep, shown.update).run()
+    if originals is not None:
+        originals.kept.clear()  # blocks have other names now, and the run is done
+    removed = sum(plan.sizes[number] for number in found.removed)
+    settings: dict[str, Any] = {
+        **config.completed(),
+        "damping": plan.dampings[0] if len(plan.dampings) == 1 else list(plan.dampings),
+        "removed_blocks": list(found.removed),
+        "output": {"measure": found.measure, "removed": found.output[0], "refitted": found.output[1]},
+    }
+    return StructuredReport(found.rows, (before, before - removed), (inside, inside - removed), {}, settings, 0.0, {})

@@ -15,6 +15,7 @@ from gramian.tables import table
 __all__ = ["list_methods"]
 
 KINDS = {"weights": "zeroes single weights: --sparsity", "units": "removes heads and channels: --ratio"}
+WHOLE = {"experts": "removes whole experts: --ratio", "blocks": "removes whole blocks: --ratio"}
 
 
 def list_methods(args: argparse.Namespace) -> None:
@@ -48,7 +49,7 @@ def explained(name: str, method: Method) -> str:
     """All about a method, for a person."""
     options = [[f"--set {option}=", json.dumps(value)] for option, value in method.defaults.items()]
     settings = [[f"--{setting.replace('_', '-')}", json.dumps(value)] for setting, value in method.settings.items()]
-    kind = "removes whole experts: --ratio" if method.modules == "experts" else KINDS[method.granularity]
+    kind = WHOLE.get(method.modules, KINDS[method.granularity])
     parts = [f"{name} {kind}", method.described, f"It gathers {gathered(method)}."]
     if (file := file_of(name)) is not None:
         parts.append(f"It is what {file} says, which was run for this.")
@@ -61,6 +62,8 @@ def explained(name: str, method: Method) -> str:
 
 def gathered(method: Method) -> str:
     """What a method needs of the model, in words."""
+    if method.modules == "blocks":
+        return "outputs of the model without its blocks on some calibration windows, and second moments where it refits"
     if method.gradients:
         return "gradients or outputs of the whole dense model on the calibration windows"
     what = "second moments of what enters each operator" if method.inputs else "nothing but the weights"

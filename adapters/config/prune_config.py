@@ -262,6 +262,9 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
     if method.modules == "experts":
         check_experts_settings(config)
         return
+    if method.modules == "blocks":
+        check_blocks_settings(config)
+        return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.swap_search and not solves:
         raise ValueError(
@@ -317,3 +320,18 @@ def check_experts_settings(config: PruneConfig) -> None:
         raise ValueError("refit_producers=True changes nothing where nothing is fitted: leave it out, or compensate")
     if config.swap_search and config.options.get("score", "output") != "output":
         raise ValueError(f"swap_search=True needs experts to be chosen by score='output', not {config.options['score']!r}")
+
+
+def check_blocks_settings(config: PruneConfig) -> None:
+    """Raise ValueError for settings of heads and channels, which change nothing where whole blocks are removed."""
+    amounts = ("ratio", "budget", "compensate")
+    others = [each for each in settings_of(config) if each.of == "units" and each.name not in amounts]
+    for name, default in [*((each.name, each.default) for each in others), ("target_blend", None)]:
+        if (value := getattr(config, name)) not in (None, default):
+            raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole blocks: leave it out")
+    if config.calibrate_on == "dense":
+        raise ValueError(
+            f"calibrate_on='dense' does not go with {config.method!r}: what remains is given what is left of the blocks before"
+        )
+    if config.damping is not None and not config.own("compensate"):
+        raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")

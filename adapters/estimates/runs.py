@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import experts, units, weights
+from gramian.adapters.estimates import depth, experts, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
@@ -22,6 +22,7 @@ from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
@@ -55,13 +56,13 @@ def estimate(
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
     passed = walks_of(model, paths, config, plan, tokens)
-    walks = [(walk, fitted if each.name == "scores" else tokens) for each, walk in passed]
+    walks = [(walk, fitted if name == "scores" else tokens) for name, walk in passed]
 
     blocks = list(blocks_in(model).values())
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
     bytes_each = next(model.parameters()).element_size()
     at_once = min(config.jobs, len(paths))
-    operators = operators_of(model, config, plan, rates, heldout > 0, tokens)
+    operators = operators_of(model, config, plan, rates, heldout > 0, tokens, windows)
     streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
     stacks = next(model.parameters()).device.type != "cpu"
     pruning = {
@@ -76,6 +77,8 @@ def estimate(
     }
     if isinstance(plan, Removal):
         pruning["mask problems of all modules"] = units.mask_bytes(config, plan)
+    if isinstance(plan, Shortening):
+        pruning["what enters the blocks on the windows that judge"] = depth.judge_bytes(model, config, windows)
     gradients = 0
     if config.method in units.GRADIENTS:
         gradients = units.gradient_bytes(model, config.method, length)
@@ -103,6 +106,8 @@ def estimate(
         covered = sum(each.cost * each.removable for each in plan.unit_sets) / inside
     elif isinstance(plan, Thinning):
         covered = sum(each.size * each.count for each in plan.mixtures.values()) / inside
+    elif isinstance(plan, Shortening):
+        covered = sum(plan.sizes[number] for number in plan.candidates) / inside
     else:
         covered = sum(math.prod(each.shape) for each in operators) / inside
     return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates, covered)
@@ -121,23 +126,27 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
 
 def walks_of(
     model: Any, paths: tuple[str, ...], config: PruneConfig, plan: Plan, tokens: float = math.inf
-) -> list[tuple[Any, Walked]]:
-    """The passes of a run, and the walk of each. tokens: how many are run."""
+) -> list[tuple[str, Walked]]:
+    """The passes of a run by name, and the walk of each. tokens: how many are run."""
     passes: list[Any] = []
     if isinstance(plan, Thinning):
         each = thinning(model, paths, config, plan, 0)
-        return [(each, experts.walked_experts(each, model))]
+        return [(each.name, experts.walked_experts(each, model))]
+    if isinstance(plan, Shortening):
+        return [("depth", depth.walked_blocks(model, config, plan))]
     if isinstance(plan, Removal):
         passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
     else:
         passes += [zeroing(model, paths, config, plan[0], 0)]
-    return [(each, walked(each, model, paths, tokens)) for each in passes]
+    return [(each.name, walked(each, model, paths, tokens)) for each in passes]
 
 
 def operators_of(
-    model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool, tokens: float
+    model: Any, config: PruneConfig, plan: Plan, rates: Rates, heldout: bool, tokens: float, windows: tuple[int, int]
 ) -> tuple[EstimatedOperator, ...]:
-    """A row for every operator that is solved for, or mixture that loses experts."""
+    """A row for every operator that is solved for, mixture that loses experts, or block."""
+    if isinstance(plan, Shortening):
+        return depth.estimated_blocks(model, config, plan, rates, windows)
     if isinstance(plan, Thinning):
         return experts.estimated_mixtures(model, config, plan, rates, tokens)
     if isinstance(plan, Removal):
@@ -160,6 +169,8 @@ def working(config: PruneConfig, plan: Plan, shape: tuple[int, int], stacks: boo
 
 def streams_of(config: PruneConfig, plan: Plan) -> int:
     """How many copies of the hidden states there are at once: what enters a block and what leaves it, along one path or two."""
+    if isinstance(plan, Shortening):
+        return 6  # in front of a gap, within it and behind it, and what enters and leaves a block with gaps before it
     if isinstance(plan, Removal):
         return 5 if plan.calibrate_on == "pruned" else 3
     if config.own("calibrate_on") == "dense":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gramian.adapters.methods.depth_methods import ChooseBlocks, GoesOn, Measured, Step
 from gramian.adapters.methods.expert_methods import Choose
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import Granularity
@@ -36,7 +37,8 @@ class Method:
 
     Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
     `channels` where the method prunes no attention unless `include` names it, `experts` where it removes whole experts of
-    mixtures, decide(mixture, route, keep, exchanges, **options) -> ExpertChoice; compensation: what makes up for removed units
+    mixtures, decide(mixture, route, keep, exchanges, **options) -> ExpertChoice, `blocks` where it removes whole blocks,
+    decide(measured, goes_on, **options) -> tuple of Step; compensation: what makes up for removed units
     where the setting `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean
     of what was removed; check(**options), which raises ValueError for options that prepare would refuse, and
     suits(model, unit_sets, **options) for models; gradients, of what `prepare` takes those of the
@@ -50,7 +52,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     damps: bool = True
     inputs: bool = True
-    modules: Literal["all", "channels", "experts"] = "all"
+    modules: Literal["all", "channels", "experts", "blocks"] = "all"
     compensation: Literal["weights", "bias"] = "weights"
     check: Callable[..., None] | None = None
     suits: Callable[..., None] | None = None
@@ -65,10 +67,11 @@ class Method:
 
     @property
     def given(self) -> int:
-        """How many parameters of `decide` are no options: problem and pattern, or the module, or a mixture and what to keep."""
+        """How many parameters of `decide` are no options: problem and pattern, or the module, or a mixture and what to keep, or
+        what judges blocks and how many go."""
         if self.modules == "experts":
             return 4
-        return 2 if self.granularity == "weights" else 1
+        return 2 if self.granularity == "weights" or self.modules == "blocks" else 1
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -103,6 +106,8 @@ class Method:
             self.check(**among(options, self.check, 0))
         if self.modules == "experts":
             return self.of_experts(options)
+        if self.modules == "blocks":
+            return self.of_blocks(options)
         return self.of_weights(options, pattern) if self.granularity == "weights" else self.of_units(options)
 
     def of_weights(self, options: Mapping[str, Any], pattern: Pattern | None) -> Callable[[Quadratic, Pattern], Solution]:
@@ -159,6 +164,19 @@ class Method:
         choose(two, lambda kept: (kept[:1][None], np.ones((1, 1))), 1, False)
         return choose
 
+    def of_blocks(self, options: Mapping[str, Any]) -> ChooseBlocks:
+        """`tried` for whole blocks."""
+        own = among(options, self.decide, self.given)
+
+        def choose(measured: Measured, goes_on: GoesOn) -> tuple[Step, ...]:
+            steps = tuple(self.decide(measured, goes_on, **own))
+            if not all(isinstance(step, Step) for step in steps):
+                raise ValueError(f"{self.called} returned something else than steps, one for every block that goes")
+            return steps
+
+        choose(lambda *_: Nothing(), lambda removed, block: not removed)
+        return choose
+
     def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:
         """Raise ValueError for a model that the method does not suit, as far as is known without running it."""
         if self.suits is not None:
@@ -171,6 +189,24 @@ class Method:
         if self.prepare is None:
             return [None] * len(context.unit_sets)
         return self.prepare(context, **among(options, self.prepare, 1))
+
+
+class Nothing:
+    """A judge of two blocks that do nothing."""
+
+    blocks = (0, 1)
+
+    def stands(self, removed: Sequence[int]) -> bool:
+        """Any block may go."""
+        return True
+
+    def costs(self, removed: Sequence[int], candidates: Sequence[int]) -> Mapping[int, float]:
+        """Nothing is lost."""
+        return dict.fromkeys(candidates, 0.0)
+
+    def influences(self) -> Mapping[int, float]:
+        """Nothing is changed."""
+        return dict.fromkeys(self.blocks, 0.0)
 
 
 def parameters(function: Callable[..., Any] | None, skipped: int) -> dict[str, Any]:

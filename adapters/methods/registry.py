@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from gramian.adapters.methods.depth_methods import choose_blocks
 from gramian.adapters.methods.expert_methods import choose_experts
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
@@ -34,7 +35,8 @@ WEIGHT_METHODS: dict[str, Method] = {
     "dsnot": Method(dsnot, settings={"per_row": True}),
 }
 EXPERTS = Method(choose_experts, "units", settings={"compensate": True}, modules="experts")
-METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS}
+DEPTH = Method(choose_blocks, "units", settings={"compensate": True}, modules="blocks")
+METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS, "depth": DEPTH}
 
 
 def resolve(name: str) -> Method:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.models.block_lists import blocks_of
 
-__all__ = ["config_of_layers"]
+__all__ = ["config_of_layers", "layer_lists"]
 
 
 def config_of_layers(model: PreTrainedModel) -> Any:
@@ -25,7 +25,7 @@ def config_of_layers(model: PreTrainedModel) -> Any:
     except (ValueError, AttributeError):  # nothing is known of its blocks
         return model.config
     stated = model.config.get_text_config()
-    lists = {key: value for key, value in stated.to_dict().items() if "layer" in key and isinstance(value, list)}
+    lists = layer_lists(stated)
     before = max([stated.num_hidden_layers, *(len(value) for key, value in lists.items() if key.endswith("layer_types"))])
     if len(blocks) > stated.num_hidden_layers or len(blocks) == before:
         return model.config
@@ -47,6 +47,11 @@ def config_of_layers(model: PreTrainedModel) -> Any:
         setattr(text, key, first)
     text.num_hidden_layers = len(blocks)
     return config
+
+
+def layer_lists(config: Any) -> dict[str, list[Any]]:
+    """The lists that a configuration has of its layers, by name: with an entry for each of them, or some of their numbers."""
+    return {key: value for key, value in config.to_dict().items() if "layer" in key and isinstance(value, list)}
 
 
 def built_by(model: PreTrainedModel) -> int:

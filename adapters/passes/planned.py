@@ -14,27 +14,32 @@ from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import places_in
 from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.depth import RemoveBlocks
 from gramian.adapters.passes.experts import RemoveExperts
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.scores import ScoreUnits
 from gramian.adapters.passes.weights import ZeroWeights
+from gramian.adapters.removal.depth import Shortening, plan_shortening
 from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
+from gramian.adapters.run.journal import Journal
 from gramian.adapters.targets import patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
 
-__all__ = ["Plan", "plan_of", "removing", "scoring", "thinning", "zeroing"]
+__all__ = ["Plan", "plan_of", "removing", "scoring", "shortening", "thinning", "zeroing"]
 
 CHOOSING = 4  # one batch in this many chooses the damping
-# patterns and what remains dense, the units that can be removed, or how many experts are
-Plan = tuple[dict[str, Pattern], list[str]] | Removal | Thinning
+# patterns and what remains dense, the units that can be removed, how many experts are, or how many blocks
+Plan = tuple[dict[str, Pattern], list[str]] | Removal | Thinning | Shortening
 
 
 def plan_of(model: Any, config: PruneConfig) -> Plan:
     """What a run with these settings is about. ValueError, before any work, for settings that the model does not suit."""
     if config.recipe.modules == "experts":
         return plan_thinning(model, config)
+    if config.recipe.modules == "blocks":
+        return plan_shortening(model, config)
     return patterns_of(model, config) if config.recipe.granularity == "weights" else plan_removal(model, config)
 
 
@@ -110,6 +115,23 @@ def thinning(
         model, paths, plan.mixtures, plan.keep, config.recipe.of_experts(config.options), config.swap_search,
         config.own("calibrate_on"), config.own("compensate"), config.refit_producers, plan.damping, fitted,
         storage_dtype(model), advance,
+    )  # fmt: skip
+
+
+def shortening(
+    model: Any,
+    config: PruneConfig,
+    plan: Shortening,
+    windows: torch.Tensor,
+    heldout: torch.Tensor | None,
+    journal: Journal | None,
+    keep: Callable[[Sequence[str]], object],
+    advance: Callable[[], object] = nothing,
+) -> RemoveBlocks:
+    """The removal of whole blocks. keep(names): called before anything is written to these operators."""
+    return RemoveBlocks(
+        model, plan, config.recipe.of_blocks(config.options), config.own("compensate"), windows, heldout, storage_dtype(model),
+        journal, keep, advance,
     )  # fmt: skip
 
 

@@ -176,6 +176,13 @@ class StructuredReport:
             f"{len(self.modules)} modules, {before:,} -> {after:,} parameters, {100 * self.ratio:.2f}% of those in blocks "
             f"removed, {means}, {self.seconds:.0f} s",
         ]
+        if "removed_blocks" in self.settings:
+            gone, output = self.settings["removed_blocks"], self.settings["output"]
+            name = {"output": "KL divergence", "finercut": "angle", "hidden": "relative error"}[output["measure"]]
+            lines.append(
+                f"blocks removed, the first gone first: {', '.join(map(str, gone))}; {name} of the output to the dense model's "
+                f"{figure(output['removed'])}, {figure(output['refitted'])} once refitted"
+            )
         for module in self.modules:
             similar = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
             if similar:

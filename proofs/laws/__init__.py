@@ -126,7 +126,8 @@ def check_method(
     the layer alone. Scores are finite, one for each unit, and a function of the module alone. method: either function, which
     are told apart by their parameters without a default, or a `gramian.adapters.Method`. patterns: those that a method of
     weights is for; None is any. order_matters: True for a sweep over the channels, whose answer depends on which comes first,
-    and for random scores. Raises ValueError for a method that gathers something from a whole model, or removes whole experts.
+    and for random scores. Raises ValueError for a method that gathers something from a whole model, or removes whole experts or
+    blocks.
     """
     decide = getattr(method, "decide", method)
     candidate: Scoring | Pruning
@@ -137,6 +138,8 @@ def check_method(
             raise ValueError("the method gathers something from a whole model, which the laws do not make")
         if getattr(method, "modules", "all") == "experts":
             raise ValueError("the method removes whole experts of mixtures, which the laws do not make")
+        if getattr(method, "modules", "all") == "blocks":
+            raise ValueError("the method removes whole blocks of models, which the laws do not make")
         if patterns is not None:
             raise ValueError("patterns are for methods of weights, and the method is one of units")
         candidate = Scoring(decide, getattr(method, "inputs", True))

@@ -86,7 +86,7 @@ def test_functions_are_told_apart_as_a_run_tells_them(function: Any):
 
 def test_a_method_is_what_it_says():
     for name, method in METHODS.items():
-        assert scores_units(method) == (name in UNIT_METHODS or name == "experts")
+        assert scores_units(method) == (name in UNIT_METHODS or name in ("experts", "depth"))
     laws.check_method(Scorer(), examples=5)
     laws.check_method(METHODS["wanda-sp"], examples=5)
     laws.check_method(METHODS["magnitude-l1"], examples=5)
@@ -97,6 +97,8 @@ def test_a_method_is_what_it_says():
 def test_methods_that_the_laws_cannot_hold_are_refused():
     with pytest.raises(ValueError, match="gathers something from a whole model"):
         laws.check_method(METHODS["snip"])
+    with pytest.raises(ValueError, match="removes whole blocks"):
+        laws.check_method(METHODS["depth"])
     with pytest.raises(ValueError, match="removes whole experts"):
         laws.check_method(METHODS["experts"])
     with pytest.raises(ValueError, match="patterns are for methods of weights"):
