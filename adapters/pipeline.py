@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.ranks import Shares, ranks_here
 from gramian.adapters.run.streaming import Streamed
 from gramian.adapters.run.undo import Originals, restored_after_errors
 from gramian.adapters.run.walk import Pass, walk
@@ -52,6 +54,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
         check_plain(blocks.model)
     if config.jobs > 1 and blocks.elsewhere:
         raise ValueError(f"jobs={config.jobs} does not go with one block at a time on {blocks.place}: leave one of them out")
+    if config.jobs > 1 and not ranks_here().alone:
+        raise ValueError(f"jobs={config.jobs} does not go with several processes, each of which works on blocks: leave it out")
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
@@ -87,22 +91,27 @@ def run(
     check_windows(model, tokens.windows, "calibration windows")
     if heldout is not None:
         check_windows(model, heldout, "held-out windows")
-    plan = check_run(blocks, config)
+    plan, ranks = check_run(blocks, config), ranks_here()
+    if not ranks.alone and problems is not None and journal is None:
+        raise ValueError(
+            "problem files of several processes are kept in a journal: give a path of a model and out, or one process"
+        )
     batches = batches_of(tokens.windows)
     fitted = len(batches)
     if heldout is not None:
         batches += batches_of(heldout)
+    shares, progress = Shares(ranks, len(batches)), progress and ranks.first
     report: Report | StructuredReport
     # A run with a journal goes on from there, and its model is of no other use.
     originals = Originals(model, storage_dtype(model)) if journal is None else None
     guard: AbstractContextManager[object] = nullcontext() if originals is None else restored_after_errors(originals)
     with guard, eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
-            report = removed(blocks, tokens, config, plan, batches, fitted, journal, originals, progress)
+            report = removed(blocks, tokens, config, plan, batches, fitted, journal, originals, progress, shares)
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         else:
-            report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress)
+            report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress, shares)
     if cut and isinstance(report, StructuredReport) and report.keep:
         shrink_model(model, report.keep)
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, heldout, storage_dtype(model)))
@@ -121,6 +130,7 @@ def zeroed(
     journal: Journal | None,
     originals: Originals | None,
     progress: bool,
+    shares: Shares,
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
     if problems is not None:
@@ -131,8 +141,8 @@ def zeroed(
         bar(len(patterns), config.method, "operator", shown=progress) as shown,
         kept_problems(problems, journal) as folder,
     ):
-        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder)
-        rows = written_rows(each, blocks, batches, config.jobs, journal, originals)
+        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares)
+        rows = written_rows(each, blocks, batches, config.jobs, journal, originals, shares)
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
@@ -149,10 +159,11 @@ def written_rows(
     jobs: int,
     journal: Journal | None,
     originals: Originals | None,
+    shares: Shares = Shares(),
 ) -> list[Any]:
     """Walk a pass that writes to the model, of which copies are made before for a run that fails, and return all its rows."""
     worked = blocks if originals is None else originals.before(blocks, each.written)
-    found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model))
+    found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model), shares=shares)
     return [row for block in found for row in block]
 
 
@@ -179,6 +190,7 @@ def removed(
     journal: Journal | None,
     originals: Originals | None,
     progress: bool,
+    shares: Shares,
 ) -> StructuredReport:
     """The two passes of a method that removes units: scores on the dense model, then removal."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
@@ -193,13 +205,17 @@ def removed(
         first = scoring(model, blocks.paths, config, plan, statistics, shown.update)
         if journal is None or len(journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
-        found = [each for block in walk(first, blocks, batches[:fitted], journal=journal) for each in block]
+        found = [
+            each
+            for block in walk(first, blocks, batches[:fitted], journal=journal, shares=replace(shares, batches=fitted))
+            for each in block
+        ]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
         selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
-        second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
-        rows = written_rows(second, blocks, batches, config.jobs, journal, originals)
+        second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update, shares)
+        rows = written_rows(second, blocks, batches, config.jobs, journal, originals, shares)
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {

@@ -9,6 +9,7 @@ from gramian.adapters.data.source_names import check_source
 from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.places import locate
 from gramian.adapters.run.journal import blocks_done, refuse_journal
+from gramian.launcher import follower
 
 __all__ = ["check_places", "how_to_go_on"]
 
@@ -20,11 +21,11 @@ def check_places(args: argparse.Namespace) -> None:
     because finding it assembles it.
     """
     given = vars(args)
-    if given.get("out") is not None:
+    if given.get("out") is not None and not follower():
         check_output(args.out, args.overwrite or getattr(args, "resume", False), adding=args.command == "capture")
         if args.command == "prune":
             refuse_journal(args.out, args.resume, args.overwrite)
-    if given.get("problems") is not None:
+    if given.get("problems") is not None and not follower():
         if not args.resume and args.problems.is_dir() and any(args.problems.iterdir()):
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
         check_output(args.problems, overwrite=args.resume, adding=args.resume)

@@ -32,6 +32,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.resuming import Finished, journaled, published, started
 from gramian.adapters.run.blocks import Blocks, InMemory, Offloaded
 from gramian.adapters.run.digests import weights_digest
+from gramian.adapters.run.ranks import launched, ranks_here
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.progress import say
 from gramian.tables import table
@@ -44,6 +45,12 @@ SAMPLED = "calibration.safetensors"
 
 
 def prune_model(args: argparse.Namespace) -> None:
+    """Prune a model and save it, or say what that would take; with the other processes that torchrun has started, if any."""
+    with launched(args.device) as (_, args.device):
+        prune_here(args)
+
+
+def prune_here(args: argparse.Namespace) -> None:
     """Prune a model and save it, or say what that would take."""
     config, texts = args.config, args.texts
     place = usable_device(args.device)
@@ -104,6 +111,8 @@ def stream_pruned(args: argparse.Namespace) -> None:
         stream, read.calibration, args.config, out=args.out, heldout=read.heldout, problems=args.problems, resume=args.resume,
         overwrite=args.overwrite, document=documented,
     )  # fmt: skip
+    if not ranks_here().first:
+        return
     saved = args.out.expanduser().resolve()
     loader = "gramian.load" if (saved / WIDTHS).exists() else "AutoModelForCausalLM.from_pretrained"
     emit(document, f"{report}\n\nsaved to {saved}; it loads with {loader}({str(saved)!r})", args.json)
@@ -148,8 +157,11 @@ def prune_and_save(
     try:
         kind = kind_of(model.config)
         measure: Any = perplexity if kind == "causal" else embed
-        dense = None if read.evaluated is None else measure(model, read.evaluated)
+        first = ranks_here().first
+        dense = None if read.evaluated is None or not first else measure(model, read.evaluated)
         report = run(blocks, read.calibration, config, heldout=read.heldout, problems=args.problems, journal=journal)
+        if not first:
+            return
         document = document_of(args, report)
         lines = [str(report)]
         compared, name = (compare, "perplexity") if kind == "causal" else (compare_embeddings, "embeddings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gramian.adapters.passes.scores import ScoreUnits
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
+from gramian.adapters.run.ranks import Ranks, Shares
 from gramian.adapters.targets import patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
@@ -50,8 +52,10 @@ def zeroing(
     fitted: int,
     advance: Callable[[], object] = nothing,
     problems: Path | None = None,
+    shares: Shares = Shares(),
 ) -> ZeroWeights:
-    """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate."""
+    """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate. shares: which
+    process runs which batches."""
     damping = config.own("damping")
     damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
@@ -59,7 +63,7 @@ def zeroing(
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
-        problems,
+        problems, among(shares, config.own("calibrate_on")),
     )  # fmt: skip
 
 
@@ -88,12 +92,14 @@ def removing(
     scored: Sequence[UnitScores] = (),
     keep: Mapping[str, np.ndarray] | None = None,
     advance: Callable[[], object] = nothing,
+    shares: Shares = Shares(),
 ) -> RemoveUnits:
-    """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to."""
+    """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to. shares: which
+    process runs which batches."""
     return RemoveUnits(
         model, plan.unit_sets, places_in(plan.unit_sets, paths), scored, keep or {}, plan.calibrate_on, plan.target_blend,
         plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
-        config.swap_search,
+        config.swap_search, among(shares, plan.calibrate_on),
     )  # fmt: skip
 
 
@@ -111,6 +117,11 @@ def thinning(
         config.own("calibrate_on"), config.own("compensate"), config.refit_producers, plan.damping, fitted,
         storage_dtype(model), advance,
     )  # fmt: skip
+
+
+def among(shares: Shares, follows: str) -> Shares:
+    """The processes that work on one block: all of them on pruned inputs, and one, with all batches, on dense ones."""
+    return shares if follows == "pruned" else replace(shares, ranks=Ranks())
 
 
 def home_of(model: Any) -> torch.device:
