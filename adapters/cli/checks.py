@@ -34,7 +34,8 @@ def check_places(args: argparse.Namespace) -> None:
         check_source(args.texts.calibration)
     for text in (given.get("evaluate"), given.get("text")):
         check_text(text)
-    if given.get("model", "demo") != "demo":
+    shape_alone = args.command == "estimate" and (Path(args.model) / "config.json").is_file()
+    if given.get("model", "demo") != "demo" and not shape_alone:
         locate(args.model)
 
 

@@ -1,4 +1,4 @@
-"""Runs of several processes: the bytes of the model do not depend on how many there are, and a run goes on after one has died."""
+"""Runs of several processes: bytes do not depend on how many there are, and a run goes on after one has died."""
 
 import os
 import signal
@@ -134,7 +134,7 @@ def test_in_a_group_that_a_program_has_made(model, text, tmp_path, monkeypatch):
         found, _ = load(arguments[0])
         windows = torch.randint(3, 64, (6, 24), generator=torch.Generator().manual_seed(0))
         report = prune(found, windows, "l0", sparsity=0.5, options={"steps": 5}, progress=False)
-        torch.save([found.state_dict(), [row.relative_error for row in report.rows]], f"state{os.environ['RANK']}")
+        torch.save([found.state_dict(), [row.relative_error for row in report.operators]], f"state{os.environ['RANK']}")
         return 0
 
     assert [ended(process) for process in begun(1, [model], run=program)] == [0], Path("log0").read_text()
