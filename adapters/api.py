@@ -21,6 +21,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
 from gramian.adapters.run.journal import refuse_journal
+from gramian.adapters.run.ranks import ranks_here
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.spelling import meant
 
@@ -132,8 +133,9 @@ def prune(
     if isinstance(model, str | Path):
         if out is None:
             raise ValueError(f"{str(model)!r} is a path, and out= is not given: give a directory, or load the model first")
-        check_output(out, overwrite or resume)
-        refuse_journal(Path(out), resume, overwrite)
+        if ranks_here().first:
+            check_output(out, overwrite or resume)
+            refuse_journal(Path(out), resume, overwrite)
         stream = open_checkpoint(model, device=device or "cpu")
         return journaled(
             stream, calibration, config, heldout=apart, recovery=own, out=Path(out), problems=folder, resume=resume,

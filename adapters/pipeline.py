@@ -38,6 +38,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.ranks import Ranks, Shares, ranks_here
 from gramian.adapters.run.streaming import Streamed
 from gramian.adapters.run.undo import Originals, restored_after_errors
 from gramian.adapters.run.walk import Pass, walk
@@ -62,6 +63,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on "
             f"{blocks.place}: run it where the model is in memory (--memory host)"
         )
+    if config.jobs > 1 and not ranks_here().alone:
+        raise ValueError(f"jobs={config.jobs} does not go with several processes, each of which works on blocks: leave it out")
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
@@ -125,12 +128,17 @@ def run(
     apart = None if heldout is None else windows_of(heldout, "held-out windows")
     if apart is not None:
         check_windows(model, apart.windows, "held-out windows")
-    plan = check_run(blocks, config)
+    plan, ranks = check_run(blocks, config), ranks_here()
     check_texts(blocks, config, plan, tokens, recovery)
+    if not ranks.alone and problems is not None and journal is None:
+        raise ValueError(
+            "problem files of several processes are kept in a journal: give a path of a model and out, or one process"
+        )
     batches = batches_of(tokens)
     fitted = len(batches)
     if apart is not None:
         batches += batches_of(apart)
+    progress = progress and ranks.first
     report: Report | StructuredReport
     # A run with a journal goes on from there, and its model is of no other use.
     originals = Originals(model, storage_dtype(model)) if journal is None else None
@@ -138,13 +146,15 @@ def run(
     with guard, eval_mode(model), current_device(blocks.place), blocks:
         if isinstance(plan, Removal):
             own = batches[:fitted] if recovery is None else batches_of(recovery)
-            report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress)
+            report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress, ranks)
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         elif isinstance(plan, Shortening):
             report = shortened(blocks, tokens, config, plan, heldout, journal, originals, progress)
         else:
-            report = zeroed(blocks, config, *plan, batches, fitted, problems, journal, originals, progress)
+            report = zeroed(
+                blocks, config, *plan, batches, fitted, problems, journal, originals, progress, Shares(ranks, len(batches))
+            )
     if cut and isinstance(report, StructuredReport) and report.keep:
         shrink_model(model, report.keep)
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, apart, recovery, storage_dtype(model)))
@@ -163,6 +173,7 @@ def zeroed(
     journal: Journal | None,
     originals: Originals | None,
     progress: bool,
+    shares: Shares,
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
     if problems is not None:
@@ -173,8 +184,8 @@ def zeroed(
         bar(len(patterns), config.method, "operator", shown=progress) as shown,
         kept_problems(problems, journal) as folder,
     ):
-        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder)
-        rows = written_rows(each, blocks, batches, config.jobs, journal, originals)
+        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares)
+        rows = written_rows(each, blocks, batches, config.jobs, journal, originals, shares)
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
@@ -191,10 +202,11 @@ def written_rows(
     jobs: int,
     journal: Journal | None,
     originals: Originals | None,
+    shares: Shares = Shares(),
 ) -> list[Any]:
     """Walk a pass that writes to the model, of which copies are made before for a run that fails, and return all its rows."""
     worked = blocks if originals is None else originals.before(blocks, each.written)
-    found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model))
+    found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model), shares=shares)
     return [row for block in found for row in block]
 
 
@@ -221,6 +233,7 @@ def removed(
     journal: Journal | None,
     originals: Originals | None,
     progress: bool,
+    ranks: Ranks,
 ) -> StructuredReport:
     """The two passes of a method that removes units: scores on the dense model, then removal.
 
@@ -237,14 +250,18 @@ def removed(
         first = scoring(model, blocks.paths, config, plan, statistics, shown.update)
         if journal is None or len(journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
-        found = [each for block in walk(first, blocks, batches_of(tokens), journal=journal) for each in block]
+        dense = batches_of(tokens)
+        walked = walk(first, blocks, dense, journal=journal, shares=Shares(ranks, len(dense)))
+        found = [each for block in walked for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
         select = select_by_similarity if config.heads_by_similarity else select_units
         selection = select(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
         del found, masks  # frees their memory before the moments of the second walk come
-        second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update)
-        rows = written_rows(second, blocks, [*recovery, *heldout], config.jobs, journal, originals)
+        batches = [*recovery, *heldout]
+        shares = Shares(ranks, len(batches))
+        second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares)
+        rows = written_rows(second, blocks, batches, config.jobs, journal, originals, shares)
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {

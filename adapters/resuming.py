@@ -23,6 +23,8 @@ from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report
 from gramian.adapters.run.journal import Journal, differences, fingerprint_in, journal_of
+from gramian.adapters.run.ranks import ranks_here
+from gramian.adapters.run.shared_journal import SharedJournal
 from gramian.adapters.run.streaming import Stream
 
 __all__ = ["Finished", "journaled", "published", "started"]
@@ -48,7 +50,25 @@ def started(out: Path, expected: Mapping[str, Any], resume: bool, space: int, pr
     problems: where its problem files will be. OSError where the disk has no space for the journal and the result, or problem
     files are there already. `Finished`, with `resume`, where a run with this fingerprint has already written `out`.
     """
-    journal = Journal(journal_of(out), {**expected, "problems": problems is not None})
+    ranks, described = ranks_here(), {**expected, "problems": problems is not None}
+    if ranks.alone:
+        return begun(Journal(journal_of(out), described), out, resume, space, problems)
+    journal = SharedJournal(journal_of(out), described, ranks)
+    if not ranks.first:
+        if ranks.share(None):
+            raise Finished(f"{out} is finished: it was written by this very run")
+        return journal
+    try:
+        begun(journal, out, resume, space, problems)
+    except Finished:
+        ranks.share(True)
+        raise
+    ranks.share(False)
+    return journal
+
+
+def begun(journal: Journal, out: Path, resume: bool, space: int, problems: Path | None) -> Journal:
+    """The journal, begun by the one process that writes it."""
     written = problems is not None and problems.is_dir() and any(problems.iterdir())
     if resume and finished_as(out.expanduser().resolve(), journal.fingerprint):
         if journal.problems.is_dir() and not written and fingerprint_in(journal.folder) == journal.fingerprint:
@@ -110,9 +130,13 @@ def journaled(
         )  # fmt: skip
         keep = report.keep if isinstance(report, StructuredReport) else {}
         passed = "experts" if isinstance(plan, Thinning) else "removal" if keep else "weights"
-        with published(journal, problems):
-            stream.save(out, journal, passed, keep, {**document(report), "fingerprint": journal.fingerprint}, overwrite)
+        if ranks_here().first:
+            with published(journal, problems):
+                stream.save(
+                    out, journal.read_alone(), passed, keep, {**document(report), "fingerprint": journal.fingerprint}, overwrite
+                )
         journal.remove()
+        ranks_here().share(None)  # until the model is there
     finally:
         journal.release()
     return report

@@ -48,6 +48,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "moments": layers.moments,
     "runs": times.runs,
     "phases": times.phases,
+    "several processes": times.shared,
+    "planned processes": times.planned,
     "model types": types.tried,
     "gpu models": gpu.models,
     "gpu refits": gpu.refits,

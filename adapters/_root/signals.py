@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from gramian.launcher import follower
+
 __all__ = ["end_by_signals", "farewell", "foretell"]
 
 WORDS = {"SIGINT": "interrupted", "SIGTERM": "asked to end", "SIGHUP": "ended with its terminal"}
@@ -47,6 +49,8 @@ def ended(number: int, frame: FrameType | None) -> None:
     try:
         if (drafts := sys.modules.get("gramian.adapters.drafts")) is not None and hasattr(drafts, "withdraw"):
             drafts.withdraw()
+        if follower():
+            return
         line = farewell(WORDS[signal.Signals(number).name])
         if sys.stderr is not None and sys.stderr.isatty():
             line = f"\n{line}"  # below the bar

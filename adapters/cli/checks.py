@@ -12,6 +12,7 @@ from gramian.adapters.files import REPORT, check_output, check_result
 from gramian.adapters.models.places import locate
 from gramian.adapters.run.journal import blocks_done, refuse_journal
 from gramian.adapters.training.places import RUN, refuse_state, state_of
+from gramian.launcher import follower
 
 __all__ = ["check_places", "how_to_go_on"]
 
@@ -23,14 +24,14 @@ def check_places(args: argparse.Namespace) -> None:
     because finding it assembles it.
     """
     given = vars(args)
-    if given.get("out") is not None:
+    if given.get("out") is not None and not follower():
         replaced = args.overwrite or (args.command == "prune" and args.resume)  # by the run that is gone on with
         check_output(args.out, replaced, adding=args.command == "capture")
         if args.command == "prune":
             refuse_journal(args.out, args.resume, args.overwrite)
         if args.command == "tune":
             refuse_state(args.out, args.resume, args.overwrite)
-    if given.get("problems") is not None:
+    if given.get("problems") is not None and not follower():
         if not args.resume and args.problems.is_dir() and any(args.problems.iterdir()):
             raise FileExistsError(f"{args.problems} is not empty: choose an empty directory for --problems, or a new one")
         check_output(args.problems, overwrite=args.resume, adding=args.resume)
@@ -47,8 +48,9 @@ def check_places(args: argparse.Namespace) -> None:
     for file in given.get("tasks") or ():
         if is_question_file(file):
             read_questions(Path(file).expanduser())
+    shape_alone = args.command == "estimate" and (Path(args.model) / "config.json").is_file()
     for model in (given.get("model"), given.get("teacher"), given.get("dense"), given.get("against")):
-        if model not in (None, "demo"):
+        if model not in (None, "demo") and not shape_alone:
             locate(model)
 
 

@@ -37,6 +37,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.resuming import Finished, journaled, published, started
 from gramian.adapters.run.blocks import Blocks, InMemory, Offloaded
 from gramian.adapters.run.digests import weights_digest
+from gramian.adapters.run.ranks import launched, ranks_here
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.progress import say
 from gramian.tables import table
@@ -49,6 +50,12 @@ SAMPLED = "calibration.safetensors"
 
 
 def prune_model(args: argparse.Namespace) -> None:
+    """Prune a model and save it, or say what that would take; with the other processes that torchrun has started, if any."""
+    with launched(args.device) as (_, args.device):
+        prune_here(args)
+
+
+def prune_here(args: argparse.Namespace) -> None:
     """Prune a model and save it, or say what that would take."""
     config, texts = args.config, args.texts
     place = usable_device(args.device)
@@ -113,6 +120,8 @@ def stream_pruned(args: argparse.Namespace) -> None:
         stream, read.calibration, args.config, out=args.out, heldout=read.heldout, recovery=read.recovery,
         problems=args.problems, resume=args.resume, overwrite=args.overwrite, document=documented,
     )  # fmt: skip
+    if not ranks_here().first:
+        return
     saved = args.out.expanduser().resolve()
     loader = loader_of(stream.model.config, saved)
     emit(document, f"{shown_report(report, args.verbose)}\n\nsaved to {saved}; it loads with {loader}", args.json)
@@ -158,8 +167,8 @@ def prune_and_save(
     journal = started(args.out, expected, args.resume, space, args.problems)
     try:
         measure, compared, name = measured_by(model, read)
-        began = time.perf_counter()
-        dense = None if read.evaluated is None else measure(model, read.evaluated)
+        began, first = time.perf_counter(), ranks_here().first
+        dense = None if read.evaluated is None or not first else measure(model, read.evaluated)
         phases = {"before": time.perf_counter() - began}
         report = run(
             blocks,
@@ -170,6 +179,8 @@ def prune_and_save(
             problems=args.problems,
             journal=journal,
         )
+        if not first:
+            return
         document = document_of(args, report)
         lines = [shown_report(report, args.verbose)]
         failure: ValueError | None = None

@@ -20,6 +20,7 @@ from gramian.adapters.cli.output import abandon, flushed
 from gramian.adapters.cli.parser import check_usage, command_line
 from gramian.adapters.methods.registry import file_of
 from gramian.extras import MODELS, need
+from gramian.launcher import PeerLost, follower, restarted
 from gramian.progress import draws_bars, quietly, say
 from gramian.signals import farewell, foretell
 from gramian.spelling import meant
@@ -63,12 +64,17 @@ def exit_code(arguments: Sequence[str] | None) -> int:
     try:
         check_usage(args)
         foretell(partial(how_to_go_on, args, time.time()))
-        with quietly(args.quiet), warnings.catch_warnings():
+        with quietly(args.quiet or follower()), warnings.catch_warnings():
             if not args.debug:
                 warnings.simplefilter("ignore")
             run(args)
     except BrokenPipeError:
         raise
+    except PeerLost as error:
+        if not follower():
+            hint = how_to_go_on(args, time.time())
+            print(f"gramian: error: {error}{f'. {hint[0].upper()}{hint[1:]}' if hint else ''}", file=sys.stderr)
+        return 1
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
             raise
@@ -104,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
         args.run(args)
     else:
         need("models", MODELS, f"gramian {args.command}")
+        if args.command == "prune" and restarted():
+            args.resume = True
         with shown_messages():
             check_places(args)
             with quiet_libraries(args.debug):

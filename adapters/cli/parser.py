@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gramian.adapters.cli.compare import add_compare
 from gramian.adapters.cli.contenders import solve_usage
+from gramian.adapters.cli.estimate import add_estimate
 from gramian.adapters.cli.evaluate import add_evaluate
 from gramian.adapters.cli.export import add_export, export_usage
 from gramian.adapters.cli.options import add_settings, configs_from
@@ -198,6 +199,9 @@ def command_line() -> argparse.ArgumentParser:
         help="instances of every property; mutants get 100 at least (default %(default)s)",
     )  # fmt: skip
     add_json(verify)
+    estimate = add_estimate(command)
+    add_model(estimate)
+    add_json(estimate)
     return parser
 
 
@@ -249,7 +253,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def check_usage(args: argparse.Namespace) -> None:
     """End with exit code 2, bad usage, where options contradict each other. The configurations of commands that have settings
     are set as `args.config` and `args.texts`."""
-    if args.command in ("prune", "capture"):
+    if args.command in ("prune", "capture", "estimate"):
         args.config, args.texts = configs_from(args)
     if args.command == "prune":
         if args.out is None and not args.dry_run:

@@ -8,6 +8,7 @@ import torch
 
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.moments import MomentCollector
+from gramian.adapters.run.ranks import Shares
 from gramian.solvers import refit
 from gramian.solvers.backend._xp import namespace
 
@@ -27,11 +28,17 @@ class ProducerRefit:
     """
 
     def __init__(
-        self, producers: list[Layer], consumer: str, parts: tuple[int, ...], damping: float, dtype: torch.dtype
+        self,
+        producers: list[Layer],
+        consumer: str,
+        parts: tuple[int, ...],
+        damping: float,
+        dtype: torch.dtype,
+        shares: Shares = Shares(),
     ) -> None:
         self.producers, self.damping, self.dtype = producers, damping, dtype
-        self.collector = MomentCollector(producers[0].name, parts, keep=True)
-        self.outcome = MomentCollector(consumer, parts, keep=True)
+        self.collector = MomentCollector(producers[0].name, parts, keep=True, shares=shares)
+        self.outcome = MomentCollector(consumer, parts, keep=True, shares=shares)
         self.before: list[torch.Tensor] = []
 
     def refit(self, star: Iterable[torch.Tensor]) -> None:

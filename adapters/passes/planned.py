@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gramian.adapters.removal.depth import Shortening, plan_shortening
 from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.ranks import Ranks, Shares
 from gramian.adapters.targets import patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
@@ -55,8 +57,10 @@ def zeroing(
     fitted: int,
     advance: Callable[[], object] = nothing,
     problems: Path | None = None,
+    shares: Shares = Shares(),
 ) -> ZeroWeights:
-    """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate."""
+    """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate. shares: which
+    process runs which batches."""
     damping = config.own("damping")
     damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
@@ -64,7 +68,7 @@ def zeroing(
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
-        problems,
+        problems, among(shares, config.own("calibrate_on")),
     )  # fmt: skip
 
 
@@ -93,12 +97,14 @@ def removing(
     scored: Sequence[UnitScores] = (),
     keep: Mapping[str, np.ndarray] | None = None,
     advance: Callable[[], object] = nothing,
+    shares: Shares = Shares(),
 ) -> RemoveUnits:
-    """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to."""
+    """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to. shares: which
+    process runs which batches."""
     return RemoveUnits(
         model, plan.unit_sets, places_in(plan.unit_sets, paths), scored, keep or {}, plan.calibrate_on, plan.target_blend,
         plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
-        config.swap_search,
+        config.swap_search, among(shares, plan.calibrate_on),
     )  # fmt: skip
 
 
@@ -133,6 +139,11 @@ def shortening(
         model, plan, config.recipe.of_blocks(config.options), config.own("compensate"), windows, heldout, storage_dtype(model),
         journal, keep, advance,
     )  # fmt: skip
+
+
+def among(shares: Shares, follows: str) -> Shares:
+    """The processes that work on one block: all of them on pruned inputs, and one, with all batches, on dense ones."""
+    return shares if follows == "pruned" else replace(shares, ranks=Ranks())
 
 
 def home_of(model: Any) -> torch.device:

@@ -20,6 +20,7 @@ from gramian.adapters.models.layers import Layer
 from gramian.adapters.removal.report import ModuleReport
 from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.naming import naming
+from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Moments, Quadratic, Status, Support, exchange_units
 from gramian.solvers.backend._xp import Array, device, namespace, to_numpy
@@ -42,7 +43,8 @@ class RemoveUnits:
     `shrink_model` then changes nothing that the model computes. scored: by module. keep: the units that the selection keeps, by
     module. places: the modules of every block that runs. parts: the number of batches that calibrate; the others are held out
     for the report. home: the device on which hidden states are kept. refit_producers: whether producers are refitted before
-    their module is pruned, see `ProducerRefit`. swap_search: whether kept units are swapped for better ones, see `swapped`."""
+    their module is pruned, see `ProducerRefit`. swap_search: whether kept units are swapped for better ones, see `swapped`.
+    shares: of the batches, where other processes run some; all of them then solve for the same."""
 
     model: Any
     unit_sets: Sequence[UnitSet]
@@ -59,6 +61,7 @@ class RemoveUnits:
     advance: Callable[[], object]
     refit_producers: bool = False
     swap_search: bool = False
+    shares: Shares = Shares()
     name = "removal"
     runs = True
     taps_dense = True
@@ -90,11 +93,11 @@ class RemoveUnits:
         modules = []
         for place in self.places[index]:
             unit_set = self.unit_sets[place]
-            collector = MomentCollector(unit_set.name, self.parts, keep, self.target_blend, self.home)
+            collector = MomentCollector(unit_set.name, self.parts, keep, self.target_blend, self.home, self.shares)
             refit: ProducerRefit | None = None
             if self.refit_producers:
                 layers = [self.layer(name) for name in self.producers(unit_set)]
-                refit = ProducerRefit(layers, unit_set.name, self.parts, self.damping, self.dtype)
+                refit = ProducerRefit(layers, unit_set.name, self.parts, self.damping, self.dtype, self.shares)
             modules.append(Module(place, self.layer(unit_set.name), collector, refit))
         return RemovalBlock(self, modules)
 

@@ -19,6 +19,7 @@ from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
+from gramian.adapters.run.ranks import Shares, divided
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Pattern, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
@@ -37,7 +38,8 @@ class ZeroWeights:
     order. patterns: by full name, of the operators to be pruned. follows, target, target_blend: see `PruneConfig`. parts: how
     many batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
-    directory for problem files, if any.
+    directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
+    of a block too, or of a stage where the next one's inputs follow from it.
     """
 
     paths: tuple[str, ...]
@@ -52,6 +54,7 @@ class ZeroWeights:
     home: torch.device
     advance: Callable[[], object]
     problems: Path | None = None
+    shares: Shares = Shares()
     name = "weights"
     runs = True
     types: Sequence[type] = (OperatorReport,)
@@ -81,7 +84,7 @@ class ZeroWeights:
         prefix = full_name(self.paths[index], "")
         stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.wanted(index)]
         keep = self.target != "own"
-        collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home) for stage in stages]
+        collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home, self.shares) for stage in stages]
         return BlockOfWeights(self, stages, collectors)
 
     def prune(self, layer: Layer, found: Gathered) -> OperatorReport:
@@ -156,12 +159,40 @@ class BlockOfWeights:
         rows: list[OperatorReport] = []
         for collector in self.collectors if self.own else ():
             collector.settle(None)  # before anything is written
-        for stage in self.stages:
-            collector, site = self.collectors.pop(0), stage[0].site
-            if not self.own:
-                collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
-            for layer in stage:
-                with naming(layer.name):
-                    rows.append(self.each.prune(layer, collector.of(layer)))
-            del collector  # its memory is free before the next stage's moments are formed
+        for together in [self.stages] if self.own else [[stage] for stage in self.stages]:
+            layers = [layer for stage in together for layer in stage]
+            owners = dict(zip(layers, divided([cost(layer) for layer in layers], self.each.shares.ranks.size)))
+            found: dict[Layer, OperatorReport] = {}
+            for stage in together:
+                collector, site = self.collectors.pop(0), stage[0].site
+                if not self.own:
+                    collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
+                for layer in stage:
+                    if owners[layer] == self.each.shares.ranks.rank:
+                        with naming(layer.name):
+                            found[layer] = self.each.prune(layer, collector.of(layer))
+                del collector  # its memory is free before the next stage's moments are formed
+            rows += [self.exchanged(layer, found.get(layer), owners[layer]) for layer in layers]
         return rows
+
+    def exchanged(self, layer: Layer, row: OperatorReport | None, owner: int) -> OperatorReport:
+        """The row of an operator that the process `owner` has pruned, whose weights every other one takes over."""
+        ranks = self.each.shares.ranks
+        if ranks.alone:
+            assert row is not None
+            return row
+        given = None
+        if row is not None:
+            given = row, {name: tensor.detach().to("cpu", self.each.dtype) for name, tensor in layer.tensors.items()}
+        found, tensors = ranks.share(given, owner)
+        if row is None:
+            for name, tensor in layer.tensors.items():
+                tensor.data.copy_(tensors[name])
+            self.each.advance()
+        return found
+
+
+def cost(layer: Layer) -> float:
+    """About how much work an operator is, in multiplications: products of its weights with the Gram matrix, a factorisation."""
+    outputs, inputs = layer.weight.shape
+    return float(outputs * inputs**2 + inputs**3 / 3)

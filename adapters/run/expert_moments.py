@@ -12,6 +12,7 @@ from gramian.adapters.models.experts import Packed
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import feed
 from gramian.adapters.run.moments import Gathered, MomentCollector
+from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.routing import Routed, forced
 from gramian.solvers import Moments
 from gramian.solvers.core.sums import ProductSum
@@ -42,8 +43,14 @@ class ExpertMoments:
     """
 
     def __init__(
-        self, packed: Packed, names: Mapping[int, str], parts: tuple[int, ...], home: torch.device | None = None
+        self,
+        packed: Packed,
+        names: Mapping[int, str],
+        parts: tuple[int, ...],
+        home: torch.device | None = None,
+        shares: Shares = Shares(),
     ) -> None:
+        self.shares, self.mine = shares, dict[int, Routed]()
         self.packed, self.names, self.parts, self.home, self.ends = packed, dict(names), parts, home, list(accumulate(parts))
         self.numbers = {name: number for number, name in self.names.items()}
         self.moments: dict[tuple[int, int], Moments] = {}  # by number and part
@@ -53,7 +60,14 @@ class ExpertMoments:
         self.name = next(iter(self.names.values()))  # the operator that errors about shared tokens name
 
     def receive(self, batch: int, routed: Routed) -> None:
-        """Take what reaches the experts in one batch."""
+        """Take what reaches the experts in one batch, or keep it until other processes have it too."""
+        if self.shares.ranks.alone:
+            self.take(batch, routed)
+        else:
+            self.mine[batch] = routed
+
+    def take(self, batch: int, routed: Routed) -> None:
+        """Add what reaches the experts in one batch; batches come in order."""
         part = bisect_right(self.ends, batch)
         for number in self.names:
             if number in routed.inputs:
@@ -78,11 +92,16 @@ class ExpertMoments:
         inputs = torch.cat(self.waiting.pop((number, part))).to(self.packed.parameter.device)
         feed(self.names[number], self.moments.setdefault((number, part), Moments(self.packed.width)), inputs)
 
-    def settle(self, replayed: Iterable[Routed] | None) -> None:
+    def settle(self, replayed: Iterable[Routed | None] | None) -> None:
         """Take what reached the experts on the path that is followed, unless it was received, and force tokens through those
         that have to borrow: the experts' weights must be those of the dense model still, or those of this path."""
         for batch, routed in enumerate(replayed or ()):
-            self.receive(batch, routed)
+            if routed is not None:
+                self.receive(batch, routed)
+        for batch in range(0 if self.shares.ranks.alone else self.shares.batches):
+            found = self.shares.ranks.share(self.mine.pop(batch, None), self.shares.owner(self.shares.group(batch)))
+            if found is not None:
+                self.take(batch, found)
         for number, part in list(self.waiting):
             self.add(number, part)
         if not self.packed.hidden:
@@ -134,14 +153,19 @@ Collector = MomentCollector | ExpertMoments
 
 
 def collector_of(
-    stage: Sequence[Layer], parts: tuple[int, ...], keep: bool, target_blend: float = 1.0, home: torch.device | None = None
+    stage: Sequence[Layer],
+    parts: tuple[int, ...],
+    keep: bool,
+    target_blend: float = 1.0,
+    home: torch.device | None = None,
+    shares: Shares = Shares(),
 ) -> Collector:
     """What gathers the inputs of a stage: once for operators that share them, and apart for packed experts, whose inputs are
     never paired with the pruned path's, since tokens are routed otherwise there. The rest is as in `MomentCollector`."""
     site = stage[0].site
     if isinstance(site, Packed):
-        return ExpertMoments(site, {layer.expert[1]: layer.name for layer in stage if layer.expert}, parts, home)
-    return MomentCollector(stage[0].name, parts, keep, target_blend, home)
+        return ExpertMoments(site, {layer.expert[1]: layer.name for layer in stage if layer.expert}, parts, home, shares)
+    return MomentCollector(stage[0].name, parts, keep, target_blend, home, shares)
 
 
 def spread(tokens: torch.Tensor, count: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from gramian.adapters.models.layers import Site
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.run.hooks import watch
+from gramian.adapters.run.ranks import Shares
 
 __all__ = ["TOKENS_PER_BATCH", "BlockCall", "Call", "ModelCall", "batches_of", "enter", "inputs_of", "run_block"]
 
@@ -74,28 +75,37 @@ Call = BlockCall | ModelCall
 
 
 @torch.no_grad()
-def enter(model: Any, batches: Sequence[Rows]) -> tuple[list[torch.Tensor], Sequence[Call]]:
+def enter(model: Any, batches: Sequence[Rows], shares: Shares = Shares()) -> tuple[list[torch.Tensor | None], Sequence[Call]]:
     """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
+
+    A batch that another process runs, by `shares`, has None in its place.
 
     The model itself runs, with its embedding, positions and masks as it makes them, but with its blocks replaced by
     identities, and without a cache, which would grow with every replay. Into a model that does not run block by block the
     numbers of the batches enter. ValueError, naming the block, where a block is not given what the one before it returned.
     """
     if not walks_by_block(model):
-        return [torch.tensor(number) for number in range(len(batches))], [ModelCall(model, batches)]
+        numbers = [torch.tensor(number) if shares.mine(number) else None for number in range(len(batches))]
+        return numbers, [ModelCall(model, batches)]
     answers, paths = answers_of(model), run_paths(model)
     passed: list[torch.Tensor] = []  # what the blocks of one run were given
     seen: list[dict[tuple[int, int], Arguments]] = [{} for _ in paths]
-    hidden: list[torch.Tensor] = []
+    hidden: list[torch.Tensor | None] = []
+    shapes = set()
     with ExitStack() as stack:
         for index, block in enumerate(blocks_of(model)):
             stack.enter_context(replaced_forward(block, bypass(index, paths[index], answers[index], seen[index], passed)))
-        for rows in batches:
+        for batch, rows in enumerate(batches):
+            mine, shape = shares.mine(batch), (rows if isinstance(rows, torch.Tensor) else rows.ids).shape
+            if not mine and shape in shapes:
+                hidden.append(None)
+                continue
+            shapes.add(shape)
             passed.clear()
             trunk_of(model)(**token_inputs(model, rows))
             if len(passed) != len(paths):
                 raise ValueError(f"{len(passed)} of the {len(paths)} blocks of {type(model).__name__} ran on a window")
-            hidden.append(passed[0])
+            hidden.append(passed[0] if mine else None)
     return hidden, [BlockCall(*each) for each in zip(seen, answers)]
 
 
@@ -142,15 +152,15 @@ def joined(site: Site, receive: Callable[[Any], None]) -> Callable[[Any], None]:
 def run_block(
     block: nn.Module,
     call: Call,
-    hidden: list[torch.Tensor],
+    hidden: Sequence[torch.Tensor | None],
     receivers: Mapping[Site, Callable[[int, Any], None]] | Mapping[nn.Module, Callable[[int, Any], None]] | None = None,
-) -> list[torch.Tensor]:
-    """Compute the outputs of `block` for every batch, each on the device that the batch came from.
+) -> list[torch.Tensor | None]:
+    """Compute the outputs of `block` for every batch, each on the device that the batch came from, and None for None.
 
     receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module,
     and for a packed parameter what was `Routed` to its experts.
     """
-    outputs: list[torch.Tensor] = []
+    outputs: list[torch.Tensor | None] = []
 
     def relay(receive: Callable[[int, Any], None]) -> Callable[[Any], None]:
         return lambda inputs: receive(len(outputs), inputs)
@@ -159,13 +169,13 @@ def run_block(
         for site, receive in (receivers or {}).items():
             hooks.enter_context(watch(site, joined(site, relay(receive))))
         for states in hidden:
-            outputs.append(call(block, states).to(states.device))
+            outputs.append(None if states is None else call(block, states).to(states.device))
     release_cached(next(block.parameters()).device)
     return outputs
 
 
 @torch.no_grad()
-def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tensor]) -> Iterator[Any]:
+def inputs_of(site: Site, block: nn.Module, call: Call, hidden: Sequence[torch.Tensor | None]) -> Iterator[Any]:
     """Yield what flows into one module inside `block`, or what is `Routed` to the experts of a packed parameter, batch by
     batch, None for a batch of which nothing reaches it; nothing past that module is computed."""
     found: list[Any] = []
@@ -176,8 +186,7 @@ def inputs_of(site: Site, block: nn.Module, call: Call, hidden: list[torch.Tenso
 
     with watch(site, joined(site, receive)):
         for states in hidden:
-            try:
-                call(block, states)
-            except Reached:
-                pass
+            with suppress(Reached):
+                if states is not None:
+                    call(block, states)
             yield found.pop() if found else None

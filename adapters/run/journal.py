@@ -120,6 +120,10 @@ class Journal:
             os.close(self.lock)
             self.lock = None
 
+    def read_alone(self) -> Journal:
+        """The same journal, for one process that only reads it."""
+        return Journal(self.folder, self.fingerprint)
+
     def finished(self, name: str) -> set[int]:
         """The numbers of the blocks that a pass has finished."""
         found = (RECORD.fullmatch(entry.name) for entry in self.folder.iterdir())

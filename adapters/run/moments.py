@@ -12,6 +12,8 @@ import torch
 
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import feed
+from gramian.adapters.run.partial_moments import PartialMoments
+from gramian.adapters.run.ranks import Shares
 from gramian.solvers import Moments
 
 __all__ = ["Gathered", "MomentCollector"]
@@ -47,16 +49,29 @@ class MomentCollector:
 
     name: the layer that errors name. parts: how many batches are fitted, and how many choose the damping. keep: whether inputs
     wait for the pruned path. target_blend: see `settle`. home: the device on which inputs are kept, None for the one on which
-    they come.
+    they come. shares: of the batches, where other processes run some.
     """
 
     def __init__(
-        self, name: str, parts: tuple[int, ...], keep: bool, target_blend: float = 1.0, home: torch.device | None = None
+        self,
+        name: str,
+        parts: tuple[int, ...],
+        keep: bool,
+        target_blend: float = 1.0,
+        home: torch.device | None = None,
+        shares: Shares = Shares(),
     ) -> None:
         self.name, self.target_blend, self.home, self.ends = name, target_blend, home, list(accumulate(parts))
         self.kept: dict[int, torch.Tensor] | None = {} if keep else None
         self.source: torch.device | None = None  # the device on which inputs came
-        self.moments: dict[int, Moments] = {}  # by part: 0 is fitted, 1 chooses the damping, 2 is held out
+        self.partial = PartialMoments(shares)
+
+    @property
+    def moments(self) -> dict[int, Moments]:
+        """By part: 0 is fitted, 1 chooses the damping, 2 is held out."""
+        if self.partial.shares.ranks.alone:
+            self.partial.gather()
+        return self.partial.sums
 
     def receive(self, batch: int, inputs: torch.Tensor) -> None:
         """Take what reaches the stage in one batch."""
@@ -84,13 +99,14 @@ class MomentCollector:
                     precise = torch.promote_types(dense.dtype, torch.float32)
                     dense = self.target_blend * dense.to(precise) + (1 - self.target_blend) * pruned
                 self.add(batch, pruned, dense)
+        self.partial.gather()
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
         """Add one batch to the moments of its part."""
         if not inputs.numel():
             return
         part = bisect_right(self.ends, batch)
-        feed(self.name, self.moments.setdefault(part, Moments(inputs.shape[-1])), inputs, dense)
+        feed(self.name, self.partial.of(part, batch, inputs.shape[-1]), inputs, dense)
 
     @property
     def calibration(self) -> Moments:

@@ -4,6 +4,9 @@
 
 Whatever a run does is a `Pass`, and where a block lives is `Blocks`. The hidden states that enter the next block follow from
 the weights of the blocks before it, so that a run that was interrupted goes on from its records, to the same bytes.
+
+Of several processes each runs some of the batches. Where what enters a block depends on what was written before, all of them
+work on the same block, which shares its work out itself; else each has a block of its own, and its record reaches the others.
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ from gramian.adapters.run.blocks import Blocks, module_at, put
 from gramian.adapters.run.forward import Call, enter, inputs_of, run_block
 from gramian.adapters.run.journal import Journal, Record
 from gramian.adapters.run.naming import naming
+from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.records import Packer, unpacked
 
 __all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
 
 Receive = Callable[[int, Any], None]  # of what reaches a site: a tensor, or what is routed to the experts of a parameter
 Replay = Callable[[Site], "Iterator[Any]"]
+Keep = Callable[[int, Record], object]
 Taps = Mapping[Site, Receive] | Mapping[nn.Module, Receive]
 
 
@@ -100,10 +105,11 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Streams:
-    """Hidden states that enter a block, batch by batch: in the dense model, and on the path that is followed."""
+    """Hidden states that enter a block, batch by batch, None for those of other processes: in the dense model, and on the path
+    that is followed."""
 
-    dense: list[torch.Tensor]
-    entering: list[torch.Tensor]
+    dense: list[torch.Tensor | None]
+    entering: list[torch.Tensor | None]
 
 
 @torch.no_grad()
@@ -115,18 +121,22 @@ def walk(
     jobs: int = 1,
     journal: Journal | None = None,
     storage: torch.dtype = torch.float32,
+    shares: Shares = Shares(),
 ) -> list[list[Any]]:
     """Visit blocks in order, and return the rows of every block.
 
     batches: windows of tokens. jobs: how many blocks are worked on at once, which dense inputs allow. journal: where records
-    are kept, and from which blocks that are finished are taken, with weights in the dtype `storage`.
+    are kept, and from which blocks that are finished are taken, with weights in the dtype `storage`. shares: which process runs
+    which batches.
     """
     done = set() if journal is None else journal.finished(each.name)
     runs = each.runs and not done.issuperset(range(each.stop))
-    hidden, calls = enter(blocks.model, batches) if runs else ([], [])
+    hidden, calls = enter(blocks.model, batches, shares) if runs else ([], [])
 
-    def visit(index: int, streams: Streams) -> tuple[list[Any], Streams]:
-        """Work on one block."""
+    written = None if journal is None else partial(journal.write, each.name)
+
+    def visit(index: int, streams: Streams, keep: Keep | None = written) -> tuple[list[Any], Streams]:
+        """Work on one block. keep: what is done with its record."""
         block = blocks.acquire(index)
         call = calls[index] if runs else None
         record = journal.read(each.name, index) if journal is not None and index in done else None
@@ -141,8 +151,8 @@ def walk(
             assert decision is not None
             rows = decision.decide(partial(replayed, block, call, streams.entering), drifted)
             del decision
-            if journal is not None:
-                journal.write(each.name, index, record_of(rows, blocks.model, each.written(index), storage))
+            if keep is not None:
+                keep(index, record_of(rows, blocks.model, each.written(index), storage))
         else:
             rows = restored(record, blocks, each.types)
         following = leaving
@@ -155,6 +165,8 @@ def walk(
     with eager_experts(blocks.model):  # tapped or not, so that a run which goes on from its records rounds as one in one piece
         if jobs > 1:
             return at_once(visit, each.stop, streams, jobs, blocks, calls)
+        if not shares.ranks.alone and each.follows == "dense":
+            return spread(visit, each, blocks, calls, streams, shares, done, journal)
         for index in range(each.stop):
             with naming(blocks.paths[index]):
                 rows, streams = visit(index, streams)
@@ -195,7 +207,61 @@ def at_once(
             raise
 
 
-def replayed(block: nn.Module, call: Call | None, entering: list[torch.Tensor], site: Site) -> Iterator[Any]:
+def spread(
+    visit: Callable[[int, Streams, Keep | None], tuple[list[Any], Streams]],
+    each: Pass,
+    blocks: Blocks,
+    calls: Sequence[Call],
+    streams: Streams,
+    shares: Shares,
+    done: set[int],
+    journal: Journal | None,
+) -> list[list[Any]]:
+    """Visit independent blocks in rounds of one for every process, which is given what enters its block by all of them."""
+    ranks, results = shares.ranks, list[list[Any]]()
+    for first in range(0, each.stop, ranks.size):
+        turns, here, own = range(first, min(first + ranks.size, each.stop)), first + ranks.rank, Streams([], [])
+        for index in turns if calls else ():  # what leaves a block is computed before anything is written to it
+            if index not in done:
+                whole = collected(streams.dense, shares)
+                own = Streams(whole, whole) if index == here else own
+            if index + 1 < each.stop:
+                with naming(blocks.paths[index]):
+                    following = run_block(blocks.acquire(index), calls[index], streams.dense)
+                    blocks.commit(index)
+                streams = Streams(following, following)
+        rows, found = list[Any](), list[Record]()
+        if here in turns and here not in done:
+            with naming(blocks.paths[here]):
+                rows, _ = visit(here, own, partial(kept, found))
+        for index in turns:
+            if index in done:
+                assert journal is not None
+                record = journal.read(each.name, index)
+            else:
+                record = ranks.share(found[0] if index == here else None, index - first)
+                if journal is not None:
+                    journal.write(each.name, index, record)
+                if index == here:
+                    results.append(rows)
+                    continue
+            blocks.acquire(index)
+            results.append(restored(record, blocks, each.types))
+            blocks.commit(index)
+    return results
+
+
+def kept(records: list[Record], _: int, record: Record) -> None:
+    """Keep the record of a block."""
+    records.append(record)
+
+
+def collected(hidden: Sequence[torch.Tensor | None], shares: Shares) -> list[torch.Tensor | None]:
+    """The hidden states of all batches, of which every process gives its own."""
+    return [shares.ranks.share(states, shares.owner(shares.group(batch))) for batch, states in enumerate(hidden)]
+
+
+def replayed(block: nn.Module, call: Call | None, entering: Sequence[torch.Tensor | None], site: Site) -> Iterator[Any]:
     """What reaches a site of a block, batch by batch."""
     assert call is not None
     return inputs_of(site, block, call, entering)

@@ -43,3 +43,48 @@ def phases() -> str:
     return noted(
         table(head, rows), f"{methods[0]['operators']} operators of {results['blocks']} blocks. {threads(results['threads'])}"
     )
+
+
+def shared() -> str:
+    """Seconds of runs by one process and by two, and what was foreseen."""
+    results = read("ranks")
+    rows = [
+        [
+            f"`{row['method']}`", f"{row['one s']:.0f}", f"{row['two s']:.0f}", f"{row['ratio']:.2f}", f"{row['foreseen']:.2f}",
+            "yes" if row["equal bytes"] else "no",
+        ]
+        for row in results["measured"]
+    ]  # fmt: skip
+    blocks = results["measured"][0]["blocks"]
+    return noted(
+        table(["method", "one process, s", "two, s", "ratio", "foreseen", "equal bytes"], rows),
+        f"The first {blocks} blocks of gemma-3-270m, 32 windows of 512 tokens and 4 held out, one thread in each process.",
+    )
+
+
+def planned() -> str:
+    """What the planner says of large models on many processes."""
+    results = read("ranks")
+    rows = [
+        [
+            row["shape"] if (row["method"], row["ranks"]) == ("sparsegpt", 1) else "", f"`{row['method']}`", f"{row['ranks']}",
+            f"{row['critical_path'] / 60:.0f}", f"{row['speedup']:.1f}",
+            f"{100 * row['operations'] / row['operations_alone']:.0f} %", f"{row['memory'] / 2**30:.0f}", f"{row['traffic'] / 2**30:,.0f}",
+        ]
+        for row in results["planned"]
+    ]  # fmt: skip
+    head = [
+        "model",
+        "method",
+        "processes",
+        "minutes",
+        "times as fast",
+        "work of the busiest",
+        "GiB at the peak",
+        "GiB received",
+    ]
+    return noted(
+        table(head, rows),
+        "Estimates, for 128 windows of 2048 tokens at 50 % zeros, products at 50 TFLOP/s, and 25 GB/s that each process "
+        "receives; blocks are read for their turn.",
+    )

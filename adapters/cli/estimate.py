@@ -1,0 +1,80 @@
+"""`gramian estimate`: what a run would take, by one process or by many, from a model's shape alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from gramian.adapters.cli.options import add_settings
+from gramian.adapters.cli.output import emit
+from gramian.adapters.cli.types import positive
+from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.progress import say
+
+__all__ = ["add_estimate", "estimate_run"]
+
+
+def add_estimate(command: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command, and return its parser for the options that commands share."""
+    parser = command(
+        "estimate",
+        "say what a run would take, by one process or by many",
+        "Estimate memory, time and traffic of `gramian prune` from the shape of a model, whose weights need not be there, and\n"
+        "with --ranks what each of several processes takes that torchrun starts, and how long all of them do.",
+        "  gramian estimate org/model --method l0 --ranks 8\n"
+        "  gramian estimate ./config-only --method sparsegpt --ranks 64 --gflops 50000 50000 --bandwidth 25",
+    )
+    parser.add_argument("--ranks", type=positive, default=1, metavar="N", help="processes that share the run (%(default)s)")
+    parser.add_argument(
+        "--gflops", type=positive, nargs=2, metavar=("SINGLE", "DOUBLE"),
+        help="10^9 operations a second of float32 and float64 products of a process (measured here)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bandwidth",
+        type=positive,
+        default=1,
+        metavar="GB/s",
+        help="10^9 bytes a second that a process receives (%(default)s)",
+    )
+    add_settings(parser, {RunConfig: "calibration"}, ("samples", "length", "heldout"))
+    add_settings(parser, {PruneConfig: "settings of every method"})
+    parser.set_defaults(run=estimate_run)
+    return parser
+
+
+def estimate_run(args: argparse.Namespace) -> None:
+    """Print what a run would take."""
+    from transformers import AutoConfig
+
+    from gramian.adapters.devices import usable_device
+    from gramian.adapters.estimates.figures import Rates
+    from gramian.adapters.estimates.runs import estimate
+    from gramian.adapters.estimates.shared import shared_estimate
+    from gramian.adapters.models.loading import load, storage_of
+    from gramian.adapters.models.places import locate
+    from gramian.adapters.run.skeletons import skeleton
+
+    config, texts = args.config, args.texts
+    shape = Path(args.model) / "config.json"
+    if not shape.is_file() and (args.model == "demo" or locate(args.model).gguf):
+        say(f"loading {args.model}")
+        model = load(args.model, device="cpu")[0]
+    else:
+        read = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
+        model = skeleton(read, storage_of(args.dtype, read.dtype))
+    rates = Rates(*(1e9 * each for each in args.gflops)) if args.gflops else Rates.measured(usable_device(args.device))
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 512
+    windows = texts.samples, texts.length or min(512, context)
+    found = estimate(model, windows, config, heldout=texts.apart, rates=rates)
+    shared = None
+    if args.ranks > 1:
+        shared = shared_estimate(model, windows, config, args.ranks, 1e9 * args.bandwidth, found, heldout=texts.apart)
+    figures = {
+        "seconds": dict(found.seconds),
+        "memory": dict(found.memory),
+        "peak": found.peak,
+        "covered": found.covered,
+        "shared": None if shared is None else shared.as_dict(),
+    }
+    emit(figures, f"{found}" if shared is None else f"{found}\n\n{shared}", args.json)

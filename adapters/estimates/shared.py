@@ -1,0 +1,153 @@
+"""What a run takes that several processes share: the work, memory and traffic of each, and the critical path through all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.estimates.figures import Estimate
+from gramian.adapters.estimates.runs import walks_of
+from gramian.adapters.models.block_lists import run_paths
+from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.planned import plan_of
+from gramian.adapters.passes.weights import ZeroWeights
+from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.run.ranks import Ranks, Shares, divided
+from gramian.tables import table
+
+__all__ = ["SharedEstimate", "shared_estimate"]
+
+
+@dataclass(frozen=True)
+class SharedEstimate:
+    """What every one of `ranks` processes takes. alone: the seconds of one process without others. seconds: by what takes them,
+    on the critical path, which waits for the slowest process at every exchange. work: the floating-point operations of the
+    busiest process, and those of one alone. memory: bytes at the peak. traffic: bytes that a process receives."""
+
+    ranks: int
+    alone: float
+    seconds: Mapping[str, float]
+    work: tuple[float, float]
+    memory: int
+    traffic: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+    @property
+    def speedup(self) -> float:
+        """Times as fast as one process."""
+        return self.alone / self.duration
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name."""
+        return {
+            "ranks": self.ranks,
+            "seconds_alone": self.alone,
+            "seconds": dict(self.seconds),
+            "critical_path": self.duration,
+            "speedup": self.speedup,
+            "operations": self.work[0],
+            "operations_alone": self.work[1],
+            "memory": self.memory,
+            "traffic": self.traffic,
+        }
+
+    def __str__(self) -> str:
+        """A table of what each process takes."""
+        rows = [[name, f"{spent:.1f}"] for name, spent in {**self.seconds, "critical path": self.duration}.items()]
+        return "\n".join(
+            [
+                table([f"{self.ranks} processes, each", "s"], rows),
+                f"one process alone takes {self.alone:.1f} s: these are {self.speedup:.2f} times as fast; each has at most "
+                f"{100 * self.work[0] / self.work[1]:.1f} % of the work, holds {self.memory / 2**30:.2f} GiB at the peak, and "
+                f"receives {self.traffic / 2**30:.2f} GiB",
+            ]
+        )
+
+
+def shared_estimate(
+    model: Any,
+    windows: tuple[int, int],
+    config: PruneConfig,
+    ranks: int,
+    bandwidth: float,
+    base: Estimate,
+    *,
+    heldout: int = 0,
+) -> SharedEstimate:
+    """What each of `ranks` processes would take for a run that takes one alone what `base` says, without perplexity.
+
+    Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage, or of
+    a block where the operators' own output is the target; on dense inputs every process has a block of its own, with all
+    batches. windows, heldout: as in `estimate`. bandwidth: bytes a second that a process receives.
+
+    ValueError for methods that remove units or experts, which several processes solve for alike.
+    """
+    if config.recipe.granularity != "weights":
+        raise ValueError(f"{config.method!r} removes units, which every process solves for alike: leave the processes out")
+    plan, paths = plan_of(model, config), run_paths(model)
+    (each, walk), *_ = walks_of(model, paths, config, plan)
+    samples, length = windows
+    tokens = (samples + heldout) * length
+    per_batch = max(1, TOKENS_PER_BATCH // length)
+    batches = -(-samples // per_batch) + -(-heldout // per_batch)
+    shares = Shares(Ranks(0, ranks), batches)
+    groups = -(-batches // shares.size)
+    busiest = max(sum(shares.owner(shares.group(batch)) == rank for batch in range(batches)) for rank in range(ranks)) / batches
+    forward, moments = base.seconds["forward passes"], base.seconds["moments"]
+    solvers = {operator.name: operator.seconds for operator in base.operators}
+    hidden = tokens * model.get_input_embeddings().embedding_dim * next(model.parameters()).element_size()
+    received = 1 - 1 / ranks
+    weights = storage_dtype(model).itemsize * sum(math.prod(operator.shape) for operator in base.operators)
+    sums = 8 * walk.entries  # of one block or stage, and as `entries` count them at most
+    if each.follows == "dense":
+        rounds = -(-each.stop // ranks)
+        seconds = {
+            "forward passes": forward * (busiest + rounds / each.stop if ranks > 1 else 1),
+            "moments": moments * rounds / each.stop,
+            "solvers": sum(
+                max(sum(solvers[name] for name in each.written(index)) for index in range(first, min(first + ranks, each.stop)))
+                for first in range(0, each.stop, ranks)
+            ),
+        }
+        traffic = received * (weights + hidden * each.stop)
+        kept = 1.0
+    else:
+        stages = list(pools(each))
+        seconds = {
+            "forward passes": forward * busiest,
+            "moments": moments * busiest,
+            "solvers": sum(slowest([solvers[name] for name in names], ranks) for names in stages),
+        }
+        traffic = received * (weights + groups * 8 * walk.operations)  # an entry of moments is an operation of a token
+        kept = busiest
+    if ranks > 1:
+        seconds["exchange"] = traffic / bandwidth
+    alone = forward + moments + sum(solvers.values())
+    scaled = {"hidden states between blocks", "operator inputs kept for the target"}
+    memory = sum(size * (kept if name in scaled else 1) for name, size in base.memory.items())
+    memory += (-(-groups // ranks) if ranks > 1 else 0) * sums
+    rate = base.rates.single  # the same operations at the rates that `base` has, so that shares of work are shares of time
+    busy = sum(spent for name, spent in seconds.items() if name != "exchange")
+    return SharedEstimate(ranks, alone, seconds, (busy * rate, alone * rate), int(memory), int(traffic) if ranks > 1 else 0)
+
+
+def pools(each: ZeroWeights) -> Iterator[list[str]]:
+    """Operators that are solved for at the same time: those of a block, or of a stage."""
+    for index in range(each.stop):
+        stages = each.wanted(index)
+        yield from ([[name for stage in stages for name in stage]] if each.target == "own" else stages)
+
+
+def slowest(seconds: list[float], ranks: int) -> float:
+    """The seconds of the process that has most to do."""
+    load = [0.0] * ranks
+    for spent, owner in zip(seconds, divided(seconds, ranks)):
+        load[owner] += spent
+    return max(load)

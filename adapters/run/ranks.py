@@ -1,0 +1,133 @@
+"""Processes that work on one run together, by torch.distributed: who does what, and how they exchange it.
+
+Everything that is exchanged is in an order that does not depend on how many processes there are, and nothing is added up on the
+way, so that the bytes of a result do not depend on it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from gramian.launcher import PeerLost, local_rank, together
+
+__all__ = ["Ranks", "Shares", "divided", "launched", "ranks_here"]
+
+T = TypeVar("T")
+GROUPS = 16  # of batches, at most, whose moments are summed apart; more processes than that cannot share the batches of a run
+PATIENCE = timedelta(days=30)  # a process that waits for another is not wrong: one that is gone is known at once
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run: the number of this one, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.size == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, value: T | None, owner: int = 0) -> T:
+        """What the process `owner` gives; the others give None."""
+        if self.alone:
+            return value  # type: ignore[return-value]
+        given = [value]
+        reached(lambda: dist.broadcast_object_list(given, src=owner))
+        return given[0]  # type: ignore[return-value]
+
+    def gathered(self, value: T) -> list[T]:
+        """What every process gives, in their order."""
+        if self.alone:
+            return [value]
+        found: list[Any] = [None] * self.size
+        reached(lambda: dist.all_gather_object(found, value))
+        return found
+
+    def shared_tensor(self, value: torch.Tensor | None, like: torch.Tensor, owner: int) -> torch.Tensor:
+        """The tensor that the process `owner` gives, of the shape, dtype and device of `like`."""
+        held = torch.empty_like(like) if value is None else value.contiguous()
+        reached(lambda: dist.broadcast(held, src=owner))
+        return held
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which process runs which of the batches of a run, in groups of consecutive ones that do not depend on how many processes
+    there are."""
+
+    ranks: Ranks = Ranks()
+    batches: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many batches a group has, but for the last one."""
+        return max(1, -(-self.batches // GROUPS))
+
+    def group(self, batch: int) -> int:
+        """The group of a batch."""
+        return batch // self.size
+
+    def owner(self, group: int) -> int:
+        """The process that runs a group."""
+        groups = max(1, -(-self.batches // self.size))
+        return min(group, groups - 1) * self.ranks.size // groups
+
+    def mine(self, batch: int) -> bool:
+        """Whether this process runs a batch."""
+        return self.ranks.alone or self.owner(self.group(batch)) == self.ranks.rank
+
+
+def reached(exchange: Callable[[], object]) -> None:
+    """Exchange something with the other processes. PeerLost where one of them is gone."""
+    try:
+        exchange()
+    except RuntimeError as error:
+        raise PeerLost("another process of the group has ended: its own message says why") from error
+
+
+def divided(costs: Sequence[float], size: int) -> list[int]:
+    """The process for each of several pieces of work: the costliest first, each to the one that has least to do."""
+    load, owners = [0.0] * size, [0] * len(costs)
+    for place in sorted(range(len(costs)), key=lambda place: -costs[place]):
+        owners[place] = min(range(size), key=load.__getitem__)
+        load[owners[place]] += costs[place]
+    return owners
+
+
+def ranks_here() -> Ranks:
+    """The processes of the group of torch.distributed that this one is in, or this one alone."""
+    if dist.is_available() and dist.is_initialized():
+        return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks()
+
+
+@contextmanager
+def launched(device: str) -> Iterator[tuple[Ranks, str]]:
+    """Join the processes that torchrun has started, over gloo on CPUs and nccl on GPUs, as long as the context is open.
+
+    Yields them and the device of this one: of several GPUs that of its number on its machine."""
+    if together() == 1:
+        yield ranks_here(), device
+        return
+    if device == "cuda":
+        device = f"cuda:{local_rank()}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    try:
+        yield ranks_here(), device
+    finally:
+        dist.destroy_process_group()

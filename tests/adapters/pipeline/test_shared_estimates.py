@@ -1,0 +1,108 @@
+"""What a run takes that several processes share, against counts made by other means."""
+
+from itertools import product
+
+import pytest
+from tiny import tiny_model
+
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import estimate
+from gramian.adapters.estimates.shared import shared_estimate, slowest
+from gramian.adapters.run.ranks import Ranks, Shares, divided
+
+WINDOWS, HELDOUT = (96, 256), 16  # 14 batches of 8 windows
+
+
+def planned(ranks: int, method: str = "sparsegpt", bandwidth: float = 1e9, **settings):
+    model, config = tiny_model("llama"), PruneConfig(method=method, sparsity=0.5, **settings)
+    base = estimate(model, WINDOWS, config, heldout=HELDOUT, rates=Rates(1e9, 5e8))
+    return base, shared_estimate(model, WINDOWS, config, ranks, bandwidth, base, heldout=HELDOUT)
+
+
+@pytest.mark.parametrize("method", ["sparsegpt", "l0", "fistapruner"])
+def test_one_process_takes_what_a_run_takes(method):
+    base, found = planned(1, method)
+    assert found.alone == pytest.approx(base.duration)
+    assert found.duration == pytest.approx(found.alone)
+    assert (found.speedup, found.traffic) == (pytest.approx(1.0), 0)
+    assert found.memory == base.peak
+
+
+@pytest.mark.parametrize("seconds", [[3.0, 1.0, 1.0, 1.0], [1.0], [5.0, 4.0, 3.0, 3.0, 3.0], [2.0, 2.0]])
+def test_work_is_divided_within_four_thirds_of_the_best_division(seconds):
+    for ranks in (1, 2, 3):
+        best = min(
+            max(sum(spent for spent, rank in zip(seconds, owners) if rank == each) for each in range(ranks))
+            for owners in product(range(ranks), repeat=len(seconds))
+        )
+        assert best <= slowest(seconds, ranks) <= 4 / 3 * best  # Graham's bound for the longest first
+        owners = divided(seconds, ranks)
+        assert slowest(seconds, ranks) == max(
+            sum(spent for spent, rank in zip(seconds, owners) if rank == each) for each in range(ranks)
+        )
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_batches_that_the_busiest_process_runs(ranks):
+    base, found = planned(ranks)
+    share = -(-14 // ranks) / 14
+    assert found.seconds["forward passes"] == pytest.approx(share * base.seconds["forward passes"])
+    assert found.seconds["moments"] == pytest.approx(share * base.seconds["moments"])
+
+
+def test_stages_wait_for_one_another_where_the_target_is_the_model_s():
+    own, staged = planned(2, "l0", target="own")[1], planned(2, "l0")[1]
+    assert own.seconds["solvers"] < staged.seconds["solvers"]
+    base, many = planned(100, "l0")
+    operators = {operator.name: operator.seconds for operator in base.operators}
+    longest = sum(
+        max(operators[f"model.layers.{block}.{name}"] for name in stage)
+        for block in range(2)
+        for stage in (
+            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"],
+            ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"],
+        )
+    )  # fmt: skip
+    assert many.seconds["solvers"] == pytest.approx(longest)
+
+
+def test_blocks_are_shared_on_dense_inputs():
+    base, found = planned(2, "fistapruner")
+    blocks = [sum(o.seconds for o in base.operators if f"layers.{block}." in o.name) for block in range(2)]
+    assert found.seconds["solvers"] == pytest.approx(max(blocks))
+    assert planned(7, "fistapruner")[1].seconds["solvers"] == pytest.approx(max(blocks))
+
+
+def test_traffic_is_weights_and_moments_of_every_group():
+    model = tiny_model("llama")
+    found = planned(2)[1]
+    weights = sum(p.numel() for n, p in model.named_parameters() if n.endswith("_proj.weight"))
+    shapes = {n: p.shape for n, p in model.named_parameters() if n.endswith("_proj.weight")}
+    squares = sum(
+        shape[1] ** 2 for name, shape in shapes.items() if any(each in name for each in ("q_proj", "o_proj", "gate_", "down_"))
+    )
+    size = next(model.parameters()).element_size()
+    assert found.traffic == (weights * size + 14 * 8 * squares) // 2
+    assert planned(2, bandwidth=1e6)[1].seconds["exchange"] == pytest.approx(1e3 * found.seconds["exchange"])
+
+
+def test_groups_do_not_depend_on_the_number_of_processes():
+    for batches in (1, 5, 16, 17, 100):
+        alone = Shares(Ranks(), batches)
+        groups = [alone.group(batch) for batch in range(batches)]
+        assert groups == sorted(groups)
+        assert len(set(groups)) <= 16
+        for size in (2, 3, 64):
+            every = [Shares(Ranks(rank, size), batches) for rank in range(size)]
+            assert [each.group(batch) for each in every[:1] for batch in range(batches)] == groups
+            for batch in range(batches):
+                assert sum(each.mine(batch) for each in every) == 1
+
+
+def test_methods_that_every_process_solves_for_alike_are_refused():
+    model = tiny_model("llama")
+    config = PruneConfig(method="flap", ratio=0.2)
+    base = estimate(model, WINDOWS, config, rates=Rates(1e9, 5e8))
+    with pytest.raises(ValueError, match="removes units, which every process solves for alike"):
+        shared_estimate(model, WINDOWS, config, 2, 1e9, base)
