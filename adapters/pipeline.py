@@ -196,7 +196,7 @@ def removed(
         found = [each for block in walk(first, blocks, batches[:fitted], journal=journal) for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
-        selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
+        selection = select_units(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.counts, plan.rounding)
         del found, masks  # frees their memory before the moments of the second walk come
         second = removing(model, blocks.paths, config, plan, fitted, scored, selection.keep, shown.update)
         rows = written_rows(second, blocks, batches, config.jobs, journal, originals)
@@ -211,6 +211,8 @@ def removed(
     }
     if plan.refused:
         settings["refused"] = dict(plan.refused)
+    if allocation == "equal" or plan.rounding is not None:  # what the choice of widths costs
+        settings["widths"] = {"asked": plan.amount, "removed": before - after}
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep

@@ -83,8 +83,13 @@ class PruneConfig:
         False, FLAG, "solve at the end for the best weights at the positions that the method kept", of="weights"
     )
     allocation: str | None = setting(
-        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: the same part of all, the "
-        "method's scores ranked among modules of a type or among all, or the error that it causes", of="units", usual="uniform",
+        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: one width for all of a kind, "
+        "which stock classes build; the method's scores ranked among modules of a type or among all; or the error that it "
+        "causes", of="units", usual="equal",
+    )  # fmt: skip
+    round_to: int | None = setting(
+        None, POSITIVE, "numbers of hidden channels are multiples of it, such as 8, 16, 64 or 256; the ratio is then met as "
+        "nearly as they allow", of="units",
     )  # fmt: skip
     compensate: bool | None = setting(
         None,
@@ -265,8 +270,8 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
 
 def check_experts_settings(config: PruneConfig) -> None:
     """Raise ValueError for settings of heads and channels, which change nothing where experts are removed."""
-    for name in ("allocation", "heads", "target_blend"):
-        if (value := getattr(config, name)) not in (None, False, "uniform"):
+    for name in ("allocation", "round_to", "heads", "target_blend"):
+        if (value := getattr(config, name)) not in (None, False, "equal"):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")
     if config.damping is not None and not config.own("compensate"):
         raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")

@@ -84,7 +84,7 @@ def test_each_part_of_it_helps(trained):
     best = after(trained, 0.5)
     without = {
         "compensation": after(trained, 0.5, compensate=False),
-        "scores that count on it": after(trained, 0.5, options={"score": "newton"}, allocation="uniform"),
+        "scores that count on it": after(trained, 0.5, options={"score": "newton"}, allocation="equal"),
         "any score": after(trained, 0.5, method="random", compensate=True),
     }
     assert best < min(without.values()), (best, without)
