@@ -212,7 +212,7 @@ def removed(
     if plan.refused:
         settings["refused"] = dict(plan.refused)
     if allocation == "equal" or plan.rounding is not None:  # what the choice of widths costs
-        settings["widths"] = {"asked": plan.amount, "removed": before - after}
+        settings["widths"] = {"wanted": plan.amount, "removed": before - after}
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep

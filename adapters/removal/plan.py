@@ -126,19 +126,19 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
 def out_of_reach(model: PreTrainedModel, amount: float, least: int, most: int, equal: bool, rounding: Rounding | None) -> str:
     """Say between which ratios a run can remove, and what limits it."""
     inside = block_parameters(model)
-    asked = f"a ratio of {amount / inside:g} is out of reach: "
+    ratio = f"a ratio of {amount / inside:g} is out of reach: "
     widths = f"{'equal ' if equal else ''}widths"
     widths += f" that {type(model).__name__} builds" if equal else ""
     widths += f" with channels in multiples of {rounding.multiple}" if rounding is not None else ""
     if amount > most:
         largest = math.floor(1e4 * most / inside) / 1e4
         if equal or rounding is not None:
-            return f"{asked}{largest:g} is the largest, {most:,} of the {inside:,} parameters inside the blocks, for {widths}"
+            return f"{ratio}{largest:g} is the largest, {most:,} of the {inside:,} parameters inside the blocks, for {widths}"
         return (
-            f"{asked}{largest:g} is the largest, as {most:,} of the {inside:,} parameters inside the blocks belong to units "
+            f"{ratio}{largest:g} is the largest, as {most:,} of the {inside:,} parameters inside the blocks belong to units "
             "that can be removed (every module keeps one)"
         )
-    return f"{asked}{math.ceil(1e4 * least / inside) / 1e4:g} is the least that is removed for {widths}"
+    return f"{ratio}{math.ceil(1e4 * least / inside) / 1e4:g} is the least that is removed for {widths}"
 
 
 def forced_by(unit_sets: Sequence[UnitSet], rounding: Rounding | None) -> int:

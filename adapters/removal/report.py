@@ -181,9 +181,9 @@ class StructuredReport:
 
     def cost_of_widths(self) -> str:
         """What equal and rounded widths cost: the parameters that were to be removed, and those that are."""
-        asked, removed = (self.settings["widths"][name] for name in ("asked", "removed"))
+        wanted, removed = (self.settings["widths"][name] for name in ("wanted", "removed"))
         multiple = self.settings.get("round_to")
         widths = "equal widths" if self.settings["allocation"] == "equal" else "widths"
         widths += "" if multiple is None else f", channels in multiples of {multiple}"
-        off = 100 * (removed - asked) / self.block_parameters[0]
-        return f"{widths}: {removed:,} parameters removed of {round(asked):,} to remove, {off:+.2f} points of those in blocks"
+        off = 100 * (removed - wanted) / self.block_parameters[0]
+        return f"{widths}: {removed:,} parameters removed of {round(wanted):,} to remove, {off:+.2f} points of those in blocks"

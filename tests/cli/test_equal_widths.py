@@ -68,7 +68,7 @@ def test_stock_classes_load_what_the_command_saves(model_type, ratio, options, f
     report = json.loads(Path("out/gramian.json").read_text())
     before, after = report["parameters"]
     assert report["settings"]["widths"] == {
-        "asked": pytest.approx(ratio * report["block_parameters"][0]),
+        "wanted": pytest.approx(ratio * report["block_parameters"][0]),
         "removed": before - after,
     }
     assert prune("out", "sparse", "--method", "magnitude", "--sparsity", "2:4") == 0

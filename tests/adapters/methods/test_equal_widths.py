@@ -243,7 +243,7 @@ def test_every_allocation_gives_multiples_and_meets_the_ratio(model_type, alloca
         assert miss <= step * multiple / 8 / (2 if allocation == "equal" else len(units))
         cost = report.settings["widths"]
         assert cost["removed"] == in_blocks(dense) - in_blocks(narrow) and f"multiples of {multiple}" in str(report)
-        assert cost["asked"] == pytest.approx(0.3 * in_blocks(dense))
+        assert cost["wanted"] == pytest.approx(0.3 * in_blocks(dense))
 
 
 @pytest.mark.parametrize("allocation", ["equal", "score"])
