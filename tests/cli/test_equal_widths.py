@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 import gramian
 from gramian.adapters import save
 from gramian.adapters.models.unit_groups import unit_groups_of
-from gramian.adapters.models.widths import WIDTHS
 
 MODELS = ("llama", "qwen3", "gemma3_text", "opt", "gpt2", "phi3", "mistral")
 
@@ -56,7 +55,9 @@ def test_stock_classes_load_what_the_command_saves(model_type, ratio, options, f
     assert prune("dense", "out", "--method", "wanda-sp", "--allocation", "equal", "--ratio", ratio, *options) == 0
     shown = capsys.readouterr().out
     assert f"AutoModelForCausalLM.from_pretrained({str(Path('out').absolute())!r})" in shown and "equal widths" in shown
-    assert not Path("out", WIDTHS).exists()
+    names = {file.name for file in Path("out").iterdir()}
+    assert not any("widths" in name or name.endswith(".py") for name in names)
+    assert not {"auto_map", "per_layer_config"} & set(json.loads(Path("out/config.json").read_text()))
     stock = AutoModelForCausalLM.from_pretrained("out").eval()
     channels = {each.units for each in unit_groups_of(stock).values() if each.size == 1}
     heads = {(each.units, each.groups) for each in unit_groups_of(stock).values() if each.size > 1}
