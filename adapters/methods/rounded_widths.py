@@ -55,7 +55,8 @@ def rounded_counts(
             by_cost.setdefault(unit_set.cost, []).append(place)
         elif counts[place] < unit_set.removable:
             settled += (unit_set.removable - counts[place]) * unit_set.cost - bias_costs[place]
-    amounts, distances, steps = [np.array([settled])], [np.zeros(1)], []
+    amounts, distances = [np.array([settled])], [np.zeros(1)]
+    steps: list[np.ndarray] = []
     for cost, places in by_cost.items():
         owner, price = step_prices(counts, unit_sets, bias_costs, places, multiple)
         bases = [(unit_sets[place].removable - multiple) * cost - bias_costs[place] for place in places]

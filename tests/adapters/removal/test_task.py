@@ -57,7 +57,8 @@ def loss(model: PreTrainedModel) -> float:
 def after(model: PreTrainedModel, ratio: float, **options) -> float:
     narrow = copy.deepcopy(model)
     report = prune(narrow, sequences(48, 1), ratio=ratio, progress=False, **{"method": "numerical"} | options)
-    assert ratio <= report.ratio < ratio + 0.01
+    near = 0.035 if report.settings["allocation"] == "equal" else 0.0  # half of a step of eight channels in both blocks
+    assert ratio - near <= report.ratio < ratio + 0.01 + near
     return loss(narrow)
 
 
