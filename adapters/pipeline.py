@@ -255,8 +255,12 @@ def removed(
         found = [each for block in walked for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
-        select = select_by_similarity if config.heads_by_similarity else select_units
-        selection = select(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs)
+        if config.heads_by_similarity:
+            selection = select_by_similarity(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.rounding)
+        else:
+            selection = select_units(
+                unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.counts, plan.rounding
+            )
         del found, masks  # frees their memory before the moments of the second walk come
         batches = [*recovery, *heldout]
         shares = Shares(ranks, len(batches))
@@ -284,6 +288,8 @@ def removed(
             )
     if plan.refused:
         settings["refused"] = dict(plan.refused)
+    if allocation == "equal" or plan.rounding is not None:  # what the choice of widths costs
+        settings["widths"] = {"wanted": plan.amount, "removed": before - after}
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
         tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep

@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unstructured": {"method": "wanda", "sparsity": 0.5, "calibrate_on": "dense"},
     "2:4": {"method": "wanda", "sparsity": "2:4", "calibrate_on": "dense"},
     "streamed": {"method": "wanda", "sparsity": 0.5, "calibrate_on": "dense"},
-    "units": {"method": "wanda-sp", "ratio": 0.2, "allocation": "uniform"},
+    "units": {"method": "wanda-sp", "ratio": 0.2, "allocation": "per_type"},
     "experts": {"method": "experts", "ratio": 0.1},
 }
 

@@ -44,12 +44,12 @@ RATIOS = (0.2, 0.5)
 OURS = {"method": "numerical", "allocation": "loss", "options": {"score": "compensated"}}
 PAPER = {"method": "numerical", "allocation": "score", "options": {"score": "newton"}, "target_blend": 1.0}
 BASELINES = {
-    "random": ("uniform",),
-    "magnitude-l1": ("uniform", "score"),
-    "magnitude-l2": ("uniform",),
-    "wanda-sp": ("uniform", "score"),
-    "flap": ("score", "uniform"),
-    "tasp": ("score", "uniform"),
+    "random": ("equal",),
+    "magnitude-l1": ("equal", "score"),
+    "magnitude-l2": ("equal",),
+    "wanda-sp": ("equal", "score"),
+    "flap": ("score", "equal"),
+    "tasp": ("score", "equal"),
     "snip": ("score",),
     "llm-pruner": ("score",),
 }
@@ -65,9 +65,9 @@ def cells() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for ratio in RATIOS:
         percent = f"{ratio:.0%}"
-        for allocation in ("loss", "score", "uniform"):
+        for allocation in ("loss", "score", "equal"):
             found[f"{percent} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
-        for allocation in ("score", "loss", "uniform"):
+        for allocation in ("score", "loss", "equal"):
             found[f"{percent} newton, {allocation}"] = {**PAPER, "allocation": allocation, "ratio": ratio}
         found[f"{percent} newton, score, not compensated"] = {
             **PAPER, "compensate": False, "calibrate_on": "dense", "ratio": ratio
@@ -118,7 +118,7 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def speed(protocol: Protocol) -> list[dict[str, Any]]:
-    """A row for the dense model and each of three pruned uniformly, timed in turn: only their widths matter."""
+    """A row for the dense model and each of three pruned to equal widths, timed in turn: only their widths matter."""
     models = {"dense": protocol.model}
     few = protocol.calibration.windows[:1]
     for ratio in RATIOS:

@@ -69,9 +69,9 @@ def test_a_changed_result_is_seen_and_written(copied):
 
 
 def test_a_row_without_its_result_is_an_error(copied):
-    change(copied, "structured.json", lambda results: results.pop("50% random, uniform"))
+    change(copied, "structured.json", lambda results: results.pop("50% random, equal"))
     done = command(copied / "tables.py", "--check")
-    assert done.returncode == 1 and "50% random, uniform" in done.stderr
+    assert done.returncode == 1 and "50% random, equal" in done.stderr
 
 
 def test_a_table_that_is_none_is_an_error(copied):

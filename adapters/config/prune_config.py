@@ -83,8 +83,13 @@ class PruneConfig:
         False, FLAG, "solve at the end for the best weights at the positions that the method kept", of="weights"
     )
     allocation: str | None = setting(
-        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: the same part of all, the "
-        "method's scores ranked among modules of a type or among all, or the error that it causes", of="units", usual="uniform",
+        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: one width for all of a kind, "
+        "which stock classes build; the method's scores ranked among modules of a type or among all; or the error that it "
+        "causes", of="units", usual="equal",
+    )  # fmt: skip
+    round_to: int | None = setting(
+        None, POSITIVE, "numbers of hidden channels are multiples of it, such as 8, 16, 64 or 256; the ratio is then met as "
+        "nearly as they allow", of="units",
     )  # fmt: skip
     compensate: bool | None = setting(
         None,
@@ -159,6 +164,8 @@ class PruneConfig:
         value = getattr(self, name)
         if name == "ratio" and value is None and (self.budget is not None or self.heads_by_similarity):
             return None
+        if name == "allocation" and value is None and self.heads_by_similarity:
+            return "per_type"  # of the channels: heads go from each module as they are similar there
         if value is not None or each.of not in (None, self.recipe.granularity):
             return value
         return self.recipe.settings.get(name, each.usual)
@@ -303,6 +310,11 @@ def check_similarity(config: PruneConfig, method: Method) -> None:
             "heads_by_similarity=True removes the heads that are similar, and heads='per_kv_group' as many of every group: "
             "take 'groups'"
         )
+    if config.allocation == "equal":
+        raise ValueError(
+            "allocation='equal' gives every module as many heads, and heads_by_similarity=True each as many as differ: leave "
+            "one of them out"
+        )
     if config.swap_search:
         raise ValueError(
             "swap_search=True would exchange the heads that heads_by_similarity=True chooses: leave one of them out"
@@ -311,8 +323,8 @@ def check_similarity(config: PruneConfig, method: Method) -> None:
 
 def check_experts_settings(config: PruneConfig) -> None:
     """Raise ValueError for settings of heads and channels, which change nothing where experts are removed."""
-    for name in ("allocation", "heads", "target_blend"):
-        if (value := getattr(config, name)) not in (None, False, "uniform"):
+    for name in ("allocation", "round_to", "heads", "target_blend"):
+        if (value := getattr(config, name)) not in (None, False, "equal"):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole experts: leave it out")
     if config.damping is not None and not config.own("compensate"):
         raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")

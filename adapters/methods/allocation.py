@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gramian.adapters.methods.rounded_widths import Rounding, least_counts, rounded_counts
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import Allocation, MaskProblem, allocate
@@ -36,14 +37,15 @@ def select_units(
     removal: float,
     allocation: str,
     bias_costs: Sequence[int],
+    given: Sequence[int] = (),
+    rounding: Rounding | None = None,
 ) -> Selection:
     """Select the units that are kept when the lowest-ranked removables R of all modules, sum_R cost >= removal, are removed.
 
     A removable counts with its parameters, and every module keeps its best one. The sum exceeds `removal` by less than one
     removable, and by less than the cheapest one wherever enough of those remain. `allocation` says what is ranked:
 
-    - `uniform`: the place of a removable in its module, as a fraction, so that every module has the same fraction removed,
-      to within half a removable.
+    - `equal`: nothing; `equal_widths` has said how many removables each module keeps, `given`.
     - `per_type`: its place by the method's scores among all removables of modules of its type, as a fraction, so that
       attention as a whole and feed-forward modules as a whole have the same fraction removed, and the scores divide it
       among the layers of a type.
@@ -54,6 +56,7 @@ def select_units(
       from each module, and also which ones if the method does not order them.
 
     bias_costs: the parameters that each module gains once something is removed from it; they have to be removed on top.
+    rounding: of which numbers of channels are multiples, see `rounded_counts`, which then brings the sum nearest to `removal`.
     """
     orders = [np.zeros(len(unit_set.scored)) if one.scores is None else one.scores for unit_set, one in zip(unit_sets, scored)]
     if problems:
@@ -63,9 +66,14 @@ def select_units(
         orders = [place if one.scores is None else one.scores for one, place in zip(scored, ranked)]
     elif allocation == "per_type":
         ranked = ranking_by_type(unit_sets, [unit_set.of_removable(order, order) for unit_set, order in zip(unit_sets, orders)])
-    else:
+    elif not given:
         ranked = [ranking(unit_set, one, order, allocation) for unit_set, one, order in zip(unit_sets, scored, orders)]
-    counts = kept_counts(ranked, [unit_set.cost for unit_set in unit_sets], bias_costs, removal)
+    if given:
+        counts = list(given)
+    else:
+        costs, least = [unit_set.cost for unit_set in unit_sets], least_counts(unit_sets, rounding)
+        counts = kept_counts(ranked, costs, bias_costs, removal, least)
+        counts = counts if rounding is None else rounded_counts(counts, unit_sets, bias_costs, removal, rounding)
     keep = {unit_set.name: unit_set.kept(order, count) for unit_set, order, count in zip(unit_sets, orders, counts)}
     detail = figures(joint, relaxed, unit_sets, orders, counts) if problems else {}
     return Selection(keep, {unit_set.name: count for unit_set, count in zip(unit_sets, counts)}, detail)
@@ -96,8 +104,6 @@ def figures(
 
 def ranking(unit_set: UnitSet, one: UnitScores, order: np.ndarray, allocation: str) -> np.ndarray:
     """The numbers by which the removables of one module are ranked, (removable,)."""
-    if allocation == "uniform":
-        return -(np.arange(unit_set.removable) + 0.5) / unit_set.removable
     scores = one.relative if allocation == "loss" else one.scores
     assert scores is not None
     return unit_set.of_removable(scores, order)
@@ -108,7 +114,7 @@ def ranking_by_type(unit_sets: Sequence[UnitSet], scores: Sequence[np.ndarray]) 
 
     The largest score has place 0; among equal scores those of the first module come first, and they are kept longer."""
     ranked = [np.empty(len(each)) for each in scores]
-    channels = [unit_set.unit_group.structure.unit_size is None for unit_set in unit_sets]
+    channels = [unit_set.channels for unit_set in unit_sets]
     for type_ in set(channels):
         places = [place for place, each in enumerate(channels) if each == type_]
         pooled = np.concatenate([scores[place] for place in places])
@@ -120,14 +126,20 @@ def ranking_by_type(unit_sets: Sequence[UnitSet], scores: Sequence[np.ndarray]) 
     return ranked
 
 
-def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], bias_costs: Sequence[int], removal: float) -> list[int]:
-    """The number of removables kept in each module: its best one, and of all others those above the cut of the ranking.
+def kept_counts(
+    ranked: Sequence[np.ndarray],
+    costs: Sequence[int],
+    bias_costs: Sequence[int],
+    removal: float,
+    least: Sequence[int],
+) -> list[int]:
+    """The number of removables kept in each module: its `least` best ones, and of all others those above the cut of a ranking.
 
     Removables are removed in ascending order, among equals those of the last module first, until `removal` parameters are
     removed. One that overshoots by the cheapest removable or more is passed over, as a head may outweigh hundreds of
     channels, and it is removed only when nothing else is left.
     """
-    rest = [np.sort(values)[:-1] for values in ranked]
+    rest = [np.sort(values)[:-fixed] for values, fixed in zip(ranked, least)]
     values = np.concatenate(rest)
     module = np.repeat(np.arange(len(rest)), [len(each) for each in rest])
     order = np.lexsort((-module, values))
@@ -152,8 +164,9 @@ def kept_counts(ranked: Sequence[np.ndarray], costs: Sequence[int], bias_costs: 
     return kept
 
 
-def reachable(unit_sets: Sequence[UnitSet], bias_costs: Sequence[int]) -> int:
-    """The largest number of parameters that can be removed when every module keeps one removable."""
+def reachable(unit_sets: Sequence[UnitSet], bias_costs: Sequence[int], least: Sequence[int]) -> int:
+    """The largest number of parameters that can be removed when every module keeps its `least` number of removables."""
     return sum(
-        max(0, (unit_set.removable - 1) * unit_set.cost - bias_cost) for unit_set, bias_cost in zip(unit_sets, bias_costs)
+        max(0, (unit_set.removable - count) * unit_set.cost - bias_cost)
+        for unit_set, bias_cost, count in zip(unit_sets, bias_costs, least)
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gramian.adapters.methods.allocation import Selection, reachable, select_units
+from gramian.adapters.methods.rounded_widths import Rounding
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import MaskProblem
@@ -26,6 +27,7 @@ def select_by_similarity(
     removal: float,
     allocation: str,
     bias_costs: Sequence[int],
+    rounding: Rounding | None = None,
 ) -> Selection:
     """Select the units that are kept when all redundant heads go, and then as many channels as `removal` still asks for.
 
@@ -53,5 +55,5 @@ def select_by_similarity(
     if left <= 0 or not channels:
         return Selection(keep, counts)
     own = [problems[place] for place in channels] if problems else []
-    chosen = select_units(some, [scored[place] for place in channels], own, left, allocation, costs)
+    chosen = select_units(some, [scored[place] for place in channels], own, left, allocation, costs, rounding=rounding)
     return Selection({**keep, **chosen.keep}, {**counts, **chosen.counts}, chosen.detail)

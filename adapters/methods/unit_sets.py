@@ -42,9 +42,20 @@ class UnitSet:
         return self.unit_group.members if self.per_kv_group else len(self.scored)
 
     @property
+    def channels(self) -> bool:
+        """Whether the units are hidden channels, and not heads."""
+        return self.unit_group.structure.unit_size is None
+
+    @property
     def mixed(self) -> bool:
         """Whether a removable has several scores, so that the scores determine which units it consists of."""
         return self.removable < len(self.scored)
+
+    def width(self, count: int) -> tuple[int, int]:
+        """The units, and the groups, that a module of `count` removables has."""
+        if self.per_kv_group:
+            return count * self.unit_group.groups, self.unit_group.groups
+        return count * self.unit_group.members, count
 
     def grouped(self, preference: np.ndarray) -> np.ndarray:
         """Places of the scores of every removable, (removable, groups), the preferred removable first.

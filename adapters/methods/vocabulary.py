@@ -10,5 +10,5 @@ Granularity = Literal["weights", "units"]  # what a method decides on
 
 Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `unit_set_of`
 HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")
-ALLOCATIONS = ("uniform", "per_type", "score", "loss")  # see `select_units`
+ALLOCATIONS = ("equal", "per_type", "score", "loss")  # see `select_units`
 SCORES = ("compensated", "box", "newton")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.allocation import reachable
 from gramian.adapters.methods.compensation import Compensation
+from gramian.adapters.methods.equal_widths import equal_widths
+from gramian.adapters.methods.rounded_widths import Rounding, check_rounding, least_counts
 from gramian.adapters.methods.similar_heads import is_attention
 from gramian.adapters.methods.unit_sets import UnitSet, unit_set_of
 from gramian.adapters.models.matching import matches
@@ -36,7 +38,8 @@ class Removal:
     unit_sets: what can be removed of each module that has more than one removable. amount: parameters to remove. bias_costs:
     the parameters that each module gains with the bias that compensates for removed units; they are removed on top.
     calibrate_on, target_blend and damping: as `PruneConfig` has them. refused: of consumers that the settings name as well, why
-    their units cannot be removed."""
+    their units cannot be removed. counts: where widths are equal, how many removables every module keeps. rounding: of which
+    numbers of channels are multiples."""
 
     unit_sets: tuple[UnitSet, ...]
     amount: float
@@ -46,6 +49,8 @@ class Removal:
     target_blend: float
     damping: float
     refused: Mapping[str, str] = field(default_factory=dict)
+    counts: tuple[int, ...] = ()
+    rounding: Rounding | None = None
 
 
 def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
@@ -64,17 +69,26 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     names = [name for name in consumer_names(model, unit_groups, config.include, config.exclude) if numbers[name] in inner]
     if method.modules == "channels" and config.include is None:
         names = [name for name in names if unit_groups[name].structure.unit_size is None]
-    unit_sets = [
-        unit_set for name in names if (unit_set := unit_set_of(model, unit_groups[name], config.own("heads"))).removable > 1
-    ]
+    unit_sets = [unit_set_of(model, unit_groups[name], config.own("heads")) for name in names]
+    rounding = None if config.round_to is None else Rounding(int(config.round_to), config.budget is not None)
+    if rounding is not None:
+        check_rounding(unit_sets, rounding.multiple)
+    equal = equal_widths(model, unit_sets, rounding) if config.own("allocation") == "equal" else None
+    left = {} if equal is None else {each.name: equal.left[each.name] for each in unit_sets if each.name in equal.left}
+    several = {each.name for each in unit_sets if each.removable > 1}
+    unit_sets = [each for each in unit_sets if each.name in several] if equal is None else list(equal.unit_sets)
     if config.heads_by_similarity and unit_sets:
         unit_sets = similar_units(unit_sets, config)
     refused = {name: reason for name, reason in refused_of(model).items() if matches(config.include or "", name)}
     if config.exclude is not None:
         refused = {name: reason for name, reason in refused.items() if not matches(config.exclude, name)}
+    refused = {name: reason for name, reason in left.items() if name in several} | refused
     if not unit_sets and refused:
         name, reason = next(iter(refused.items()))
-        raise ValueError(f"no units can be removed by include={config.include!r}, exclude={config.exclude!r}: {name}: {reason}")
+        raise ValueError(
+            f"no units can be removed by include={config.include!r}, exclude={config.exclude!r}: {name}: {reason}"
+            + ("; another allocation may remove some" if name in left else "")
+        )
     if not unit_sets:
         raise ValueError(
             f"no module is left by include={config.include!r}, exclude={config.exclude!r}, blocks={config.blocks}: units are "
@@ -89,16 +103,52 @@ def plan_removal(model: PreTrainedModel, config: PruneConfig) -> Removal:
     method.fit(model, unit_sets, config.options)
     check_finite(model)
     bias_costs = [bias_cost_of(model, unit_set, compensation) for unit_set in unit_sets]
-    inside, most = block_parameters(model), reachable(unit_sets, bias_costs)
     amount = amount_of(model, config)
+    if equal is None:
+        least, most = forced_by(unit_sets, rounding), reachable(unit_sets, bias_costs, least_counts(unit_sets, rounding))
+    else:
+        least, most = equal.bounds(bias_costs)
+    if amount > most or (config.budget is None and 2 * amount < least):
+        raise ValueError(out_of_reach(model, amount, least, most, equal is not None, rounding))
+    counts = () if equal is None else equal.chosen(bias_costs, amount, config.budget is not None)
+    damping = DAMPING if config.damping is None else float(config.damping)
+    return Removal(
+        tuple(unit_sets),
+        amount,
+        compensation,
+        tuple(bias_costs),
+        calibrate_on,
+        target_blend,
+        damping,
+        refused,
+        counts,
+        rounding,
+    )
+
+
+def out_of_reach(model: PreTrainedModel, amount: float, least: int, most: int, equal: bool, rounding: Rounding | None) -> str:
+    """Say between which ratios a run can remove, and what limits it."""
+    inside = block_parameters(model)
+    ratio = f"a ratio of {amount / inside:g} is out of reach: "
+    widths = f"{'equal ' if equal else ''}widths"
+    widths += f" that {type(model).__name__} builds" if equal else ""
+    widths += f" with channels in multiples of {rounding.multiple}" if rounding is not None else ""
     if amount > most:
         largest = math.floor(1e4 * most / inside) / 1e4
-        raise ValueError(
-            f"a ratio of {amount / inside:g} is out of reach: {largest:g} is the largest, as {most:,} of the {inside:,} "
-            "parameters inside the blocks belong to units that can be removed (every module keeps one)"
+        if equal or rounding is not None:
+            return f"{ratio}{largest:g} is the largest, {most:,} of the {inside:,} parameters inside the blocks, for {widths}"
+        return (
+            f"{ratio}{largest:g} is the largest, as {most:,} of the {inside:,} parameters inside the blocks belong to units "
+            "that can be removed (every module keeps one)"
         )
-    damping = DAMPING if config.damping is None else float(config.damping)
-    return Removal(tuple(unit_sets), amount, compensation, tuple(bias_costs), calibrate_on, target_blend, damping, refused)
+    return f"{ratio}{math.ceil(1e4 * least / inside) / 1e4:g} is the least that is removed for {widths}"
+
+
+def forced_by(unit_sets: Sequence[UnitSet], rounding: Rounding | None) -> int:
+    """The parameters that have to go for numbers of channels to be multiples."""
+    if rounding is None:
+        return 0
+    return sum(each.removable % rounding.multiple * each.cost for each in unit_sets if each.channels)
 
 
 def similar_units(unit_sets: list[UnitSet], config: PruneConfig) -> list[UnitSet]:

@@ -183,6 +183,8 @@ class StructuredReport:
                 f"blocks removed, the first gone first: {', '.join(map(str, gone))}; {name} of the output to the dense model's "
                 f"{figure(output['removed'])}, {figure(output['refitted'])} once refitted"
             )
+        if "widths" in self.settings:
+            lines.append(self.cost_of_widths())
         for module in self.modules:
             similar = [", ".join(map(str, group)) for group in module.groups_of_heads if len(group) > 1]
             if similar:
@@ -198,3 +200,12 @@ class StructuredReport:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")
         return lines
+
+    def cost_of_widths(self) -> str:
+        """What equal and rounded widths cost: the parameters that were to be removed, and those that are."""
+        wanted, removed = (self.settings["widths"][name] for name in ("wanted", "removed"))
+        multiple = self.settings.get("round_to")
+        widths = "equal widths" if self.settings["allocation"] == "equal" else "widths"
+        widths += "" if multiple is None else f", channels in multiples of {multiple}"
+        off = 100 * (removed - wanted) / self.block_parameters[0]
+        return f"{widths}: {removed:,} parameters removed of {round(wanted):,} to remove, {off:+.2f} points of those in blocks"

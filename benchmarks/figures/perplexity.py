@@ -22,8 +22,8 @@ TARGETS = {
     "model": "what the dense model gives (`model`)",
 }
 STRUCTURED = {  # cells of `structured.json`, of which the better one counts
-    "Wanda-sp": ("wanda-sp, score", "wanda-sp, uniform"),
-    "FLAP": ("flap, score", "flap, uniform"),
+    "Wanda-sp": ("wanda-sp, score", "wanda-sp, equal"),
+    "FLAP": ("flap, score", "flap, equal"),
     "`numerical`": ("compensated, loss",),
 }
 TEXTS = ("wikitext2", "ptb")

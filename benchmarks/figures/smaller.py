@@ -12,20 +12,20 @@ RATIOS = ("20%", "50%")
 METHODS = {
     "compensated, loss": "`numerical`, the default: `compensated` scores, allocation by `loss`",
     "compensated, loss, target_blend 1": "… the whole way to the dense model's outputs, `target_blend` 1",
-    "compensated, uniform": "… `uniform`",
+    "compensated, equal": "… `equal`",
     "compensated, score": "… `score`: prices as they are",
     "newton, loss": "`newton` scores, `loss`, `target_blend` 1",
-    "newton, uniform": "… `uniform`",
+    "newton, equal": "… `equal`",
     "newton, score": "… `score`: the paper's rule",
     "newton, score, not compensated": "the paper's rule without compensation",
     "wanda-sp, score": "`wanda-sp`, `score`",
-    "wanda-sp, uniform": "`wanda-sp`, `uniform`",
-    "flap, uniform": "`flap`, `uniform`",
+    "wanda-sp, equal": "`wanda-sp`, `equal`",
+    "flap, equal": "`flap`, `equal`",
     "flap, score": "`flap`, `score`",
     "magnitude-l1, score": "`magnitude-l1`, `score`",
-    "magnitude-l1, uniform": "`magnitude-l1`, `uniform`",
-    "magnitude-l2, uniform": "`magnitude-l2`, `uniform`",
-    "random, uniform": "`random`, `uniform`",
+    "magnitude-l1, equal": "`magnitude-l1`, `equal`",
+    "magnitude-l2, equal": "`magnitude-l2`, `equal`",
+    "random, equal": "`random`, `equal`",
 }
 OUTPUTS = {
     "greedy-output, calibrated": "`greedy-output`",
@@ -37,7 +37,7 @@ OUTPUTS = {
     "snip, score": "`snip`",
     "llm-pruner, score": "`llm-pruner`",
 }
-RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, uniform", "flap, uniform", "flap, score")
+RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, equal", "flap, equal", "flap, score")
 NOT_MEASURED = {"20% compensated, loss, target_blend 1"}
 
 

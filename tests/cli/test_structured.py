@@ -64,7 +64,7 @@ def test_padded_models_load_with_stock_classes(model, text, capsys):
     ("options", "settings"),
     [
         (["--method", "numerical", "--set", "score=newton", "--set", "penalty=0.5"], {"score": "newton", "penalty": 0.5}),
-        (["--method", "numerical", "--no-compensate", "--allocation", "uniform"], {"compensation": "none", "ratio": 0.2}),
+        (["--method", "numerical", "--no-compensate", "--allocation", "equal"], {"compensation": "none", "ratio": 0.2}),
         (
             ["--method", "random", "--compensate", "--damping", "0.3", "--calibrate-on", "dense"],
             {"damping": 0.3, "calibrate_on": "dense"},
@@ -146,7 +146,7 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "wanda", "--swap-search"], "--swap-search does not go with 'wanda', which zeroes single weights"),
         (["--method", "wanda", "--refit-producers"], "--refit-producers does not go with 'wanda'"),
         (["--method", "wanda", "--ratio", "0.5"], "--ratio 0.5 does not go with 'wanda', .*: give it --sparsity$"),
-        (["--allocation", "uniform"], "--allocation uniform does not go with 'fistapruner'"),
+        (["--allocation", "equal"], "--allocation equal does not go with 'fistapruner'"),
         (["--compensate"], "--compensate does not go with 'fistapruner'"),
         (["--method", "l0", "--no-compensate"], "--no-compensate does not go with 'l0'"),
         (["--heads", "per_kv_group"], "--heads per_kv_group does not go with 'fistapruner'"),
@@ -160,7 +160,7 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "llm-pruner", "--set", "order=3"], "error: order must be 1 or 2 but is 3"),
         (["--method", "random", "--set", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
         (["--method", "random", "--set", "seed=-1"], "seed must be a whole number of at least 0 but is -1"),
-        (["--method", "numerical", "--allocation", "fair"], "'fair' is not one of uniform, per_type"),
+        (["--method", "numerical", "--allocation", "fair"], "'fair' is not one of equal, per_type"),
         (["--method", "numeric"], r"no method 'numeric' \(did you mean 'numerical'\?\); there are fistapruner, .*px"),
     ],
 )

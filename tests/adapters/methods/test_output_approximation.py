@@ -193,13 +193,13 @@ def test_similar_heads_are_removed_first(model_type):
         columns = slice(3 * unit_group.size, 4 * unit_group.size)
         (consumer if model_type == "gpt2" else consumer.T)[columns].mul_(20)
     model, report = pruned(copy.deepcopy(dense), method="greedy-output", include="o_proj|out_proj|c_proj", exclude="mlp",
-                           ratio=0.1, options={"tau": 0.01}, compensate=False)  # fmt: skip
+                           ratio=0.05, options={"tau": 0.01}, compensate=False, allocation="score", blocks="1:")  # fmt: skip
     for row in report.modules:
         assert row.groups_of_heads == ((0,), (1, 3), (2,)) and row.units == (4, 3)
         assert kept_heads(dense, model, row.name) == {0, 2, 3}
     assert "similar heads 1, 3" in str(report) and report.to_dict()["modules"][0]["groups_of_heads"] == ((0,), (1, 3), (2,))
     model, report = pruned(copy.deepcopy(dense), method="greedy-output", include="o_proj|out_proj|c_proj", exclude="mlp",
-                           ratio=0.1, options={"tau": 0}, compensate=False)  # fmt: skip
+                           ratio=0.05, options={"tau": 0}, compensate=False, allocation="score", blocks="1:")  # fmt: skip
     wide = seen(dense, TOKENS)
     for row in report.modules:
         assert row.groups_of_heads == ()
@@ -212,7 +212,8 @@ def test_similar_heads_are_removed_first(model_type):
 @pytest.mark.parametrize("moment", ["gaussian", "product", "identity"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_moment_prunes_every_family(model_type, moment):
-    _, report = pruned(exact(model_type), method="greedy-output", options={"moment": moment, "tau": None})
+    options = {"moment": moment, "tau": None}
+    _, report = pruned(exact(model_type), method="greedy-output", options=options, allocation="score")
     assert all(np.isfinite(row.relative_error) for row in report.modules) and 0.3 <= report.ratio < 0.31
 
 

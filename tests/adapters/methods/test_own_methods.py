@@ -257,7 +257,7 @@ def test_a_function_of_a_module_removes_units(mine):
     report = gramian.prune(model, WINDOWS, "myunits:score", ratio=0.2, progress=False)
     assert abs(report.ratio - 0.2) < 0.05 and report.parameters[1] < report.parameters[0]
     settings = report.settings
-    assert [settings[name] for name in ("method", "allocation", "compensate")] == ["myunits:score", "uniform", False]
+    assert [settings[name] for name in ("method", "allocation", "compensate")] == ["myunits:score", "equal", False]
     assert settings["options"] == {"power": 2.0}
 
 
@@ -267,12 +267,12 @@ def test_its_option_and_its_own_settings_count(mine):
     def pruned(name, **settings):
         return gramian.prune(tiny_model("llama"), WINDOWS, f"myunits:{name}", ratio=0.3, progress=False, **settings)
 
-    plain, flat, named = pruned("score"), pruned("score", options={"power": 0.0}), pruned("uniform")
+    plain, flat, named = pruned("score"), pruned("score", options={"power": 0.0}), pruned("equal")
     assert any(not np.array_equal(flat.keep[module], kept) for module, kept in plain.keep.items())
     assert all(np.array_equal(named.keep[module], kept) for module, kept in plain.keep.items())
-    assert (named.settings["allocation"], named.settings["compensate"]) == ("uniform", True)
+    assert (named.settings["allocation"], named.settings["compensate"]) == ("equal", True)
     assert named.mean_error < plain.mean_error
-    assert pruned("uniform", compensate=False).mean_error == plain.mean_error
+    assert pruned("equal", compensate=False).mean_error == plain.mean_error
 
 
 @pytest.mark.parametrize(
@@ -302,5 +302,5 @@ def test_a_method_of_units_on_the_command_line(mine, capsys):
     command = ["prune", str(model), "--out", str(out), "--ratio", "0.2", *texts]
     assert main([*command, "--method", "defective:by_channel"]) == 1
     assert "by_channel returned scores of shape (1,) for 2 units" in capsys.readouterr().err and not out.exists()
-    assert main([*command, "--method", "myunits:uniform"]) == 0
-    assert json.loads((out / "gramian.json").read_text())["settings"]["method"] == "myunits:uniform"
+    assert main([*command, "--method", "myunits:equal"]) == 0
+    assert json.loads((out / "gramian.json").read_text())["settings"]["method"] == "myunits:equal"

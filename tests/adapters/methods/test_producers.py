@@ -41,7 +41,8 @@ def test_both_levels_are_least_squares_with_their_ridge():
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_module_keeps_the_better_of_both(model_type):
     dense = exact(model_type)
-    model, report = pruned(copy.deepcopy(dense), ratio=0.4, refit_producers=True, method="greedy-output", options={"tau": 0})
+    how = {"method": "greedy-output", "options": {"tau": 0}, "allocation": "score"}
+    model, report = pruned(copy.deepcopy(dense), ratio=0.4, refit_producers=True, **how)
     wide, narrow, apart, held = (seen(each, tokens) for tokens in (TOKENS, HELD) for each in (dense, model))
     assert report.modules[0].recovered is None and report.settings["refit_producers"] is True
     tried = [row for row in report.modules if row.recovered is not None]

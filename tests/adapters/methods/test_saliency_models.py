@@ -94,16 +94,18 @@ def test_a_portion_of_all_units_is_removed_and_attention_is_kept(portion):
     model = exact("opt")
     inside = sum(each.numel() for each in model.model.decoder.layers.parameters())
     ratio = portion * 2 * 48 * (2 * 32 + 1) / inside
-    for allocation in ("score", "uniform"):
-        model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation)
+    for allocation in ("score", "equal"):
+        step = 1 if allocation == "equal" else None
+        model, report = pruned(exact("opt"), method="tasp", ratio=ratio, allocation=allocation, round_to=step)
         assert [row.name for row in report.modules] == names_of(model, "channels")
         kept = [row.units[1] for row in report.modules]
-        assert sum(kept) == 96 - math.ceil(portion * 96) and all(each.residual is None for each in report.modules)
+        assert allocation == "equal" or sum(kept) == 96 - math.ceil(portion * 96)
+        assert all(each.residual is None for each in report.modules)
         for block, width in zip(model.model.decoder.layers, kept):
             assert block.fc1.weight.shape == (width, 32) and block.fc2.weight.shape == (32, width)
             assert block.self_attn.q_proj.weight.shape == (32, 32)
-        if allocation == "uniform":
-            assert max(kept) - min(kept) <= 1
+        if allocation == "equal":
+            assert kept == [kept[0]] * 2 and abs(96 - sum(kept) - portion * 96) <= 1
     _, report = pruned(exact("opt"), method="tasp", include=".")
     assert [row.name for row in report.modules] == list(unit_groups_of(model))
 

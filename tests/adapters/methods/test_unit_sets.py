@@ -103,7 +103,8 @@ def test_kept_counts(shapes, seed, portion, tied):
     costs = [cost for _, cost in shapes]
     most = sum((n - 1) * cost for n, cost in shapes)
     removal = portion * most
-    counts = kept_counts(ranked, costs, [0] * len(shapes), removal)
+    none, one = [0] * len(shapes), [1] * len(shapes)
+    counts = kept_counts(ranked, costs, none, removal, one)
     assert all(1 <= count <= n for count, (n, _) in zip(counts, shapes))
     removed = sum((n - count) * cost for count, (n, cost) in zip(counts, shapes))
     assert removal <= removed < removal + max(costs)
@@ -114,17 +115,18 @@ def test_kept_counts(shapes, seed, portion, tied):
         gone = [value for values, count in zip(ranked, counts) for value in np.sort(values)[: len(values) - count]]
         rest = [value for values, count in zip(ranked, counts) for value in np.sort(values)[len(values) - count : -1]]
         assert not gone or not rest or max(gone) <= min(rest)
-    more = kept_counts(ranked, costs, [0] * len(shapes), min(most, removal + max(costs)))
+    more = kept_counts(ranked, costs, none, min(most, removal + max(costs)), one)
     assert sum((n - count) * cost for count, (n, cost) in zip(more, shapes)) >= removed
 
 
 def test_biases_that_are_added_are_removed_on_top():
     ranked, costs = [np.arange(5.0), np.arange(5.0) + 10], [10, 10]
-    assert kept_counts(ranked, costs, [0, 0], 20) == [3, 5]
-    assert kept_counts(ranked, costs, [4, 4], 20) == [2, 5]
-    assert kept_counts(ranked, costs, [4, 4], 42) == [1, 4]
-    assert kept_counts(ranked, costs, [4, 4], 43) == [1, 3]
-    assert reachable([], []) == 0
+    assert kept_counts(ranked, costs, [0, 0], 20, [1, 1]) == [3, 5]
+    assert kept_counts(ranked, costs, [4, 4], 20, [1, 1]) == [2, 5]
+    assert kept_counts(ranked, costs, [4, 4], 42, [1, 1]) == [1, 4]
+    assert kept_counts(ranked, costs, [4, 4], 43, [1, 1]) == [1, 3]
+    assert kept_counts(ranked, costs, [0, 0], 30, [3, 1]) == [3, 4]
+    assert reachable([], [], []) == 0
 
 
 def unit_sets_of_sizes(*sizes: int) -> list[UnitSet]:
@@ -137,13 +139,13 @@ def test_allocations():
     orders = [np.random.default_rng(seed).permutation(n).astype(float) for seed, n in ((0, 8), (1, 16))]
     scored = [UnitScores(orders[0] + 100, relative=orders[0]), UnitScores(orders[1], relative=orders[1] + 6)]
     bias_costs = [0, 0]
-    uniform = select_units(unit_sets, scored, [], 30, "uniform", bias_costs)
-    assert list(uniform.counts.values()) == [6, 12] and uniform.detail == {}
+    equal = select_units(unit_sets, scored, [], 30, "equal", bias_costs, given=(7, 11))
+    assert list(equal.counts.values()) == [7, 11] and equal.detail == {}
     by_score = select_units(unit_sets, scored, [], 30, "score", bias_costs)
     assert list(by_score.counts.values()) == [8, 10]
     by_error = select_units(unit_sets, scored, [], 30, "loss", bias_costs)
     assert list(by_error.counts.values()) == [2, 16]
-    for selection in (uniform, by_score, by_error):
+    for selection in (equal, by_score, by_error):
         for unit_set, one in zip(unit_sets, scored):
             kept = selection.keep[unit_set.name]
             assert len(kept) == selection.counts[unit_set.name]

@@ -117,9 +117,9 @@ def test_what_cannot_be_removed_is_refused_by_name(name):
             shrink_model(model, {each: [0]})
     windows = IDS[:, :12]
     with pytest.raises(ValueError, match=f"{names[0]}.*{reason}"):
-        gramian.prune(model, windows, "wanda-sp", ratio=0.1, include=f"{consumer}$", progress=False)
+        gramian.prune(model, windows, "wanda-sp", allocation="score", ratio=0.1, include=f"{consumer}$", progress=False)
     before = answer(model)
-    report = gramian.prune(model, windows, "wanda-sp", ratio=0.1, progress=False)
+    report = gramian.prune(model, windows, "wanda-sp", allocation="score", ratio=0.1, progress=False)
     assert set(report.settings["refused"]) == set(names) and report.ratio >= 0.1
     assert (answer(model) - before).isfinite().all()
 
@@ -149,7 +149,7 @@ def test_a_row_of_the_user_s_own_is_proven_before_it_is_used(model_type, monkeyp
     model = found_model(model_type, FOUND["granite"][1])
     heads = {f"model.layers.{layer}.self_attn.o_proj" for layer in range(2)}
     assert set(refused_of(model)) == (set() if model_type == "granite" else heads)
-    report = gramian.prune(model, IDS[:, :12], "wanda-sp", ratio=0.1, progress=False)
+    report = gramian.prune(model, IDS[:, :12], "wanda-sp", allocation="score", ratio=0.1, progress=False)
     assert {row.name for row in report.modules} >= {f"model.layers.{layer}.mlp.down_proj" for layer in range(2)}
     out = gramian.save(model, None, tmp_path / "model")
     monkeypatch.undo()
@@ -275,7 +275,7 @@ def test_removed_layers_are_noticed():
 def test_block_by_block_from_files_it_is_the_same(name, tmp_path):
     model = found_model(*FOUND[name][:2])
     source, windows = gramian.save(model, None, tmp_path / "dense"), IDS[:, :12]
-    settings = {"method": "wanda-sp", "ratio": 0.2, "progress": False}
+    settings = {"method": "wanda-sp", "allocation": "score", "ratio": 0.2, "progress": False}
     report = gramian.prune(model, windows, **settings)
     streamed = gramian.prune(source, windows, **settings, out=tmp_path / "streamed")
     assert [row.units for row in streamed.modules] == [row.units for row in report.modules]

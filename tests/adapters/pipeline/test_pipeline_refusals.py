@@ -94,5 +94,5 @@ def test_activations_that_overflow_name_the_layer_they_reach(parameter, reached,
 
 
 def test_a_family_without_a_row_is_pruned_like_any_other():
-    assert run(tiny_model("gemma2"), method="wanda-sp", ratio=0.2).ratio > 0.199
+    assert run(tiny_model("gemma2"), method="wanda-sp", allocation="score", ratio=0.2).ratio > 0.199
     assert run(tiny_model("gemma2"), method="wanda").sparsity == 0.5

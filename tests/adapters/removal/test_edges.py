@@ -37,9 +37,9 @@ def test_the_largest_ratio_is_in_reach():
         model = exact("llama", intermediate_size=width, num_hidden_layers=1)
         before = in_blocks(model)
         with pytest.raises(ValueError, match="out of reach") as refusal:
-            plan_removal(model, PruneConfig("random", ratio=0.999))
+            plan_removal(model, PruneConfig("random", allocation="score", ratio=0.999))
         most = int(str(refusal.value).split(" as ")[1].split(" of ")[0].replace(",", ""))
-        pruned(model, method="random", ratio=most / before)
+        pruned(model, method="random", allocation="score", ratio=most / before)
         assert before - in_blocks(model) == most
 
 
@@ -69,7 +69,7 @@ def test_what_adds_nothing_is_removed_first(cancelling):
 def test_modules_that_add_nothing_are_reported(score, target_blend, tmp_path):
     for cancelling in (True, False):
         options = {"score": score}
-        _, report = pruned(silent(cancelling), options=options, allocation="uniform", target_blend=target_blend)
+        _, report = pruned(silent(cancelling), options=options, allocation="equal", target_blend=target_blend)
         assert 0 <= report.mean_error < math.inf
         write_json(tmp_path / "report.json", report.to_dict())
         json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -96,7 +96,7 @@ def test_sums_of_heads_that_cancel_make_a_mask_problem():
 @pytest.mark.parametrize("target_blend", [1.0, 0.5, 0.1])
 def test_errors_of_masks_are_on_dense_inputs_whatever_the_target(target_blend):
     dense = exact("llama", num_key_value_heads=4)
-    model, report = pruned(copy.deepcopy(dense), options={"score": "newton"}, allocation="uniform", target_blend=target_blend)
+    model, report = pruned(copy.deepcopy(dense), options={"score": "newton"}, allocation="equal", target_blend=target_blend)
     wide = seen(dense, TOKENS)
     for row in report.modules:
         x, y = wide[row.name]
@@ -117,7 +117,7 @@ def test_figures_of_masks_that_swaps_replaced_are_not_reported():
 def test_refitted_producers_add_no_bias_that_the_plan_did_not_count(model_type, ratio):
     dense = exact(model_type)
     model, report = pruned(
-        copy.deepcopy(dense), method="flap", calibrate_on="pruned", refit_producers=True, allocation="uniform", ratio=ratio
+        copy.deepcopy(dense), method="flap", calibrate_on="pruned", refit_producers=True, allocation="per_type", ratio=ratio
     )
     assert report.ratio >= ratio
     for row in report.modules:

@@ -107,7 +107,7 @@ def test_equal_widths_with_biases_are_refused_by_stock_classes(tmp_path):
     """They would load the model without its biases, and say so in a log at most."""
     model = tiny_model("llama")
     ratio = 2 * (8 * 96 - 32) / in_blocks(model)  # eight channels of each block, for which it gets a bias
-    model, _ = pruned(model, method="flap", include="down_proj", ratio=ratio, allocation="uniform")
+    model, _ = pruned(model, method="flap", include="down_proj", ratio=ratio, allocation="equal")
     assert {unit_group.units for unit_group in unit_groups_of(model).values() if unit_group.size == 1} == {40}
     out = save(model, None, tmp_path / "model")
     assert model.config.intermediate_size == 48 and logits(load(out)[0]).equal(logits(model))

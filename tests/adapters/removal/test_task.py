@@ -57,7 +57,8 @@ def loss(model: PreTrainedModel) -> float:
 def after(model: PreTrainedModel, ratio: float, **options) -> float:
     narrow = copy.deepcopy(model)
     report = prune(narrow, sequences(48, 1), ratio=ratio, progress=False, **{"method": "numerical"} | options)
-    assert ratio <= report.ratio < ratio + 0.01
+    near = 0.035 if report.settings["allocation"] == "equal" else 0.0  # half of a step of eight channels in both blocks
+    assert ratio - near <= report.ratio < ratio + 0.01 + near
     return loss(narrow)
 
 
@@ -84,7 +85,7 @@ def test_each_part_of_it_helps(trained):
     best = after(trained, 0.5)
     without = {
         "compensation": after(trained, 0.5, compensate=False),
-        "scores that count on it": after(trained, 0.5, options={"score": "newton"}, allocation="uniform"),
+        "scores that count on it": after(trained, 0.5, options={"score": "newton"}, allocation="equal"),
         "any score": after(trained, 0.5, method="random", compensate=True),
     }
     assert best < min(without.values()), (best, without)
