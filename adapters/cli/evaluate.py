@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from gramian.adapters.cli.output import emit
+from gramian.adapters.cli.pages import add_html, write_page
 from gramian.adapters.cli.types import path, positive
 from gramian.progress import say
 
@@ -49,6 +50,7 @@ def add_evaluate(
     parser.add_argument("--length", type=positive, help="tokens in a window (256, or what fits)")
     parser.add_argument("--windows", type=positive, default=16, metavar="N", help="the first N windows (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of probes and intervals (%(default)s)")
+    add_html(parser)
     add_json(parser)
     parser.set_defaults(run=evaluate_model)
 
@@ -61,6 +63,7 @@ def evaluate_model(args: argparse.Namespace) -> None:
     from gramian.adapters.data.windows import file_windows
     from gramian.adapters.evaluation.runs import LENGTH, evaluate
     from gramian.adapters.models.loading import load
+    from gramian.adapters.pages.evaluated import page_of_evaluation
 
     say(f"loading {args.model}")
     model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
@@ -86,5 +89,6 @@ def evaluate_model(args: argparse.Namespace) -> None:
         seed=args.seed,
     )  # fmt: skip
     document = {"model": str(args.model), "against": args.dense, **found.as_dict()}
+    write_page(args.html, lambda: page_of_evaluation(document))
     shape = text.windows.shape
     emit(document, f"{found}\n{shape[0]} windows of {shape[1]} tokens, {text.source}; {found.seconds:.0f} s", args.json)

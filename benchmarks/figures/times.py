@@ -65,14 +65,12 @@ def shared() -> str:
 def planned() -> str:
     """What the planner says of large models on many processes."""
     results = read("ranks")
-    rows = [
-        [
-            row["shape"] if (row["method"], row["ranks"]) == ("sparsegpt", 1) else "", f"`{row['method']}`", f"{row['ranks']}",
-            f"{row['critical_path'] / 60:.0f}", f"{row['speedup']:.1f}",
-            f"{100 * row['operations'] / row['operations_alone']:.0f} %", f"{row['memory'] / 2**30:.0f}", f"{row['traffic'] / 2**30:,.0f}",
-        ]
-        for row in results["planned"]
-    ]  # fmt: skip
+    rows = []
+    for row in results["planned"]:
+        share, gib = row["operations"] / row["operations_alone"], 2**30
+        figures = [f"{row['ranks']}", f"{row['critical_path'] / 60:.0f}", f"{row['speedup']:.1f}", f"{100 * share:.0f} %"]
+        figures += [f"{row['memory'] / gib:.0f}", f"{row['traffic'] / gib:,.0f}"]
+        rows.append([row["shape"], f"`{row['method']}`", *figures])
     head = [
         "model",
         "method",
