@@ -150,7 +150,8 @@ def run(
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         elif isinstance(plan, Shortening):
-            report = shortened(blocks, tokens, config, plan, heldout, journal, originals, progress)
+            rest = None if apart is None else apart.windows
+            report = shortened(blocks, tokens, config, plan, rest, journal, originals, progress)
         else:
             report = zeroed(
                 blocks, config, *plan, batches, fitted, problems, journal, originals, progress, Shares(ranks, len(batches))

@@ -9,10 +9,10 @@ from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import Estimate
-from gramian.adapters.estimates.runs import walks_of
+from gramian.adapters.estimates.walked import walked
 from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
-from gramian.adapters.passes.planned import plan_of
+from gramian.adapters.passes.planned import plan_of, zeroing
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
 from gramian.adapters.run.ranks import Ranks, Shares, divided
@@ -92,7 +92,9 @@ def shared_estimate(
     if config.recipe.granularity != "weights":
         raise ValueError(f"{config.method!r} removes units, which every process solves for alike: leave the processes out")
     plan, paths = plan_of(model, config), run_paths(model)
-    (each, walk), *_ = walks_of(model, paths, config, plan)
+    assert isinstance(plan, tuple)
+    each = zeroing(model, paths, config, plan[0], 0)
+    walk = walked(each, model, paths)
     samples, length = windows
     tokens = (samples + heldout) * length
     per_batch = max(1, TOKENS_PER_BATCH // length)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gramian.adapters.methods.allocation import Selection, reachable, select_units
-from gramian.adapters.methods.rounded_widths import Rounding
+from gramian.adapters.methods.rounded_widths import Rounding, least_counts
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import MaskProblem
@@ -47,7 +47,7 @@ def select_by_similarity(
         counts[unit_set.name] -= len(redundant)
         left -= len(redundant) * unit_set.cost - bias_costs[place]
     some, costs = [unit_sets[place] for place in channels], [bias_costs[place] for place in channels]
-    if left > (most := reachable(some, costs)):
+    if left > (most := reachable(some, costs, least_counts(some, rounding))):
         raise ValueError(
             f"similar heads are {removal - left:,.0f} of the {removal:,.0f} parameters to remove, and hidden channels can make "
             f"up {most:,} of the others: ask for less, or raise tau"

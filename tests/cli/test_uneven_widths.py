@@ -45,7 +45,7 @@ def smaller(name: str, folder: Path, *options: str) -> Path:
     (folder / "text.txt").write_text(TEXT)
     out = folder / name.replace(", ", "-")
     assert call("prune", source, "--out", out, *FAST, "--calibration", folder / "text.txt", "--method", "magnitude-l1",
-                "--ratio", "0.3", "--no-perplexity", *options) == 0  # fmt: skip
+                "--ratio", "0.3", "--allocation", "score", "--no-perplexity", *options) == 0  # fmt: skip
     assert (out / CODE).read_bytes() == Path(modeling_gramian.__file__).read_bytes()
     model, _ = load(out)
     save_file({"ids": IDS, "answer": answer(model)}, folder / f"{out.name}-expected.safetensors")
@@ -62,8 +62,7 @@ def elsewhere(folders: list[Path], place: Path) -> None:
 
 
 def check_families(names: list[str], tmp_path: Path) -> None:
-    mixed = ["--allocation", "score"]  # of models that are scored whole, where parts of every module would be alike
-    folders = [smaller(name, tmp_path, *(mixed if name in ("t5", "bert") else [])) for name in names]
+    folders = [smaller(name, tmp_path) for name in names]
     elsewhere(folders, tmp_path)
     for folder in folders:
         again = folder.with_name(f"{folder.name}-again")

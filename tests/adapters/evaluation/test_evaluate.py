@@ -17,7 +17,7 @@ from tiny import VOCABULARY, some_windows, tiny_model, tiny_tokenizer
 import gramian
 from gramian.adapters.evaluation.figures import Evaluation
 from gramian.adapters.measure.intervals import Interval
-from gramian.adapters.models.widths import WIDTHS
+from gramian.adapters.models.uneven import CODE
 
 EXAMPLE = ROOT / "benchmarks" / "examples" / "questions.jsonl"
 TEXT = torch.randint(32, 127, (8, 60), generator=torch.Generator().manual_seed(0))
@@ -78,7 +78,7 @@ def test_every_saved_form(form, tmp_path, caplog):
         gramian.save(dense, tiny_tokenizer(), tmp_path / "model")
     else:
         gramian.save(model, tiny_tokenizer(), tmp_path / "model", pad=form == "padded", report=report)
-        assert (tmp_path / "model" / WIDTHS).exists() == (form == "uneven")
+        assert (tmp_path / "model" / CODE).exists() == (form == "uneven")
     loaded, tokenizer = gramian.load(tmp_path / "model")
     with caplog.at_level(logging.WARNING, logger="gramian"):
         found = judged(loaded, dense, tokenizer, windows=CALIBRATION)

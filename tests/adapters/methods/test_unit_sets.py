@@ -45,7 +45,7 @@ def test_a_removable_costs_and_weighs_what_is_removed_with_it(model_type, groups
             count_parameters(dense, {name: unit_set.kept(preference, count)}) for count in range(1, unit_set.removable + 1)
         ]
         assert np.diff(sizes).tolist() == [unit_set.cost] * (unit_set.removable - 1)
-        assert reachable([unit_set], [0]) == sizes[-1] - sizes[0]
+        assert reachable([unit_set], [0], [1]) == sizes[-1] - sizes[0]
         if unit_set.mixed:  # the scores determine what a removable consists of
             continue
         for power in (1, 2):
