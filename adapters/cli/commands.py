@@ -220,13 +220,15 @@ def sampled(read: Texts) -> dict[str, bytes]:
     """The file, by its name, of windows that were sampled from the model; of text from elsewhere there is none."""
     if read.calibration.source != "self":
         return {}
-    windows = [read.calibration.windows] if read.heldout is None else [read.calibration.windows, read.heldout]
+    windows = [read.calibration.windows]
+    if read.heldout is not None:
+        windows.append(windows_of(read.heldout).windows)
     return {SAMPLED: token_file(torch.cat(windows))}
 
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
     """Perplexity before and after, as figures for the report and as text for a person."""
-    assert read.evaluated is not None
+    assert isinstance(read.evaluated, torch.Tensor)
     count, length = read.evaluated.shape
     difference, error = paired_difference(pruned, dense)
     figures = {
@@ -253,7 +255,7 @@ def by_window(found: Perplexity, count: int) -> list[float]:
 
 def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
     """Mean cosine of held-out windows' embeddings before and after, as figures for the report and as text for a person."""
-    assert read.evaluated is not None
+    assert isinstance(read.evaluated, torch.Tensor)
     cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
     figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
     return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.evaluated_source}"

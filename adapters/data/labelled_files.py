@@ -140,10 +140,9 @@ def class_of(label: Any, model: PreTrainedModel | None, where: str) -> int | flo
         if label not in known:
             raise ValueError(f"{where}: the model knows no label {label!r}; it has {', '.join(known) or 'none by name'}")
         return known[label]
-    if model is not None and int(getattr(model.config, "num_labels", 0) or 0) == 1:
+    count = 0 if model is None else int(getattr(model.config, "num_labels", 0) or 0)
+    if count == 1:
         return float(label)
-    if model is not None and classifies(model) and label not in range(int(model.config.num_labels)):
-        raise ValueError(
-            f"{where}: label is {label}, but {type(model).__name__} has the classes 0 to {model.config.num_labels - 1}"
-        )
+    if model is not None and classifies(model) and label not in range(count):
+        raise ValueError(f"{where}: label is {label}, but {type(model).__name__} has the classes 0 to {count - 1}")
     return label if isinstance(label, int) else float(label)

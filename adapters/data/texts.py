@@ -84,7 +84,7 @@ def read_texts(
         rest = drawn.windows[samples:]
         drawn = Tokens(drawn.windows[:samples], drawn.source, drawn.seed)
     check_windows(model, drawn.windows, "calibration windows")
-    if evaluated is None and rest is not None:
+    if evaluated is None and isinstance(rest, torch.Tensor):
         evaluated = rest[:MOST_EVALUATED]
     return Texts(drawn, rest, evaluated, evaluated_source, own)
 

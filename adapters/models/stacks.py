@@ -90,7 +90,7 @@ def rooted(model: nn.Module, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
 
 def inner_name(model: nn.Module, inner: nn.Module) -> str:
     """The name of a part of a model."""
-    return next(name for name, module in model.named_modules() if module is inner)
+    return next(str(name) for name, module in model.named_modules() if module is inner)
 
 
 def blocks_in(model: nn.Module) -> dict[str, nn.Module]:

@@ -155,8 +155,8 @@ def described(
         for level, key in zip(("units", "groups"), keys):
             numbers: list[Any] = [getattr(members[index], level) if index in members else None for index in range(count)]
             entry[level] = key if settings else numbers
-            for index, number in enumerate(numbers if settings else ()):
-                by_layer.setdefault(index, {})[key] = number
+            for layer, number in enumerate(numbers if settings else ()):
+                by_layer.setdefault(layer, {})[key] = number
         if settings and structure.unit_size and not hasattr(model.config, "head_dim"):
             for each in by_layer.values():  # by which caches of a fixed size are laid out
                 each["head_dim"] = size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from gramian.adapters.run.ranks import Shares
 __all__ = ["TOKENS_PER_BATCH", "BlockCall", "Call", "ModelCall", "batches_of", "enter", "inputs_of", "run_block"]
 
 TOKENS_PER_BATCH = 2048
+States = TypeVar("States", bound=torch.Tensor | None)  # of one batch; None where another process runs it
 
 
 def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
@@ -75,7 +76,7 @@ Call = BlockCall | ModelCall
 
 
 @torch.no_grad()
-def enter(model: Any, batches: Sequence[Rows], shares: Shares = Shares()) -> tuple[list[torch.Tensor | None], Sequence[Call]]:
+def enter(model: Any, batches: Sequence[Rows], shares: Shares = Shares()) -> tuple[list[Any], Sequence[Call]]:
     """Compute the hidden states that enter the first block, one tensor per batch of token windows, and the call of every block.
 
     A batch that another process runs, by `shares`, has None in its place.
@@ -152,15 +153,15 @@ def joined(site: Site, receive: Callable[[Any], None]) -> Callable[[Any], None]:
 def run_block(
     block: nn.Module,
     call: Call,
-    hidden: Sequence[torch.Tensor | None],
+    hidden: Sequence[States],
     receivers: Mapping[Site, Callable[[int, Any], None]] | Mapping[nn.Module, Callable[[int, Any], None]] | None = None,
-) -> list[torch.Tensor | None]:
+) -> list[States]:
     """Compute the outputs of `block` for every batch, each on the device that the batch came from, and None for None.
 
     receivers: functions by module inside the block; `receivers[module](batch index, inputs)` sees what flows into the module,
     and for a packed parameter what was `Routed` to its experts.
     """
-    outputs: list[torch.Tensor | None] = []
+    outputs: list[Any] = []
 
     def relay(receive: Callable[[int, Any], None]) -> Callable[[Any], None]:
         return lambda inputs: receive(len(outputs), inputs)
