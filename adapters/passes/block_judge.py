@@ -42,7 +42,7 @@ class BlockJudge:
         if self.measure == "output" and not predicts:
             self.measure = "hidden"
         self.layers = list(blocks_of(model))
-        self.batches: list[Any] = batches_of(windows)
+        self.batches: list[Any] = [*batches_of(windows)]
         self.ending = Ending(model, windows, positions, self.measure != "hidden")
         hidden, self.calls = enter(model, self.batches)
         self.path: tuple[int, ...] = tuple(range(len(self.layers)))
