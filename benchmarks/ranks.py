@@ -35,7 +35,7 @@ from gramian.tables import table
 from gramian.versions import versions
 
 METHODS = {"sparsegpt": [], "fistapruner": ["--set", "warm_start=wanda", "--set", "max_lambdas=4"], "l0": []}
-BLOCKS, WINDOWS, RANKS = 4, (128, 2048), (1, 8, 64)
+BLOCKS, WINDOWS, RANKS = 2, (128, 2048), (1, 8, 64)
 H100, BANDWIDTH = Rates(5.0e13, 5.0e13), 25e9
 LLAMA = {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192}
 SHAPES: dict[str, dict[str, Any]] = {

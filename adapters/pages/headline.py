@@ -26,6 +26,12 @@ def what_was_done(run: Run) -> list[str]:
         form = f" in the pattern {pattern}" if ":" in pattern else ""
         where = f"in {count(rows)} operators of {model}"
         done = f"The method {run.method} set {per_cent(share)} % of the weights {where} to zero{form}{text}."
+    elif run.kind == "blocks":
+        gone = [str(number) for number in run.settings["removed_blocks"]]
+        done = (
+            f"The method {run.method} removed {len(gone)} of the {count(rows)} blocks of {model}, "
+            f"{'number' if len(gone) == 1 else 'numbers'} {', '.join(gone)}{text}."
+        )
     else:
         noun = "experts" if run.kind == "experts" else "heads and hidden channels"
         share = number(run.document.get("ratio"))
@@ -35,7 +41,8 @@ def what_was_done(run: Run) -> list[str]:
         )
     before, after = number(run.measured.get("dense")), number(run.measured.get("pruned"))
     error, heldout = run.mean_errors
-    lost = f"on average a layer's output lost {per_cent(error)} % of its energy on calibration text"
+    whose = "the stream between blocks" if run.kind == "blocks" else "a layer's output"
+    lost = f"on average {whose} lost {per_cent(error)} % of its energy on calibration text"
     if heldout is not None:
         lost += f" and {per_cent(heldout)} % on text that the method never saw"
     if before is not None and after is not None:
@@ -71,7 +78,8 @@ def cards(run: Run) -> list[Card]:
         )
     error, heldout = run.mean_errors
     more = "" if heldout is None else f"{per_cent(heldout)} % on held-out text"
-    found.append(Card("mean error of a layer", f"{per_cent(error)} %", more or "on calibration text"))
+    whose = "the stream" if run.kind == "blocks" else "a layer"
+    found.append(Card(f"mean error of {whose}", f"{per_cent(error)} %", more or "on calibration text"))
     found.append(Card("time", duration(run.seconds), f"on {run.settings.get('device', 'an unknown device')}"))
     return found
 

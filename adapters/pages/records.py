@@ -39,7 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. document: what `gramian.json` says. kind: `weights`, `units` or `experts`. kept: units that stay, by module."""
+    """A run. document: what `gramian.json` says. kind: `weights`, `units`, `experts` or `blocks`. kept: units that stay, by
+    module."""
 
     document: Mapping[str, Any]
     kind: str
@@ -49,7 +50,7 @@ class Run:
     @cached_property
     def grid(self) -> Grid:
         """Rows by block and kind."""
-        return grid_of([row.name for row in self.rows])
+        return grid_of([f"{row.name}.stream" if self.kind == "blocks" else row.name for row in self.rows])
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -97,7 +98,7 @@ class Run:
     @property
     def unit(self) -> str:
         """What a row is called."""
-        return {"weights": "operator", "units": "module", "experts": "mixture"}[self.kind]
+        return {"weights": "operator", "units": "module", "experts": "mixture", "blocks": "block"}[self.kind]
 
     def errors(self, heldout: bool) -> list[float | None]:
         """The errors of all rows, on held-out or on calibration text."""
@@ -129,8 +130,10 @@ def run_of(document: Mapping[str, Any]) -> Run | None:
     for key, read in (("operators", operator_row), ("modules", module_row)):
         found = document.get(key)
         if isinstance(found, Sequence) and found and all(isinstance(each, Mapping) and "name" in each for each in found):
-            experts = mapping(mapping(document.get("settings")).get("experts"))
-            kind = "weights" if key == "operators" else "experts" if experts else "units"
+            stated = mapping(document.get("settings"))
+            experts = mapping(stated.get("experts"))
+            units = "experts" if experts else "blocks" if "removed_blocks" in stated else "units"
+            kind = "weights" if key == "operators" else units
             return Run(document, kind, tuple(read(each) for each in found), experts or mapping(document.get("kept")))
     return None
 

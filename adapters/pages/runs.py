@@ -21,6 +21,7 @@ from gramian.tables import lines_of
 __all__ = ["clouds_of", "page_of_run"]
 
 ENERGY = "|X* Vᵀ − X Wᵀ|² / |X Wᵀ|² in per cent: the energy of a layer's output that is lost"
+STREAM = "|H − T|² / |T|² in per cent: of what leaves a block, H, beside the same of the dense model, T"
 
 
 def page_of_run(document: Mapping[str, Any]) -> str | None:
@@ -34,7 +35,7 @@ def page_of_run(document: Mapping[str, Any]) -> str | None:
     if (effect := measured(run)) is not None:
         sections.append(effect)
     sections += [Section("Layer by layer", maps(run), HINTS[run.kind])]
-    if run.kind != "weights":
+    if run.kind in ("units", "experts"):
         sections.append(Section("What stays", kept_units(run)))
     sections.append(Section("Where the time went", seconds_spent(run)))
     sections.append(Section(f"Every {run.unit}", all_rows(run)))
@@ -47,6 +48,7 @@ HINTS = {
     "weights": "Rows are blocks of the model, from its input to its output, and columns are kinds of operators.",
     "units": "Rows are blocks, from the input of the model on. A module is named by the operator that reads its units.",
     "experts": "Rows are blocks, from the input of the model on. A mixture is named by its experts.",
+    "blocks": "Rows are the blocks that the dense model has; of a block that was removed, the error is that of what passes it by.",
 }
 
 
@@ -82,14 +84,16 @@ def measured(run: Run) -> Section | None:
 
 def maps(run: Run) -> str:
     """Heat maps of errors and of what is left, and the one error against the other."""
+    energy = STREAM if run.kind == "blocks" else ENERGY
     shown, shades = [], shaded_by_size([*run.errors(True), *run.errors(False)])
     for heldout in (True, False) if run.has_heldout else (False,):
         place = "held-out" if heldout else "calibration"
-        shown.append(heat_map(run.grid, run.errors(heldout), shades, f"Error on {place} text", f"{ENERGY}."))
+        shown.append(heat_map(run.grid, run.errors(heldout), shades, f"Error on {place} text", f"{energy}."))
     titles = {
         "weights": ("Sparsity", "Zeros of all weights, in per cent."),
         "units": ("Units that stay", "Heads and channels that stay, in per cent."),
         "experts": ("Experts that stay", "In per cent."),
+        "blocks": ("Blocks that stay", "100 for a block that stays."),
     }
     shown.append(heat_map(run.grid, [row.share for row in run.rows], evenly_shaded(), *titles[run.kind]))
     more = "One mark per block and kind. Above the dashed line, text that the method never saw is fitted worse."

@@ -74,3 +74,18 @@ def experts_document() -> dict[str, Any]:
     ]  # fmt: skip
     sizes = {"parameters": [66176, 47616], "block_parameters": [62048, 43488], "ratio": 0.3}
     return {"settings": settings(method="experts", experts=kept), "seconds": 0.2, **sizes, "modules": rows}
+
+
+def blocks_document(blocks: int = 12) -> dict[str, Any]:
+    """A run that removed blocks number 3 and 8."""
+    rows = [
+        {
+            "name": f"model.layers.{block}", "units": [1, int(block not in (3, 8))], "groups": [1, 1], "masked_error": 0.02,
+            "relative_error": 0.01, "heldout_error": 0.015, "residual": 1e-12 if block == 2 else None, "status": "kept",
+            "seconds": 0.5, "detail": {"score": 0.1}, "groups_of_heads": [], "recovered": None, "unrecovered_error": None,
+        }
+        for block in range(blocks)
+    ]  # fmt: skip
+    sizes = {"parameters": [3_000_000, 2_600_000], "block_parameters": [2_400_000, 2_000_000], "ratio": 1 / 6}
+    more = {"removed_blocks": [8, 3], "output": {"measure": "output", "removed": 0.4, "refitted": 0.3}}
+    return {"model": "org/model", "settings": settings(method="depth", **more), "seconds": 9.0, **sizes, "modules": rows}

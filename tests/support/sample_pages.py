@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from run_documents import experts_document, units_document, weights_document
+from run_documents import blocks_document, experts_document, units_document, weights_document
 
 from gramian.adapters.pages.comparison import Compared, page_of_comparison
 from gramian.adapters.pages.evaluated import page_of_evaluation
@@ -59,6 +59,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "mixture": lambda: page_of_run(weights_document(blocks=40, experts=20)) or "",
     "units": lambda: page_of_run(units_document(blocks=12)) or "",
     "experts": lambda: page_of_run(experts_document()) or "",
+    "blocks": lambda: page_of_run(blocks_document()) or "",
     "comparison": compared_page,
     "evaluated": lambda: page_of_evaluation(EVALUATION),
     "solved": lambda: page_of_solved(SOLVED),

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from page_parser import parsed
-from run_documents import experts_document, units_document, weights_document
+from run_documents import blocks_document, experts_document, units_document, weights_document
 from sample_pages import EVALUATION, PAGES, SOLVED
 
 from gramian.adapters.pages.comparison import Compared, page_of_comparison
@@ -156,6 +156,15 @@ def test_heads_that_stay_are_drawn_and_said():
 def test_experts_that_stay_are_said():
     text = parsed(page_of_run(experts_document())).text
     assert "4 of 6, 66.7 %; without 2, 5" in text and "removed experts with 30.0 % of the parameters" in text
+
+
+def test_blocks_that_went_are_said_and_are_rows_of_one_column():
+    run = run_of(blocks_document())
+    assert len(run.grid.kinds) == 1 and len(run.grid.blocks) == 12
+    text = parsed(page_of_run(blocks_document())).text
+    assert "removed 2 of the 12 blocks of org/model, numbers 8, 3" in text
+    assert "the stream between blocks lost 1.00 % of its energy" in text.replace("1.0 %", "1.00 %")
+    assert "heads and hidden channels" not in text and "Heads and channels" not in text
 
 
 def test_the_first_sentences_and_figures():
