@@ -48,7 +48,7 @@ HINTS = {
     "weights": "Rows are blocks of the model, from its input to its output, and columns are kinds of operators.",
     "units": "Rows are blocks, from the input of the model on. A module is named by the operator that reads its units.",
     "experts": "Rows are blocks, from the input of the model on. A mixture is named by its experts.",
-    "blocks": "Rows are the blocks that the dense model has; of a block that was removed, the error is that of what passes it by.",
+    "blocks": "Rows are the dense model's blocks. Of a block that was removed the error is that of what passes it by.",
 }
 
 
