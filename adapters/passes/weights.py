@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,24 +156,30 @@ class BlockOfWeights:
 
     def decide(self, replay: Replay, drifted: bool) -> list[OperatorReport]:
         """Prune stage by stage: the inputs of a stage on the pruned path follow from the stages before it."""
-        rows: list[OperatorReport] = []
-        for collector in self.collectors if self.own else ():
-            collector.settle(None)  # before anything is written
-        for together in [self.stages] if self.own else [[stage] for stage in self.stages]:
-            layers = [layer for stage in together for layer in stage]
-            owners = dict(zip(layers, divided([cost(layer) for layer in layers], self.each.shares.ranks.size)))
+        rows, rank = list[OperatorReport](), self.each.shares.ranks.rank
+        pools = [self.stages] if self.own else [[stage] for stage in self.stages]
+        owners = {layer: owner for pool in pools for layer, owner in self.owned(pool)}
+        needed = [{owners[layer] for layer in stage} for stage in self.stages]
+        for collector, some in zip(self.collectors, needed) if self.own else ():
+            collector.settle(None, some)  # before anything is written
+        for pool in pools:
             found: dict[Layer, OperatorReport] = {}
-            for stage in together:
-                collector, site = self.collectors.pop(0), stage[0].site
+            for stage in pool:
+                collector, site, some = self.collectors.pop(0), stage[0].site, needed.pop(0)
                 if not self.own:
-                    collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None)
+                    collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None, some)
                 for layer in stage:
-                    if owners[layer] == self.each.shares.ranks.rank:
+                    if owners[layer] == rank:
                         with naming(layer.name):
                             found[layer] = self.each.prune(layer, collector.of(layer))
                 del collector  # its memory is free before the next stage's moments are formed
-            rows += [self.exchanged(layer, found.get(layer), owners[layer]) for layer in layers]
+            rows += [self.exchanged(layer, found.get(layer), owners[layer]) for stage in pool for layer in stage]
         return rows
+
+    def owned(self, pool: list[list[Layer]]) -> Iterable[tuple[Layer, int]]:
+        """The operators that are solved for at the same time, each with the process that does it."""
+        layers = [layer for stage in pool for layer in stage]
+        return zip(layers, divided([cost(layer) for layer in layers], self.each.shares.ranks.size))
 
     def exchanged(self, layer: Layer, row: OperatorReport | None, owner: int) -> OperatorReport:
         """The row of an operator that the process `owner` has pruned, whose weights every other one takes over."""

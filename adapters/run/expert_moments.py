@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -92,7 +92,7 @@ class ExpertMoments:
         inputs = torch.cat(self.waiting.pop((number, part))).to(self.packed.parameter.device)
         feed(self.names[number], self.moments.setdefault((number, part), Moments(self.packed.width)), inputs)
 
-    def settle(self, replayed: Iterable[Routed | None] | None) -> None:
+    def settle(self, replayed: Iterable[Routed | None] | None, needed: Collection[int] | None = None) -> None:
         """Take what reached the experts on the path that is followed, unless it was received, and force tokens through those
         that have to borrow: the experts' weights must be those of the dense model still, or those of this path."""
         for batch, routed in enumerate(replayed or ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -81,9 +81,9 @@ class MomentCollector:
         else:
             self.add(batch, inputs, None)
 
-    def settle(self, star: Any) -> None:
+    def settle(self, star: Any, needed: Collection[int] | None = None) -> None:
         """Pair the kept inputs, target_blend X + (1 - target_blend) X*, with the pruned path's X* = `star`, or with themselves
-        where that is None."""
+        where that is None. needed: the numbers of the processes that go on with the moments, None for all."""
         kept, self.kept = self.kept or {}, None
         if star is None:
             for batch, inputs in kept.items():
@@ -99,7 +99,7 @@ class MomentCollector:
                     precise = torch.promote_types(dense.dtype, torch.float32)
                     dense = self.target_blend * dense.to(precise) + (1 - self.target_blend) * pruned
                 self.add(batch, pruned, dense)
-        self.partial.gather()
+        self.partial.gather(needed)
 
     def add(self, batch: int, inputs: torch.Tensor, dense: torch.Tensor | None) -> None:
         """Add one batch to the moments of its part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,9 @@ class PartialMoments:
         if part.total is not None:
             self.sums[kind] = self.sums[kind].merged(part) if kind in self.sums else part
 
-    def gather(self) -> None:
-        """Form the sums of all processes; each of them has to ask, in the same order of kinds."""
+    def gather(self, needed: Collection[int] | None = None) -> None:
+        """Form the sums of all processes; each has to ask, in the same order of kinds. needed: the numbers of those that
+        go on with the sums, None for all; the others have none then."""
         ranks = self.shares.ranks
         if ranks.alone:
             for kind in {kind: None for kind, _ in self.parts}:
@@ -63,7 +64,11 @@ class PartialMoments:
         ]
         for kind, group, owner, found in sorted(everywhere, key=lambda each: each[:2]):
             mine = self.parts.pop((kind, group)) if owner == ranks.rank else None
-            self.join(kind, exchanged(ranks, mine, found, owner))
+            everyone = range(ranks.size) if needed is None else needed
+            if ranks.rank in everyone or mine is not None:
+                part = exchanged(ranks, mine, found, owner, everyone)
+                if ranks.rank in everyone:
+                    self.join(kind, part)
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ def contents(part: Moments) -> Contents:
     return Contents(part.width, part.mass, tuple(arrays), tensor_of(part.total).device.type)
 
 
-def exchanged(ranks: Ranks, mine: Moments | None, found: Contents, owner: int) -> Moments:
-    """The moments that the process `owner` has, on every process."""
+def exchanged(ranks: Ranks, mine: Moments | None, found: Contents, owner: int, needed: Collection[int]) -> Moments:
+    """The moments that the process `owner` has, where they are needed."""
     part = Moments(found.width)
     part.mass = found.mass
     for name in found.arrays:
@@ -93,6 +98,8 @@ def exchanged(ranks: Ranks, mine: Moments | None, found: Contents, owner: int) -
         value = None
         if mine is not None:
             value = tensor_of(getattr(mine, name).value if matrix else getattr(mine, name))
-        array = solver_array(ranks.shared_tensor(value, torch.empty(shape, dtype=torch.float64, device=found.device), owner))
+        array = solver_array(
+            ranks.shared_tensor(value, torch.empty(shape, dtype=torch.float64, device=found.device), owner, needed)
+        )
         setattr(part, name, ProductSum(square=name != "crosses", total=array) if matrix else array)
     return part

@@ -6,7 +6,7 @@ way, so that the bytes of a result do not depend on it either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,10 +57,18 @@ class Ranks:
         reached(lambda: dist.all_gather_object(found, value))
         return found
 
-    def shared_tensor(self, value: torch.Tensor | None, like: torch.Tensor, owner: int) -> torch.Tensor:
-        """The tensor that the process `owner` gives, of the shape, dtype and device of `like`."""
+    def shared_tensor(
+        self, value: torch.Tensor | None, like: torch.Tensor, owner: int, needed: Collection[int]
+    ) -> torch.Tensor:
+        """The tensor that the process `owner` gives, of the shape, dtype and device of `like`, to those where it is needed."""
         held = torch.empty_like(like) if value is None else value.contiguous()
-        reached(lambda: dist.broadcast(held, src=owner))
+        if len(needed) == self.size:
+            reached(lambda: dist.broadcast(held, src=owner))
+        elif self.rank == owner:
+            for other in sorted(set(needed) - {owner}):
+                reached(lambda other=other: dist.send(held, other))  # type: ignore[misc]
+        else:
+            reached(lambda: dist.recv(held, owner))
         return held
 
 

@@ -104,7 +104,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(model, text, tm
     codes = [ended(process) for process in processes]
     if records(Path("out2")):  # else the run had ended before
         assert codes[lost] == -signal.SIGKILL
-        assert codes[1 - lost] == 1
+        assert codes[1 - lost] == 1 or (codes[1] == 0 and lost == 0)  # the second one's part had been done
         lines = Path(f"log{1 - lost}").read_text().splitlines()
         errors = [line for line in lines if line.startswith("gramian: error: ")]
         if lost == 0:
