@@ -33,7 +33,7 @@ def what_was_done(run: Run) -> list[str]:
             f"{'number' if len(gone) == 1 else 'numbers'} {', '.join(gone)}{text}."
         )
     else:
-        noun = "experts" if run.kind == "experts" else "heads and hidden channels"
+        noun = "experts" if run.kind == "experts" else units_removed(run)
         share = number(run.document.get("ratio"))
         done = (
             f"The method {run.method} removed {noun} with {per_cent(share)} % of the parameters inside the blocks of {model}, "
@@ -50,6 +50,15 @@ def what_was_done(run: Run) -> list[str]:
     if (cosine := number(run.embedded.get("mean_cosine"))) is not None:
         return [done, f"Embeddings before and after have a mean cosine of {cosine:.4f}, and {lost}."]
     return [done, f"{lost[0].upper()}{lost[1:]}; perplexity was not measured."]
+
+
+def units_removed(run: Run) -> str:
+    """What was removed: heads, of which a module has few enough to be kept by number, or channels, or both."""
+    few = [row.units for row in run.rows if row.units is not None and row.name in run.kept]
+    many = [row.units for row in run.rows if row.units is not None and row.name not in run.kept]
+    if many and all(before == after for before, after in few):
+        return "hidden channels"
+    return "heads" if many and all(before == after for before, after in many) else "heads and hidden channels"
 
 
 def named_source(calibration: Mapping[str, Any]) -> str:

@@ -158,6 +158,17 @@ def test_experts_that_stay_are_said():
     assert "4 of 6, 66.7 %; without 2, 5" in text and "removed experts with 30.0 % of the parameters" in text
 
 
+def test_only_what_was_removed_is_said_to_be():
+    document = units_document()
+    assert "removed heads and hidden channels with" in parsed(page_of_run(document)).text
+    for heads, words in ((True, "removed hidden channels with"), (False, "removed heads with")):
+        rows = [
+            {**row, "units": [row["units"][0]] * 2} if (row["name"] in document["kept"]) == heads else row
+            for row in document["modules"]
+        ]
+        assert words in parsed(page_of_run({**document, "modules": rows})).text
+
+
 def test_blocks_that_went_are_said_and_are_rows_of_one_column():
     run = run_of(blocks_document())
     assert len(run.grid.kinds) == 1 and len(run.grid.blocks) == 12
