@@ -34,8 +34,10 @@ def test_a_model_beside_the_dense_one(model, other, text, tmp_path, capsys):
     assert rows["perplexity"]["change_is"] == "ratio" and document["settings"]["text"]["windows"] == [3, 41]
 
 
-def test_a_model_alone_on_the_built_in_text(model, capsys):
-    assert call("evaluate", model, *WINDOWS, "--json", "-", "--quiet") == 0
+def test_a_model_alone_on_the_built_in_text(model, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert call("evaluate", model, *WINDOWS, "--json", "-", "--quiet", "--html", page) == 0
+    assert "KL(dense" not in page.read_text() and "perplexity" in page.read_text()
     printed = capsys.readouterr()
     document = json.loads(printed.out)
     assert printed.err == "" and document["against"] is None
