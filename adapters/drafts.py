@@ -20,7 +20,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 __all__ = [
-    "ADDED", "begun", "discard", "ended", "names_beside", "new_directory", "new_files", "recover", "sync", "withdraw",
+    "ADDED", "begun", "discard", "draft_beside", "ended",
+    "names_beside", "new_directory", "new_files", "recover", "sync", "withdraw",
 ]  # fmt: skip
 
 ADDED = len("..4294967295.00000000.new")  # bytes of the longest name beside an output, without the output's own
@@ -68,15 +69,22 @@ def new_files(out: Path) -> Iterator[Path]:
         with new_directory(out, overwrite=False) as draft:
             yield draft
         return
+    with draft_beside(out) as draft:
+        yield draft
+        for file in sorted(draft.iterdir()):
+            os.replace(file, out / file.name)
+        sync(out)
+
+
+@contextmanager
+def draft_beside(out: Path) -> Iterator[Path]:
+    """Make a directory to work in, beside `out`, which is gone when the context ends, and removed after kills too."""
     recover(out)
     key = begun(out)
     draft, _ = names_beside(out, key)
     try:
         draft.mkdir()
         yield draft
-        for file in sorted(draft.iterdir()):
-            os.replace(file, out / file.name)
-        sync(out)
     finally:
         discard(draft)
         ended(key)

@@ -24,13 +24,13 @@ __all__ = ["SharedEstimate", "shared_estimate"]
 @dataclass(frozen=True)
 class SharedEstimate:
     """What every one of `ranks` processes takes. alone: the seconds of one process without others. seconds: by what takes them,
-    on the critical path, which waits for the slowest process at every exchange. work: the floating-point operations of the
-    busiest process, and those of one alone. memory: bytes at the peak. traffic: bytes that a process receives."""
+    on the critical path, which waits for the slowest process at every exchange. work: the part of all work that the busiest
+    process does. memory: bytes at the peak. traffic: bytes that a process receives."""
 
     ranks: int
     alone: float
     seconds: Mapping[str, float]
-    work: tuple[float, float]
+    work: float
     memory: int
     traffic: int
 
@@ -52,8 +52,7 @@ class SharedEstimate:
             "seconds": dict(self.seconds),
             "critical_path": self.duration,
             "speedup": self.speedup,
-            "operations": self.work[0],
-            "operations_alone": self.work[1],
+            "work": self.work,
             "memory": self.memory,
             "traffic": self.traffic,
         }
@@ -65,7 +64,7 @@ class SharedEstimate:
             [
                 table([f"{self.ranks} processes, each", "s"], rows),
                 f"one process alone takes {self.alone:.1f} s: these are {self.speedup:.2f} times as fast; each has at most "
-                f"{100 * self.work[0] / self.work[1]:.1f} % of the work, holds {self.memory / 2**30:.2f} GiB at the peak, and "
+                f"{100 * self.work:.1f} % of the work, holds {self.memory / 2**30:.2f} GiB at the peak, and "
                 f"receives {self.traffic / 2**30:.2f} GiB",
             ]
         )
@@ -135,9 +134,8 @@ def shared_estimate(
     scaled = {"hidden states between blocks", "operator inputs kept for the target"}
     memory = sum(size * (kept if name in scaled else 1) for name, size in base.memory.items())
     memory += (-(-groups // ranks) if ranks > 1 else 0) * sums
-    rate = base.rates.single  # the same operations at the rates that `base` has, so that shares of work are shares of time
     busy = sum(spent for name, spent in seconds.items() if name != "exchange")
-    return SharedEstimate(ranks, alone, seconds, (busy * rate, alone * rate), int(memory), int(traffic) if ranks > 1 else 0)
+    return SharedEstimate(ranks, alone, seconds, busy / alone, int(memory), int(traffic) if ranks > 1 else 0)
 
 
 def pools(each: ZeroWeights) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gramian.adapters.drafts import begun, discard, ended, names_beside, new_directory, recover, sync
+from gramian.adapters.drafts import draft_beside, new_directory, sync
 from gramian.adapters.files import check_output, check_result
 
 __all__ = ["FORMATS", "check_place", "is_file", "made"]
@@ -45,17 +45,10 @@ def made(out: Path, form: str, overwrite: bool) -> Iterator[Path]:
         with new_directory(out, overwrite) as draft:
             yield draft
         return
-    recover(out)
-    key = begun(out)
-    draft, _ = names_beside(out, key)
-    try:
-        draft.mkdir()
+    with draft_beside(out) as draft:
         yield draft
         if not overwrite and out.exists():
             raise FileExistsError(f"{out} was not there when the work began and is now: nothing was changed")
         sync(draft / out.name)
         os.replace(draft / out.name, out)
         sync(out.parent)
-    finally:
-        discard(draft)
-        ended(key)

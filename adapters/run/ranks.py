@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -66,7 +67,7 @@ class Ranks:
             reached(lambda: dist.broadcast(held, src=owner))
         elif self.rank == owner:
             for other in sorted(set(needed) - {owner}):
-                reached(lambda other=other: dist.send(held, other))  # type: ignore[misc]
+                reached(partial(dist.send, held, other))
         else:
             reached(lambda: dist.recv(held, owner))
         return held

@@ -67,8 +67,8 @@ def planned() -> str:
     results = read("ranks")
     rows = []
     for row in results["planned"]:
-        share, gib = row["operations"] / row["operations_alone"], 2**30
-        figures = [f"{row['ranks']}", f"{row['critical_path'] / 60:.0f}", f"{row['speedup']:.1f}", f"{100 * share:.0f} %"]
+        gib = 2**30
+        figures = [f"{row['ranks']}", f"{row['critical_path'] / 60:.0f}", f"{row['speedup']:.1f}", f"{100 * row['work']:.0f} %"]
         figures += [f"{row['memory'] / gib:.0f}", f"{row['traffic'] / gib:,.0f}"]
         rows.append([row["shape"], f"`{row['method']}`", *figures])
     head = [

@@ -107,7 +107,7 @@ def test_the_converter_is_given_nothing_that_names_code(tmp_path):
 def test_a_tokenizer_that_llama_cpp_does_not_know(tmp_path, capsys):
     save(random_model("llama"), tiny_tokenizer(), tmp_path / "bytes")
     said = failure(capsys, "export", tmp_path / "bytes", "--format", "gguf", "--out", tmp_path / "x.gguf")
-    assert "llama.cpp's converter cannot make a GGUF of this model: NotImplementedError: BPE pre-tokenizer" in said
+    assert "llama.cpp's converter cannot make a GGUF of this model" in said and "BPE pre-tokenizer" in said
     assert os.listdir(tmp_path) == ["bytes"]
 
 
