@@ -82,9 +82,10 @@ def shared_estimate(
 ) -> SharedEstimate:
     """What each of `ranks` processes would take for a run that takes one alone what `base` says, without perplexity.
 
-    Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage, or of
-    a block where the operators' own output is the target; on dense inputs every process has a block of its own, with all
-    batches. windows, heldout: as in `estimate`. bandwidth: bytes a second that a process receives.
+    Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage,
+    or of a block where the operators' own output is the target, and their rows where these are solved for by themselves; on
+    dense inputs every process has a block of its own, with all batches. windows, heldout: as in `estimate`. bandwidth:
+    bytes a second that a process receives.
 
     ValueError for methods that remove units or experts, which several processes solve for alike.
     """
@@ -103,6 +104,7 @@ def shared_estimate(
     busiest = max(sum(shares.owner(shares.group(batch)) == rank for batch in range(batches)) for rank in range(ranks)) / batches
     forward, moments = base.seconds["forward passes"], base.seconds["moments"]
     solvers = {operator.name: operator.seconds for operator in base.operators}
+    parts = {operator.name: len(each.row_parts(operator.name, operator.shape[0])) for operator in base.operators}
     hidden = tokens * model.get_input_embeddings().embedding_dim * next(model.parameters()).element_size()
     received = 1 - 1 / ranks
     weights = storage_dtype(model).itemsize * sum(math.prod(operator.shape) for operator in base.operators)
@@ -124,7 +126,9 @@ def shared_estimate(
         seconds = {
             "forward passes": forward * busiest,
             "moments": moments * busiest,
-            "solvers": sum(slowest([solvers[name] for name in names], ranks) for names in stages),
+            "solvers": sum(
+                slowest([solvers[name] / parts[name] for name in names for _ in range(parts[name])], ranks) for names in stages
+            ),
         }
         traffic = received * (weights + groups * 8 * walk.operations)  # an entry of moments is an operation of a token
         kept = busiest

@@ -27,8 +27,8 @@ __all__ = ["METHODS", "WEIGHT_METHODS", "Method", "file_of", "resolve"]
 WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, settings={"calibrate_on": "dense", "target": "block"}),
     "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
-    "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}),
-    "sparsegpt": Method(sparsegpt),
+    "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
+    "sparsegpt": Method(sparsegpt, rows_apart=True),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),
     "exchange": Method(exchange),

@@ -68,7 +68,7 @@ def zeroing(
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
-        problems, among(shares, config.own("calibrate_on")),
+        problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,13 +15,14 @@ from gramian.adapters.devices import solver_array
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.experts import Packed
 from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.passes.row_parts import Answer, joined, rows_compete, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares, divided
 from gramian.adapters.run.walk import Receive, Replay
-from gramian.solvers import Pattern, Support, certify
+from gramian.solvers import Pattern, Quadratic, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
 
 __all__ = ["ZeroWeights"]
@@ -39,7 +40,8 @@ class ZeroWeights:
     many batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
     directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
-    of a block too, or of a stage where the next one's inputs follow from it.
+    of a block too, or of a stage where the next one's inputs follow from it. rows_apart: whether they may share the rows of an
+    operator, as far as its pattern does not compare them.
     """
 
     paths: tuple[str, ...]
@@ -55,6 +57,7 @@ class ZeroWeights:
     advance: Callable[[], object]
     problems: Path | None = None
     shares: Shares = Shares()
+    rows_apart: bool = False
     name = "weights"
     runs = True
     types: Sequence[type] = (OperatorReport,)
@@ -87,32 +90,51 @@ class ZeroWeights:
         collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home, self.shares) for stage in stages]
         return BlockOfWeights(self, stages, collectors)
 
-    def prune(self, layer: Layer, found: Gathered) -> OperatorReport:
-        """Solve one operator's problem, write the rounded answer back, and evaluate what is stored."""
-        started, pattern = time.perf_counter(), self.patterns[layer.name]
+    def row_parts(self, name: str, rows: int) -> list[slice]:
+        """The parts of an operator's rows that may be solved for by different processes."""
+        return split_rows(rows, self.rows_apart and not rows_compete(self.patterns[name]))
+
+    def begun(self, layer: Layer, found: Gathered, numbers: Sequence[int]) -> Work:
+        """Solve some parts of one operator's problem, by number. The first part goes with the problem file, if any."""
+        started = time.perf_counter()
         moments = found.calibration
         problem = layer.problem(moments)
-        heldout = None if found.heldout is None else layer.problem(found.heldout)
-        evaluated = problem if found.evaluated is moments else layer.problem(found.evaluated)
         split = None
         if found.split is not None:
             fitted, choosing = found.split
             split = layer.problem(fitted), layer.problem(choosing), fitted.tokens
-        if self.problems is not None:
+        if self.problems is not None and 0 in numbers:
             target = self.target if layer.expert is None else "own"
             metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": target, **found.counts}
             file = self.problems / f"{layer.name}.safetensors"
             write_problem(file, problem, tokens=moments.tokens, metadata=metadata)
+        pattern, calibration, parts = (
+            self.patterns[layer.name],
+            CalibrationSplit(moments.tokens, split),
+            self.row_parts(layer.name, len(layer.weight)),
+        )
         try:
-            solution = self.solve(problem, pattern, CalibrationSplit(moments.tokens, split))
+            if len(parts) == 1:
+                solutions = [self.solve(problem, pattern, calibration)]
+            else:
+                solutions = self.solve.on_parts(problem, pattern, calibration, [parts[number] for number in numbers])
         except ValueError as error:
             raise ValueError(f"{layer.name}: {error}") from error
-        layer.assign(solution.weights, self.dtype)
+        answers = dict(zip(numbers, map(Answer.of, solutions)))
+        return Work(layer, found, problem, answers, time.perf_counter() - started)
+
+    def ended(self, work: Work) -> OperatorReport:
+        """Write the rounded answer back, of which all parts are there, and evaluate what is stored."""
+        started, layer, problem, found = time.perf_counter(), work.layer, work.problem, work.found
+        pattern, answer = self.patterns[layer.name], joined([work.answers[number] for number in sorted(work.answers)])
+        layer.assign(answer.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0
         if not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
+        heldout = None if found.heldout is None else layer.problem(found.heldout)
+        evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         self.advance()
         return OperatorReport(
             name=layer.name,
@@ -122,10 +144,21 @@ class ZeroWeights:
             relative_error=certificate.relative_error if evaluated is problem else evaluated.relative_error(stored),
             heldout_error=None if heldout is None else heldout.relative_error(stored),
             residual=certificate.residual or 0.0,
-            status=solution.status.value,
-            seconds=time.perf_counter() - started,
-            detail={**solution.detail, **found.detail},
+            status=answer.status,
+            seconds=work.seconds + time.perf_counter() - started,
+            detail={**answer.detail, **found.detail},
         )
+
+
+@dataclass
+class Work:
+    """What this process has done for one operator. answers: by the number of the part. seconds: that it took."""
+
+    layer: Layer
+    found: Gathered
+    problem: Quadratic
+    answers: dict[int, Answer] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class BlockOfWeights:
@@ -158,28 +191,53 @@ class BlockOfWeights:
         """Prune stage by stage: the inputs of a stage on the pruned path follow from the stages before it."""
         rows, rank = list[OperatorReport](), self.each.shares.ranks.rank
         pools = [self.stages] if self.own else [[stage] for stage in self.stages]
-        owners = {layer: owner for pool in pools for layer, owner in self.owned(pool)}
-        needed = [{owners[layer] for layer in stage} for stage in self.stages]
+        owners = {layer: owned for pool in pools for layer, owned in self.owned(pool).items()}
+        needed = [{owner for layer in stage for owner in owners[layer]} for stage in self.stages]
         for collector, some in zip(self.collectors, needed) if self.own else ():
             collector.settle(None, some)  # before anything is written
         for pool in pools:
             found: dict[Layer, OperatorReport] = {}
+            waiting: dict[Layer, Work] = {}  # for parts that other processes have
             for stage in pool:
                 collector, site, some = self.collectors.pop(0), stage[0].site, needed.pop(0)
                 if not self.own:
                     collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None, some)
                 for layer in stage:
-                    if owners[layer] == rank:
-                        with naming(layer.name):
-                            found[layer] = self.each.prune(layer, collector.of(layer))
-                del collector  # its memory is free before the next stage's moments are formed
-            rows += [self.exchanged(layer, found.get(layer), owners[layer]) for stage in pool for layer in stage]
+                    mine = [number for number, owner in enumerate(owners[layer]) if owner == rank]
+                    with naming(layer.name):
+                        work = self.each.begun(layer, collector.of(layer), mine) if mine else None
+                        if work is not None and len(mine) == len(owners[layer]):
+                            found[layer] = self.each.ended(work)
+                        elif work is not None:
+                            waiting[layer] = work
+                del collector, work  # their memory is free before the next stage's moments are formed
+            for layer in (layer for stage in pool for layer in stage):
+                if len(set(owners[layer])) > 1 and (row := self.completed(waiting.pop(layer, None), owners[layer])):
+                    found[layer] = row
+                rows.append(self.exchanged(layer, found.get(layer), owners[layer][0]))
         return rows
 
-    def owned(self, pool: list[list[Layer]]) -> Iterable[tuple[Layer, int]]:
-        """The operators that are solved for at the same time, each with the process that does it."""
+    def owned(self, pool: list[list[Layer]]) -> dict[Layer, list[int]]:
+        """For the operators that are solved for at the same time, the process that does it, part by part of their rows."""
         layers = [layer for stage in pool for layer in stage]
-        return zip(layers, divided([cost(layer) for layer in layers], self.each.shares.ranks.size))
+        parts = [(layer, part) for layer in layers for part in self.each.row_parts(layer.name, len(layer.weight))]
+        owners: dict[Layer, list[int]] = {}
+        costs = [cost(layer, part.stop - part.start) for layer, part in parts]
+        for (layer, _), owner in zip(parts, divided(costs, self.each.shares.ranks.size)):
+            owners.setdefault(layer, []).append(owner)
+        return owners
+
+    def completed(self, work: Work | None, owners: Sequence[int]) -> OperatorReport | None:
+        """Bring the parts of an operator together, in the process that has the first of them, which ends the work."""
+        ranks = self.each.shares.ranks
+        answers = [
+            ranks.share(work.answers[number] if work is not None and owner == ranks.rank else None, owner)
+            for number, owner in enumerate(owners)
+        ]
+        if work is None or owners[0] != ranks.rank:
+            return None
+        with naming(work.layer.name):
+            return self.each.ended(replace(work, answers=dict(enumerate(answers))))
 
     def exchanged(self, layer: Layer, row: OperatorReport | None, owner: int) -> OperatorReport:
         """The row of an operator that the process `owner` has pruned, whose weights every other one takes over."""
@@ -198,7 +256,8 @@ class BlockOfWeights:
         return found
 
 
-def cost(layer: Layer) -> float:
-    """About how much work an operator is, in multiplications: products of its weights with the Gram matrix, a factorisation."""
-    outputs, inputs = layer.weight.shape
-    return float(outputs * inputs**2 + inputs**3 / 3)
+def cost(layer: Layer, rows: int) -> float:
+    """About how much work some rows of an operator are, in multiplications: products of their weights with the Gram matrix, and
+    a factorisation."""
+    inputs = layer.weight.shape[1]
+    return float(rows * inputs**2 + inputs**3 / 3)

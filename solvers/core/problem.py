@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import InitVar, dataclass
 from functools import cached_property
+from typing import Any
 
 from gramian.solvers.backend._xp import Array, as_floating, check_current, copied, device, full, namespace, solve_positive
 from gramian.solvers.backend.computing import computation
@@ -448,6 +450,22 @@ class Quadratic:
         part = Quadratic(self.gram, self.anchor[rows, :], slope, floor, trusted=True)
         part.__dict__.update({name: value for name, value in self.__dict__.items() if name in OF_GRAM})
         return part
+
+    def parts(self, rows: Iterable[slice]) -> list[Quadratic]:
+        """Return the problems of several ranges of outputs, which share what is `noted` of one of them."""
+        found, notes = [self.part(each) for each in rows], dict[Hashable, Any]()
+        for each in found:
+            each.__dict__["notes"] = notes
+        return found
+
+    def noted(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """Return `make()`, something long that depends on G alone: it is made once for all `parts` of a problem."""
+        notes = self.__dict__.get("notes")
+        if notes is None:
+            return make()
+        if name not in notes:
+            notes[name] = make()
+        return notes[name]
 
     def astype(self, dtype: object) -> Quadratic:
         """Return the problem in another floating dtype of its backend (`xp.float32`, ...), or itself when nothing changes."""

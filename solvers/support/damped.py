@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gramian.solvers.backend.options import is_number
@@ -44,7 +44,17 @@ class DampedMethod:
 
     def __call__(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> Solution:
         """Return the answer of the method; its certificate is that of the damped problem, which is the one that was solved."""
+        return self.answer(*self.damped(problem, pattern, calibration), pattern)
+
+    def on_parts(
+        self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit, rows: Sequence[slice]
+    ) -> list[Solution]:
+        """Return the answers for some ranges of rows, where the method and the pattern ask nothing of other rows."""
         damped, detail = self.damped(problem, pattern, calibration)
+        return [self.answer(part, detail, pattern) for part in damped.parts(rows)]
+
+    def answer(self, damped: Quadratic, detail: dict[str, float], pattern: Pattern) -> Solution:
+        """Return the answer for a problem that is damped already."""
         solution = self.solve(damped, pattern)
         if self.refit:
             polished = refit(damped, solution.weights != 0, start=solution.weights)

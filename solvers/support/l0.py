@@ -106,9 +106,8 @@ def watched_admm(
 ) -> Solution:
     """Do what `l0_admm` does, whose options are checked already, beside a watch."""
     xp = namespace(problem.anchor)
-    work = pivoted(problem.double)
-    values, vectors = xp.linalg.eigh(work.gram)
-    values = clip(values, 0, None)
+    scale, values, vectors = problem.noted("pivots", lambda: pivots_of(problem.double))
+    work = problem.double.rescaled(scale)[0].astype(xp.float32)
     mean = float(xp.mean(values)) or 1.0
     alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
     stages = -(-steps // stage)
@@ -156,9 +155,11 @@ def watched_admm(
     return Solution(solution.weights, ended or Status.SEARCHED, solution.certificate, step + 1, detail=solution.detail)
 
 
-def pivoted(problem: Quadratic) -> Quadratic:
-    """Return the problem in float32 and in coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped."""
+def pivots_of(problem: Quadratic) -> tuple[Array, Array, Array]:
+    """Return s_j of the coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped, and the eigenvalues and
+    eigenvectors of G there, in float32."""
     xp = namespace(problem.anchor)
     factor, _ = inverse_factor(problem.rescaled()[0], PIVOT_DAMPING)
     scale = problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0))  # (G + D)^-1 = U^T U
-    return problem.rescaled(scale)[0].astype(xp.float32)
+    values, vectors = xp.linalg.eigh(xp.astype(problem.gram / scale / scale[:, None], xp.float32))
+    return scale, clip(values, 0, None), vectors

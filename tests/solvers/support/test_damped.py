@@ -17,9 +17,11 @@ from gramian.adapters import prune
 from gramian.adapters.run import forward as traversal
 from gramian.proofs.kit.references import support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
-from gramian.solvers import Quadratic, Status, TopK, empirical_ridge, sparsegpt
+from gramian.solvers import NM, Quadratic, Status, TopK, empirical_ridge, l0_admm, sparsegpt
+from gramian.solvers.support import l0, obs
 from gramian.solvers.support.baselines import magnitude
 from gramian.solvers.support.damped import MARGIN, CalibrationSplit, DampedMethod, check_damping
+from gramian.solvers.support.obs import inverse_factor
 
 
 class Recorder:
@@ -86,6 +88,41 @@ def test_automatic_with_a_split(xp):
     found = empirical_ridge(first, TopK(0.5), 30, heldout=second)
     np.testing.assert_allclose(ridge_of(whole, method.seen[0], xp), MARGIN * xp.numpy(found.ridge), rtol=1e-9, atol=1e-12)
     assert solution.detail["ridge_strength"] == MARGIN * found.strength and len(found.heldout) > 1
+
+
+# -- parts of the rows -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3, "auto"])
+@pytest.mark.parametrize("pattern", [NM(2, 4), TopK(0.5, per_row=True)], ids=str)
+@pytest.mark.parametrize("method", [sparsegpt, l0_admm])
+def test_parts_of_the_rows_are_what_they_are_in_the_whole(xp, method, pattern, damping):
+    """Rows that nothing compares are solved for alike in any company; what rounding makes of near ties may differ."""
+    problem, calibration = normal_layer(325, 60, 8, 7, drift=0.3).problem(xp), CalibrationSplit(60)
+    run = DampedMethod(method, damping)
+    whole, parts = run(problem, pattern, calibration), [slice(0, 3), slice(3, 4), slice(4, 7)]
+    answers = run.on_parts(problem, pattern, calibration, parts)
+    found = np.vstack([xp.numpy(each.weights) for each in answers])
+    assert pattern.admits(xp.asarray(found) != 0)
+    kept = np.sum((found != 0) == (xp.numpy(whole.weights) != 0))
+    assert kept >= 0.9 * found.size
+    assert problem.loss(xp.asarray(found)) == pytest.approx(problem.loss(whole.weights), rel=1e-2)
+    assert sum(each.certificate.objective for each in answers) == pytest.approx(whole.certificate.objective, rel=1e-2)
+    assert [each.detail for each in answers] == [whole.detail] * 3
+    backwards = run.on_parts(problem, pattern, calibration, parts[::-1])
+    for one, other in zip(answers, reversed(backwards)):
+        np.testing.assert_array_equal(xp.numpy(one.weights), xp.numpy(other.weights))
+
+
+@pytest.mark.parametrize(("method", "module"), [(sparsegpt, obs), (l0_admm, l0)])
+def test_the_gram_of_all_parts_is_factorised_once(xp, monkeypatch, method, module):
+    calls = []
+    monkeypatch.setattr(module, "inverse_factor", lambda *given: calls.append(given) or inverse_factor(*given))
+    problem = normal_layer(326, 40, 8, 6).problem(xp)
+    DampedMethod(method).on_parts(problem, NM(2, 4), CalibrationSplit(40), [slice(0, 2), slice(2, 4), slice(4, 6)])
+    assert len(calls) == 1
+    DampedMethod(method)(problem, NM(2, 4), CalibrationSplit(40))
+    assert len(calls) == 2
 
 
 # -- exact weights -----------------------------------------------------------------------------------------------------
