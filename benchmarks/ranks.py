@@ -35,6 +35,7 @@ from gramian.tables import table
 from gramian.versions import versions
 
 METHODS = {"sparsegpt": [], "fistapruner": ["--set", "warm_start=wanda", "--set", "max_lambdas=4"], "l0": []}
+OPTIONS = {**METHODS, "l0 2:4": ["--sparsity", "2:4"]}  # of measured runs; the first word is the method
 BLOCKS, WINDOWS, RANKS = 2, (128, 2048), (1, 8, 64)
 H100, BANDWIDTH = Rates(5.0e13, 5.0e13), 25e9
 LLAMA = {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192}
@@ -49,16 +50,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def measured(method: str, options: list[str], text: list[str], work: Path) -> dict[str, Any]:
+def measured(name: str, options: list[str], text: list[str], work: Path) -> dict[str, Any]:
     """Seconds of one process and of two, whether their bytes are equal, and the ratio that is foreseen."""
-    shape = f"{work / method}.json"
+    shape, method = f"{work / name}.json", name.split()[0]
     foreseen = ["-m", "gramian", "estimate", "demo", "--method", method, *options, "--blocks", f":{BLOCKS}", "--samples", "32"]
     subprocess.run([sys.executable, *foreseen, "--length", "512", "--ranks", "2", "--json", shape], check=True)
     arguments = ["-m", "gramian", "prune", "demo", "--method", method, *options, "--blocks", f":{BLOCKS}", "--samples", "32"]
     arguments += ["--length", "512", "--no-perplexity", *text]
     seconds, digests = [], []
     for count in (1, 2):
-        out = work / f"{method}-{count}"
+        out = work / f"{name}-{count}"
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", f"{count}"] if count > 1 else []
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         subprocess.run([sys.executable, *launcher, *arguments, "--out", out], check=True, env={**os.environ, **threads})
@@ -66,7 +67,7 @@ def measured(method: str, options: list[str], text: list[str], work: Path) -> di
         seconds.append(document["seconds"])
         digests.append(hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest())
     return {
-        "method": method, "blocks": BLOCKS, "one s": seconds[0], "two s": seconds[1], "ratio": seconds[0] / seconds[1],
+        "method": name, "blocks": BLOCKS, "one s": seconds[0], "two s": seconds[1], "ratio": seconds[0] / seconds[1],
         "foreseen": json.loads(Path(shape).read_text())["shared"]["speedup"], "equal bytes": digests[0] == digests[1],
     }  # fmt: skip
 
@@ -99,7 +100,7 @@ def main() -> None:
     if args.only != "planned":
         text = ["--calibration", str(args.text / "wikitext2.valid.txt")] if args.text else []
         with tempfile.TemporaryDirectory() as work:
-            results["measured"] = [measured(method, options, text, Path(work)) for method, options in METHODS.items()]
+            results["measured"] = [measured(name, options, text, Path(work)) for name, options in OPTIONS.items()]
     results["versions"] = dict(versions())
     save(args.out, results)
     for name in ("measured", "planned"):
