@@ -1,6 +1,6 @@
 """Perplexity of smaller models: heads and hidden channels removed from the blocks by every method and allocation.
 
-    python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE] [--speed]
+    python benchmarks/structured.py --text FOLDER [--cells REGEX] [--out FILE] [--models FOLDER] [--speed]
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. A ratio is the part of all parameters in the blocks
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
@@ -13,8 +13,8 @@ ranking (allocation by `score`) and the dense model's outputs as target (`target
 model, and `identity` needs no text at all. The number and the length of calibration windows (Numerical Pruning, Figure 4 and
 Table 4) are varied at one ratio.
 
---speed measures, instead of the cells, tokens per second of prefill and decode, peak memory and the time of the MLPs, of the
-dense model and of pruned ones side by side.
+--models keeps the pruned models. --speed measures, instead of the cells, tokens per second of prefill and decode, peak memory
+and the time of the MLPs, of the dense model, of pruned ones and of those that --models has, side by side.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from common.protocol import TEXTS, Protocol, bytes_held
 from common.results import RESULTS, save, summary
 from torch import nn
 
+import gramian
 from gramian.adapters import prune
 from gramian.adapters.data.generation import sampled_tokens
 from gramian.adapters.models.block_lists import blocks_of
+from gramian.adapters.models.loading import load
 from gramian.tables import table
 from gramian.versions import versions
 
@@ -69,6 +71,7 @@ def cells() -> dict[str, dict[str, Any]]:
             found[f"{percent} compensated, {allocation}"] = {**OURS, "allocation": allocation, "ratio": ratio}
         for allocation in ("score", "loss", "equal"):
             found[f"{percent} newton, {allocation}"] = {**PAPER, "allocation": allocation, "ratio": ratio}
+        found[f"{percent} compensated, equal, round_to 64"] = {**OURS, "allocation": "equal", "round_to": 64, "ratio": ratio}
         found[f"{percent} newton, score, not compensated"] = {
             **PAPER, "compensate": False, "calibrate_on": "dense", "ratio": ratio
         }  # fmt: skip
@@ -117,8 +120,9 @@ def show(results: Mapping[str, Any]) -> None:
     print(table(["model", "removed", "parameters", "error", "held-out", "WikiText-2", "PTB", "prune s"], rows))
 
 
-def speed(protocol: Protocol) -> list[dict[str, Any]]:
-    """A row for the dense model and each of three pruned to equal widths, timed in turn: only their widths matter."""
+def speed(protocol: Protocol, kept: Path | None) -> list[dict[str, Any]]:
+    """A row for the dense model, each of three pruned to equal widths, and those that were kept, timed in turn: only their
+    widths matter."""
     models = {"dense": protocol.model}
     few = protocol.calibration.windows[:1]
     for ratio in RATIOS:
@@ -127,6 +131,8 @@ def speed(protocol: Protocol) -> list[dict[str, Any]]:
         print(f"{ratio:.0%}: {report.ratio:.2%} of the parameters inside blocks removed")
     models["half of the MLP"] = copy.deepcopy(protocol.model)
     prune(models["half of the MLP"], few, method="magnitude-l2", ratio=mlp_part(protocol.model) / 2, include="mlp")
+    for place in sorted(kept.iterdir()) if kept is not None else ():
+        models[place.name], _ = load(place)
     prompt = protocol.windows["wikitext2"][:1, :512]
     hidden = torch.randn(1, 512, protocol.model.config.hidden_size)
     tasks: dict[str, Callable[[Any], object]] = {
@@ -178,10 +184,11 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the protocol's texts are")
     parser.add_argument("--cells", default="", metavar="REGEX", help="run only cells whose name the expression finds")
     parser.add_argument("--out", type=Path, default=RESULTS / "structured.json", metavar="FILE", help="the result file")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="where pruned models are kept")
     parser.add_argument("--speed", action="store_true", help="measure speed and memory instead, into *_speed.json")
     arguments = parser.parse_args()
     if arguments.speed:
-        rows = speed(Protocol.load(arguments.text))
+        rows = speed(Protocol.load(arguments.text), arguments.models)
         path = arguments.out.with_name(f"{arguments.out.stem}_speed.json")
         save(path, {"threads": torch.get_num_threads(), "versions": dict(versions()), "rows": rows})
         head = ["model", "parameters", "prefill/s", "decode/s", "MLP speed-up", "weights MB", "activations MB"]
@@ -212,6 +219,8 @@ def main() -> None:
         args = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
         report = prune(model, tokens, heldout=protocol.heldout, **args)
         print(report, flush=True)
+        if arguments.models is not None:
+            gramian.save(model, protocol.tokenizer, arguments.models / name, report=report)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
         return {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}
 
