@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 def loaded(folder: Path) -> tuple[Any, str]:
     """The model, and by what it loads: `stock` classes, or `remote code`. What it raises last is raised where by neither."""
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), "stock"
+        found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+        return found.eval(), "stock"
     except Exception:
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True)
         return found.eval(), "remote code"
