@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import estimators, gpu, layers, perplexity, smaller, times, trained, types
+from figures import elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": smaller.calibration,
     "outputs": smaller.outputs,
     "speed": smaller.speed,
+    "smaller models elsewhere": elsewhere.tried,
     "heads": trained.heads,
     "experts": trained.experts,
     "expert removal": trained.removed_experts,
