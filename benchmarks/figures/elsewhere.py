@@ -11,9 +11,11 @@ HEAD = ("removed", "loads", "logits apart", "cache", "Trainer's checkpoint", "sa
 
 
 def shown(value: Any) -> str:
-    """What came of a try: a figure, `equal`, or a dash where it failed."""
+    """What came of a try: a figure, `equal` where it is none at all, or a dash where it failed."""
     if isinstance(value, bool):
         return "equal" if value else "differs"
+    if value == 0:
+        return "equal"
     return f"{value:.0e}" if isinstance(value, float) else "-"
 
 
