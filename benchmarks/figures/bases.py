@@ -30,8 +30,8 @@ def rotations() -> str:
     mean = geometric_mean([row["test_error"] / before[case_of(row)]["test_error"] for row in both])
     return noted(
         table(["operator, zeros", "basis", "error", "on test text", "of before", "on test text", "s"], rows),
-        f"Heads that are turned for both have {mean:.2f} of the errors on test text, in the geometric mean. Seconds are what the "
-        f"choice of the basis takes. There are {results['heads']} heads for {results['groups']} head of keys and values.",
+        f"Heads that are turned for both have {mean:.2f} of the errors on test text, in the geometric mean. Seconds are "
+        f"what the choice of the basis takes. There are {results['heads']} heads for {results['groups']} head of keys and values.",
     )
 
 
