@@ -31,7 +31,8 @@ def rotations() -> str:
     return noted(
         table(["operator, zeros", "basis", "error", "on test text", "of before", "on test text", "s"], rows),
         f"Heads that are turned for both have {mean:.2f} of the errors on test text, in the geometric mean. Seconds are "
-        f"what the choice of the basis takes. There are {results['heads']} heads for {results['groups']} head of keys and values.",
+        "what the choice of the basis takes. Query heads, and heads of keys and values: "
+        f"{results['heads']} and {results['groups']}.",
     )
 
 

@@ -222,14 +222,14 @@ def test_streamed_or_interrupted_it_leaves_the_same_bytes_and_loads_stock(model_
 
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     model = tiny_model("qwen2")
-    before, prune = parameters(model), ZeroWeights.prune
+    before, ended = parameters(model), ZeroWeights.ended
 
-    def failing(self, layer, found):
-        if layer.name.endswith("layers.1.mlp.down_proj"):
+    def failing(self, work):
+        if work.layer.name.endswith("layers.1.mlp.down_proj"):
             raise RuntimeError("no more")
-        return prune(self, layer, found)
+        return ended(self, work)
 
-    monkeypatch.setattr(ZeroWeights, "prune", failing)
+    monkeypatch.setattr(ZeroWeights, "ended", failing)
     with pytest.raises(RuntimeError, match="no more"):
         run(model, method="wanda", sparsity="2:4", **BOTH)
     assert same(before, parameters(model))
