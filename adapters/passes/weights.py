@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -136,14 +137,14 @@ class ZeroWeights:
         """Write the rounded answer back, of which all parts are there, and evaluate what is stored."""
         started, layer, problem, found = time.perf_counter(), work.layer, work.problem, work.found
         pattern, answer = self.patterns[layer.name], joined([work.answers[number] for number in sorted(work.answers)])
+        heldout = None if found.heldout is None else layer.problem(found.heldout)
+        evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         layer.assign(answer.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0
         if not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
-        heldout = None if found.heldout is None else layer.problem(found.heldout)
-        evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         self.advance()
         return OperatorReport(
             name=layer.name,
@@ -222,8 +223,10 @@ class BlockOfWeights:
                 collector, site, some = self.collectors.pop(0), stage[0].site, needed.pop(0)
                 change = changes.get(stage[0].name)
                 if not self.own:
-                    star = replay(site) if rows or drifted or isinstance(site, Packed) else None
-                    collector.settle(star if star is None or change is None else map(change.back, star), some)
+                    star: Any = replay(site) if rows or drifted or isinstance(site, Packed) else None
+                    if star is not None and change is not None:
+                        star = map(change.back, star)
+                    collector.settle(star, some)
                 for layer in stage:
                     mine = [number for number, owner in enumerate(owners[layer]) if owner == rank]
                     with naming(layer.name):
