@@ -229,7 +229,8 @@ def tried(stage: Stage, name: str, basis: InnerBasis) -> str | None:
 def random_change(basis: InnerBasis, generator: torch.Generator) -> torch.Tensor:
     """A change of the basis of every group: any orthogonal matrix (groups, size, size), or another order (groups, size)."""
     if basis.turns:
-        return torch.linalg.qr(torch.randn(basis.groups, basis.size, basis.size, generator=generator))[0]
+        found: torch.Tensor = torch.linalg.qr(torch.randn(basis.groups, basis.size, basis.size, generator=generator))[0]
+        return found
     return torch.stack([torch.randperm(basis.size, generator=generator) for _ in range(basis.groups)])
 
 
@@ -245,7 +246,7 @@ def turned(matrix: torch.Tensor, change: torch.Tensor, heads: int) -> torch.Tens
     size = change.shape[1]
     own = change.repeat_interleave(heads // len(change), dim=0)
     places = own + size * torch.arange(heads, device=change.device)[:, None]
-    return matrix[:, places.flatten().to(matrix.device)]
+    return matrix.index_select(1, places.flatten().to(matrix.device))
 
 
 def undone(change: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ class BasisChange:
         if change.is_floating_point():  # in float32 at least, since rounding would be a drift of its own
             flat = flat.to(torch.promote_types(inputs.dtype, torch.float32))
             change = change.to(flat.dtype)
-        return turned(flat, change, self.basis.heads).unflatten(0, inputs.shape[:-1])
+        return turned(flat, change, self.basis.heads).reshape(inputs.shape)
 
     def gathered(self, found: Gathered) -> Gathered:
         """What was gathered of the consumer as it was, as that of the changed one."""
@@ -140,7 +140,8 @@ class BasisChanges:
         output = problem_of(basis.consumer, None, self.patterns, layer_of, moments_of)
         change: torch.Tensor | None = None
         if self.rotate and basis.turns:
-            value = problem_of(*basis.producers[-1], self.patterns, layer_of, moments_of)
+            (name, rows), *_ = basis.producers
+            value = problem_of(name, rows, self.patterns, layer_of, moments_of)
             if output is not None or value is not None:
                 found = attention_rotations(output, value, heads=basis.heads, groups=basis.groups)
                 change = tensor_of(found).cpu()
