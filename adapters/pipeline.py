@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -42,7 +42,7 @@ from gramian.adapters.run.ranks import Ranks, Shares, ranks_here
 from gramian.adapters.run.streaming import Streamed
 from gramian.adapters.run.undo import Originals, restored_after_errors
 from gramian.adapters.run.walk import Pass, walk
-from gramian.adapters.targets import shape_of
+from gramian.adapters.targets import free_bases, shape_of
 from gramian.progress import bar, say
 from gramian.solvers import Pattern
 
@@ -181,6 +181,8 @@ def zeroed(
         moved = config.own("target") != "own"
         check_space(problems, sum(problem_bytes(shape_of(blocks.model, name), moved) for name in patterns))
     model = blocks.model
+    bases, refused = free_bases(model, config, patterns)
+    say_refused(refused, "keep their bases")
     with (
         bar(len(patterns), config.method, "operator", shown=progress) as shown,
         kept_problems(problems, journal) as folder,
@@ -193,7 +195,18 @@ def zeroed(
         "target_blend": None if each.target == "own" else each.target_blend,
         "damping": each.solve.damping,
     }
+    if bases:
+        settings["changed_bases"] = len(bases)
+    if refused:
+        settings["refused"] = dict(refused)
     return Report(tuple(rows), settings, 0.0, tuple(dense))
+
+
+def say_refused(refused: Mapping[str, str], what: str) -> None:
+    """Say of operators that they remain as they are, and why, once for each reason."""
+    for reason in dict.fromkeys(refused.values()):
+        names = [name for name, each in refused.items() if each == reason]
+        say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} {what}: {reason}")
 
 
 def written_rows(
@@ -242,9 +255,7 @@ def removed(
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
     allocation = config.own("allocation")
-    for reason in dict.fromkeys(plan.refused.values()):
-        names = [name for name, each in plan.refused.items() if each == reason]
-        say(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} remain as they are: {reason}")
+    say_refused(plan.refused, "remain as they are")
     context = ModelContext(model, tokens.windows if tokens.labels is None else tokens, unit_sets, progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: method.gather(context, config.options))
     with bar(2 * len(unit_sets), config.method, "module", shown=progress) as shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import nn
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.models.block_lists import block_names
 from gramian.adapters.models.discovery import operator_names
+from gramian.adapters.models.inner_bases import InnerBasis, inner_bases_of
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.agreement import check_blocks
-from gramian.solvers import Pattern
+from gramian.solvers import NM, Pattern
 
-__all__ = ["check_finite", "chosen_operators", "patterns_of", "shape_of"]
+__all__ = ["check_finite", "chosen_operators", "free_bases", "orders_matter", "patterns_of", "shape_of"]
 
 
 def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]]:
@@ -34,6 +36,47 @@ def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], li
             raise ValueError(f"{name}: {error}") from error
     check_finite(model)
     return patterns, [name for name in names if name not in patterns]
+
+
+def free_bases(
+    model: Any, config: PruneConfig, patterns: Mapping[str, Pattern]
+) -> tuple[dict[str, InnerBasis], dict[str, str]]:
+    """The bases that a run changes, by the full name of the consumer, and why others of the operators that it prunes remain as
+    they are. There are none of either unless the settings ask for them.
+
+    ValueError: they ask for what cannot be had anywhere, or would change nothing.
+    """
+    if not (config.rotate_heads or config.permute_channels):
+        return {}, {}
+    known = inner_bases_of(model)
+    turned = {
+        name: basis
+        for name, basis in known.found.items()
+        if config.rotate_heads and basis.turns and not patterns.keys().isdisjoint(basis.operators)
+    }
+    reordered = {
+        name: basis
+        for name, basis in known.found.items()
+        if config.permute_channels and orders_matter(basis, patterns.get(name))
+    }
+    refused = {name: reason for name, reason in known.refused.items() if name in patterns}
+    for wanted, found, missing in (
+        (config.rotate_heads, turned, "rotate_heads=True changes nothing: no attention is among the operators to prune"),
+        (
+            config.permute_channels,
+            reordered,
+            "permute_channels=True changes nothing: nothing that reads channels is pruned n:m",
+        ),
+    ):
+        if wanted and not found:
+            named = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:1])
+            raise ValueError(missing + (f" whose basis is free ({named})" if named else ""))
+    return {name: basis for name, basis in known.found.items() if name in turned or name in reordered}, refused
+
+
+def orders_matter(basis: InnerBasis, pattern: Pattern | None) -> bool:
+    """Whether another order of channels changes what a pattern keeps: n:m does with n < m, if there are whole groups of m."""
+    return isinstance(pattern, NM) and pattern.kept < pattern.group and basis.size % pattern.group == 0
 
 
 def shape_of(model: Any, name: str) -> tuple[int, int]:

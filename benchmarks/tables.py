@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
+from figures import bases, elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "masks": layers.masks,
     "refit": layers.refits,
     "support_bound": layers.support_bounds,
+    "rotations": bases.rotations,
     "lasso": layers.lasso_times,
     "regression": layers.regression_times,
     "fista_gap": layers.fista_gaps,

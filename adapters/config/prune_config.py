@@ -27,7 +27,7 @@ from gramian.adapters.config.settings import (
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.registry import resolve
 from gramian.adapters.methods.vocabulary import ALLOCATIONS, HEADS
-from gramian.solvers import Pattern, TopK
+from gramian.solvers import NM, Pattern, TopK
 
 __all__ = ["PruneConfig", "RunConfig"]
 
@@ -82,6 +82,14 @@ class PruneConfig:
     refit: bool = setting(
         False, FLAG, "solve at the end for the best weights at the positions that the method kept", of="weights"
     )
+    rotate_heads: bool = setting(
+        False, FLAG, "first turn the channels inside each attention head, between its values and the output projection, to a "
+        "basis in which less is lost; the model computes the same, and no parameter is added", of="weights",
+    )  # fmt: skip
+    permute_channels: bool = setting(
+        False, FLAG, "first put hidden channels, and those inside each head, in an order of which n:m keeps more; the model "
+        "computes the same", of="weights",
+    )  # fmt: skip
     allocation: str | None = setting(
         None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: one width for all of a kind, "
         "which stock classes build; the method's scores ranked among modules of a type or among all; or the error that it "
@@ -253,6 +261,11 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
             "add refit=True"
         )
     per_row = config.own("per_row")
+    if config.permute_channels and not any(isinstance(each, NM) for each in config.amounts.kinds(per_row)):
+        raise ValueError(
+            "permute_channels=True changes nothing where no sparsity is n:m, such as 2:4, which counts channels in groups: "
+            "leave it out"
+        )
     for pattern in config.amounts.kinds(per_row):
         method.tried(config.options, pattern)
 

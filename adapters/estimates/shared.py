@@ -115,7 +115,10 @@ def shared_estimate(
             "forward passes": forward * (busiest + rounds / each.stop if ranks > 1 else 1),
             "moments": moments * rounds / each.stop,
             "solvers": sum(
-                max(sum(solvers[name] for name in each.written(index)) for index in range(first, min(first + ranks, each.stop)))
+                max(
+                    sum(solvers[name] for stage in each.wanted(index) for name in stage)
+                    for index in range(first, min(first + ranks, each.stop))
+                )
                 for first in range(0, each.stop, ranks)
             ),
         }

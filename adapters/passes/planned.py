@@ -14,7 +14,9 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import places_in
 from gramian.adapters.models.discovery import stages_of
+from gramian.adapters.models.inner_bases import check_together
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.basis_changes import BasisChanges
 from gramian.adapters.passes.depth import RemoveBlocks
 from gramian.adapters.passes.experts import RemoveExperts
 from gramian.adapters.passes.removal import RemoveUnits
@@ -25,7 +27,7 @@ from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.ranks import Ranks, Shares
-from gramian.adapters.targets import patterns_of
+from gramian.adapters.targets import free_bases, patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
 
@@ -42,7 +44,11 @@ def plan_of(model: Any, config: PruneConfig) -> Plan:
         return plan_thinning(model, config)
     if config.recipe.modules == "blocks":
         return plan_shortening(model, config)
-    return patterns_of(model, config) if config.recipe.granularity == "weights" else plan_removal(model, config)
+    if config.recipe.granularity == "units":
+        return plan_removal(model, config)
+    patterns, dense = patterns_of(model, config)
+    check_together(model, free_bases(model, config, patterns)[0].values())
+    return patterns, dense
 
 
 def nothing(*_: object) -> None:
@@ -68,8 +74,14 @@ def zeroing(
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
-        problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart,
+        problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart, changes_of(model, config, patterns),
     )  # fmt: skip
+
+
+def changes_of(model: Any, config: PruneConfig, patterns: Mapping[str, Pattern]) -> BasisChanges | None:
+    """How bases inside blocks are changed; None where they are not."""
+    bases, _ = free_bases(model, config, patterns)
+    return BasisChanges(model, bases, patterns, config.rotate_heads, config.permute_channels) if bases else None
 
 
 def scoring(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
 from gramian.adapters.passes.row_parts import Answer, joined, rows_compete, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
@@ -41,7 +44,7 @@ class ZeroWeights:
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
     directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
     of a block too, or of a stage where the next one's inputs follow from it. rows_apart: whether they may share the rows of an
-    operator, as far as its pattern does not compare them.
+    operator, as far as its pattern does not compare them. changes: of bases inside blocks, if any.
     """
 
     paths: tuple[str, ...]
@@ -58,6 +61,7 @@ class ZeroWeights:
     problems: Path | None = None
     shares: Shares = Shares()
     rows_apart: bool = False
+    changes: BasisChanges | None = None
     name = "weights"
     runs = True
     types: Sequence[type] = (OperatorReport,)
@@ -65,7 +69,7 @@ class ZeroWeights:
     @property
     def stop(self) -> int:
         """After the last block with an operator to be pruned."""
-        return 1 + max(index for index in range(len(self.paths)) if self.written(index))
+        return 1 + max(index for index in range(len(self.paths)) if self.wanted(index))
 
     @property
     def taps_dense(self) -> bool:
@@ -73,11 +77,17 @@ class ZeroWeights:
         return self.target == "model"
 
     def written(self, index: int) -> list[str]:
-        """The operators of a block that are to be pruned, in order."""
-        return [name for stage in self.wanted(index) for name in stage]
+        """The operators of a block that are to be pruned, in order, and those whose basis is changed."""
+        pruned = [name for stage in self.wanted(index) for name in stage]
+        changed = [name for basis in self.bases(index) for name in basis.operators]
+        return list(dict.fromkeys([*pruned, *changed]))
+
+    def bases(self, index: int) -> list[InnerBasis]:
+        """The bases inside a block that are changed."""
+        return [] if self.changes is None else self.changes.inside(full_name(self.paths[index], ""))
 
     def wanted(self, index: int) -> list[list[str]]:
-        """The same by stage, without empty ones."""
+        """The operators of a block that are to be pruned, by stage, without empty ones."""
         named = ([full_name(self.paths[index], operator) for operator in stage] for stage in self.stages[index])
         chosen = ([name for name in stage if name in self.patterns] for stage in named)
         return [stage for stage in chosen if stage]
@@ -88,7 +98,7 @@ class ZeroWeights:
         stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.wanted(index)]
         keep = self.target != "own"
         collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home, self.shares) for stage in stages]
-        return BlockOfWeights(self, stages, collectors)
+        return BlockOfWeights(self, stages, collectors, self.bases(index))
 
     def row_parts(self, name: str, rows: int) -> list[slice]:
         """The parts of an operator's rows that may be solved for by different processes."""
@@ -127,14 +137,14 @@ class ZeroWeights:
         """Write the rounded answer back, of which all parts are there, and evaluate what is stored."""
         started, layer, problem, found = time.perf_counter(), work.layer, work.problem, work.found
         pattern, answer = self.patterns[layer.name], joined([work.answers[number] for number in sorted(work.answers)])
+        heldout = None if found.heldout is None else layer.problem(found.heldout)
+        evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         layer.assign(answer.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0
         if not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
-        heldout = None if found.heldout is None else layer.problem(found.heldout)
-        evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         self.advance()
         return OperatorReport(
             name=layer.name,
@@ -164,8 +174,10 @@ class Work:
 class BlockOfWeights:
     """The operators of one block by stage, and what is collected of each stage."""
 
-    def __init__(self, each: ZeroWeights, stages: list[list[Layer]], collectors: list[Collector]) -> None:
-        self.each, self.stages, self.collectors = each, stages, collectors
+    def __init__(
+        self, each: ZeroWeights, stages: list[list[Layer]], collectors: list[Collector], bases: Sequence[InnerBasis] = ()
+    ) -> None:
+        self.each, self.stages, self.collectors, self.bases = each, stages, collectors, bases
 
     @property
     def own(self) -> bool:
@@ -192,25 +204,41 @@ class BlockOfWeights:
         rows, rank = list[OperatorReport](), self.each.shares.ranks.rank
         pools = [self.stages] if self.own else [[stage] for stage in self.stages]
         owners = {layer: owned for pool in pools for layer, owned in self.owned(pool).items()}
-        needed = [{owner for layer in stage for owner in owners[layer]} for stage in self.stages]
+        based = {name for basis in self.bases for name in basis.operators} if self.own else set()  # needed everywhere
+        needed = [
+            None if any(layer.name in based for layer in stage) else {owner for layer in stage for owner in owners[layer]}
+            for stage in self.stages
+        ]
         for collector, some in zip(self.collectors, needed) if self.own else ():
             collector.settle(None, some)  # before anything is written
+        changes: dict[str, BasisChange] = {}
+        if self.each.changes is not None and self.bases:
+            gatherers = {layer.name: each for stage, each in zip(self.stages, self.collectors) for layer in stage}
+            layers = {layer.name: layer for stage in self.stages for layer in stage}
+            changes = self.each.changes.made(self.bases, layers, gatherers, self.each.dtype, self.each.shares.ranks)
         for pool in pools:
             found: dict[Layer, OperatorReport] = {}
             waiting: dict[Layer, Work] = {}  # for parts that other processes have
             for stage in pool:
                 collector, site, some = self.collectors.pop(0), stage[0].site, needed.pop(0)
+                change = changes.get(stage[0].name)
                 if not self.own:
-                    collector.settle(replay(site) if rows or drifted or isinstance(site, Packed) else None, some)
+                    star: Any = replay(site) if rows or drifted or isinstance(site, Packed) else None
+                    if star is not None and change is not None:
+                        star = map(change.back, star)
+                    collector.settle(star, some)
                 for layer in stage:
                     mine = [number for number, owner in enumerate(owners[layer]) if owner == rank]
                     with naming(layer.name):
-                        work = self.each.begun(layer, collector.of(layer), mine) if mine else None
+                        gathered = collector.of(layer) if mine else None
+                        if gathered is not None and change is not None:
+                            gathered = change.gathered(gathered)
+                        work = self.each.begun(layer, gathered, mine) if gathered is not None else None
                         if work is not None and len(mine) == len(owners[layer]):
                             found[layer] = self.each.ended(work)
                         elif work is not None:
                             waiting[layer] = work
-                del collector, work  # their memory is free before the next stage's moments are formed
+                del collector, gathered, work  # their memory is free before the next stage's moments are formed
             for layer in (layer for stage in pool for layer in stage):
                 if len(set(owners[layer])) > 1 and (row := self.completed(waiting.pop(layer, None), owners[layer])):
                     found[layer] = row

@@ -108,11 +108,25 @@ class MomentCollector:
         part = bisect_right(self.ends, batch)
         feed(self.name, self.partial.of(part, batch, inputs.shape[-1]), inputs, dense)
 
+    def so_far(self) -> Moments | None:
+        """Moments of what the batches that calibrate have brought, whether it waits for the pruned path or not; None where that
+        was no token. Of several processes each has to ask."""
+        if self.kept is None:
+            return self.calibration if {0, 1}.intersection(self.moments) else None
+        seen = MomentCollector(self.name, (self.ends[-1],), False, shares=self.partial.shares)
+        for batch, inputs in self.kept.items():
+            if batch < self.ends[-1]:
+                seen.add(batch, inputs.to(self.source), None)
+        seen.partial.gather()
+        return seen.moments.get(0)
+
     @property
     def calibration(self) -> Moments:
         """Moments of all batches that calibrate: those that are fitted and those that choose the damping."""
-        fitted, choosing = self.moments[0], self.moments.get(1)
-        return fitted if choosing is None else fitted.merged(choosing)
+        fitted, choosing = self.moments.get(0), self.moments.get(1)
+        found = choosing if fitted is None else fitted if choosing is None else fitted.merged(choosing)
+        assert found is not None
+        return found
 
     def of(self, layer: Layer) -> Gathered:
         """What an operator of the stage is fitted to, all of them alike: without any token, as an expert that is a module may
@@ -122,7 +136,6 @@ class MomentCollector:
             width = layer.weight.shape[1]
             feed(self.name, lent := Moments(width), torch.eye(width, device=layer.weight.device))
             return Gathered(lent, None, lent, heldout, {"routed_tokens": 0.0, "borrowed_tokens": float(width)})
-        calibration = choosing if fitted is None else self.calibration
-        assert calibration is not None
+        calibration = self.calibration
         split = None if fitted is None or choosing is None else (fitted, choosing)
         return Gathered(calibration, split, calibration, heldout)

@@ -18,6 +18,7 @@ Array = Any  # an array of any backend; the standard defines no common type
 __all__ = [
     "Array",
     "as_floating",
+    "assignment",
     "check_current",
     "cholesky",
     "clip",
@@ -232,6 +233,14 @@ def solve_positive(matrices: Array, right: Array) -> tuple[Array, Array]:
         return xp.concat([part[0] for part in parts]), xp.concat([part[1] for part in parts])
     found = xp.linalg.solve(xp.matrix_transpose(factor), xp.linalg.solve(factor, right))
     return found, xp.all(xp.isfinite(factor), axis=(1, 2))
+
+
+def assignment(value: Array) -> np.ndarray:
+    """Return for every row of `value` (n, n) a column of its own, so that the values of all pairs add up to the most."""
+    from scipy.optimize import linear_sum_assignment
+
+    chosen: np.ndarray = linear_sum_assignment(to_numpy(value), maximize=True)[1]
+    return chosen
 
 
 def principals(matrix: Array, chosen: Array) -> Array:

@@ -13,13 +13,14 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
 
-__all__ = ["sparsegpt"]
+__all__ = ["DAMPING", "inverse_factor", "sparsegpt"]
 
+DAMPING = 0.01  # times the mean of the Gram's diagonal, the published value
 NEARBY = 16  # columns of a block that are updated one by one
 
 
 @computation
-def sparsegpt(problem: Quadratic, pattern: PatternLike, *, damping: float = 0.01, block: int = 128) -> Solution:
+def sparsegpt(problem: Quadratic, pattern: PatternLike, *, damping: float = DAMPING, block: int = 128) -> Solution:
     """min_V f(V) subject to V satisfying the pattern, greedily, by a sweep over columns j = 1..p
 
     The sweep prunes by the score v_j^2 / U_jj^2, then moves the error of column j into the columns right of it,

@@ -24,6 +24,8 @@ METHODS = {
     "rows of an operator's own output": ["--method", "sparsegpt", "--sparsity", "2:4"],
     "rows of the dense model's output": ["--method", "l0", "--set", "steps=20", "--sparsity", "2:4"],
     "dense inputs": ["--method", "fistapruner", "--set", "max_lambdas=2"],
+    "own output in other bases": ["--method", "sparsegpt", "--sparsity", "2:4", "--rotate-heads", "--permute-channels"],
+    "the dense model's output in other bases": ["--method", "wanda", "--target", "model", "--rotate-heads"],
     "units, on dense inputs": ["--method", "flap", "--ratio", "0.3"],
     "units, on pruned inputs": ["--method", "numerical", "--ratio", "0.3", "--calibrate-on", "pruned", "--refit-producers"],
 }
