@@ -36,7 +36,7 @@ PRUNED: dict[str, dict[str, Any]] = {
     "numerical 20%": {"method": "numerical", "ratio": 0.2},
 }
 TUNED: dict[str, dict[str, Any]] = {
-    "kept": {"train": "kept"},
+    "kept": {"train": "kept", "precision": "bf16", "lr": 1e-4},
     "kept, distillation alone": {"train": "kept", "blend": 1.0},
     "kept, next token alone": {"train": "kept", "blend": 0.0},
     "lora": {"train": "lora"},
