@@ -22,6 +22,7 @@ from gramian.adapters.methods.allocation import select_units
 from gramian.adapters.methods.gradients import check_differentiable
 from gramian.adapters.methods.similar_heads import is_attention, select_by_similarity
 from gramian.adapters.methods.types import ModelContext
+from gramian.adapters.models.block_lists import walks_by_block
 from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
@@ -29,6 +30,9 @@ from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.tasks import check_labels, kind_of
 from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, shortening, thinning, zeroing
+from gramian.adapters.passes.searched import Search, Searched
+from gramian.adapters.passes.sparsities import sparsities_by_outliers, sparsities_by_search
+from gramian.adapters.passes.unit_counts import units_by_search
 from gramian.adapters.removal.amount import block_parameters
 from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
@@ -63,6 +67,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on "
             f"{blocks.place}: run it where the model is in memory (--memory host)"
         )
+    if config.own("allocation") == "search":
+        check_searched(blocks, config)
     if config.jobs > 1 and not ranks_here().alone:
         raise ValueError(f"jobs={config.jobs} does not go with several processes, each of which works on blocks: leave it out")
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
@@ -73,11 +79,35 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
     return plan_of(blocks.model, config)
 
 
-def check_texts(blocks: Blocks, config: PruneConfig, plan: Plan, tokens: Tokens, recovery: Tokens | None = None) -> None:
+def check_searched(blocks: Blocks, config: PruneConfig) -> None:
+    """Raise ValueError where nothing can judge a choice by the output of the whole model, in one process."""
+    if blocks.elsewhere:
+        raise ValueError(
+            f"allocation='search' judges by the output of the whole model, of which one block at a time is on {blocks.place}: "
+            "run it where the model is in memory (--memory host)"
+        )
+    if not ranks_here().alone:
+        raise ValueError("allocation='search' is the work of one process, as its time decides how far it comes: start only one")
+    if not walks_by_block(blocks.model):
+        raise ValueError(
+            f"allocation='search' needs a model that runs block by block, which {type(blocks.model).__name__} does not: take "
+            "another allocation"
+        )
+
+
+def check_texts(
+    blocks: Blocks,
+    config: PruneConfig,
+    plan: Plan,
+    tokens: Tokens,
+    recovery: Tokens | None = None,
+    heldout: torch.Tensor | Tokens | None = None,
+) -> None:
     """Check that a run with these settings can use what it is to read.
 
     ValueError, before any work, for windows that the model cannot read, labels that it does not predict, a method that needs
-    gradients where the model's outputs have none, and windows for recovery where nothing makes up for what is removed."""
+    gradients where the model's outputs have none, windows for recovery where nothing makes up for what is removed, and too few
+    windows for a search."""
     model = blocks.model
     check_windows(model, tokens.windows, "calibration windows")
     for each in (tokens, recovery):
@@ -90,12 +120,27 @@ def check_texts(blocks: Blocks, config: PruneConfig, plan: Plan, tokens: Tokens,
                 f"recovery windows change nothing with {config.method!r}, where nothing of its own makes up for what is "
                 "removed: leave them out, or compensate"
             )
+    if config.own("allocation") == "search":
+        check_search_texts(tokens, heldout)
     if config.recipe.gradients and isinstance(plan, Removal):
         predicted = config.recipe.gradients == "predictions"
         with eval_mode(model):
             if predicted and tokens.labels is not None:
                 check_labels(model, tokens.labels)
             check_differentiable(model, plan.unit_sets, samples_of(tokens)[0], predicted)
+
+
+def check_search_texts(tokens: Tokens, heldout: torch.Tensor | Tokens | None) -> None:
+    """Raise ValueError for windows that no search can choose by."""
+    if heldout is None:
+        raise ValueError(
+            "allocation='search' chooses by windows that calibrate, so that only held-out ones say what it has gained: give "
+            "heldout= (--heldout)"
+        )
+    if tokens.labels is not None:
+        raise ValueError("allocation='search' compares predictions of text, not of labels: calibrate on text without labels")
+    if len(tokens.windows) < 2:
+        raise ValueError("allocation='search' solves on some windows and chooses by others, and there is one: give two or more")
 
 
 def run(
@@ -129,7 +174,7 @@ def run(
     if apart is not None:
         check_windows(model, apart.windows, "held-out windows")
     plan, ranks = check_run(blocks, config), ranks_here()
-    check_texts(blocks, config, plan, tokens, recovery)
+    check_texts(blocks, config, plan, tokens, recovery, apart)
     if not ranks.alone and problems is not None and journal is None:
         raise ValueError(
             "problem files of several processes are kept in a journal: give a path of a model and out, or one process"
@@ -144,9 +189,10 @@ def run(
     originals = Originals(model, storage_dtype(model)) if journal is None else None
     guard: AbstractContextManager[object] = nullcontext() if originals is None else restored_after_errors(originals)
     with guard, eval_mode(model), current_device(blocks.place), blocks:
+        search = search_of(blocks, config, tokens, apart, journal, originals, progress)
         if isinstance(plan, Removal):
             own = batches[:fitted] if recovery is None else batches_of(recovery)
-            report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress, ranks)
+            report = removed(blocks, tokens, config, plan, own, batches[fitted:], journal, originals, progress, ranks, search)
         elif isinstance(plan, Thinning):
             report = thinned(blocks, config, plan, batches, fitted, journal, originals, progress)
         elif isinstance(plan, Shortening):
@@ -154,13 +200,31 @@ def run(
             report = shortened(blocks, tokens, config, plan, rest, journal, originals, progress)
         else:
             report = zeroed(
-                blocks, config, *plan, batches, fitted, problems, journal, originals, progress, Shares(ranks, len(batches))
-            )
+                blocks, config, *plan, batches, fitted, problems, journal, originals, progress, Shares(ranks, len(batches)),
+                search,
+            )  # fmt: skip
     if cut and isinstance(report, StructuredReport) and report.keep:
         shrink_model(model, report.keep)
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, apart, recovery, storage_dtype(model)))
     report.settings.update(where(blocks.place, model.dtype))
     return report.timed(time.perf_counter() - started)
+
+
+def search_of(
+    blocks: Blocks,
+    config: PruneConfig,
+    tokens: Tokens,
+    heldout: Tokens | None,
+    journal: Journal | None,
+    originals: Originals | None,
+    progress: bool,
+) -> Search | None:
+    """What a search is given, where the settings ask for one."""
+    if config.own("allocation") != "search":
+        return None
+    assert heldout is not None
+    keep: Callable[[Sequence[str]], object] = (lambda names: None) if originals is None else originals.keep
+    return Search(blocks, tokens.windows, heldout.windows, config.own("search_minutes"), journal, keep, progress)
 
 
 def zeroed(
@@ -175,14 +239,19 @@ def zeroed(
     originals: Originals | None,
     progress: bool,
     shares: Shares,
+    search: Search | None,
 ) -> Report:
-    """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate."""
+    """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate. search: for the sparsities."""
     if problems is not None:
         moved = config.own("target") != "own"
         check_space(problems, sum(problem_bytes(shape_of(blocks.model, name), moved) for name in patterns))
-    model = blocks.model
+    model, given, found = blocks.model, patterns, None
     bases, refused = free_bases(model, config, patterns)
     say_refused(refused, "keep their bases")
+    if search is not None:
+        patterns, found = sparsities_by_search(search, given)
+    elif config.own("allocation") == "owl":
+        patterns = sparsities_by_outliers(blocks, given, batches[:fitted], journal)
     with (
         bar(len(patterns), config.method, "operator", shown=progress) as shown,
         kept_problems(problems, journal) as folder,
@@ -191,7 +260,7 @@ def zeroed(
         rows = written_rows(each, blocks, batches, config.jobs, journal, originals, shares)
     settings: dict[str, Any] = {
         **config.completed(),
-        "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in patterns.values())),
+        "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in given.values())),
         "target_blend": None if each.target == "own" else each.target_blend,
         "damping": each.solve.damping,
     }
@@ -199,6 +268,8 @@ def zeroed(
         settings["changed_bases"] = len(bases)
     if refused:
         settings["refused"] = dict(refused)
+    if found is not None:
+        settings["search"] = found.document()
     return Report(tuple(rows), settings, 0.0, tuple(dense))
 
 
@@ -248,10 +319,12 @@ def removed(
     originals: Originals | None,
     progress: bool,
     ranks: Ranks,
+    search: Search | None,
 ) -> StructuredReport:
     """The two passes of a method that removes units: scores on the dense model, then removal.
 
-    recovery: the batches that what remains is fitted on. heldout: those that only errors are measured on."""
+    recovery: the batches that what remains is fitted on. heldout: those that only errors are measured on. search: for how many
+    units go."""
     model, method, unit_sets = blocks.model, config.recipe, plan.unit_sets
     before, inside = count_parameters(model), block_parameters(model)
     allocation = config.own("allocation")
@@ -267,7 +340,10 @@ def removed(
         found = [each for block in walked for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
-        if config.heads_by_similarity:
+        searched: Searched | None = None
+        if search is not None:
+            selection, searched = units_by_search(search, plan, scored)
+        elif config.heads_by_similarity:
             selection = select_by_similarity(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.rounding)
         else:
             selection = select_units(
@@ -300,6 +376,8 @@ def removed(
             )
     if plan.refused:
         settings["refused"] = dict(plan.refused)
+    if searched is not None:
+        settings["search"] = searched.document()
     if allocation == "equal" or plan.rounding is not None:  # what the choice of widths costs
         settings["widths"] = {"wanted": plan.amount, "removed": before - after}
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}

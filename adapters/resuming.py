@@ -78,7 +78,7 @@ def begun(journal: Journal, out: Path, resume: bool, space: int, problems: Path 
         raise Finished(f"{out} is finished: it was written by this very run")
     if written:
         raise FileExistsError(f"{problems} is not empty: choose an empty directory for problem files, or a new one")
-    there = sum(file.stat().st_size for file in journal_of(out).glob("*")) if resume else 0
+    there = sum(file.stat().st_size for file in journal_of(out).rglob("*") if file.is_file()) if resume else 0
     check_space(out, space - there)
     journal.start()
     return journal

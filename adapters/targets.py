@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,30 @@ from gramian.adapters.models.inner_bases import InnerBasis, inner_bases_of
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.agreement import check_blocks
 from gramian.solvers import NM, Pattern
+from gramian.solvers.backend._xp import namespace
 
-__all__ = ["check_finite", "chosen_operators", "free_bases", "orders_matter", "patterns_of", "shape_of"]
+__all__ = ["AllZero", "check_finite", "chosen_operators", "free_bases", "orders_matter", "patterns_of", "shape_of"]
+
+
+@dataclass(frozen=True)
+class AllZero:
+    """The mask that keeps nothing: the pattern of an operator that is gone."""
+
+    def check(self, shape: tuple[int, int]) -> None:
+        """Accept any shape."""
+
+    def select(self, score: Any) -> Any:
+        """Return the mask."""
+        return namespace(score).zeros_like(score, dtype=namespace(score).bool)
+
+    largest = select
+
+    def admits(self, mask: Any) -> bool:
+        """Return whether a mask keeps nothing."""
+        return not bool(namespace(mask).any(mask))
+
+    def __str__(self) -> str:
+        return "100%"
 
 
 def patterns_of(model: Any, config: PruneConfig) -> tuple[dict[str, Pattern], list[str]]:

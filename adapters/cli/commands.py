@@ -75,7 +75,7 @@ def prune_here(args: argparse.Namespace) -> None:
         plan = check_run(blocks, config)
         check_padding(args, model, plan)
         read = texts_of(args, model, tokenizer)
-        check_texts(blocks, config, plan, read.calibration, read.recovery)
+        check_texts(blocks, config, plan, read.calibration, read.recovery, read.heldout)
         if args.dry_run:
             print(foreseen(args, model, read))
             return

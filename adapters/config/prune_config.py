@@ -31,6 +31,7 @@ from gramian.solvers import NM, Pattern, TopK
 
 __all__ = ["PruneConfig", "RunConfig"]
 
+SEARCH_MINUTES = 30.0
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -91,9 +92,15 @@ class PruneConfig:
         "computes the same", of="weights",
     )  # fmt: skip
     allocation: str | None = setting(
-        None, one_of(*ALLOCATIONS), "what decides how many units are removed from each module: one width for all of a kind, "
-        "which stock classes build; the method's scores ranked among modules of a type or among all; or the error that it "
-        "causes", of="units", usual="equal",
+        None, one_of(*dict.fromkeys(name for names in ALLOCATIONS.values() for name in names)), "what decides how much is "
+        "removed of each operator or module: of weights the sparsity as it is given (uniform), or denser blocks where more "
+        "weights are outliers (owl); of units one width for all modules of a kind, which stock classes build (equal), the "
+        "method's scores ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of "
+        "both a search by what the model's own output loses (search)",
+    )  # fmt: skip
+    search_minutes: float | None = setting(
+        None, real("a number above 0", lambda value: value > 0, "M"),
+        "how long allocation=search may look for a better one (30), beside the time that it takes to solve every level",
     )  # fmt: skip
     round_to: int | None = setting(
         None, POSITIVE, "numbers of hidden channels are multiples of it, such as 8, 16, 64 or 256; the ratio is then met as "
@@ -137,6 +144,7 @@ class PruneConfig:
             if each.of not in (None, method.granularity) and value not in (None, each.default):
                 raise ValueError(self.misplaced(each, value, method))
         method.known(self.options)
+        check_allocation(self, method)
         if isinstance(self.sparsity, TopK) and self.per_row is None:  # a pattern that says how it is met
             object.__setattr__(self, "per_row", self.sparsity.per_row)
         if method.granularity == "weights":
@@ -174,6 +182,10 @@ class PruneConfig:
             return None
         if name == "allocation" and value is None and self.heads_by_similarity:
             return "per_type"  # of the channels: heads go from each module as they are similar there
+        if name == "allocation" and value is None:
+            return self.recipe.settings.get(name, ALLOCATIONS[self.recipe.granularity][0])
+        if name == "search_minutes" and value is None and self.own("allocation") == "search":
+            return SEARCH_MINUTES
         if value is not None or each.of not in (None, self.recipe.granularity):
             return value
         return self.recipe.settings.get(name, each.usual)
@@ -246,6 +258,19 @@ def check_ranges(config: PruneConfig | RunConfig) -> None:
             raise ValueError(f"{each.name} must be {each.kind.described} but is {value!r}")
 
 
+def check_allocation(config: PruneConfig, method: Method) -> None:
+    """Raise ValueError for an allocation of the other kind of method, and for minutes of a search that is none."""
+    known = ALLOCATIONS[method.granularity]
+    if config.allocation not in (None, *known):
+        what = "zeroes single weights" if method.granularity == "weights" else "removes whole units"
+        raise ValueError(
+            f"allocation={config.allocation!r} does not go with {config.method!r}, which {what}: take one of {', '.join(known)}"
+        )
+    searches = config.own("allocation") == "search"
+    if config.search_minutes is not None and not searches:
+        raise ValueError(f"search_minutes={config.search_minutes:g} needs allocation='search': nothing is searched for else")
+
+
 def check_weights_settings(config: PruneConfig, method: Method) -> None:
     """Raise ValueError where settings of a method of single weights contradict each other."""
     calibrate_on, target = (config.own(name) for name in ("calibrate_on", "target"))
@@ -268,6 +293,11 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
         )
     for pattern in config.amounts.kinds(per_row):
         method.tried(config.options, pattern)
+        if config.own("allocation") != "uniform" and not isinstance(pattern, TopK):
+            raise ValueError(
+                f"allocation={config.own('allocation')!r} moves zeros from operator to operator, and the pattern {pattern} "
+                "says how many each has: give a number as sparsity"
+            )
 
 
 def check_units_settings(config: PruneConfig, method: Method) -> None:
@@ -286,6 +316,11 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
         check_blocks_settings(config)
         return
     solves = config.own("compensate") and method.compensation == "weights"
+    if config.own("allocation") == "search" and config.own("compensate") and not solves:
+        raise ValueError(
+            f"allocation='search' does not go with {config.method!r}, which makes up for removed units in a bias that its "
+            "levels have not: add compensate=False, or take 'numerical'"
+        )
     if config.swap_search and not solves:
         raise ValueError(
             "swap_search=True needs the other weights to be solved for: compensate=True, and a method that does it in weights"
@@ -323,10 +358,11 @@ def check_similarity(config: PruneConfig, method: Method) -> None:
             "heads_by_similarity=True removes the heads that are similar, and heads='per_kv_group' as many of every group: "
             "take 'groups'"
         )
-    if config.allocation == "equal":
+    if config.allocation in ("equal", "search"):
+        gives = "as many heads" if config.allocation == "equal" else "the heads that are best for the output"
         raise ValueError(
-            "allocation='equal' gives every module as many heads, and heads_by_similarity=True each as many as differ: leave "
-            "one of them out"
+            f"allocation={config.allocation!r} gives every module {gives}, and heads_by_similarity=True each as many as "
+            "differ: leave one of them out"
         )
     if config.swap_search:
         raise ValueError(
@@ -351,7 +387,7 @@ def check_blocks_settings(config: PruneConfig) -> None:
     """Raise ValueError for settings of heads and channels, which change nothing where whole blocks are removed."""
     amounts = ("ratio", "budget", "compensate")
     others = [each for each in settings_of(config) if each.of == "units" and each.name not in amounts]
-    for name, default in [*((each.name, each.default) for each in others), ("target_blend", None)]:
+    for name, default in [*((each.name, each.default) for each in others), ("target_blend", None), ("allocation", None)]:
         if (value := getattr(config, name)) not in (None, default):
             raise ValueError(f"{name}={value!r} does not go with {config.method!r}, which removes whole blocks: leave it out")
     if config.calibrate_on == "dense":

@@ -10,5 +10,9 @@ Granularity = Literal["weights", "units"]  # what a method decides on
 
 Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `unit_set_of`
 HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")
-ALLOCATIONS = ("equal", "per_type", "score", "loss")  # see `select_units`
+# Of each kind of method, its default first: see `allocated_sparsities` and `select_units`.
+ALLOCATIONS: dict[Granularity, tuple[str, ...]] = {
+    "weights": ("uniform", "owl", "search"),
+    "units": ("equal", "per_type", "score", "loss", "search"),
+}
 SCORES = ("compensated", "box", "newton")

@@ -25,7 +25,8 @@ from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares, divided
 from gramian.adapters.run.walk import Receive, Replay
-from gramian.solvers import Pattern, Quadratic, Support, certify
+from gramian.adapters.targets import AllZero
+from gramian.solvers import Pattern, Quadratic, Solution, Status, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
 
 __all__ = ["ZeroWeights"]
@@ -124,7 +125,9 @@ class ZeroWeights:
             self.row_parts(layer.name, len(layer.weight)),
         )
         try:
-            if len(parts) == 1:
+            if isinstance(pattern, AllZero):
+                solutions = [nothing_kept(problem, pattern)]
+            elif len(parts) == 1:
                 solutions = [self.solve(problem, pattern, calibration)]
             else:
                 solutions = self.solve.on_parts(problem, pattern, calibration, [parts[number] for number in numbers])
@@ -282,6 +285,12 @@ class BlockOfWeights:
                 tensor.data.copy_(tensors[name])
             self.each.advance()
         return found
+
+
+def nothing_kept(problem: Quadratic, pattern: AllZero) -> Solution:
+    """V = 0, which no method needs to be asked for."""
+    weights = 0 * problem.anchor
+    return Solution(weights, Status.DIRECT, certify(problem, Support(pattern.select(weights)), weights))
 
 
 def cost(layer: Layer, rows: int) -> float:

@@ -3,6 +3,7 @@
     OUT.journal/run.json                      which run it is: its fingerprint
     OUT.journal/weights-00003.safetensors     what the pass `weights` wrote to block 3, and its rows of the report
     OUT.journal/problems/                     problem files of operators, until they appear with the result
+    OUT.journal/levels/                       operators at several levels, among which a search chooses
 
 The module needs neither torch nor transformers, so that a journal that stands in the way is reported at once.
 """
@@ -27,7 +28,7 @@ from gramian.adapters.tensor_files import read_tensors, tensor_names, write_tens
 
 __all__ = ["Journal", "Record", "blocks_done", "differences", "fingerprint_in", "journal_of", "refuse_journal"]
 
-RUN, PROBLEMS = "run.json", "problems"
+RUN, PROBLEMS, LEVELS = "run.json", "problems", "levels"
 RECORD = re.compile(r"(\w+)-(\d{5,})\.safetensors")
 
 
@@ -78,12 +79,17 @@ class Journal:
     @staticmethod
     def holds(name: str) -> bool:
         """Whether a journal has entries of this name, beside the one that says which run it is of."""
-        return name == PROBLEMS or RECORD.fullmatch(name) is not None
+        return name in (PROBLEMS, LEVELS) or RECORD.fullmatch(name) is not None
 
     @property
     def problems(self) -> Path:
         """Where problem files are kept until the run ends."""
         return self.folder / PROBLEMS
+
+    @property
+    def levels(self) -> Path:
+        """Where operators at several levels are kept while they are searched."""
+        return self.folder / LEVELS
 
     def hold(self) -> None:
         """Keep other processes from writing the journal, where the system can do that."""

@@ -29,13 +29,15 @@ class SearchState:
     """Where a search is after a round, and all that it needs to go on.
 
     choice: the best so far, confirmed on every part. values: the objective of it on every part; their mean is what is
-    minimised. start: that mean at the beginning. rounds: done. idle: the last of them, without a better choice. sweeping:
-    whether the next round measures every step by itself. accepted: how often there was a better choice. evaluations: parts of
-    the data on which a choice was evaluated. seconds: spent. ended: why the search is over, empty while it is not.
+    minimised. first: the choice at the beginning, and start: its mean. rounds: done. idle: the last of them, without a better
+    choice. sweeping: whether the next round measures every step by itself. accepted: how often there was a better choice.
+    evaluations: parts of the data on which a choice was evaluated. seconds: spent. ended: why the search is over, empty while it
+    is not.
     """
 
     choice: Choice
     values: tuple[float, ...]
+    first: Choice
     start: float
     rounds: int = 0
     idle: int = 0
@@ -67,7 +69,7 @@ def begun(budget: LevelBudget, objective: Objective, parts: int, starts: Sequenc
         values = tuple(float(value) for value in objective(start, range(parts)))
         if not np.isfinite(values).all():
             raise ValueError(f"the objective of a start is {mean(values)}")
-        states.append(SearchState(start, values, mean(values)))
+        states.append(SearchState(start, values, start, mean(values)))
     best = min(states, key=lambda each: each.value)
     return replace(best, evaluations=parts * len(states))
 

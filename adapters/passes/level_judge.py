@@ -1,0 +1,122 @@
+"""What the output of a model loses with its operators at certain levels; blocks before the first change are not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gramian.adapters.measure.divergence import MEASURES, Ending, mean_over, predicts_tokens
+from gramian.adapters.models.block_lists import block_names, blocks_of
+from gramian.adapters.models.layers import Layer
+from gramian.adapters.passes.levels import OperatorLevels
+from gramian.adapters.run.forward import enter, run_block
+from gramian.adapters.run.level_files import DENSE, LevelFiles
+from gramian.solvers.levels.level_budget import Choice
+
+__all__ = ["LevelJudge", "ModelLevels"]
+
+LOGITS = 2**27  # of the dense model that are kept
+
+
+class ModelLevels:
+    """A model whose operators are put to levels, read from the disk as they are needed.
+
+    rows: of the operators, in order. Whoever is done with it calls `restore`, which gives the dense weights back to the bit.
+    """
+
+    def __init__(self, model: Any, files: LevelFiles, rows: Sequence[OperatorLevels]) -> None:
+        self.model, self.files, self.rows = model, files, tuple(rows)
+        self.layers = [Layer.at(model, row.name) for row in rows]
+        names = list(block_names(model))
+        self.block = [next(place for place, name in enumerate(names) if row.name.startswith(f"{name}.")) for row in rows]
+        self.present: Choice = (0,) * len(self.rows)
+
+    @torch.no_grad()
+    def put(self, choice: Choice) -> None:
+        """Put every operator to its level."""
+        for row, layer, level, present in zip(self.rows, self.layers, choice, self.present):
+            if level == present:
+                continue
+            if level == len(row.amounts) - 1 and row.vanishes:
+                layer.weight.zero_()
+            else:
+                layer.weight.copy_(self.files.read(row.name, DENSE if level == 0 else str(level)))
+        self.present = choice
+
+    def restore(self) -> None:
+        """Give the dense weights back."""
+        self.put((0,) * len(self.rows))
+
+
+class LevelJudge:
+    """mean_t KL(p_t | q_t) in nats over positions t of some windows, p the dense model's predictions and q those at a choice.
+
+    Of models that predict nothing it is mean_t |h_t - g_t|^2 / |h_t|^2 of their last hidden states. Made while the model is
+    dense. Hidden states in front of every block are kept along one choice, `follow`, so that another one costs the blocks from
+    the first operator on that differs.
+
+    windows: (n, length), in parts of equally many, which are judged by themselves; positions are spread evenly over each, as many
+    as make LOGITS logits in all. ValueError for a model whose output does not follow from its last block.
+    """
+
+    def __init__(self, levels: ModelLevels, windows: torch.Tensor, parts: int) -> None:
+        model = levels.model
+        self.levels, self.layers = levels, list(blocks_of(model))
+        predicts = predicts_tokens(model)
+        self.measure = "output" if predicts else "hidden"
+        width = model.config.get_text_config().vocab_size if predicts else model.get_input_embeddings().embedding_dim
+        self.ending = Ending(model, windows, max(len(windows), LOGITS // width), predicts)
+        self.rows = [*windows.tensor_split(parts)]
+        self.entering: list[list[torch.Tensor]] = []  # by part, of every block along the choice that is followed
+        hidden, self.calls = enter(model, self.rows)
+        self.entering = [[states] for states in hidden]
+        self.followed: Choice = levels.present
+        self.dense: list[torch.Tensor] = []
+        for part, rows in enumerate(self.rows):
+            leaving = self.leaving(part, len(self.layers))
+            if part == 0:
+                self.ending.check(rows, leaving)
+            self.dense.append(self.ending.outputs(rows, leaving))
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return len(self.rows)
+
+    @property
+    def positions(self) -> int:
+        """How many positions of all windows are compared."""
+        return len(self.ending.positions) * sum(map(len, self.rows))
+
+    def __call__(self, choice: Choice, parts: Sequence[int]) -> list[float]:
+        """The divergence of a choice on some parts."""
+        self.levels.put(choice)
+        moved = [block for block, one, two in zip(self.levels.block, choice, self.followed) if one != two]
+        return [self.present(part, min(moved, default=len(self.layers))) for part in parts]
+
+    def present(self, part: int, first: int = 0) -> float:
+        """The divergence of the model as it is on one part. first: the block up to which it is the one that is followed."""
+        states = self.leaving(part, first)
+        for number in range(first, len(self.layers)):
+            states = self.through(number, states)
+        return mean_over(MEASURES[self.measure], self.dense[part], self.ending.outputs(self.rows[part], states))
+
+    def leaving(self, part: int, place: int) -> torch.Tensor:
+        """What enters a block along the choice that is followed, or leaves the last one; the blocks before are its own."""
+        states = self.entering[part]
+        while len(states) <= place:
+            states.append(self.through(len(states) - 1, states[-1]))
+        return states[place]
+
+    def through(self, number: int, states: torch.Tensor) -> torch.Tensor:
+        """What a block makes of what enters it."""
+        return run_block(self.layers[number], self.calls[number], [states])[0]
+
+    def follow(self, choice: Choice) -> None:
+        """Keep hidden states along another choice from now on, but for those that are the same."""
+        moved = [block for block, one, two in zip(self.levels.block, choice, self.followed) if one != two]
+        for states in self.entering if moved else ():
+            del states[min(moved) + 1 :]
+        self.followed = choice
