@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +21,12 @@ from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal, Record
 from gramian.adapters.run.level_files import LevelFiles
+from gramian.adapters.run.records import Packer, unpacked
 from gramian.adapters.run.walk import walk
 from gramian.progress import bar
 from gramian.solvers.levels.convex_start import convex_start
-from gramian.solvers.levels.level_budget import Choice, LevelBudget
-from gramian.solvers.levels.level_search import SearchState, begun, search_levels
+from gramian.solvers.levels.level_budget import LevelBudget
+from gramian.solvers.levels.level_search import Confirmed, SearchState, begun, search_levels
 
 __all__ = ["Search", "Searched", "found_by_search", "level_files"]
 
@@ -52,14 +53,12 @@ class Search:
 class Searched:
     """What a search has found.
 
-    rows: of the operators. choice: a level for each. excess: how much more than wanted these remove. state: of the search.
+    rows: of the operators. state: of the search, whose best choice is a level for each.
     judge: of held-out windows, one a part; values: the divergence there of the uniform choice, of the start, and of what was
     found. chosen_on: how many windows chose, at how many positions.
     """
 
     rows: tuple[OperatorLevels, ...]
-    choice: Choice
-    excess: int
     state: SearchState
     judge: LevelJudge
     values: Mapping[str, Sequence[float]]
@@ -71,8 +70,8 @@ class Searched:
         return {
             "measure": self.judge.measure,
             "chosen_on": {"windows": self.chosen_on[0], "positions": self.chosen_on[1]},
-            "start": self.state.start,
-            "found": self.state.value,
+            "start": self.state.first.value,
+            "found": self.state.best.value,
             "heldout": {
                 "windows": self.judge.parts,
                 "positions": self.judge.positions,
@@ -141,32 +140,27 @@ def found_by_search(
 
         def keep(state: SearchState) -> None:
             nonlocal done
-            judge.follow(state.choice)
-            shown.set_postfix_str(f"divergence {state.start:.4g} -> {state.value:.4g}", False)
+            judge.follow(state.present.choice)
+            shown.set_postfix_str(f"divergence {state.first.value:.4g} -> {state.best.value:.4g}", False)
             shown.update(int(state.seconds) - done)
             done = int(state.seconds)
             if journal is not None:
-                journal.write(NAME, 0, Record(asdict(state)))
+                journal.write(NAME, 0, Record(Packer().packed(state)))
 
         if journal is not None and journal.finished(NAME):
-            state = state_of(journal.read(NAME, 0).rows)
+            state = unpacked(
+                journal.read(NAME, 0).rows, {}, {each.__name__: each for each in (SearchState, Confirmed)}, np.asarray
+            )
         else:
             state = begun(budget, judge, judge.parts, [each for each in (uniform, separable) if budget.admits(each)])
         keep(state)
         state = search_levels(budget, judge, state, groups=groups(names), time_limit=60 * search.minutes, keep=keep)
-    choices = {"uniform": uniform, "start": state.first, "found": state.choice}
+    choices = {"uniform": uniform, "start": state.first.choice, "found": state.best.choice}
     values = {name: test(choice, range(test.parts)) for name, choice in choices.items()}
     operators.restore()
-    excess = budget.total(state.choice) - budget.wanted
-    return Searched(tuple(rows), state.choice, excess, state, test, values, (len(choosing), judge.positions))
+    return Searched(tuple(rows), state, test, values, (len(choosing), judge.positions))
 
 
 def uneven(amounts: np.ndarray, share: float) -> np.ndarray:
     """(a - s A)^2 / A of amounts a of which the last is A: their sum is least where every operator loses its share s."""
     return np.asarray((amounts - share * amounts[-1]) ** 2 / max(1, amounts[-1]))
-
-
-def state_of(rows: Any) -> SearchState:
-    """The state that a journal holds."""
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in rows.items()}
-    return SearchState(**lists)

@@ -89,7 +89,7 @@ def sparsities_by_search(search: Search, patterns: Patterns) -> tuple[dict[str, 
     with level_files(search.journal) as files:
         levels = partial(levelling, model, paths, patterns, files)
         found = found_by_search(search, files, levels, len(patterns), sum(given.values()), shares, partial(together, paths))
-    zeros = {row.name: row.amounts[level] for row, level in zip(found.rows, found.choice)}
+    zeros = {row.name: row.amounts[level] for row, level in zip(found.rows, found.state.best.choice)}
     return patterns_with(model, patterns, zeros, sum(given.values())), found
 
 

@@ -63,7 +63,7 @@ def units_by_search(search: Search, plan: Removal, scored: Sequence[UnitScores])
     with level_files(search.journal) as files:
         levels = partial(levelling_units, model, paths, plan, scored, files)
         found = found_by_search(search, files, levels, len(plan.unit_sets), plan.amount, shares, lambda names: [])
-    level = {row.name: place for row, place in zip(found.rows, found.choice)}
+    level = {row.name: place for row, place in zip(found.rows, found.state.best.choice)}
     least, multiple = least_of(plan), multiple_of(plan)
     counts = [counts_of(each, least[each.name], multiple)[level[each.name]] for each in plan.unit_sets]
     if plan.rounding is None:

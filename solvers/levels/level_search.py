@@ -12,7 +12,7 @@ import numpy as np
 from gramian.solvers.levels.level_budget import Choice, LevelBudget
 from gramian.solvers.levels.level_exchange import exchanged, steps_along
 
-__all__ = ["Objective", "SearchState", "begun", "halved", "search_levels"]
+__all__ = ["Confirmed", "Objective", "SearchState", "begun", "halved", "search_levels"]
 
 CANDIDATES = 16  # exchanges in a round
 PATIENCE = 8  # rounds without a better choice, at the least, after which the search ends
@@ -25,20 +25,32 @@ class Late(Exception):
 
 
 @dataclass(frozen=True)
-class SearchState:
-    """Where a search is after a round, and all that it needs to go on.
-
-    choice: the best so far, confirmed on every part. values: the objective of it on every part; their mean is what is
-    minimised. first: the choice at the beginning, and start: its mean. rounds: done. idle: the last of them, without a better
-    choice. sweeping: whether the next round measures every step by itself. accepted: how often there was a better choice.
-    evaluations: parts of the data on which a choice was evaluated. seconds: spent. ended: why the search is over, empty while it
-    is not.
-    """
+class Confirmed:
+    """A choice, and the objective of it on every part of the data."""
 
     choice: Choice
     values: tuple[float, ...]
-    first: Choice
-    start: float
+
+    @property
+    def value(self) -> float:
+        """The mean over all parts, which is what is minimised."""
+        return mean(self.values)
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """Where a search is after a round, and all that it needs to go on.
+
+    present: the choice around which it looks. best: the best of all that it has found. first: the best of the starts. waiting:
+    the starts from which it has not yet looked. rounds: done. idle: the last of them, without a better choice than the present
+    one. sweeping: whether the next round measures every step by itself. accepted: how often there was a better choice.
+    evaluations: parts of the data on which a choice was evaluated. seconds: spent. ended: why it is over, empty before.
+    """
+
+    present: Confirmed
+    best: Confirmed
+    first: Confirmed
+    waiting: tuple[Confirmed, ...] = ()
     rounds: int = 0
     idle: int = 0
     sweeping: bool = True
@@ -47,11 +59,6 @@ class SearchState:
     seconds: float = 0.0
     ended: str = ""
 
-    @property
-    def value(self) -> float:
-        """The mean of the objective over all parts."""
-        return mean(self.values)
-
 
 def mean(values: Sequence[float]) -> float:
     """The mean in the order of the parts, in float64."""
@@ -59,19 +66,19 @@ def mean(values: Sequence[float]) -> float:
 
 
 def begun(budget: LevelBudget, objective: Objective, parts: int, starts: Sequence[Choice]) -> SearchState:
-    """The beginning of a search: the start whose objective, over all parts, is least; among equals the first.
+    """The beginning of a search: the start whose objective, over all parts, is least; the others wait in that order.
 
     ValueError for a start outside of the budget, and for an objective that is not finite there."""
-    states = []
+    found = []
     for start in dict.fromkeys(starts):
         if not budget.admits(start):
             raise ValueError(f"a start removes {budget.total(start)}, but from {budget.wanted} to {budget.most} are admitted")
         values = tuple(float(value) for value in objective(start, range(parts)))
         if not np.isfinite(values).all():
             raise ValueError(f"the objective of a start is {mean(values)}")
-        states.append(SearchState(start, values, start, mean(values)))
-    best = min(states, key=lambda each: each.value)
-    return replace(best, evaluations=parts * len(states))
+        found.append(Confirmed(start, values))
+    best, *others = sorted(found, key=lambda each: each.value)
+    return SearchState(best, best, best, tuple(others), evaluations=parts * len(found))
 
 
 def search_levels(
@@ -92,53 +99,58 @@ def search_levels(
     repeated. Then levels are exchanged at random (`exchanged`). In either case candidates are judged by successive halving
     (`halved`): a part of the data dismisses those that are not better than the present choice there, and the worse half of the
     others, then twice as many parts, and so on, and a choice is accepted where its mean over all parts is lower. So the mean
-    never rises, and with it the choice is confirmed. The search ends after as many rounds without a better choice as there are
-    modules, halved, and PATIENCE at the least.
+    never rises, and with it the choice is confirmed. After as many rounds without a better choice as there are modules, halved,
+    and PATIENCE at the least, the next start has its turn, and after the last one the search ends: of what is found from
+    several starts, one may be far better than the others.
 
     state: where it begins (`begun`), or goes on. keep(state): called after every round. seed: of the exchanges. time_limit:
     seconds in all, those of the state included; a round that it interrupts is forgotten. Without it the answer depends on
     nothing but what is given, however often the search is interrupted and gone on with.
     """
-    parts, earlier, started = len(state.values), state.seconds, time.monotonic()
-    patience = max(PATIENCE, len(budget.amounts) // 2)
+    earlier, started = state.seconds, time.monotonic()
+    parts, patience = len(state.present.values), max(PATIENCE, len(budget.amounts) // 2)
     evaluations = 0
-
-    def spent() -> float:
-        return earlier + time.monotonic() - started
 
     def counted(choice: Choice, some: Sequence[int]) -> Sequence[float]:
         nonlocal evaluations
-        if time_limit is not None and spent() >= time_limit:
+        if time_limit is not None and earlier + time.monotonic() - started >= time_limit:
             raise Late
         evaluations += len(some)
         return objective(choice, some)
 
     while not state.ended:
+        present, evaluations = state.present, state.evaluations
         order = [(state.rounds + part) % parts for part in range(parts)]  # which part judges first is another in every round
-        before = state.evaluations
-        evaluations = 0
         try:
             if state.sweeping:
-                candidates = steps_along(budget, state.choice, partial(on_one, counted, order[0]))
+                candidates = steps_along(budget, present.choice, partial(on_one, counted, order[0]))
             else:
                 generator = np.random.default_rng([seed, state.rounds])
-                drawn = (exchanged(budget, state.choice, generator, groups) for _ in range(CANDIDATES))
+                drawn = (exchanged(budget, present.choice, generator, groups) for _ in range(CANDIDATES))
                 candidates = [each for each in dict.fromkeys(drawn) if each is not None]
-            found = halved(counted, candidates, state.values, order)
+            found = halved(counted, candidates, present.values, order)
         except Late:
-            state = replace(state, ended="the time was over", evaluations=before + evaluations, seconds=spent())
-            keep(state)
-            return state
-        better = found is not None
-        if found is not None:
-            state = replace(state, choice=found[0], values=found[1], accepted=state.accepted + 1)
-        idle = 0 if better or state.sweeping else state.idle + 1
-        state = replace(
-            state, rounds=state.rounds + 1, idle=idle, sweeping=state.sweeping and better, evaluations=before + evaluations,
-            seconds=spent(), ended=f"no better choice in {patience} rounds" if idle >= patience else "",
-        )  # fmt: skip
+            state = replace(state, ended="the time was over")
+        else:
+            state = advanced(state, found, patience)
+        state = replace(state, evaluations=evaluations, seconds=earlier + time.monotonic() - started)
         keep(state)
     return state
+
+
+def advanced(state: SearchState, found: Confirmed | None, patience: int) -> SearchState:
+    """The state after a round that has found a better choice than the present one, or none."""
+    state = replace(state, rounds=state.rounds + 1)
+    if found is not None:
+        best = found if found.value < state.best.value else state.best
+        return replace(state, present=found, best=best, idle=0, accepted=state.accepted + 1)
+    if state.sweeping:
+        return replace(state, sweeping=False)
+    if state.idle + 1 < patience:
+        return replace(state, idle=state.idle + 1)
+    if state.waiting:
+        return replace(state, present=state.waiting[0], waiting=state.waiting[1:], idle=0, sweeping=True)
+    return replace(state, idle=state.idle + 1, ended=f"no better choice in {patience} rounds, from any start")
 
 
 def on_one(objective: Objective, part: int, choice: Choice) -> float:
@@ -148,12 +160,12 @@ def on_one(objective: Objective, part: int, choice: Choice) -> float:
 
 def halved(
     objective: Objective, candidates: Sequence[Choice], present: Sequence[float], order: Sequence[int]
-) -> tuple[Choice, tuple[float, ...]] | None:
+) -> Confirmed | None:
     """The candidate of least mean objective among those below the present choice's on all parts, by successive halving.
 
     present: the objective of the present choice on every part. order: the parts, first those that judge first. After one part,
     two, four and so on candidates whose mean is not below the present one's there are dismissed, and of the others all but the
-    better half of as many as there could be. None where none is left; else the choice and its objective on every part.
+    better half of as many as there could be. None where none is left.
     """
     values: dict[Choice, dict[int, float]] = {choice: {} for choice in candidates}
     left, done, width = list(values), 0, len(values)
@@ -170,4 +182,4 @@ def halved(
         done = upto
     if not left:
         return None
-    return left[0], tuple(values[left[0]][part] for part in range(len(present)))
+    return Confirmed(left[0], tuple(values[left[0]][part] for part in range(len(present))))
