@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-__all__ = ["OperatorReport", "Report", "mean_error"]
+__all__ = ["OperatorReport", "Report", "mean_error", "search_lines"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Report:
         return head, rows
 
     def totals(self) -> str:
-        """The line below the table."""
+        """The line below the table, and one on a search."""
         means = f"mean error {figure(self.mean_error)}"
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
@@ -142,7 +142,7 @@ class Report:
             line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
         if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:
             line += f"; {len(short)} experts saw fewer tokens than they have inputs and borrowed, such as {short[0]}"
-        return line
+        return "\n".join([line, *search_lines(self.settings)])
 
     def __str__(self) -> str:
         """The table, with the totals below it."""
@@ -157,6 +157,23 @@ class Report:
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of `str` in HTML, with the totals below it."""
         return html_table(*self.cells(), self.totals())
+
+
+def search_lines(settings: Mapping[str, Any]) -> list[str]:
+    """What a search of budgets has gained, where there was one."""
+    if (search := settings.get("search")) is None:
+        return []
+    heldout = search["heldout"]
+    name = "KL divergence" if search["measure"] == "output" else "relative error"
+    gained = heldout["found - start"]
+    error = "" if gained["standard_error"] is None else f" +- {figure(gained['standard_error'])}"
+    return [
+        f"search: {name} of the output to the dense model's on {heldout['windows']} held-out windows "
+        f"{figure(heldout['uniform']['mean'])} with equal shares, {figure(heldout['start']['mean'])} at the start, "
+        f"{figure(heldout['found']['mean'])} as found (difference {figure(gained['mean'])}{error}), "
+        f"{figure(heldout['final']['mean'])} of this model; {search['accepted']} better choices in {search['rounds']} rounds, "
+        f"{search['seconds']:.0f} s, {search['ended']}"
+    ]
 
 
 def mean_shown(values: Sequence[float | None]) -> str:

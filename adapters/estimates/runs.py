@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import depth, experts, units, weights
+from gramian.adapters.estimates import depth, experts, searched, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
@@ -56,7 +56,7 @@ def estimate(
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
     passed = walks_of(model, paths, config, plan, tokens)
-    walks = [(walk, fitted if name == "scores" else tokens) for name, walk in passed]
+    walks = [(walk, fitted if name in ("scores", "levels", "outliers") else tokens) for name, walk in passed]
 
     blocks = list(blocks_in(model).values())
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size
@@ -79,6 +79,8 @@ def estimate(
         pruning["mask problems of all modules"] = units.mask_bytes(config, plan)
     if isinstance(plan, Shortening):
         pruning["what enters the blocks on the windows that judge"] = depth.judge_bytes(model, config, windows)
+    if kept := searched.judge_bytes(model, config, windows, heldout):
+        pruning["outputs and what enters the blocks on windows that judge"] = kept
     gradients = 0
     if config.method in units.GRADIENTS:
         gradients = units.gradient_bytes(model, config.method, length)
@@ -100,6 +102,7 @@ def estimate(
         seconds["gradients"] = through * fitted * units.GRADIENTS[config.method][0] / rates.single
     if isinstance(plan, Removal):
         seconds["joint relaxation"] = units.relaxation_seconds(config, plan, rates)
+    seconds |= searched.search_seconds(model, config, plan, rates)
     seconds["perplexity, dense and pruned"] = 2 * evaluated * length * (forward + 2 * hidden * vocabulary) / rates.single
     inside = sum(each.numel() for block in blocks for each in block.parameters())
     if isinstance(plan, Removal):
@@ -115,13 +118,13 @@ def estimate(
 
 def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     """The bytes that a run writes beside its output before this is there: the model once, and the journal, which holds what
-    every pass writes and, for one relaxation of all modules, their problems."""
+    every pass writes, for one relaxation of all modules their problems, and for a search all levels."""
     paths, size = run_paths(model), storage_dtype(model).itemsize
     whole: int = sum(each.numel() for each in model.parameters())
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
     journal = sum(each.numel() for name in written for each in written_to(model, name).values())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
-    return size * (whole + journal) + masks
+    return size * (whole + journal) + masks + searched.level_bytes(model, config, plan)
 
 
 def walks_of(
@@ -138,7 +141,9 @@ def walks_of(
         passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
     else:
         passes += [zeroing(model, paths, config, plan[0], 0)]
-    return [(each.name, walked(each, model, paths, tokens)) for each in passes]
+    found = [(each.name, walked(each, model, paths, tokens)) for each in passes]
+    before = searched.walks_before(model, paths, config, plan, tokens)
+    return found[:-1] + before + found[-1:]
 
 
 def operators_of(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gramian.adapters.html import html_table
 from gramian.adapters.pages.plots import plot
-from gramian.adapters.report import mean_error
+from gramian.adapters.report import mean_error, search_lines
 from gramian.extras import need
 from gramian.tables import figure, table
 
@@ -183,6 +183,7 @@ class StructuredReport:
                 f"blocks removed, the first gone first: {', '.join(map(str, gone))}; {name} of the output to the dense model's "
                 f"{figure(output['removed'])}, {figure(output['refitted'])} once refitted"
             )
+        lines += search_lines(self.settings)
         if "widths" in self.settings:
             lines.append(self.cost_of_widths())
         for module in self.modules:
