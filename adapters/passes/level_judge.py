@@ -57,8 +57,8 @@ class LevelJudge:
     dense. Hidden states in front of every block are kept along one choice, `follow`, so that another one costs the blocks from
     the first operator on that differs.
 
-    windows: (n, length), in parts of equally many, which are judged by themselves; positions are spread evenly over each, as
-    many as make LOGITS logits in all. ValueError for a model whose output does not follow from its last block.
+    windows: (n, length), in parts of equally many, each judged by itself. Positions are spread evenly over each window, as many
+    as make LOGITS logits in all. ValueError for a model whose output does not follow from its last block.
     """
 
     def __init__(self, levels: ModelLevels, windows: torch.Tensor, parts: int) -> None:
