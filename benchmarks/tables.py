@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import bases, elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
+from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outputs": smaller.outputs,
     "speed": smaller.speed,
     "smaller models elsewhere": elsewhere.tried,
+    "allocation": allocation.small,
     "heads": trained.heads,
     "experts": trained.experts,
     "expert removal": trained.removed_experts,

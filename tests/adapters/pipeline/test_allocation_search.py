@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import FAST, call, model_fixture, no_network_fixture, short_builtin_text_fixture  # noqa: F401
+from expert_models import expert_model
 from stacked_models import stacked_model
 from tiny import HELDOUT, WINDOWS, parameters, random_model, same, some_windows, tensors, tiny_model
 
@@ -150,6 +151,18 @@ def test_a_search_of_weights(name, settings):
     assert heldout["final"]["mean"] == pytest.approx(divergence(dense, logits(model, HELDOUT)), rel=1e-3)
     assert heldout["found - start"]["mean"] == pytest.approx(heldout["found"]["mean"] - heldout["start"]["mean"], abs=1e-9)
     assert "divergence" in str(report)
+
+
+def test_encoders_are_judged_by_their_hidden_states_and_experts_are_operators():
+    model = stacked_model("bert")
+    report = prune(model, sparsity=0.6, include="output|intermediate")
+    found = report.settings["search"]
+    assert found["measure"] == "hidden" and found["found"] <= found["start"] and "relative error" in str(report)
+    mixture, plain = expert_model("gpt_oss"), expert_model("gpt_oss")
+    report = prune(mixture, sparsity=0.6, include="experts", search_minutes=0.05)
+    uniform = prune(plain, sparsity=0.6, include="experts", allocation="uniform")
+    assert len(report.operators) == len(uniform.operators) >= 8 and report.sparsity == pytest.approx(uniform.sparsity, abs=1e-3)
+    assert report.settings["search"]["found"] <= report.settings["search"]["start"]
 
 
 def test_the_uniform_choice_is_the_method_on_dense_inputs():

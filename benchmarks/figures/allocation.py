@@ -1,0 +1,62 @@
+"""Budgets divided among operators and modules: of a small llama over bytes, and of gemma-3-270m."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+from common.results import read
+from figures.markdown import figure, noted, perplexity, table
+
+AMOUNTS = ("50%", "60%", "70%")
+WEIGHTS = {"uniform": "`uniform`", "owl": "`owl`", "search": "`search`"}
+UNITS = {"equal": "`equal`", "loss": "`loss`", "search": "`search`"}
+KINDS = (("weights, `l0`", "l0", WEIGHTS), ("heads and channels, `numerical`", "numerical", UNITS))
+
+
+def small() -> str:
+    """Divergence with the paired standard error of its difference from the first allocation, and perplexity, by amount."""
+    results, rows = read("allocation"), []
+    for kind, method, names in KINDS:
+        first = next(iter(names))
+        for name, shown in names.items():
+            line = [kind, shown]
+            for amount in AMOUNTS:
+                cell, base = (results[f"{amount} {method}, {each}"] for each in (name, first))
+                error = "" if name == first else f" ± {paired_error(cell, base):.4f}"
+                line += [f"{figure(cell['divergence'])}{error}", figure(cell["perplexity"], 3)]
+            rows.append(line)
+    head = ["removed", "allocation"]
+    for amount in AMOUNTS:
+        head += [f"{amount}: KL".replace("%", " %"), "perplexity"]
+    some = next(iter(results.values()))
+    seconds = [
+        cell["report"]["settings"]["search"]["seconds"] for cell in results.values() if "search" in cell["report"]["settings"]
+    ]
+    return noted(
+        table(head, rows),
+        f"KL(dense || pruned) in nats per byte; after ± is the standard error, over windows, of its difference from the first "
+        f"row of the kind. The dense model is at {some['dense_perplexity']:.3f}. Searches ended by themselves, after "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s on one thread.",
+    )
+
+
+def paired_error(cell: dict[str, Any], other: dict[str, Any]) -> float:
+    """The standard error of the mean difference by window."""
+    pairs = zip(cell["divergence_by_window"], other["divergence_by_window"], strict=True)
+    differences = [one - two for one, two in pairs]
+    return statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def whole() -> str:
+    """Perplexity of gemma-3-270m by amount and allocation."""
+    results, rows = read("allocation_model"), []
+    for kind, method, names in KINDS:
+        for amount in ("20%", "50%", "60%", "70%"):
+            for name, shown in names.items():
+                cell = results.get(f"{amount} {method}, {name}")
+                if cell is not None:
+                    of = cell["perplexity"]
+                    rows.append([kind, amount.replace("%", " %"), shown, perplexity(of["wikitext2"]), perplexity(of["ptb"])])
+    return table(["removed", "part", "allocation", "WikiText-2", "PTB"], rows)
