@@ -36,15 +36,15 @@ def small() -> str:
     ]
     return noted(
         table(head, rows),
-        f"KL(dense || pruned) in nats per byte; after ± is the standard error, over windows, of its difference from the first "
-        f"row of the kind. The dense model is at {some['dense_perplexity']:.3f}. Searches ended by themselves, after "
+        f"KL(dense || pruned) in nats per byte; after ± is the standard error, over runs of eight windows, of its "
+        f"difference from the first row of the kind. The dense model is at {some['dense_perplexity']:.3f}. Searches ended by themselves, after "
         f"{min(seconds):.0f} to {max(seconds):.0f} s on one thread.",
     )
 
 
 def paired_error(cell: dict[str, Any], other: dict[str, Any]) -> float:
-    """The standard error of the mean difference by window."""
-    pairs = zip(cell["divergence_by_window"], other["divergence_by_window"], strict=True)
+    """The standard error of the mean difference, over runs of eight windows."""
+    pairs = zip(cell["divergence_by_eight"], other["divergence_by_eight"], strict=True)
     differences = [one - two for one, two in pairs]
     return statistics.stdev(differences) / math.sqrt(len(differences))
 

@@ -30,7 +30,7 @@ def exchanged(
     for _ in range(TRIES):
         work = list(choice)
         if groups and generator.integers(WHOLE) == 0:
-            raised = list(groups[generator.integers(len(groups))])
+            raised = list(groups[int(generator.integers(len(groups)))])
             for module in raised:
                 work[module] = len(budget.amounts[module]) - 1
         else:
