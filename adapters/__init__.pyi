@@ -1,3 +1,4 @@
+from gramian.adapters.api import estimate as estimate
 from gramian.adapters.api import prune as prune
 from gramian.adapters.config.prune_config import PruneConfig as PruneConfig
 from gramian.adapters.config.tune_config import TuneConfig as TuneConfig
@@ -8,7 +9,6 @@ from gramian.adapters.data.sources import calibration as calibration
 from gramian.adapters.data.tokens import Tokens as Tokens
 from gramian.adapters.data.windows import text_windows as text_windows
 from gramian.adapters.estimates.figures import Estimate as Estimate
-from gramian.adapters.estimates.runs import estimate as estimate
 from gramian.adapters.evaluation.costs import Speed as Speed
 from gramian.adapters.evaluation.figures import Evaluation as Evaluation
 from gramian.adapters.evaluation.runs import evaluate as evaluate

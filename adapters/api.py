@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.settings import settings_of
 from gramian.adapters.data.tokens import TokensLike, windows_of
+from gramian.adapters.estimates.figures import Estimate, Rates
+from gramian.adapters.estimates.runs import run_estimate
+from gramian.adapters.estimates.shared import SharedEstimate, shared_estimate
 from gramian.adapters.files import check_output
 from gramian.adapters.methods.registry import METHODS
 from gramian.adapters.models.wrappers import plain_model
@@ -22,10 +25,11 @@ from gramian.adapters.resuming import journaled
 from gramian.adapters.run.blocks import InMemory, Offloaded
 from gramian.adapters.run.journal import refuse_journal
 from gramian.adapters.run.ranks import ranks_here
+from gramian.adapters.run.shapes import shape_at
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.spelling import meant
 
-__all__ = ["methods", "prune"]
+__all__ = ["estimate", "methods", "prune"]
 
 
 def methods() -> dict[str, str]:
@@ -150,7 +154,85 @@ def prune(
     return run(blocks, calibration, config, heldout=apart, recovery=own, problems=folder, progress=progress)
 
 
-def settled(config: PruneConfig | None, method: str | None, settings: dict[str, Any]) -> PruneConfig:
+def estimate(
+    model: PreTrainedModel | str | Path,
+    windows: TokensLike | tuple[int, int],
+    method: str | None = None,
+    *,
+    config: PruneConfig | None = None,
+    heldout: int = 0,
+    evaluated: int = 0,
+    ranks: int = 1,
+    bandwidth: float = 1e9,
+    rates: Rates | None = None,
+    device: str | torch.device | None = None,
+    **settings: Any,
+) -> Estimate | SharedEstimate:
+    """Estimate the memory and the time of a run of `prune` with the same settings, to within a factor of two, before it begins.
+
+    Seconds are operations over the rate of a product, and bytes are those of the arrays that the run would keep.
+
+    Parameters
+    ----------
+    model : PreTrainedModel, str or Path
+        A model, or the directory or hub id of one, which would be read block by block. Only its configuration is read here;
+        its weights need not be there.
+    windows : Tokens, integers (n, length) in any form, or (int, int)
+        Calibration windows, or how many there would be and how many tokens each would have.
+    method : str
+        As of `prune`.
+    config : PruneConfig, optional
+        All settings together, in place of `method` and those below.
+    heldout : int
+        How many more such windows errors would be reported on.
+    evaluated : int
+        How many more such windows perplexity would be measured on, before and after.
+    ranks : int
+        Processes that would share the run.
+    bandwidth : float
+        Bytes a second that each of them would receive.
+    rates : Rates, optional
+        Operations a second, measured here within a quarter of a second where they are not given.
+    device : str or device, optional
+        Where blocks would be worked on, if not where the model is, or on a CPU.
+    SETTINGS
+    Returns
+    -------
+    Estimate or SharedEstimate
+        Seconds and bytes by what takes them, and with several ranks the critical path through all. It prints as a table.
+
+    Raises
+    ------
+    ValueError
+        What the run would raise before any work, and ranks below 1.
+
+    Examples
+    --------
+    >>> import gramian
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> shape = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+    >>> model = LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    >>> found = gramian.estimate(model, (32, 24), "l0", sparsity="2:4")
+    >>> found.duration > 0, found.peak > 0, gramian.estimate(model, (32, 24), "l0", sparsity="2:4", ranks=2).ranks
+    (True, True, 2)
+    """
+    if ranks < 1:
+        raise ValueError(f"ranks={ranks} processes cannot share a run: give 1 or more")
+    config = settled(config, method, settings, "estimate")
+    shape = shape_at(model) if isinstance(model, str | Path) else plain_model(model)
+    count, length = windows if numbers(windows) else windows_of(windows, "calibration windows").windows.shape
+    found = run_estimate(shape, (count, length), config, heldout=heldout, evaluated=evaluated, rates=rates, device=device)
+    if ranks == 1:
+        return found
+    return shared_estimate(shape, (count, length), config, ranks, bandwidth, found, heldout=heldout)
+
+
+def numbers(windows: Any) -> bool:
+    """Whether windows are a pair of numbers, how many there are and how long each is, rather than windows."""
+    return isinstance(windows, tuple) and len(windows) == 2 and all(isinstance(each, int) for each in windows)
+
+
+def settled(config: PruneConfig | None, method: str | None, settings: dict[str, Any], called: str = "prune") -> PruneConfig:
     """The configuration that is given, whole or setting by setting. TypeError for a name that is no setting, ValueError for
     both at once."""
     if config is None:
@@ -158,7 +240,7 @@ def settled(config: PruneConfig | None, method: str | None, settings: dict[str, 
         known = [each.name for each in settings_of(PruneConfig)]
         for name in settings:
             if name not in known:
-                raise TypeError(f"prune() has no setting {name!r}{meant(name, known)}; there are {', '.join(known)}")
+                raise TypeError(f"{called}() has no setting {name!r}{meant(name, known)}; there are {', '.join(known)}")
         return PruneConfig(**named, **settings)
     if method is not None or settings:
         raise ValueError(
@@ -199,3 +281,4 @@ def with_settings(function: Any) -> Any:
 
 
 with_settings(prune)
+with_settings(estimate)

@@ -28,7 +28,7 @@ from transformers import AutoConfig
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import Rates
-from gramian.adapters.estimates.runs import estimate
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.shared import shared_estimate
 from gramian.adapters.run.skeletons import skeleton
 from gramian.tables import table
@@ -77,7 +77,7 @@ def planned(shape: str, method: str) -> list[dict[str, Any]]:
     settings = dict(SHAPES[shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings, dtype="bfloat16")
     model, settled = skeleton(config, config.dtype), PruneConfig(method=method, sparsity=0.5)
-    base = estimate(model, WINDOWS, settled, rates=H100)
+    base = run_estimate(model, WINDOWS, settled, rates=H100)
     found = [shared_estimate(model, WINDOWS, settled, ranks, BANDWIDTH, base) for ranks in RANKS]
     return [{"shape": shape, "method": method, **each.as_dict()} for each in found]
 

@@ -12,6 +12,7 @@ Then:
 
     gramian.methods()         what can stand in place of "l0": methods that zero weights, and methods that remove units
     help(gramian.prune)       every setting of a run
+    gramian.estimate          what a run would take, before it begins
     help(gramian.tune)        a pruned model trained further, with its zeros held; gramian.HoldZeros for loops of your own
     gramian.perplexity        how well a causal model predicts text, before and after
     gramian.evaluate          what a model has lost beside the dense one: on text, on probes of its context, on tasks
@@ -19,7 +20,7 @@ Then:
     help(gramian.capture)     one layer of any torch model as a problem, and its solution written back
     help(gramian.solvers)     the solvers alone, on numpy, torch or cupy arrays
     help(gramian.proofs)      laws to hold a method of your own to, and the ledger of published claims
-    help(gramian.adapters)    everything else that knows of models: estimates, streaming, shrinking, problem files
+    help(gramian.adapters)    everything else that knows of models: streaming, shrinking, problem files
 
 The same on the command line is `gramian prune org/model --out sparse-model --method l0`; `gramian --help` lists the commands.
 

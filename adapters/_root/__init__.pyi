@@ -1,6 +1,7 @@
 from gramian import adapters as adapters
 from gramian import proofs as proofs
 from gramian import solvers as solvers
+from gramian.adapters.api import estimate as estimate
 from gramian.adapters.api import methods as methods
 from gramian.adapters.api import prune as prune
 from gramian.adapters.data.sources import calibration as calibration

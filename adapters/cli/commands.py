@@ -20,7 +20,7 @@ from gramian.adapters.data.tokens import Tokens, windows_of
 from gramian.adapters.data.windows import file_windows
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
-from gramian.adapters.estimates.runs import disk_space, estimate
+from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.measure.answers import Answers, answered
 from gramian.adapters.measure.embeddings import embed, mean_cosine
@@ -88,7 +88,7 @@ def foreseen(args: argparse.Namespace, model: PreTrainedModel, read: Texts) -> E
     """What a run would take."""
     count, length = read.calibration.windows.shape
     evaluated = 0 if read.evaluated is None else len(windows_of(read.evaluated).windows)
-    return estimate(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
+    return run_estimate(model, (count, length), args.config, heldout=args.texts.apart, evaluated=evaluated)
 
 
 def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Texts:

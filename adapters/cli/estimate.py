@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 from gramian.adapters.cli.options import add_settings
 from gramian.adapters.cli.output import emit
@@ -45,28 +44,18 @@ def add_estimate(command: Callable[..., argparse.ArgumentParser]) -> argparse.Ar
 
 def estimate_run(args: argparse.Namespace) -> None:
     """Print what a run would take."""
-    from transformers import AutoConfig
-
     from gramian.adapters.devices import usable_device
     from gramian.adapters.estimates.figures import Rates
-    from gramian.adapters.estimates.runs import estimate
+    from gramian.adapters.estimates.runs import run_estimate
     from gramian.adapters.estimates.shared import shared_estimate
-    from gramian.adapters.models.loading import load, storage_of
-    from gramian.adapters.models.places import locate
-    from gramian.adapters.run.skeletons import skeleton
+    from gramian.adapters.run.shapes import shape_at
 
     config, texts = args.config, args.texts
-    shape = Path(args.model) / "config.json"
-    if not shape.is_file() and (args.model == "demo" or locate(args.model).gguf):
-        say(f"loading {args.model}")
-        model = load(args.model, device="cpu")[0]
-    else:
-        read = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
-        model = skeleton(read, storage_of(args.dtype, read.dtype))
+    model = shape_at(args.model, args.dtype, lambda: say(f"loading {args.model}"))
     rates = Rates(*(1e9 * each for each in args.gflops)) if args.gflops else Rates.measured(usable_device(args.device))
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 512
     windows = texts.samples, texts.length or min(512, context)
-    found = estimate(model, windows, config, heldout=texts.apart, rates=rates)
+    found = run_estimate(model, windows, config, heldout=texts.apart, rates=rates, device=args.device)
     shared = None
     if args.ranks > 1:
         shared = shared_estimate(model, windows, config, args.ranks, 1e9 * args.bandwidth, found, heldout=texts.apart)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates import depth, experts, searched, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
@@ -29,13 +31,13 @@ from gramian.adapters.run.forward import TOKENS_PER_BATCH
 from gramian.adapters.run.walk import written_to
 from gramian.adapters.targets import shape_of
 
-__all__ = ["disk_space", "estimate"]
+__all__ = ["disk_space", "run_estimate"]
 
 LIBRARIES = 600 * 2**20  # bytes that Python, torch and transformers take before any model
 PASSES = 2.0  # a block takes about twice as long as its matrix products alone
 
 
-def estimate(
+def run_estimate(
     model: Any,
     windows: tuple[int, int],
     config: PruneConfig,
@@ -43,16 +45,19 @@ def estimate(
     heldout: int = 0,
     evaluated: int = 0,
     rates: Rates | None = None,
+    device: str | torch.device | None = None,
 ) -> Estimate:
     """Estimate what a run with these settings would take; `model` is unchanged.
 
     The operators of a method that removes units are the consumers. windows: how many calibration windows there are, and how
-    many tokens in each. heldout, evaluated: how many more such windows errors and perplexity (before and after) are measured
-    on. rates: measured within a quarter of a second where they are not given. Nothing is known of a method of the user's own,
-    so it is counted as SparseGPT. ValueError: what the run would raise before any work.
+    many tokens in each. heldout, evaluated: how many more such windows errors and perplexity (before and after) are
+    measured on. rates: measured within a quarter of a second where they are not given. device: where blocks are worked on,
+    if not where the model is; of a model without memory that is a CPU. Nothing is known of a method of the user's own, so
+    it is counted as SparseGPT. ValueError: what the run would raise before any work.
     """
     plan, paths = plan_of(model, config), run_paths(model)
-    rates = rates or Rates.measured(next(model.parameters()).device)
+    place = place_of(model, device)
+    rates = rates or Rates.measured(place)
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
     passed = walks_of(model, paths, config, plan, tokens)
@@ -64,7 +69,7 @@ def estimate(
     at_once = min(config.jobs, len(paths))
     operators = operators_of(model, config, plan, rates, heldout > 0, tokens, windows)
     streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
-    stacks = next(model.parameters()).device.type != "cpu"
+    stacks = place.type != "cpu"
     pruning = {
         "hidden states between blocks": streams * tokens * hidden * bytes_each if len(paths) > 1 else 0,
         "operator inputs kept for the target": at_once * tokens * max(walk.kept for walk, _ in walks) * bytes_each,
@@ -85,7 +90,8 @@ def estimate(
     if config.method in units.GRADIENTS:
         gradients = units.gradient_bytes(model, config.method, length)
     shown = evaluated if kind_of(model.config) == "causal" else 0
-    memory = peak_memory(model, pruning, {"gradients and activations of one window": gradients}, length if shown else 0)
+    gradient = {"gradients and activations of one window": gradients}
+    memory = peak_memory(model, pruning, gradient, length if shown else 0, place.type == "cpu")
 
     forward = PASSES * 2 * (sum(map(active_weights, blocks)) + 2 * length * hidden * len(blocks))  # operations per token
     runs = sum(walk.runs * seen for walk, seen in walks) + tokens * (config.jobs > 1)
@@ -183,17 +189,25 @@ def streams_of(config: PruneConfig, plan: Plan) -> int:
     return 4 if config.own("target") == "model" else 3
 
 
-def peak_memory(model: Any, pruning: Mapping[str, int], gradients: Mapping[str, int], evaluated_length: int) -> dict[str, int]:
+def place_of(model: Any, device: str | torch.device | None) -> torch.device:
+    """Where a run would compute."""
+    found = next(model.parameters()).device if device is None else torch.device(device)
+    return torch.device("cpu") if found.type == "meta" else found
+
+
+def peak_memory(
+    model: Any, pruning: Mapping[str, int], gradients: Mapping[str, int], evaluated_length: int, hosted: bool
+) -> dict[str, int]:
     """Bytes by holder at the worst moment: while pruning, while gradients are taken, or while the logits of windows of
     `evaluated_length` tokens (0 for none) are in memory, since these are never there together. Of blocks that are streamed,
-    whose weights are not there yet, the largest counts."""
+    whose weights are not there yet, the largest counts. hosted: whether that is the host's memory, where libraries are too."""
     vocabulary = model.config.get_text_config().vocab_size
     logits = {"logits for perplexity": 3 * 4 * evaluated_length * min(VOCABULARY, vocabulary)}
     peak = max((pruning, gradients, logits), key=lambda holders: sum(holders.values()))
     held = {each: each.numel() * each.element_size() for each in {*model.parameters(), *model.buffers()}}
     streamed = max(sum(held[each] for each in block.parameters() if each.is_meta) for block in blocks_in(model).values())
     return {
-        "Python and its libraries": LIBRARIES if next(model.parameters()).device.type == "cpu" else 0,
+        "Python and its libraries": LIBRARIES if hosted else 0,
         "model": sum(size for each, size in held.items() if not each.is_meta),
         **({"one block, streamed": streamed} if streamed else {}),
         **{holder: size for holder, size in peak.items() if size},

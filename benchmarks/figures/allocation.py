@@ -36,9 +36,9 @@ def small() -> str:
     ]
     return noted(
         table(head, rows),
-        "KL(dense || pruned) in nats per byte; after ± is the standard error, over runs of eight windows, of its difference from "
-        f"the first row of the kind. The dense model is at {some['dense_perplexity']:.3f}. Searches ended by themselves, after "
-        f"{min(seconds):.0f} to {max(seconds):.0f} s on one thread.",
+        "KL(dense || pruned) in nats per byte; after ± is the standard error, over runs of eight windows, of its difference "
+        f"from the first row of the kind. The dense model is at {some['dense_perplexity']:.3f}. Searches ended by "
+        f"themselves, after {min(seconds):.0f} to {max(seconds):.0f} s on one thread.",
     )
 
 

@@ -16,8 +16,9 @@ from tiny import VOCABULARY, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import gramian.adapters
-from gramian.adapters import PruneConfig, estimate, load, save
+from gramian.adapters import PruneConfig, load, save
 from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.models.uneven import CODE
 
@@ -247,7 +248,7 @@ def test_a_family_without_units(text, tmp_path, capsys):
 def test_the_plan_follows_the_work():
     def planned(**options):
         of_windows = {name: options.pop(name) for name in ("heldout", "evaluated") if name in options}
-        return estimate(
+        return run_estimate(
             tiny_model("llama"), (8, 64), PruneConfig(**{"method": "numerical"} | options), rates=Rates(2e9, 1e9), **of_windows
         )
 

@@ -27,8 +27,9 @@ from transformers import (
     BertForTokenClassification,
 )
 
-from gramian.adapters import PruneConfig, estimate, load, perplexity, pipeline, prune, save
+from gramian.adapters import PruneConfig, load, perplexity, pipeline, prune, save
 from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
@@ -202,7 +203,7 @@ def test_refusals(name, tmp_path):
         model.config.decoder_start_token_id = model.config.pad_token_id = None
         with pytest.raises(ValueError, match="neither decoder_start_token_id nor pad_token_id"):
             pruned(model, method="wanda-sp")
-    found = estimate(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
+    found = run_estimate(stacked_model(name), (4, 20), PruneConfig("numerical"), rates=Rates(2e9, 1e9), evaluated=1)
     assert (
         found.peak > 0
         and ("moments of one block, float64" if name == "bert" else "moments of all modules, float64") in found.memory

@@ -16,7 +16,7 @@ from tiny import HELDOUT, WINDOWS, parameters, random_model, same, some_windows,
 
 import gramian
 from gramian.adapters import PruneConfig
-from gramian.adapters.estimates.runs import disk_space, estimate
+from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.passes import searched
@@ -368,8 +368,8 @@ def test_what_a_search_takes_is_foreseen():
         config, plain = PruneConfig(method, allocation="search", search_minutes=2), PruneConfig(method)
         plan = plan_of(model, config)
         assert disk_space(model, config, plan) > disk_space(model, plain, plan_of(model, plain))
-        seconds = estimate(model, (16, 24), config, heldout=4).seconds
-        assert seconds["search"] == 120 and "search" not in estimate(model, (16, 24), plain).seconds
+        seconds = run_estimate(model, (16, 24), config, heldout=4).seconds
+        assert seconds["search"] == 120 and "search" not in run_estimate(model, (16, 24), plain).seconds
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from tiny import WINDOWS, parameters, random_model, same, tiny_model
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from gramian.adapters import Method, PruneConfig, estimate, prune
+from gramian.adapters import Method, PruneConfig, prune
 from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.methods.registry import METHODS
 from gramian.adapters.models.block_lists import blocks_of, run_paths
 from gramian.adapters.models.discovery import answers_of, operator_names, stages_of
@@ -192,7 +193,7 @@ def test_attention_beside_the_mlp_shares_its_input():
 def test_an_estimate_of_any_type(model_type, script):
     model = script.random_model(model_type)
     before = parameters(model)
-    found = estimate(model, (4, 20), PruneConfig("wanda"), rates=Rates(2e9, 1e9), evaluated=1)
+    found = run_estimate(model, (4, 20), PruneConfig("wanda"), rates=Rates(2e9, 1e9), evaluated=1)
     assert [each.name for each in found.operators] == operator_names(model) and found.peak > 0 and found.duration > 0
     assert same(before, parameters(model))
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import Estimate, PruneConfig, estimate
+from gramian.adapters import Estimate, PruneConfig
 from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.weights import solver_seconds, working_bytes
 from gramian.adapters.methods.registry import WEIGHT_METHODS
 from gramian.solvers import Quadratic, TopK
@@ -18,13 +19,13 @@ RATES = Rates(2e9, 1e9)
 
 def planned(model_type: str = "llama", **changed) -> Estimate:
     of_windows = {name: changed.pop(name) for name in ("heldout", "evaluated") if name in changed}
-    return estimate(tiny_model(model_type), (8, 64), PruneConfig(**changed), **of_windows, rates=RATES)
+    return run_estimate(tiny_model(model_type), (8, 64), PruneConfig(**changed), **of_windows, rates=RATES)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_operators_with_their_shapes(model_type):
     model = tiny_model(model_type)
-    found = estimate(model, (2, 16), PruneConfig(), rates=RATES)
+    found = run_estimate(model, (2, 16), PruneConfig(), rates=RATES)
     for operator in found.operators:
         weight = model.get_submodule(operator.name).weight
         shape = tuple(weight.shape)
@@ -36,14 +37,14 @@ def test_operators_with_their_shapes(model_type):
 def test_the_model_stays_as_it_is():
     model = tiny_model("llama")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    estimate(model, (2, 16), PruneConfig())
+    run_estimate(model, (2, 16), PruneConfig())
     assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
 
 
 def test_figures_follow_the_work():
     usual = planned()
     assert usual.peak == sum(usual.memory.values()) and usual.duration == sum(usual.seconds.values())
-    twice = estimate(tiny_model("llama"), (16, 64), PruneConfig(), rates=RATES)
+    twice = run_estimate(tiny_model("llama"), (16, 64), PruneConfig(), rates=RATES)
     kept = "operator inputs kept for the target"
     assert twice.memory[kept] == 2 * usual.memory[kept] and twice.seconds["moments"] == 2 * usual.seconds["moments"]
     assert kept not in planned(target="own").memory

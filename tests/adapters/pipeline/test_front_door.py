@@ -13,6 +13,8 @@ from tiny import WINDOWS, same, tiny_model
 from tiny import parameters as parameters_of
 
 import gramian
+from gramian.adapters import PruneConfig
+from gramian.adapters.estimates.figures import Rates
 from gramian.solvers import TopK
 
 
@@ -47,6 +49,43 @@ def test_a_model_is_used_with_its_gradients_on():
     assert all(parameter.requires_grad for parameter in model.parameters())
     gramian.prune(model, WINDOWS[:2], "tasp", ratio=0.1, progress=False)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("method", "settings"), [("l0", {"sparsity": "2:4"}), ("numerical", {"ratio": 0.3})])
+def test_what_a_run_would_take(tmp_path, method, settings):
+    """A directory needs no weights, and windows may be numbers; times and sizes grow with the number of windows."""
+    model, rates = tiny_model("llama"), Rates(1e9, 1e9)
+    model.config.save_pretrained(tmp_path)
+    found = gramian.estimate(model, WINDOWS, method, rates=rates, **settings)
+    again = gramian.estimate(tmp_path, tuple(WINDOWS.shape), method, rates=rates, **settings)
+    assert again.seconds == found.seconds
+    own = {"model", "one block, streamed"}
+    assert {name: size for name, size in again.memory.items() if name not in own} == {
+        name: size for name, size in found.memory.items() if name not in own
+    }
+    count, length = WINDOWS.shape
+    more = gramian.estimate(tmp_path, (4 * count, length), config=PruneConfig(method, **settings), rates=rates)
+    assert more.duration > found.duration and more.peak > found.peak
+
+
+def test_what_several_processes_would_take():
+    one, two = (gramian.estimate(tiny_model("llama"), (8, 24), "sparsegpt", ranks=ranks) for ranks in (1, 2))
+    assert one.duration > 0 and two.ranks == 2 and "critical path" in f"{two}"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"method": "l0", "ratio": 0.2}, ValueError, "ratio=0.2 does not go with 'l0'"),
+        ({"method": "l0", "sparsty": 0.2}, TypeError, r"estimate\(\) has no setting 'sparsty'"),
+        ({"method": "l0", "ranks": 0}, ValueError, "ranks=0"),
+        ({"method": "numerical", "ranks": 2}, ValueError, "'numerical' removes units"),
+        ({"method": "l0", "config": PruneConfig()}, ValueError, "give one of them"),
+    ],
+)
+def test_estimates_that_are_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        gramian.estimate(tiny_model("llama"), (8, 24), **given)
 
 
 def test_methods_are_described_by_what_they_do():

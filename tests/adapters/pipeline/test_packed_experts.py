@@ -12,11 +12,11 @@ from tiny import HELDOUT, WINDOWS, run
 from transformers import AutoModelForCausalLM
 
 import gramian
-from gramian.adapters import PruneConfig, Tokens, estimate, pipeline
+from gramian.adapters import PruneConfig, Tokens, pipeline
 from gramian.adapters.cli.main import main
 from gramian.adapters.data.problem_files import read_problem
 from gramian.adapters.estimates.figures import Rates
-from gramian.adapters.estimates.runs import disk_space, walks_of
+from gramian.adapters.estimates.runs import disk_space, run_estimate, walks_of
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.passes.planned import plan_of
 from gramian.adapters.run.blocks import InMemory
@@ -161,12 +161,15 @@ def test_the_form_in_which_experts_run_is_put_back():
 
 def test_an_estimate_says_what_share_is_covered():
     model = expert_model("mixtral")
-    found = estimate(model, (7, 24), PruneConfig("wanda", sparsity=0.5), rates=Rates(1e9, 1e9))
+    found = run_estimate(model, (7, 24), PruneConfig("wanda", sparsity=0.5), rates=Rates(1e9, 1e9))
     operators = [Layer.at(model, row.name).weight.numel() for row in found.operators]
     blocks = sum(each.numel() for each in model.model.layers.parameters())
     assert len(operators) == 2 * 12 and found.covered == pytest.approx(sum(operators) / blocks)
     assert f"{100 * found.covered:.1f} % of the weights inside the blocks" in str(found)
-    assert 0.8 < found.covered < 1 and estimate(model, (7, 24), PruneConfig("wanda", include="experts")).covered < found.covered
+    assert (
+        0.8 < found.covered < 1
+        and run_estimate(model, (7, 24), PruneConfig("wanda", include="experts")).covered < found.covered
+    )
 
 
 @pytest.mark.parametrize("target", ["own", "block"])

@@ -7,7 +7,7 @@ from tiny import tiny_model
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import Rates
-from gramian.adapters.estimates.runs import estimate
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.shared import shared_estimate, slowest
 from gramian.adapters.run.ranks import Ranks, Shares, divided
 
@@ -16,7 +16,7 @@ WINDOWS, HELDOUT = (96, 256), 16  # 14 batches of 8 windows
 
 def planned(ranks: int, method: str = "sparsegpt", bandwidth: float = 1e9, **settings):
     model, config = tiny_model("llama"), PruneConfig(method=method, sparsity=0.5, **settings)
-    base = estimate(model, WINDOWS, config, heldout=HELDOUT, rates=Rates(1e9, 5e8))
+    base = run_estimate(model, WINDOWS, config, heldout=HELDOUT, rates=Rates(1e9, 5e8))
     return base, shared_estimate(model, WINDOWS, config, ranks, bandwidth, base, heldout=HELDOUT)
 
 
@@ -103,6 +103,6 @@ def test_groups_do_not_depend_on_the_number_of_processes():
 def test_methods_that_every_process_solves_for_alike_are_refused():
     model = tiny_model("llama")
     config = PruneConfig(method="flap", ratio=0.2)
-    base = estimate(model, WINDOWS, config, rates=Rates(1e9, 5e8))
+    base = run_estimate(model, WINDOWS, config, rates=Rates(1e9, 5e8))
     with pytest.raises(ValueError, match="removes units, which every process solves for alike"):
         shared_estimate(model, WINDOWS, config, 2, 1e9, base)

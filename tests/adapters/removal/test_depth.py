@@ -18,7 +18,7 @@ from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForCausa
 
 import gramian
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates.runs import disk_space, estimate
+from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.discovery import short_window
 from gramian.adapters.passes import depth
@@ -364,7 +364,7 @@ def test_the_command_saves_resumes_and_refuses(tmp_path, monkeypatch, capsys):
 def test_estimates_count_what_a_run_does():
     model = random_model("llama", num_hidden_layers=4)
     config = PruneConfig("depth", ratio=0.5)
-    found = estimate(model, (8, 24), config, heldout=2, evaluated=2)
+    found = run_estimate(model, (8, 24), config, heldout=2, evaluated=2)
     assert len(found.operators) == 4 and found.covered == 1 and found.peak < 2**31
     plan = plan_of(model, config)
     assert plan.steps == 2 and plan.visits == 4 + 3 + 4

@@ -13,8 +13,9 @@ from stacked_models import WINDOWS, stacked_model
 from structured_models import TOKENS, exact, in_blocks, kept_columns, pruned, rows_of, seen
 from tiny import FAMILIES, tiny_model
 
-from gramian.adapters import PruneConfig, estimate, prune
+from gramian.adapters import PruneConfig, prune
 from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.files import write_json
 from gramian.adapters.models.units import operator
 from gramian.adapters.removal.plan import plan_removal
@@ -164,7 +165,7 @@ def test_plans_refuse_what_runs_would(name):
     if name == "bert":
         refused += [({"method": method}, "predicts no tokens") for method in ("tasp", "snip", "grasp", "llm-pruner")]
     for options, message in refused:
-        for work in (lambda **how: estimate(model, (4, 20), PruneConfig(**how), rates=Rates(2e9, 1e9)),
+        for work in (lambda **how: run_estimate(model, (4, 20), PruneConfig(**how), rates=Rates(2e9, 1e9)),
                      lambda **how: prune(model, WINDOWS, progress=False, **how)):  # fmt: skip
             with pytest.raises(ValueError, match=message):
                 work(**{"method": "numerical", "ratio": 0.1} | options)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import gramian
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates.runs import estimate
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.models.mixtures import mixtures_of
 from gramian.adapters.passes import experts as experts_pass
 
@@ -200,7 +200,7 @@ def test_refusals():
 
 def test_an_estimate_says_what_share_experts_are():
     model = model_of("mixtral")
-    found = estimate(model, (8, 24), PruneConfig("experts", ratio=0.2))
+    found = run_estimate(model, (8, 24), PruneConfig("experts", ratio=0.2))
     experts = sum(each.size * each.count for each in mixtures_of(model).values())
     inside = sum(each.numel() for each in model.model.layers.parameters())
     assert np.isclose(found.covered, experts / inside) and len(found.operators) == COMMON["num_hidden_layers"]
