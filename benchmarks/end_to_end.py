@@ -39,7 +39,7 @@ def cells() -> dict[str, dict[str, Any]]:
         found[f"wanda {name}"] = {"method": "wanda", **amount}
         for warm in ("sparsegpt", "wanda"):
             found[f"fistapruner from {warm} {name}"] = {**fista, **amount, "options": {"warm_start": warm}}
-        found[f"fistapruner, refit {name}"] = {**fista, **amount, "refit": True}
+        found[f"fistapruner, refit {name}"] = {**fista, **amount, "refit": "support"}
         found[f"l0 {name}"] = {"method": "l0", **amount}
     for sparsity, max_lambdas in ((0.5, 4), (0.2, 2), (0.1, 2)):
         short = {"warm_start": "wanda", "max_lambdas": max_lambdas}  # enough to compare, not the best that can be had

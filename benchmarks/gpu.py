@@ -233,7 +233,7 @@ def decoder(arguments: Arguments) -> Rows:
         num_key_value_heads=2 if quick else 8,
         dtype="float32" if quick else "bfloat16",
     )
-    for method, keywords in (("wanda", {"refit": True}), ("fistapruner", {}), ("l0", {})):
+    for method, keywords in (("wanda", {"refit": "support"}), ("fistapruner", {}), ("l0", {})):
         torch.manual_seed(0)
         with torch.device(arguments.device):
             network = LlamaForCausalLM(config).to(config.dtype).eval()

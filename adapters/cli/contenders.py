@@ -59,7 +59,7 @@ def pattern_of(config: PruneConfig) -> Pattern:
 def contender(config: PruneConfig) -> Contender:
     """Prepare one method."""
     solve = config.recipe.of_weights(config.options, None)
-    damped = DampedMethod(solve, config.own("damping") or 0.0, config.refit)
+    damped = DampedMethod(solve, config.own("damping") or 0.0, config.refit == "support")
     return Contender(config.method, config.options, pattern_of(config), damped)
 
 

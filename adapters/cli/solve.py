@@ -70,7 +70,11 @@ def solved(
         figures["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
     if heldout is not None:
         figures["heldout_error"] = heldout.relative_error(single.astype(np.float64))
-    how = {"options": dict(contender.options), "damping": contender.solve.damping, "refit": contender.solve.refit}
+    how = {
+        "options": dict(contender.options),
+        "damping": contender.solve.damping,
+        "refit": "support" if contender.solve.refit else "none",
+    }
     row = {"method": contender.name, "pattern": str(contender.pattern), **figures, "status": solution.status.value}
     return {**row, "seconds": seconds, **how, "detail": dict(solution.detail)}, single
 

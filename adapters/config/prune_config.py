@@ -32,6 +32,7 @@ from gramian.solvers import NM, Pattern, TopK
 __all__ = ["PruneConfig", "RunConfig"]
 
 SEARCH_MINUTES = 30.0
+REFITS = ("none", "support")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -80,9 +81,10 @@ class PruneConfig:
         "how little to trust the calibration text: a ridge on the change of the weights, relative to each channel's energy, "
         "or auto, chosen layer by layer on text set aside (not where units are removed)",
     )  # fmt: skip
-    refit: bool = setting(
-        False, FLAG, "solve at the end for the best weights at the positions that the method kept", of="weights"
-    )
+    refit: str = setting(
+        "none", one_of(*REFITS), "what is solved for at the end: nothing more; the best weights of every operator at the "
+        "positions that the method kept (not where units are removed)",
+    )  # fmt: skip
     rotate_heads: bool = setting(
         False, FLAG, "first turn the channels inside each attention head, between its values and the output projection, to a "
         "basis in which less is lost; the model computes the same, and no parameter is added", of="weights",
@@ -280,10 +282,10 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
         raise ValueError(
             f"target_blend={config.target_blend} does not go with target='own', where there is nothing to blend: leave one out"
         )
-    if config.damping not in (None, 0) and not (method.damps or config.refit):
+    if config.damping not in (None, 0) and not (method.damps or config.refit == "support"):
         raise ValueError(
             f"damping={config.damping!r} changes nothing, as {config.method!r} knows no inputs and solves for nothing: "
-            "add refit=True"
+            "add refit='support'"
         )
     per_row = config.own("per_row")
     if config.permute_channels and not any(isinstance(each, NM) for each in config.amounts.kinds(per_row)):
@@ -307,6 +309,11 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
     if config.damping == "auto":
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
                          "give a number")  # fmt: skip
+    if config.refit == "support":
+        raise ValueError(
+            f"refit='support' does not go with {config.method!r}, which removes whole heads, channels, experts or blocks: see "
+            "compensate=True"
+        )
     method.tried(config.options)
     check_similarity(config, method)
     if method.modules == "experts":

@@ -166,7 +166,7 @@ def operators_of(
     for name in plan[0]:
         shape = shape_of(model, name)
         spent = weights.solver_seconds(
-            config.method, shape, config.options, rates, heldout, config.own("damping") or 0.0, config.refit
+            config.method, shape, config.options, rates, heldout, config.own("damping") or 0.0, config.refit == "support"
         )
         rows.append(EstimatedOperator(name, shape, spent))
     return tuple(rows)

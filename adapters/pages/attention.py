@@ -118,7 +118,7 @@ def residuals(run: Run) -> Iterable[Remark]:
             f"KKT residuals are {plain_number(middle, 2)} in the middle and {plain_number(largest, 2)} at the largest: this "
             "method does not fit kept weights to the last digit."
         )
-        more = " With --refit it would." if run.kind == "weights" and not run.settings.get("refit") else ""
+        more = " With --refit support it would." if run.kind == "weights" and run.settings.get("refit") == "none" else ""
         yield Remark(NOTE, "Kept weights are not the best for their positions.", text + more)
     else:
         rows = [row for row in run.rows if row.residual is not None and row.residual > FITTED]

@@ -70,7 +70,7 @@ def zeroing(
     damping = config.own("damping")
     damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
-    solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit)
+    solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit == "support")
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,

@@ -14,7 +14,7 @@ OURS = {
     "l0": "l0",
     "fistapruner from wanda": "fistapruner from wanda",
     "fistapruner from sparsegpt": "fistapruner from sparsegpt",
-    "fistapruner, refit": "fistapruner from sparsegpt, `--refit`",
+    "fistapruner, refit": "fistapruner from sparsegpt, `--refit support`",
 }
 TARGETS = {
     "own": "what the operator itself gives (`own`)",

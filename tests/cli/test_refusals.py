@@ -254,8 +254,8 @@ def test_what_options_would_not_change_is_refused_before_work(model, tmp_path, m
     for options, message in (
         (["--method", "wanda", "--target-blend", "0.25"], "--target-blend 0.25 does not go with --target own"),
         (["--method", "l0", "--target", "own", "--target-blend", "0.5"], "where there is nothing to blend"),
-        (["--method", "magnitude", "--damping", "0.3"], "add --refit"),
-        (["--method", "magnitude", "--damping", "auto"], "add --refit"),
+        (["--method", "magnitude", "--damping", "0.3"], "add --refit support"),
+        (["--method", "magnitude", "--damping", "auto"], "add --refit support"),
     ):
         args = ["prune", model, *FAST, "--calibration", "text.txt", *options]
         for way in (["--dry-run"], ["--out", "sparse"]):

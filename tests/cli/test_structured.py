@@ -131,7 +131,7 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "flap", "--sparsity", "2:4"], "--sparsity 2:4 does not go with 'flap'"),
         (["--method", "flap", "--per-row"], "--per-row does not go with 'flap'"),
         (["--method", "flap", "--no-per-row"], "--no-per-row does not go with 'flap'"),
-        (["--method", "random", "--refit"], "--refit does not go with 'random'"),
+        (["--method", "random", "--refit", "support"], "--refit support does not go with 'random'"),
         (["--method", "random", "--jobs", "2"], "--jobs 2 does not go with 'random'"),
         (["--method", "random", "--target", "own"], "--target own does not go with 'random'"),
         (["--method", "random", "--problems", "problems"], "--problems is for methods"),

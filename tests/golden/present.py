@@ -114,7 +114,7 @@ def present_settings(settings: Settings) -> dict[str, Any]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             value = present_settings(value)
-        elif isinstance(value, str):
+        elif isinstance(value, str | bool):
             value = RENAMED.choices.get(name, {}).get(value, value)
         found[RENAMED.settings.get(name, name)] = value
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["RENAMED", "Renamed"]
 
@@ -24,7 +25,7 @@ class Renamed:
     for old places, and added: for new ones, that the other version does not have."""
 
     settings: Mapping[str, str] = field(default_factory=dict)
-    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     flags: Mapping[str, str | None] = field(default_factory=dict)
     forms: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,7 @@ RENAMED = Renamed(
         "correction": {"none": "own", "layer": "block"},
         "allocation": {"kinds": "per_type", "numerical": "score", "global": "loss"},
         "heads": {"even": "per_kv_group"},
+        "refit": {True: "support", False: "none"},
     },
     forms={
         "--pattern": "--sparsity {}",
@@ -55,10 +57,11 @@ RENAMED = Renamed(
         "--whole-matrix": "--no-per-row",
         "--stream": "--memory stream",
         "--offload": "--memory offload",
+        "--refit": "--refit support",
     },
-    dropped=(r"/settings/blocks(/|$)",),
+    dropped=(r"/settings/(blocks|refit)(/|$)",),
     added=(
-        r"/settings/(recipe|blocks|sparsity|per_row|compensate)(/|$)",
+        r"/settings/(recipe|blocks|refit|sparsity|per_row|compensate)(/|$)",
         r"(report|\.json)/(fingerprint|dense|files|kept|phases)(/|$)",
         r"/perplexity/(sha256|nats_by_window)(/|$)",
         r"report\.html$",

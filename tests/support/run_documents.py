@@ -19,7 +19,7 @@ PERPLEXITY = {
 def settings(**more: Any) -> dict[str, Any]:
     """Settings as a run records them."""
     return {
-        "method": "l0", "pattern": "50%", "windows": [16, 513], "options": {"steps": 160}, "device": "cpu", "refit": False,
+        "method": "l0", "pattern": "50%", "windows": [16, 513], "options": {"steps": 160}, "device": "cpu", "refit": "none",
         "calibration": {"source": "builtin", "seed": 0, "sha256": "abc"}, "heldout": {"windows": [4, 513], "sha256": "def"},
         "recipe": {"sparsity": 0.5}, "versions": {"gramian": "0.1.0", "numpy": "2"}, **more,
     }  # fmt: skip

@@ -94,7 +94,8 @@ def test_every_setting_is_documented_and_a_keyword_of_prune():
         ({"blocks": "4-30"}, "blocks must be a range of blocks"),
         ({"blocks": slice(0, 4, 2)}, "blocks must be a range of blocks"),
         ({"include": "("}, "include must be a regular expression but is '\\('"),
-        ({"refit": 1}, "refit must be true or false but is 1"),
+        ({"refit": True}, "refit must be one of none, support"),
+        ({"method": "flap", "refit": "support"}, "refit='support' does not go with 'flap'"),
         ({"heads": "some", "method": "flap"}, "heads must be one of groups, per_kv_group"),
         ({"ratio": float("nan"), "method": "flap"}, "ratio must be a number above 0 and below 1"),
         ({"method": "flap", "swap_search": True}, "swap_search=True needs the other weights to be solved for"),
@@ -135,4 +136,4 @@ def test_a_name_that_is_no_setting():
     ):
         gramian.prune(tiny_model("llama"), WINDOWS, "wanda", sparsty=0.5)
     with pytest.raises(ValueError, match="config is given, and so is method, refit"):
-        gramian.prune(tiny_model("llama"), WINDOWS, "wanda", config=PruneConfig(), refit=True)
+        gramian.prune(tiny_model("llama"), WINDOWS, "wanda", config=PruneConfig(), refit="support")

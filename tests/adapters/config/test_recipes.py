@@ -14,7 +14,7 @@ from gramian.solvers import NM, TopK
 CONFIGS = [
     PruneConfig(),
     PruneConfig("l0", sparsity="2:4", options={"steps": 20}, include="mlp", blocks=slice(1, None)),
-    PruneConfig("wanda", sparsity={"mlp": 0.6, "q": NM(2, 4), "*": 0.5}, per_row=False, refit=True),
+    PruneConfig("wanda", sparsity={"mlp": 0.6, "q": NM(2, 4), "*": 0.5}, per_row=False, refit="support"),
     PruneConfig("magnitude", sparsity=TopK(0.25, per_row=True)),
     PruneConfig("numerical", ratio=0.3, swap_search=True, compensate=True, heads="per_kv_group", damping=0.1),
 ]

@@ -177,12 +177,12 @@ def test_a_quarter_of_the_batches_chooses(monkeypatch):
     """Six batches: five are fitted and one chooses, which the strength then shows; with three none does."""
     monkeypatch.setattr(traversal, "TOKENS_PER_BATCH", 24)
     windows = torch.randint(VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(1))
-    asked = {"method": "magnitude", "damping": "auto", "refit": True, "calibrate_on": "dense", "progress": False}
+    asked = {"method": "magnitude", "damping": "auto", "refit": "support", "calibrate_on": "dense", "progress": False}
     strengths = {}
     for count in (3, 6):
         report = prune(tiny_model("llama"), windows[:count], **asked)
         strengths[count] = [row.detail["ridge_strength"] for row in report.operators]
-        assert report.settings["damping"] == "auto" and report.settings["refit"] is True
+        assert report.settings["damping"] == "auto" and report.settings["refit"] == "support"
     assert set(strengths[3]) == {6.0} and len(set(strengths[6])) > 1
 
 
@@ -192,7 +192,7 @@ def test_damping_trades_calibration_error_for_change():
     errors, changes = [], []
     for damping in (0.0, 0.3, 1e6):
         model, dense = tiny_model("llama"), tiny_model("llama")
-        asked = {"method": "magnitude", "calibrate_on": "dense", "damping": damping, "refit": True, "progress": False}
+        asked = {"method": "magnitude", "calibrate_on": "dense", "damping": damping, "refit": "support", "progress": False}
         errors.append(prune(model, windows, **asked).mean_error)
         kept = [(after, before) for after, before in zip(model.parameters(), dense.parameters()) if after.ndim == 2]
         changes.append(sum(float(((after - before)[after != 0] ** 2).detach().sum()) for after, before in kept))
