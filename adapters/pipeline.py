@@ -29,7 +29,7 @@ from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.shrink import count_parameters, shrink_model
 from gramian.adapters.models.tasks import check_labels, kind_of
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, shortening, thinning, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, refitting, removing, scoring, shortening, thinning, zeroing
 from gramian.adapters.passes.searched import Search, Searched
 from gramian.adapters.passes.sparsities import sparsities_by_outliers, sparsities_by_search
 from gramian.adapters.passes.unit_counts import units_by_search
@@ -38,7 +38,7 @@ from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
-from gramian.adapters.report import Report
+from gramian.adapters.report import BlockReport, Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
@@ -76,7 +76,15 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
             "streaming"
         )
-    return plan_of(blocks.model, config)
+    plan, kind = plan_of(blocks.model, config), type(blocks.model).__name__
+    if config.refit == "block" and blocks.paths == ("",):
+        raise ValueError(f"refit='block' needs a model that runs block by block, but {kind} is one block: leave it out")
+    if config.refit == "block" and isinstance(plan, Removal) and plan.calibrate_on == "dense":
+        raise ValueError(
+            f"refit='block' needs activations of the model pruned so far, and units of {kind} are removed on those of the "
+            "dense one: leave it out"
+        )
+    return plan
 
 
 def check_searched(blocks: Blocks, config: PruneConfig) -> None:
@@ -110,6 +118,11 @@ def check_texts(
     windows for a search."""
     model = blocks.model
     check_windows(model, tokens.windows, "calibration windows")
+    read = tokens if recovery is None else recovery
+    if config.refit == "block" and len(read.windows) < 2:
+        raise ValueError(
+            "refit='block' needs 2 calibration windows at least, one to fit and one to judge by: give more samples"
+        )
     for each in (tokens, recovery):
         if each is not None and each.labels is not None and kind_of(model.config) == "seq2seq":  # its decoder reads them
             check_labels(model, each.labels)
@@ -257,7 +270,8 @@ def zeroed(
         kept_problems(problems, journal) as folder,
     ):
         each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares)
-        rows = written_rows(each, blocks, batches, config.jobs, journal, originals, shares)
+        walked = refitting(each, model, blocks.paths, config, batches, fitted, shares)
+        rows, refits = split_rows(written_rows(walked, blocks, batches, config.jobs, journal, originals, shares))
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in given.values())),
@@ -270,7 +284,9 @@ def zeroed(
         settings["refused"] = dict(refused)
     if found is not None:
         settings["search"] = found.document()
-    return Report(tuple(rows), settings, 0.0, tuple(dense))
+    if config.refit == "block":
+        settings["target_blend"] = config.block_blend
+    return Report(tuple(rows), settings, 0.0, tuple(dense), refits)
 
 
 def say_refused(refused: Mapping[str, str], what: str) -> None:
@@ -293,6 +309,12 @@ def written_rows(
     worked = blocks if originals is None else originals.before(blocks, each.written)
     found = walk(each, worked, batches, jobs=jobs, journal=journal, storage=storage_dtype(blocks.model), shares=shares)
     return [row for block in found for row in block]
+
+
+def split_rows(rows: Sequence[Any]) -> tuple[list[Any], tuple[BlockReport, ...]]:
+    """The rows of operators or modules, and those of blocks that were refitted."""
+    blocks = tuple(row for row in rows if isinstance(row, BlockReport))
+    return [row for row in rows if not isinstance(row, BlockReport)], blocks
 
 
 @contextmanager
@@ -353,14 +375,15 @@ def removed(
         batches = [*recovery, *heldout]
         shares = Shares(ranks, len(batches))
         second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares)
-        rows = written_rows(second, blocks, batches, config.jobs, journal, originals, shares)
+        refitted = refitting(second, model, blocks.paths, config, batches, len(recovery), shares)
+        rows, refits = split_rows(written_rows(refitted, blocks, batches, config.jobs, journal, originals, shares))
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {
         **config.completed(),
         "compensation": plan.compensation,
         "calibrate_on": plan.calibrate_on,
-        "target_blend": plan.target_blend,
+        "target_blend": config.block_blend if config.refit == "block" else plan.target_blend,
         "damping": plan.damping,
     }
     if config.heads_by_similarity:
@@ -382,8 +405,9 @@ def removed(
         settings["widths"] = {"wanted": plan.amount, "removed": before - after}
     detail = {key: value for key, value in selection.detail.items() if key == "mask_bound" or not config.swap_search}
     return StructuredReport(
-        tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep
-    )
+        tuple(each.row for each in rows), (before, after), (inside, inside - before + after), detail, settings, 0.0, keep,
+        refits,
+    )  # fmt: skip
 
 
 def thinned(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-__all__ = ["OperatorReport", "Report", "mean_error", "search_lines"]
+__all__ = ["BlockReport", "OperatorReport", "Report", "mean_error", "refits_counted", "refits_shown", "search_lines"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class OperatorReport:
 
     relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens. heldout_error: the same on tokens that the
     method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, which is zero when the kept
-    weights are the best for their positions. detail: figures of the method, such as the LASSO gap before rounding.
+    weights are the best for their positions. detail: figures of the method, such as the LASSO gap before rounding. Where its
+    block was refitted as a whole (`Report.blocks`), errors and residual are those before.
     """
 
     name: str
@@ -48,17 +49,36 @@ class OperatorReport:
 
 
 @dataclass(frozen=True)
+class BlockReport:
+    """One block that was refitted as a whole, before and after, as it is stored.
+
+    error: sum_t |b(x*_t) - T_t|^2 / sum_t |T_t|^2 on the windows that were fitted. aside_error: the same on those that said
+    when to end. heldout_error: the same on windows that the run never saw, None without any. epochs: how many of those `tried`
+    the stored weights have behind them; after none the block is what it was.
+    """
+
+    name: str
+    error: tuple[float, float]
+    aside_error: tuple[float, float]
+    heldout_error: tuple[float, float] | None
+    epochs: int
+    tried: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What a run did: `print` shows a table, a notebook shows it in HTML, `to_dict` and `to_dataframe` give the figures.
 
     operators: in the order pruned. settings: method, pattern, calibrate_on, target, calibration, versions, .... dense: names of
-    operators that rules of sparsity leave as they are.
+    operators that rules of sparsity leave as they are. blocks: those that were refitted as a whole.
     """
 
     operators: tuple[OperatorReport, ...]
     settings: dict[str, Any]
     seconds: float
     dense: tuple[str, ...] = ()
+    blocks: tuple[BlockReport, ...] = ()
 
     def timed(self, seconds: float) -> Report:
         """The same report of a run that took `seconds`."""
@@ -91,6 +111,7 @@ class Report:
             "mean_heldout_error": self.mean_heldout_error,
             "dense": list(self.dense),
             "operators": [asdict(operator) for operator in self.operators],
+            "refitted_blocks": [asdict(block) for block in self.blocks],
         }
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -138,6 +159,7 @@ class Report:
         if self.mean_heldout_error is not None:
             means += f", held-out {figure(self.mean_heldout_error)}"
         line = f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
+        line += refits_counted(self.blocks)
         if self.dense:
             line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
         if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:
@@ -145,8 +167,8 @@ class Report:
         return "\n".join([line, *search_lines(self.settings)])
 
     def __str__(self) -> str:
-        """The table, with the totals below it."""
-        return f"{table(*self.cells())}\n{self.totals()}"
+        """The table, that of blocks that were refitted, and the totals."""
+        return "\n".join([table(*self.cells()), *refits_shown(self.blocks), self.totals()])
 
     def __repr__(self) -> str:
         """One line: the method, the number of operators, the zeros and the mean error."""
@@ -174,6 +196,28 @@ def search_lines(settings: Mapping[str, Any]) -> list[str]:
         f"{figure(heldout['final']['mean'])} of this model; {search['accepted']} better choices in {search['rounds']} rounds, "
         f"{search['seconds']:.0f} s, {search['ended']}"
     ]
+
+
+def refits_shown(blocks: Sequence[BlockReport]) -> list[str]:
+    """A table of the blocks that were refitted, if any, between empty lines."""
+    if not blocks:
+        return []
+    head = ["refitted block", "error", "after", "set aside", "after", "held-out", "after", "epochs", "s"]
+    rows = [
+        [
+            each.name,
+            *map(figure, (*each.error, *each.aside_error, *(each.heldout_error or (None, None)))),
+            f"{each.epochs} of {each.tried}",
+            f"{each.seconds:.1f}",
+        ]
+        for each in blocks
+    ]
+    return ["", table(head, rows), ""]
+
+
+def refits_counted(blocks: Sequence[BlockReport]) -> str:
+    """How many blocks are kept as they were refitted; nothing where none was."""
+    return f"; {sum(each.epochs > 0 for each in blocks)} of {len(blocks)} blocks are kept refitted" if blocks else ""
 
 
 def mean_shown(values: Sequence[float | None]) -> str:

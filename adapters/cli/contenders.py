@@ -41,6 +41,8 @@ def configs_of(args: argparse.Namespace) -> list[PruneConfig]:
     for name in args.methods:
         if resolve(name).granularity == "units":
             raise ValueError(f"{name} removes whole heads and channels of a model: take a method that zeroes single weights")
+        if values.get("refit") == "block":
+            raise ValueError("refit='block' needs a model, of whose blocks a problem is one operator: take 'support'")
         configs.append(PruneConfig(**{"method": name, "options": own_options(name, options), **values}))
     return configs
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gramian.adapters.pages.numerals import mean, per_cent, worst
 from gramian.adapters.pages.records import Run, run_of
 from gramian.adapters.removal.report import StructuredReport
-from gramian.adapters.report import Report
+from gramian.adapters.report import Report, refits_shown
 from gramian.tables import figure, table
 
 __all__ = ["shown"]
@@ -26,9 +26,10 @@ def shown(report: Report | StructuredReport, verbose: bool) -> str:
     part = chosen(report, places)
     totals = report.totals()
     below = totals if isinstance(totals, str) else "\n".join(totals)
+    refits = "\n".join(refits_shown(report.blocks))
     text = "held-out" if run.has_heldout else "calibration"
     return (
-        f"{kinds(run)}\n\nthe {WORST} {run.unit}s with the largest {text} error\n\n{table(*part.cells())}\n\n{below}\n"
+        f"{kinds(run)}\n\nthe {WORST} {run.unit}s with the largest {text} error\n\n{table(*part.cells())}\n{refits}\n{below}\n"
         f"all {len(run.rows)} rows: --verbose, or gramian.json and report.html beside the model"
     )
 

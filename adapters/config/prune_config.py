@@ -32,7 +32,8 @@ from gramian.solvers import NM, Pattern, TopK
 __all__ = ["PruneConfig", "RunConfig"]
 
 SEARCH_MINUTES = 30.0
-REFITS = ("none", "support")
+REFITS = ("none", "support", "block")
+HALF = 0.5  # of the way to the dense model generalises best, for an operator and for a block
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -83,7 +84,8 @@ class PruneConfig:
     )  # fmt: skip
     refit: str = setting(
         "none", one_of(*REFITS), "what is solved for at the end: nothing more; the best weights of every operator at the "
-        "positions that the method kept (not where units are removed)",
+        "positions that the method kept (not where units are removed); or all weights that are left of a block, to the dense "
+        "block's output",
     )  # fmt: skip
     rotate_heads: bool = setting(
         False, FLAG, "first turn the channels inside each attention head, between its values and the output projection, to a "
@@ -163,6 +165,12 @@ class PruneConfig:
     def amounts(self) -> Rules:
         """The sparsity as rules, first match first."""
         return rules_of(0.5 if self.sparsity is None else self.sparsity)
+
+    @property
+    def block_blend(self) -> float:
+        """How far the target of a block that is refitted goes from its own output to the dense model's."""
+        nothing_given = HALF if self.recipe.granularity == "units" or self.own("target") == "own" else 1.0
+        return float(self.own("target_blend") or nothing_given)
 
     @property
     def span(self) -> slice:
@@ -273,12 +281,20 @@ def check_allocation(config: PruneConfig, method: Method) -> None:
         raise ValueError(f"search_minutes={config.search_minutes:g} needs allocation='search': nothing is searched for else")
 
 
+def check_refit(config: PruneConfig) -> None:
+    """Raise ValueError where blocks cannot be refitted as a whole."""
+    if config.refit == "block" and config.own("calibrate_on") == "dense":
+        raise ValueError(
+            "refit='block' needs calibrate_on='pruned': a block is fitted on what the blocks pruned before it deliver"
+        )
+
+
 def check_weights_settings(config: PruneConfig, method: Method) -> None:
     """Raise ValueError where settings of a method of single weights contradict each other."""
     calibrate_on, target = (config.own(name) for name in ("calibrate_on", "target"))
     if config.jobs > 1 and calibrate_on == "pruned":
         raise ValueError(f"jobs={config.jobs} needs calibrate_on='dense': a block with pruned inputs waits for those before it")
-    if config.target_blend not in (None, 1) and target == "own":
+    if config.target_blend not in (None, 1) and target == "own" and config.refit != "block":
         raise ValueError(
             f"target_blend={config.target_blend} does not go with target='own', where there is nothing to blend: leave one out"
         )
@@ -287,6 +303,7 @@ def check_weights_settings(config: PruneConfig, method: Method) -> None:
             f"damping={config.damping!r} changes nothing, as {config.method!r} knows no inputs and solves for nothing: "
             "add refit='support'"
         )
+    check_refit(config)
     per_row = config.own("per_row")
     if config.permute_channels and not any(isinstance(each, NM) for each in config.amounts.kinds(per_row)):
         raise ValueError(
@@ -314,6 +331,11 @@ def check_units_settings(config: PruneConfig, method: Method) -> None:
             f"refit='support' does not go with {config.method!r}, which removes whole heads, channels, experts or blocks: see "
             "compensate=True"
         )
+    if config.refit == "block" and method.modules in ("experts", "blocks"):
+        raise ValueError(
+            f"refit='block' does not go with {config.method!r}, which removes whole {method.modules}: leave it out"
+        )
+    check_refit(config)
     method.tried(config.options)
     check_similarity(config, method)
     if method.modules == "experts":

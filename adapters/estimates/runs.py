@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import depth, experts, searched, units, weights
+from gramian.adapters.estimates import depth, experts, refits, searched, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
@@ -23,7 +23,7 @@ from gramian.adapters.models.experts import active_weights
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import kind_of
-from gramian.adapters.passes.planned import Plan, plan_of, removing, scoring, thinning, zeroing
+from gramian.adapters.passes.planned import Plan, plan_of, refitting, removing, scoring, thinning, zeroing
 from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
@@ -68,7 +68,7 @@ def run_estimate(
     bytes_each = next(model.parameters()).element_size()
     at_once = min(config.jobs, len(paths))
     operators = operators_of(model, config, plan, rates, heldout > 0, tokens, windows)
-    streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan)
+    streams = at_once + 2 if config.jobs > 1 else streams_of(config, plan) + refits.STREAMS * (config.refit == "block")
     stacks = place.type != "cpu"
     pruning = {
         "hidden states between blocks": streams * tokens * hidden * bytes_each if len(paths) > 1 else 0,
@@ -80,6 +80,8 @@ def run_estimate(
         f"working arrays of {config.method}": at_once * max(working(config, plan, each.shape, stacks) for each in operators),
         "one batch inside a block": at_once * 16 * max(TOKENS_PER_BATCH, length) * max(max(each.shape) for each in operators),
     }
+    if config.refit == "block":
+        pruning["copies of the weights of a block that is refitted"] = refits.block_bytes(model)
     if isinstance(plan, Removal):
         pruning["mask problems of all modules"] = units.mask_bytes(config, plan)
     if isinstance(plan, Shortening):
@@ -103,6 +105,8 @@ def run_estimate(
         "moments": sum(walk.operations * seen for walk, seen in walks) / rates.double,
         "solvers": sum(each.seconds for each in operators),
     }
+    if config.refit == "block":
+        seconds["refits of blocks"] = forward * refits.token_runs(fitted, tokens - fitted) / rates.single
     if gradients:
         through = forward + 2 * hidden * vocabulary
         seconds["gradients"] = through * fitted * units.GRADIENTS[config.method][0] / rates.single
@@ -144,9 +148,10 @@ def walks_of(
     if isinstance(plan, Shortening):
         return [("depth", depth.walked_blocks(model, config, plan))]
     if isinstance(plan, Removal):
-        passes += [scoring(model, paths, config, plan), removing(model, paths, config, plan, 0)]
+        removal = removing(model, paths, config, plan, 0)
+        passes += [scoring(model, paths, config, plan), refitting(removal, model, paths, config, (), 0)]
     else:
-        passes += [zeroing(model, paths, config, plan[0], 0)]
+        passes += [refitting(zeroing(model, paths, config, plan[0], 0), model, paths, config, (), 0)]
     found = [(each.name, walked(each, model, paths, tokens)) for each in passes]
     before = searched.walks_before(model, paths, config, plan, tokens)
     return found[:-1] + before + found[-1:]

@@ -135,9 +135,12 @@ def shared_estimate(
         }
         traffic = received * (weights + groups * 8 * walk.operations)  # an entry of moments is an operation of a token
         kept = busiest
+        if refits := base.seconds.get("refits of blocks", 0.0):  # the first process does it, and is given what all have run
+            seconds["refits of blocks"] = refits
+            traffic += received * 2 * hidden * each.stop
     if ranks > 1:
         seconds["exchange"] = traffic / bandwidth
-    alone = forward + moments + sum(solvers.values())
+    alone = forward + moments + sum(solvers.values()) + seconds.get("refits of blocks", 0.0)
     scaled = {"hidden states between blocks", "operator inputs kept for the target"}
     memory = sum(size * (kept if name in scaled else 1) for name, size in base.memory.items())
     memory += (-(-groups // ranks) if ranks > 1 else 0) * sums

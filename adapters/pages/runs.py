@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gramian.adapters.pages.attention import attention, remarks_as_html
@@ -37,6 +37,9 @@ def page_of_run(document: Mapping[str, Any]) -> str | None:
     sections += [Section("Layer by layer", maps(run), HINTS[run.kind])]
     if run.kind in ("units", "experts"):
         sections.append(Section("What stays", kept_units(run)))
+    refitted = run.document.get("refitted_blocks")
+    if isinstance(refitted, list | tuple) and refitted:
+        sections.append(Section("Blocks refitted as a whole", refitted_blocks(refitted), REFITTED))
     sections.append(Section("Where the time went", seconds_spent(run)))
     sections.append(Section(f"Every {run.unit}", all_rows(run)))
     sections.append(Section("Settings, and how to repeat it", settings(run)))
@@ -50,6 +53,10 @@ HINTS = {
     "experts": "Rows are blocks, from the input of the model on. A mixture is named by its experts.",
     "blocks": "Rows are the dense model's blocks. Of a block that was removed the error is that of what passes it by.",
 }
+
+REFITTED = (
+    "All weights left in a block were fitted together, and kept as they were where windows set aside gained nothing by it."
+)
 
 
 def measured(run: Run) -> Section | None:
@@ -113,6 +120,23 @@ def clouds_of(run: Run) -> list[Cloud]:
                 points.append((one, other))
         clouds.append(Cloud(label, tuple(points)))
     return clouds
+
+
+def refitted_blocks(blocks: Sequence[Any]) -> str:
+    """A row for every block that was refitted, with what was lost of its output before and after."""
+    rows = []
+    for block in map(mapping, blocks):
+        epochs, tried = number(block.get("epochs")), number(block.get("tried"))
+        below = f"epoch {epochs:.0f} of {tried:.0f}" if epochs and tried else "as it was"
+        name = f"{escape(str(block.get('name', '')))}<small>{escape(below)}</small>"
+        cells = [name]
+        for key in ("error", "aside_error", "heldout_error"):
+            pair = block.get(key)
+            both = map(number, pair if isinstance(pair, list | tuple) else (None, None))
+            cells.append(" → ".join(per_cent(each) for each in both))
+        rows.append(cells)
+    caption = f"{STREAM}, before → after"
+    return table_of(caption, ["block", "fitted %", "set aside %", "held-out %"], rows)
 
 
 def all_rows(run: Run) -> str:

@@ -19,6 +19,11 @@ def spent(run: Run) -> list[tuple[str, float]]:
     ]
     kinds.sort(key=lambda part: -part[1])
     solving = sum(seconds for _, seconds in kinds)
+    blocks = run.document.get("refitted_blocks")
+    if refitting := sum(
+        number(mapping(each).get("seconds")) or 0.0 for each in (blocks if isinstance(blocks, list | tuple) else ())
+    ):
+        kinds, solving = [*kinds, ("refitting blocks", refitting)], solving + refitting
     rest = [("running the model, gathering moments", run.seconds - solving)] if run.seconds > solving else []
     phases = [(str(name), seconds) for name, value in mapping(run.document.get("phases")).items() if (seconds := number(value))]
     return [*rest, *kinds, *phases]

@@ -14,9 +14,11 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import places_in
 from gramian.adapters.models.discovery import stages_of
+from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.inner_bases import check_together
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.basis_changes import BasisChanges
+from gramian.adapters.passes.block_refits import RefitBlocks
 from gramian.adapters.passes.depth import RemoveBlocks
 from gramian.adapters.passes.experts import RemoveExperts
 from gramian.adapters.passes.removal import RemoveUnits
@@ -27,11 +29,12 @@ from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.ranks import Ranks, Shares
+from gramian.adapters.run.walk import Pass
 from gramian.adapters.targets import free_bases, patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
 
-__all__ = ["Plan", "plan_of", "removing", "scoring", "shortening", "thinning", "zeroing"]
+__all__ = ["Plan", "plan_of", "refitting", "removing", "scoring", "shortening", "thinning", "zeroing"]
 
 CHOOSING = 4  # one batch in this many chooses the damping
 # patterns and what remains dense, the units that can be removed, how many experts are, or how many blocks
@@ -118,6 +121,21 @@ def removing(
         plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
         config.swap_search, among(shares, plan.calibrate_on),
     )  # fmt: skip
+
+
+def refitting(
+    each: ZeroWeights | RemoveUnits,
+    model: Any,
+    paths: tuple[str, ...],
+    config: PruneConfig,
+    batches: Sequence[Rows],
+    fitted: int,
+    shares: Shares = Shares(),
+) -> Pass:
+    """The same pass, and where the settings say so one that refits blocks as a whole. batches: of which `fitted` calibrate."""
+    if config.refit != "block":
+        return each
+    return RefitBlocks(each, model, paths, batches, fitted, config.block_blend, storage_dtype(model), shares)
 
 
 def thinning(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gramian.adapters.html import html_table
 from gramian.adapters.pages.plots import plot
-from gramian.adapters.report import mean_error, search_lines
+from gramian.adapters.report import BlockReport, mean_error, refits_counted, refits_shown, search_lines
 from gramian.extras import need
 from gramian.tables import figure, table
 
@@ -34,7 +34,8 @@ class ModuleReport:
     where none was. detail: where the method has a relaxed mask, on dense inputs, `mask_error`, the relative error of the mask
     alone, and `mask_bound`, a lower bound for it that holds for every mask of this cost. groups_of_heads: where the method
     compares heads, those that are connected by similarity, single heads included. recovered: whether the refit of the
-    producers was kept, None where there was none; unrecovered_error: the relative error without it.
+    producers was kept, None where there was none; unrecovered_error: the relative error without it. Where its block was
+    refitted as a whole (`StructuredReport.blocks`), errors and residual are those before.
     """
 
     name: str
@@ -63,7 +64,7 @@ class StructuredReport:
     parameters: those of the whole model before and after; block_parameters: those of its blocks, which the ratio counts. Both
     are counted from the tensors. allocation: figures of the joint relaxation, see `Selection`. settings: method, requested
     ratio, allocation, calibration, versions, and everything else that the run can be repeated with. keep: the units that every
-    module keeps, by the name of its consumer."""
+    module keeps, by the name of its consumer. blocks: those that were refitted as a whole."""
 
     modules: tuple[ModuleReport, ...]
     parameters: tuple[int, int]
@@ -72,6 +73,7 @@ class StructuredReport:
     settings: dict[str, Any]
     seconds: float
     keep: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    blocks: tuple[BlockReport, ...] = ()
 
     def timed(self, seconds: float) -> StructuredReport:
         """The same report of a run that took `seconds`."""
@@ -106,6 +108,7 @@ class StructuredReport:
             "allocation": self.allocation,
             "kept": {name: np.asarray(kept).tolist() for name, kept in self.keep.items() if len(kept) <= LISTED},
             "modules": [asdict(module) for module in self.modules],
+            "refitted_blocks": [asdict(block) for block in self.blocks],
         }
 
     def to_dataframe(self) -> DataFrame:
@@ -140,8 +143,8 @@ class StructuredReport:
         return f"StructuredReport({len(self.modules)} modules, {removed}, {error})"
 
     def __str__(self) -> str:
-        """One row per module, then the totals."""
-        return "\n".join([table(*self.cells()), *self.totals()])
+        """One row per module, one per block that was refitted, then the totals."""
+        return "\n".join([table(*self.cells()), *refits_shown(self.blocks), *self.totals()])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of `str` in HTML, with the totals below it."""
@@ -174,7 +177,7 @@ class StructuredReport:
         before, after = self.parameters
         lines = [
             f"{len(self.modules)} modules, {before:,} -> {after:,} parameters, {100 * self.ratio:.2f}% of those in blocks "
-            f"removed, {means}, {self.seconds:.0f} s",
+            f"removed, {means}, {self.seconds:.0f} s{refits_counted(self.blocks)}",
         ]
         if "removed_blocks" in self.settings:
             gone, output = self.settings["removed_blocks"], self.settings["output"]

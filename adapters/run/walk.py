@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.records import Packer, unpacked
 
-__all__ = ["Decision", "Pass", "Replay", "Taps", "walk", "written_to"]
+__all__ = ["Decision", "Pass", "Refitting", "Replay", "Taps", "walk", "written_to"]
 
 Receive = Callable[[int, Any], None]  # of what reaches a site: a tensor, or what is routed to the experts of a parameter
 Replay = Callable[[Site], "Iterator[Any]"]
@@ -103,6 +103,24 @@ class Pass(Protocol):
         """The full names of the operators of a block to which the pass may write."""
 
 
+@runtime_checkable
+class Refitting(Pass, Protocol):
+    """A pass on pruned inputs that also fits what is left of a block as a whole, once its operators are decided on.
+
+    target_blend: how far its target goes from what the dense block answers on what enters it to what it answers on the dense
+    model's path.
+    """
+
+    @property
+    def target_blend(self) -> float:
+        """How far the target goes."""
+
+    def refit(
+        self, index: int, block: nn.Module, entering: Sequence[torch.Tensor | None], targets: Sequence[torch.Tensor | None]
+    ) -> list[Any]:
+        """Fit a block, by what enters it and what should leave it, and return the rows that say what came of it."""
+
+
 @dataclass(frozen=True)
 class Streams:
     """Hidden states that enter a block, batch by batch, None for those of other processes: in the dense model, and on the path
@@ -147,10 +165,26 @@ def walk(
         again = record is not None and not each.taps_dense and each.follows == "pruned" and bool(record.rows)
         if call is not None and not again:  # else what leaves the block is computed once it has its record's weights
             leaving = run_block(block, call, source, {} if decision is None else decision.taps)
+        refits: Refitting | None = None
+        dense, targets = (
+            leaving,
+            list[torch.Tensor | None](),
+        )  # what leaves the block on the dense path, and what should leave it
+        if call is not None and isinstance(each, Refitting):
+            refits = each
+            if not each.taps_dense and (again or streams.entering is not streams.dense):
+                dense = run_block(block, call, streams.dense)
+            if record is None and each.written(index):
+                own = run_block(block, call, streams.entering) if drifted else leaving
+                targets = [blended(*pair, refits.target_blend) for pair in zip(dense, own)]
+                del own
         if record is None:
             assert decision is not None
             rows = decision.decide(partial(replayed, block, call, streams.entering), drifted)
             del decision
+            if refits is not None and rows and targets:
+                rows += refits.refit(index, block, streams.entering, targets)
+            del targets
             if keep is not None:
                 keep(index, record_of(rows, blocks.model, each.written(index), storage))
         else:
@@ -159,7 +193,7 @@ def walk(
         if each.follows == "pruned" and call is not None:
             following = run_block(block, call, streams.entering) if drifted or rows else leaving
         blocks.commit(index)
-        return rows, Streams(leaving if each.taps_dense else following, following)
+        return rows, Streams(dense if each.taps_dense or refits is not None else following, following)
 
     streams, results = Streams(hidden, hidden), []
     with eager_experts(blocks.model):  # tapped or not, so that a run which goes on from its records rounds as one in one piece
@@ -172,6 +206,14 @@ def walk(
                 rows, streams = visit(index, streams)
             results.append(rows)
     return results
+
+
+def blended(dense: torch.Tensor | None, own: torch.Tensor | None, blend: float) -> torch.Tensor | None:
+    """blend times one tensor and the rest of another, in float32 at least, since rounding would be an error of its own."""
+    if dense is None or own is None:
+        return None
+    precise = torch.promote_types(dense.dtype, torch.float32)
+    return own.to(precise) if dense is own else blend * dense.to(precise) + (1 - blend) * own.to(precise)
 
 
 def at_once(
@@ -281,10 +323,13 @@ def record_of(rows: list[Any], model: Any, written: Iterable[str], storage: torc
 
 
 def written_to(model: Any, name: str) -> dict[str, torch.Tensor]:
-    """The tensors of an operator by full name, or those of a router or of experts that have a slice for every expert."""
+    """The tensors of a module by full name, such as an operator or a norm, or those of a router or of experts that have a slice
+    for every expert."""
     if (mixed := mixed_at(model, name)) is not None:
         return {f"{name}.{leaf}": tensor for leaf, tensor in sliced(mixed, mixed.num_experts).items()}
-    return Layer.at(model, name).tensors
+    if expert_at(model, name) is not None:
+        return Layer.at(model, name).tensors
+    return {f"{name}.{leaf}": parameter for leaf, parameter in module_at(model, name).named_parameters(recurse=False)}
 
 
 def as_array(value: torch.Tensor) -> np.ndarray:

@@ -27,6 +27,8 @@ METHODS = {
     "own output in other bases": ["--method", "sparsegpt", "--sparsity", "2:4", "--rotate-heads", "--permute-channels"],
     "the dense model's output in other bases": ["--method", "wanda", "--target", "model", "--rotate-heads"],
     "units, on dense inputs": ["--method", "flap", "--ratio", "0.3"],
+    "blocks, to their own output": ["--method", "sparsegpt", "--refit", "block"],
+    "units, on pruned inputs, blocks": ["--method", "numerical", "--ratio", "0.3", "--refit", "block"],
     "units, on pruned inputs": ["--method", "numerical", "--ratio", "0.3", "--calibrate-on", "pruned", "--refit-producers"],
 }
 WINDOWS = ["--samples", "9", "--length", "32", "--heldout", "3"]

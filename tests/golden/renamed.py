@@ -62,7 +62,7 @@ RENAMED = Renamed(
     dropped=(r"/settings/(blocks|refit)(/|$)",),
     added=(
         r"/settings/(recipe|blocks|refit|sparsity|per_row|compensate)(/|$)",
-        r"(report|\.json)/(fingerprint|dense|files|kept|phases)(/|$)",
+        r"(report|\.json)/(fingerprint|dense|files|kept|phases|refitted_blocks)(/|$)",
         r"/perplexity/(sha256|nats_by_window)(/|$)",
         r"report\.html$",
     ),

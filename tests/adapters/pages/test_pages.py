@@ -178,6 +178,18 @@ def test_blocks_that_went_are_said_and_are_rows_of_one_column():
     assert "heads and hidden channels" not in text and "Heads and channels" not in text
 
 
+def test_blocks_that_were_refitted_have_a_table():
+    row = {"name": "model.layers.0", "error": [0.2, 0.125], "aside_error": [0.25, 0.15], "heldout_error": None, "seconds": 7.5}
+    blocks = [{**row, "epochs": 2, "tried": 3}, {**row, "name": "<b>", "aside_error": [0.5, 0.5], "epochs": 0, "tried": 2}]
+    for document in (weights_document(), units_document()):
+        text = parsed(page_of_run({**document, "refitted_blocks": blocks})).text
+        assert "Blocks refitted as a whole" in text and "refitting blocks" in text and "15 s" in text
+        assert "epoch 2 of 3" in text and "20 → 12.5" in text.replace("20.0", "20") and "<b>as it was" in text
+        for nothing in ([], None, "words"):
+            assert "refitted" not in parsed(page_of_run({**document, "refitted_blocks": nothing})).text
+        assert "Blocks refitted" in parsed(page_of_run({**document, "refitted_blocks": [None, {"error": 3}, "x"]})).text
+
+
 def test_the_first_sentences_and_figures():
     lead = parsed(page_of_run(weights_document())).of_class("lead")[0].text
     assert lead.startswith("The method l0 set 50.0 % of the weights in 21 operators of org/model to zero, calibrated on 16 ")

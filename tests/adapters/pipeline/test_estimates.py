@@ -57,6 +57,10 @@ def test_figures_follow_the_work():
     assert planned(options={"inner_steps": 100}).seconds["solvers"] > usual.seconds["solvers"]
     assert planned(jobs=2).peak > usual.peak
     assert len(planned(include="q_proj").operators) == 2
+    plain, refitted = (planned(method="wanda", refit=refit) for refit in ("none", "block"))
+    assert refitted.peak > plain.peak and refitted.duration - plain.duration == pytest.approx(
+        refitted.seconds["refits of blocks"]
+    )
 
 
 def test_bad_arguments():

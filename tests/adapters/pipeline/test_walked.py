@@ -12,7 +12,9 @@ from torch import nn
 
 from gramian.adapters import PruneConfig
 from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.estimates import refits
 from gramian.adapters.estimates.runs import disk_space, walks_of
+from gramian.adapters.passes import block_fits
 from gramian.adapters.passes.planned import plan_of
 from gramian.adapters.pipeline import run
 from gramian.adapters.run import moments
@@ -57,6 +59,39 @@ def counted(model):
     finally:
         for handle in handles:
             handle.remove()
+
+
+def test_refits_take_what_is_said(monkeypatch):
+    """Forward passes, of which the first block, where nothing has drifted, has one less."""
+    monkeypatch.setattr(block_fits, "PATIENCE", 9)
+    products = []
+    for refit in ("none", "block"):
+        model = tiny_model("llama")
+        with counted(model) as found:
+            run(
+                InMemory(model), Tokens(WINDOWS, "test"), PruneConfig("wanda", refit=refit), heldout=WINDOWS[:2], progress=False
+            )
+        products.append(found.products)
+    weights = sum(each.weight.numel() for each in model.model.layers.modules() if isinstance(each, nn.Linear))
+    tokens, apart = WINDOWS.numel(), WINDOWS[:2].numel()
+    forward = refits.token_runs(tokens, apart) - refits.BACKWARD * block_fits.EPOCHS * tokens * 3 / 4 - (tokens + apart) / 2
+    assert products[1] - products[0] == forward * weights
+
+
+def test_a_journal_holds_whole_blocks_that_are_refitted(tmp_path):
+    config = PruneConfig("wanda", refit="block", blocks=slice(1))
+    model = tiny_model("gemma3_text")
+    plan, journal = plan_of(model, config), Journal(tmp_path / "journal", {})
+    space = disk_space(model, config, plan)
+    journal.start()
+    run(InMemory(model), Tokens(WINDOWS, "test"), config, journal=journal, progress=False)
+    (file,) = tmp_path.rglob("*.safetensors")
+    with safe_open(file, "np") as opened:
+        names = [name.removeprefix("tensor/") for name in opened.keys()]
+        tensors = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())
+    assert sorted(names) == sorted(f"model.layers.0.{name}" for name, _ in model.model.layers[0].named_parameters())
+    assert space == 4 * (tensors + sum(each.numel() for each in model.parameters()))
+    journal.release()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(value) for value in case.values()))
