@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, smaller, times, trained, types
+from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, refits, smaller, times, trained, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -35,6 +35,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads": trained.heads,
     "experts": trained.experts,
     "expert removal": trained.removed_experts,
+    "block refits": refits.refitted,
+    "block fits": refits.fits,
     "finetune": trained.tuned,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,
