@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, refits, smaller, times, trained, types
+from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, refits, smaller, times, trained, training, types
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "block refits": refits.refitted,
     "block fits": refits.fits,
     "finetune": trained.tuned,
+    "tune": training.tuned,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,
     "scaling": layers.scores,
