@@ -16,7 +16,21 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import allocation, bases, elsewhere, estimators, gpu, layers, perplexity, refits, smaller, times, trained, training, types
+from figures import (
+    allocation,
+    bases,
+    elsewhere,
+    estimators,
+    gpu,
+    layers,
+    perplexity,
+    refits,
+    smaller,
+    times,
+    trained,
+    training,
+    types,
+)
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)

@@ -4,8 +4,9 @@
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. The dense model is pruned on the protocol's 32
 calibration windows, to half zeros or by a fifth of the parameters inside its blocks, and saved in the folder of --models, where
-later cells find it; a model that is there already, as `l0-0.5` or `numerical-0.2`, is taken as it is. Then it is tuned on all of WikiText-2's validation text, in windows of 512 tokens, with the dense model as
-the teacher, and measured as it is stored. No test text decides anything.
+later cells find it; a model that is there already, as `l0-0.5` or `numerical-0.2`, is taken as it is. Then it is tuned on all
+of WikiText-2's validation text, in windows of 512 tokens, with the dense model as the teacher, and measured as it is stored. No
+test text decides anything.
 
 A cell that is in the JSON file already, with the same keywords, is not run again.
 """
