@@ -81,6 +81,7 @@ def test_every_method_takes_the_options_that_it_has(files):
             "no method that is given has the option patience: wanda has none; l0 has",
         ),
         (["--method", "wanda", "magic"], "no method 'magic'; there are fistapruner"),
+        (["--method", "wanda", "--refit", "block"], "--refit block needs a model"),
         (["--method", "wanda", "numerical"], "numerical removes whole heads and channels"),
         (["--method", "wanda", "l0", "wanda"], "--method names wanda twice"),
         (["--method"], "expected at least one argument"),
