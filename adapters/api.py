@@ -220,16 +220,19 @@ def estimate(
         raise ValueError(f"ranks={ranks} processes cannot share a run: give 1 or more")
     config = settled(config, method, settings, "estimate")
     shape = shape_at(model) if isinstance(model, str | Path) else plain_model(model)
-    count, length = windows if numbers(windows) else windows_of(windows, "calibration windows").windows.shape
-    found = run_estimate(shape, (count, length), config, heldout=heldout, evaluated=evaluated, rates=rates, device=device)
+    extent = extent_of(windows)
+    found = run_estimate(shape, extent, config, heldout=heldout, evaluated=evaluated, rates=rates, device=device)
     if ranks == 1:
         return found
-    return shared_estimate(shape, (count, length), config, ranks, bandwidth, found, heldout=heldout)
+    return shared_estimate(shape, extent, config, ranks, bandwidth, found, heldout=heldout)
 
 
-def numbers(windows: Any) -> bool:
-    """Whether windows are a pair of numbers, how many there are and how long each is, rather than windows."""
-    return isinstance(windows, tuple) and len(windows) == 2 and all(isinstance(each, int) for each in windows)
+def extent_of(windows: Any) -> tuple[int, int]:
+    """How many windows there are, and how long each is, of windows or of these two numbers."""
+    if isinstance(windows, tuple) and len(windows) == 2 and all(isinstance(each, int) for each in windows):
+        return windows
+    found = windows_of(windows, "calibration windows").windows
+    return len(found), found.shape[1]
 
 
 def settled(config: PruneConfig | None, method: str | None, settings: dict[str, Any], called: str = "prune") -> PruneConfig:
