@@ -88,23 +88,23 @@ class PruneConfig:
         "block's output",
     )  # fmt: skip
     rotate_heads: bool = setting(
-        False, FLAG, "first turn the channels inside each attention head, between its values and the output projection, to a "
-        "basis in which less is lost; the model computes the same, and no parameter is added", of="weights",
+        False, FLAG, "turn heads to a basis in which less is lost: the channels between values and the output projection, "
+        "first; the model computes the same, and no parameter is added", of="weights",
     )  # fmt: skip
     permute_channels: bool = setting(
-        False, FLAG, "first put hidden channels, and those inside each head, in an order of which n:m keeps more; the model "
-        "computes the same", of="weights",
+        False, FLAG, "reorder channels so that n:m keeps more: hidden channels, and those inside each head; the model computes "
+        "the same", of="weights",
     )  # fmt: skip
     allocation: str | None = setting(
-        None, one_of(*dict.fromkeys(name for names in ALLOCATIONS.values() for name in names)), "what decides how much is "
-        "removed of each operator or module: of weights the sparsity as it is given (uniform), or denser blocks where more "
+        None, one_of(*dict.fromkeys(name for names in ALLOCATIONS.values() for name in names)), "what divides the "
+        "amount among modules: of weights the sparsity as it is given (uniform), or denser blocks where more "
         "weights are outliers (owl); of units one width for all modules of a kind, which stock classes build (equal), the "
         "method's scores ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of "
         "both a search by what the model's own output loses (search)",
     )  # fmt: skip
     search_minutes: float | None = setting(
         None, real("a number above 0", lambda value: value > 0, "M"),
-        "how long allocation=search may look for a better one (30), beside the time that it takes to solve every level",
+        "minutes that allocation=search looks for a better one (30): solving every level takes time beside them",
     )  # fmt: skip
     round_to: int | None = setting(
         None, POSITIVE, "numbers of hidden channels are multiples of it, such as 8, 16, 64 or 256; the ratio is then met as "
@@ -113,14 +113,14 @@ class PruneConfig:
     compensate: bool | None = setting(
         None,
         FLAG,
-        "make up for removed units in the weights or the bias of the operator that reads them",
+        "make up for removed units in what reads them: its weights or its bias",
         of="units",
         usual=False,
     )
     refit_producers: bool = setting(
         False,
         FLAG,
-        "fit the operators before removed units too, to the dense model's outputs, where that helps; of experts, let "
+        "fit what is before removed units too: to the dense model's outputs, where that helps; of experts, let "
         "those that remain take over hidden channels of others",
         of="units",
     )
@@ -130,13 +130,13 @@ class PruneConfig:
         "of every group", of="units", usual=HEADS[0],
     )  # fmt: skip
     heads_by_similarity: bool = setting(
-        False, FLAG, "remove the heads that look where a head that is kept looks, as many as there are by the method's tau; a "
+        False, FLAG, "remove the heads that look where a kept one looks: as many as there are by the method's tau; a "
         "ratio or budget is then met by hidden channels, and without either nothing else is removed", of="units",
     )  # fmt: skip
     include: str | None = setting(None, EXPRESSION, "only operators whose full name it matches somewhere")
     exclude: str | None = setting(None, EXPRESSION, "not the operators whose full name it matches somewhere")
     blocks: slice | str | None = setting(None, RANGE, "only these blocks, such as 4:30")
-    jobs: int = setting(1, POSITIVE, "how many blocks are pruned at once, with calibrate_on dense", of="weights")
+    jobs: int = setting(1, POSITIVE, "blocks that are pruned at once, with calibrate_on dense", of="weights")
 
     def __post_init__(self) -> None:
         if self.options is None:
@@ -216,14 +216,14 @@ class RunConfig:
 
     calibration: str = setting(
         "builtin", NAME, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors "
-        "(an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels: text and label, or source and target), "
-        "or hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`)",
+        "(an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels), or "
+        "hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`); a line of FILE.jsonl has text and label, or source and target",
     )  # fmt: skip
     samples: int = setting(32, POSITIVE, "windows")
     length: int | None = setting(None, POSITIVE, "tokens in a window (512, or the model's context if that is less)")
     seed: int = setting(0, NATURAL, "which windows, where the source has more")
     recovery_calibration: str | None = setting(
-        None, NAME, "a source of windows of its own for what makes up for removed units, named as for --calibration; units are "
+        None, NAME, "a source of its own for what makes up for removed units: windows, named as for --calibration; units are "
         "still chosen on the calibration windows", of="units",
     )  # fmt: skip
     recovery_samples: int | None = setting(None, POSITIVE, "how many of them (as many as samples)", of="units")

@@ -213,17 +213,29 @@ def nested_losses(problem: Quadratic, order: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def independent(matrix: Array, negligible: float) -> np.ndarray:
-    """Return positions whose Cholesky pivot, those of smaller ones skipped, is more than `negligible`."""
+    """Return positions whose Cholesky pivot, those of negligible ones skipped, is more than rounding may have made of zero.
+
+    The pivot of a channel is a quadratic form of the matrix in the combination of channels before it that is left of it, with
+    coefficients (1, -w); rounding of a unit diagonal makes `negligible` (1 + |w|^2) of a zero. With R upper triangular that is
+    `negligible` times the pivot times the squared norm of its column of R^-1.
+    """
     xp = namespace(matrix)
     factor, exists = cholesky(matrix)
-    if exists and bool(xp.all(xp.linalg.diagonal(factor) ** 2 > negligible)):
-        return np.arange(matrix.shape[0])
+    if exists:
+        identity = xp.eye(matrix.shape[0], dtype=matrix.dtype, device=device(matrix))
+        rows = solve_triangular(factor, identity, upper=False)  # R^-T
+        if bool(xp.all(xp.sum(rows * rows, axis=1) < 1 / negligible)):
+            return np.arange(matrix.shape[0])
     rest, chosen = np.array(to_numpy(matrix)), []
+    left = np.eye(rest.shape[0])  # row j: the coefficients of what is left of channel j
     for position in range(rest.shape[0]):
-        if rest[position, position] > negligible:
+        pivot = rest[position, position]
+        if pivot > negligible * np.sum(left[position] ** 2):
             chosen.append(position)
-            row = rest[position] / np.sqrt(rest[position, position])
-            rest -= row[:, None] * row
+            parts = rest[position] / pivot
+            parts[: position + 1] = 0
+            left -= parts[:, None] * left[position]
+            rest -= pivot * parts[:, None] * parts
     return np.array(chosen, dtype=np.int64)
 
 

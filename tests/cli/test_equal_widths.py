@@ -102,5 +102,8 @@ def test_widths_that_cannot_be_are_refused_by_the_command(folder, capsys):
     assert "round_to=64 has no multiple among the 48 channels" in failure(capsys, *args, "--round-to", "64")
     assert "is the largest" in failure(capsys, *args, "--ratio", "0.9")
     assert call(*args, "--allocation", "uniform") == 2
-    assert "'uniform' is not one of equal, per_type, score, loss" in capsys.readouterr().err
+    assert (
+        "uniform does not go with 'wanda-sp', which removes whole units: take one of equal, per_type, score, loss"
+        in capsys.readouterr().err
+    )
     assert not Path("out").exists()

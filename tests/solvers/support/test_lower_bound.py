@@ -248,7 +248,8 @@ def test_one_row_and_one_column(xp, shape, sparsity):
     losses = losses_of(Quadratic(xp.numpy(problem.gram), xp.numpy(problem.anchor)))
     for pattern in (TopK(sparsity), TopK(sparsity, per_row=True)):
         best = best_loss(losses, pattern, shape[1])
-        assert 0.5 * best <= l0_bound(problem, pattern, **QUICK).total <= best + rounding(30, problem.energy)
+        slack = rounding(30, problem.energy)  # a best loss of zero is rounding, and may have either sign
+        assert 0.5 * best - slack <= l0_bound(problem, pattern, **QUICK).total <= best + slack
 
 
 @pytest.mark.parametrize("pattern", [TopK(0.5), NM(2, 4)], ids=str)

@@ -40,6 +40,22 @@ def test_every_step_removes_the_cheapest_unit(xp, size, data):
         assert abs(after - loss) <= rounding
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1.0])
+def test_a_channel_that_rounding_makes_of_others_adds_nothing(xp, unit):
+    """What is left of a channel is rounding, but more than that of a unit diagonal where large multiples of others cancel it:
+    the least loss is zero, and so is every loss on the way."""
+    inputs = np.array(
+        [[0, 2, 0, -3, 0, 3], [0, 3, 0, 0, 0, 0], [0, -3, 3, 0, 0, 3], [1, 2, 2, -1, 1, 2], [2, 0, -1, 0, 0, -1]], dtype=float
+    )
+    layer = Layer(unit * inputs, np.eye(6)[1:2], dense=0 * inputs)
+    path = greedy_removal(layer.problem(xp), 3)
+    assert np.all(xp.numpy(path.losses) <= 1e-10 * magnitude(layer))
+    near = np.random.default_rng(3).normal(size=(12, 4))
+    near = np.hstack([near, near @ np.array([[30.0], [-40], [50], [-60]])])  # in a Gram whose rounding is 1e4 times that of one
+    path = greedy_removal(Layer(unit * near, np.ones((1, 5)), dense=0 * near).problem(xp))
+    assert np.all(xp.numpy(path.losses) <= 1e-10 * unit**2)
+
+
 @pytest.mark.parametrize("groups", [None, 4])
 @pytest.mark.parametrize("drift", [0.0, 0.4])
 def test_no_better_than_the_best_masks_and_not_much_worse(xp, groups, drift):
