@@ -236,7 +236,7 @@ class RunConfig:
         "in float32",
     )  # fmt: skip
     pad: bool = setting(
-        False, FLAG, "save with zeros in place of removed units where that is needed for widths that any program loads",
+        False, FLAG, "save with zeros in place of removed units: where that is needed for widths that any program loads",
         of="units",
     )  # fmt: skip
 
