@@ -27,8 +27,8 @@ from gramian.adapters.passes.planned import Plan, plan_of, refitting, removing, 
 from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
+from gramian.adapters.run.block_records import written_to
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
-from gramian.adapters.run.walk import written_to
 from gramian.adapters.targets import shape_of
 
 __all__ = ["disk_space", "run_estimate"]

@@ -17,11 +17,12 @@ from gramian.adapters.passes.block_fits import BlockFit, Step
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.report import BlockReport
+from gramian.adapters.run.block_records import written_to
 from gramian.adapters.run.blocks import module_at
 from gramian.adapters.run.forward import BlockCall, enter
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares
-from gramian.adapters.run.walk import Decision, collected, written_to
+from gramian.adapters.run.walk import Decision, collected
 
 __all__ = ["RefitBlocks"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from gramian.adapters.run.walk import as_array, as_tensor
+from gramian.adapters.run.block_records import as_array, as_tensor
 from gramian.adapters.tensor_files import read_tensors, tensor_names, write_tensors
 
 __all__ = ["DENSE", "LevelFiles"]

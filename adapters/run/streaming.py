@@ -38,11 +38,11 @@ from gramian.adapters.models.tokenizers import load_tokenizer
 from gramian.adapters.models.uneven import built_class, read_config
 from gramian.adapters.models.widths import state_widths
 from gramian.adapters.pages.beside import write_results
+from gramian.adapters.run.block_records import restore
 from gramian.adapters.run.blocks import put, tie
 from gramian.adapters.run.digests import add_tensor
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.skeletons import skeleton
-from gramian.adapters.run.walk import restore
 
 __all__ = ["Stream", "Streamed", "open_checkpoint"]
 

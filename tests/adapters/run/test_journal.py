@@ -18,10 +18,10 @@ from gramian.adapters import files, save
 from gramian.adapters.passes.scores import ScoreUnits, Verdict
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.resuming import Finished
+from gramian.adapters.run.block_records import as_array, as_tensor
 from gramian.adapters.run.journal import Journal, Record, differences, journal_of, refuse_journal
 from gramian.adapters.run.records import Packer, unpacked
 from gramian.adapters.run.streaming import Stream
-from gramian.adapters.run.walk import as_array, as_tensor
 from gramian.solvers import MaskProblem, Quadratic, relaxed_mask
 
 pytestmark = pytest.mark.usefixtures("small_batches")
