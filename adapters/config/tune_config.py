@@ -40,7 +40,10 @@ class TuneConfig:
     clip: float = setting(1.0, AMOUNT, "largest norm of a gradient")
     checks: int = setting(4, POSITIVE, "how often held-out loss is measured on the way; the best weights are kept")
     patience: int = setting(2, POSITIVE, "checks in a row without a lower loss that end the training early")
-    precision: str = setting("no", one_of("no", "bf16", "fp16"), "dtype of products in mixed precision; weights are float32")
+    precision: str = setting(
+        "no", one_of("no", "bf16", "fp16"), "dtype of products in mixed precision, half the time or less where the processor "
+        "multiplies in it; weights are float32",
+    )  # fmt: skip
     checkpointing: bool = setting(False, FLAG, "compute activations inside blocks again, rather than keep them")
     seed: int = setting(0, NATURAL, "seed of the order of windows, of positions and of updates")
 
