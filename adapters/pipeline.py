@@ -271,7 +271,7 @@ def zeroed(
     ):
         each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares)
         walked = refitting(each, model, blocks.paths, config, batches, fitted, shares)
-        rows, refits = split_rows(written_rows(walked, blocks, batches, config.jobs, journal, originals, shares))
+        rows, refits = without_refits(written_rows(walked, blocks, batches, config.jobs, journal, originals, shares))
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in given.values())),
@@ -311,7 +311,7 @@ def written_rows(
     return [row for block in found for row in block]
 
 
-def split_rows(rows: Sequence[Any]) -> tuple[list[Any], tuple[BlockReport, ...]]:
+def without_refits(rows: Sequence[Any]) -> tuple[list[Any], tuple[BlockReport, ...]]:
     """The rows of operators or modules, and those of blocks that were refitted."""
     blocks = tuple(row for row in rows if isinstance(row, BlockReport))
     return [row for row in rows if not isinstance(row, BlockReport)], blocks
@@ -376,7 +376,7 @@ def removed(
         shares = Shares(ranks, len(batches))
         second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares)
         refitted = refitting(second, model, blocks.paths, config, batches, len(recovery), shares)
-        rows, refits = split_rows(written_rows(refitted, blocks, batches, config.jobs, journal, originals, shares))
+        rows, refits = without_refits(written_rows(refitted, blocks, batches, config.jobs, journal, originals, shares))
     keep = {each.row.name: each.kept for each in rows}
     after = count_parameters(model, keep)
     settings: dict[str, Any] = {

@@ -104,7 +104,7 @@ def shared_estimate(
     busiest = max(sum(shares.owner(shares.group(batch)) == rank for batch in range(batches)) for rank in range(ranks)) / batches
     forward, moments = base.seconds["forward passes"], base.seconds["moments"]
     solvers = {operator.name: operator.seconds for operator in base.operators}
-    parts = {operator.name: len(each.row_parts(operator.name, operator.shape[0])) for operator in base.operators}
+    parts = {operator.name: len(each.row_parts(operator.name, operator.shape)) for operator in base.operators}
     hidden = tokens * model.get_input_embeddings().embedding_dim * next(model.parameters()).element_size()
     received = 1 - 1 / ranks
     weights = storage_dtype(model).itemsize * sum(math.prod(operator.shape) for operator in base.operators)

@@ -28,7 +28,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, settings={"calibrate_on": "dense", "target": "block"}),
     "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
     "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
-    "sparsegpt": Method(sparsegpt, rows_apart=True),
+    "sparsegpt": Method(sparsegpt),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),
     "exchange": Method(exchange),

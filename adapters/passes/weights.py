@@ -101,9 +101,9 @@ class ZeroWeights:
         collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home, self.shares) for stage in stages]
         return BlockOfWeights(self, stages, collectors, self.bases(index))
 
-    def row_parts(self, name: str, rows: int) -> list[slice]:
+    def row_parts(self, name: str, shape: Sequence[int]) -> list[slice]:
         """The parts of an operator's rows that may be solved for by different processes."""
-        return split_rows(rows, self.rows_apart and not rows_compete(self.patterns[name]))
+        return split_rows(shape[0], shape[1], self.rows_apart and not rows_compete(self.patterns[name]))
 
     def begun(self, layer: Layer, found: Gathered, numbers: Sequence[int]) -> Work:
         """Solve some parts of one operator's problem, by number. The first part goes with the problem file, if any."""
@@ -122,7 +122,7 @@ class ZeroWeights:
         pattern, calibration, parts = (
             self.patterns[layer.name],
             CalibrationSplit(moments.tokens, split),
-            self.row_parts(layer.name, len(layer.weight)),
+            self.row_parts(layer.name, layer.weight.shape),
         )
         try:
             if isinstance(pattern, AllZero):
@@ -251,7 +251,7 @@ class BlockOfWeights:
     def owned(self, pool: list[list[Layer]]) -> dict[Layer, list[int]]:
         """For the operators that are solved for at the same time, the process that does it, part by part of their rows."""
         layers = [layer for stage in pool for layer in stage]
-        parts = [(layer, part) for layer in layers for part in self.each.row_parts(layer.name, len(layer.weight))]
+        parts = [(layer, part) for layer in layers for part in self.each.row_parts(layer.name, layer.weight.shape)]
         owners: dict[Layer, list[int]] = {}
         costs = [cost(layer, part.stop - part.start) for layer, part in parts]
         for (layer, _), owner in zip(parts, divided(costs, self.each.shares.ranks.size)):

@@ -70,7 +70,7 @@ def sparsegpt(problem: Quadratic, pattern: PatternLike, *, damping: float = DAMP
     damping, block = number("damping", damping), whole("block", block)
     pattern = counted_pattern(pattern, problem.shape, "sparsegpt")
     xp = namespace(problem.anchor)
-    factor, used = problem.noted(("inverse factor", damping), lambda: inverse_factor(problem, damping))
+    factor, used = inverse_factor(problem, damping)
     target = problem.double.anchor
     if problem.slope is not None:
         target = target - (problem.double.slope @ factor.T) @ factor

@@ -15,13 +15,13 @@ from forked_runs import digests, ended, forked, records
 from tiny import tiny_tokenizer
 
 from gramian.adapters import save
-from gramian.adapters.passes import row_parts
+from gramian.adapters.passes import row_parts, weights
 from gramian.adapters.run import forward
 
 METHODS = {
     "own output on pruned inputs": ["--method", "sparsegpt"],
     "the dense model's output": ["--method", "l0", "--set", "steps=20"],
-    "rows of an operator's own output": ["--method", "sparsegpt", "--sparsity", "2:4"],
+    "rows of an operator's own output": ["--method", "l0", "--set", "steps=20", "--target", "own", "--sparsity", "2:4"],
     "rows of the dense model's output": ["--method", "l0", "--set", "steps=20", "--sparsity", "2:4"],
     "dense inputs": ["--method", "fistapruner", "--set", "max_lambdas=2"],
     "own output in other bases": ["--method", "sparsegpt", "--sparsity", "2:4", "--rotate-heads", "--permute-channels"],
@@ -47,7 +47,8 @@ def begun(count: int, arguments: list[str], tokens: int = 32, restarts: int = 0,
 
     def place(rank: int) -> None:
         forward.TOKENS_PER_BATCH = tokens
-        row_parts.ROWS = 5  # so that a few rows are many
+        row_parts.ROWS = 5  # so that a few rows are many, whatever the number of inputs
+        weights.split_rows = lambda rows, inputs, apart: row_parts.split_rows(rows, 1, apart)
         os.environ.update(
             RANK=f"{rank}", LOCAL_RANK=f"{rank}", WORLD_SIZE=f"{count}", MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}",
             GLOO_SOCKET_IFNAME="lo", TORCHELASTIC_RESTART_COUNT=f"{restarts}",
