@@ -18,7 +18,8 @@ from gramian.adapters.drafts import new_directory
 from gramian.adapters.estimates.runs import disk_space
 from gramian.adapters.files import check_space
 from gramian.adapters.fingerprint import fingerprint
-from gramian.adapters.pipeline import check_run, run
+from gramian.adapters.kinds.preconditions import check_run
+from gramian.adapters.pipeline import run
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report

@@ -22,6 +22,7 @@ from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
 from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.fingerprint import fingerprint
+from gramian.adapters.kinds.preconditions import check_run, check_texts
 from gramian.adapters.measure.answers import Answers, answered
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
@@ -30,7 +31,7 @@ from gramian.adapters.models.saving import save_beside
 from gramian.adapters.models.tasks import classifies, kind_of
 from gramian.adapters.models.uneven import loader_of
 from gramian.adapters.models.widths import unstated_widths
-from gramian.adapters.pipeline import check_run, check_texts, run
+from gramian.adapters.pipeline import run
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
 from gramian.adapters.report import Report

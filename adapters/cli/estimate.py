@@ -8,7 +8,8 @@ from collections.abc import Callable
 from gramian.adapters.cli.options import add_settings
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.types import positive
-from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.run_config import RunConfig
 from gramian.progress import say
 
 __all__ = ["add_estimate", "estimate_run"]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gramian.adapters.config.amounts import named_amount
-from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import configs_of, read_recipe
+from gramian.adapters.config.run_config import RunConfig
 from gramian.adapters.config.settings import FLAG, OPTIONS, Setting, named_value, settings_of
 
 __all__ = ["add_settings", "configs_from", "flags_in", "given"]

@@ -17,7 +17,8 @@ from gramian.adapters.cli.pages import add_html
 from gramian.adapters.cli.speed import add_speed
 from gramian.adapters.cli.tune import add_tune
 from gramian.adapters.cli.types import expression, path, positive
-from gramian.adapters.config.prune_config import DTYPES, PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.run_config import DTYPES, RunConfig
 from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.files import STDOUT
 

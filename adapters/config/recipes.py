@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.run_config import RunConfig
 from gramian.adapters.config.settings import settings_of
 from gramian.extras import MODELS, need
 from gramian.spelling import meant

@@ -28,6 +28,7 @@ __all__ = [
     "Kind",
     "Setting",
     "named_value",
+    "check_ranges",
     "one_of",
     "real",
     "setting",
@@ -109,6 +110,14 @@ def settings_of(config: Any) -> list[Setting]:
         Setting(each.name, {} if each.default is dataclasses.MISSING else each.default, **each.metadata)
         for each in dataclasses.fields(config)
     ]
+
+
+def check_ranges(config: object) -> None:
+    """Raise ValueError for a value that its setting does not take; None is one where it is the default."""
+    for each in settings_of(config):
+        value = getattr(config, each.name)
+        if not (value is None and each.default is None) and not each.kind.admits(value):
+            raise ValueError(f"{each.name} must be {each.kind.described} but is {value!r}")
 
 
 # -- kinds -------------------------------------------------------------------------------------------------------------

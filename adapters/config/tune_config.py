@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gramian.adapters.config.settings import FLAG, NATURAL, POSITIVE, one_of, real, setting, settings_of
+from gramian.adapters.config.settings import FLAG, NATURAL, POSITIVE, check_ranges, one_of, real, setting
 
 __all__ = ["RATES", "TuneConfig"]
 
@@ -48,10 +48,7 @@ class TuneConfig:
     seed: int = setting(0, NATURAL, "seed of the order of windows, of positions and of updates")
 
     def __post_init__(self) -> None:
-        for each in settings_of(self):
-            value = getattr(self, each.name)
-            if not (value is None and each.default is None) and not each.kind.admits(value):
-                raise ValueError(f"{each.name} is {value!r}, must be {each.kind.described}")
+        check_ranges(self)
         if self.batch % self.at_once:
             raise ValueError(f"batch={self.batch} windows cannot go through the model at_once={self.at_once} at a time")
 

@@ -14,7 +14,7 @@ from gramian.adapters import PruneConfig, save
 from gramian.adapters.cli import options, parser
 from gramian.adapters.cli.main import main
 from gramian.adapters.config import recipes
-from gramian.adapters.config.prune_config import RunConfig
+from gramian.adapters.config.run_config import RunConfig
 from gramian.adapters.config.settings import POSITIVE, setting, settings_of
 from gramian.solvers import TopK
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from gramian.adapters import PruneConfig
-from gramian.adapters.config.prune_config import RunConfig
 from gramian.adapters.config.recipes import configs_of, read_recipe, recipe_of
+from gramian.adapters.config.run_config import RunConfig
 from gramian.solvers import NM, TopK
 
 CONFIGS = [

@@ -10,7 +10,8 @@ import torch
 from tiny_models import LENGTH, random_model, some_windows
 
 from gramian.adapters import head_distances, prune
-from gramian.adapters.config.prune_config import PruneConfig, RunConfig
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.config.run_config import RunConfig
 from gramian.adapters.data.tokens import windows_of
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.models.unit_groups import unit_groups_of

@@ -242,9 +242,9 @@ def test_time_ends_a_training(monkeypatch):
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "lr": ({"lr": 0.0}, "lr is 0.0, must be a number above 0"),
+    "lr": ({"lr": 0.0}, "lr must be a number above 0 but is 0.0"),
     "batch": ({"batch": 3}, "batch=3 windows cannot go through the model at_once=2 at a time"),
-    "train": ({"train": "all"}, "train is 'all', must be one of norms, lora, kept"),
+    "train": ({"train": "all"}, "train must be one of norms, lora, kept but is 'all'"),
     "text": ({"heldout": 20}, "the text has 20 windows of 24 tokens, too few to train on any and hold 20 out"),
     "samples": ({"samples": 17, "heldout": 4}, "too few to train on 17 and hold 4 out"),
     "vocabulary": ({"teacher": random_model("llama", vocabulary=300)}, "vocabulary has 258 tokens and the teacher's 300"),

@@ -1,0 +1,1 @@
+"""The kinds of runs: weights zeroed, and units, experts or whole blocks removed."""
