@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import depth, experts, refits, searched, units, weights
+from gramian.adapters.estimates import bases, depth, experts, refits, searched, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
@@ -105,6 +105,8 @@ def run_estimate(
         "moments": sum(walk.operations * seen for walk, seen in walks) / rates.double,
         "solvers": sum(each.seconds for each in operators),
     }
+    if isinstance(plan, tuple):
+        seconds |= bases.basis_seconds(model, config, plan[0], rates)
     if config.refit == "block":
         seconds["refits of blocks"] = forward * refits.token_runs(fitted, tokens - fitted) / rates.single
     if gradients:

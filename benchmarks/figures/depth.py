@@ -12,21 +12,22 @@ METHODS = {
     "output": "`depth`: divergence of the output",
     "output, not refitted": "… nothing refitted",
     "hidden": "`score=hidden`",
-    "hidden, not refitted": "… nothing refitted",
+    "hidden, not refitted": "`score=hidden`, nothing refitted",
     "finercut": "`score=finercut`",
-    "finercut, not refitted": "… nothing refitted",
+    "finercut, not refitted": "`score=finercut`, nothing refitted",
     "block-influence": "`score=block-influence` (ShortGPT)",
-    "block-influence, not refitted": "… nothing refitted",
+    "block-influence, not refitted": "`score=block-influence` (ShortGPT), nothing refitted",
     "numerical": "`numerical`: heads and channels",
 }
 
 
 def shallower() -> str:
     """Both ratios side by side, the lowest perplexity of every column in bold, and which blocks went."""
-    results = read("depth")
-    head, columns = ["method"], [list(METHODS.values())]
+    results = {**read("depth"), "50% numerical": read("structured")["50% compensated, loss"]}  # the very same run
+    measured = [name for name in METHODS if all(f"{ratio} {name}" in results for ratio in RATIOS)]
+    head, columns = ["method"], [[METHODS[name] for name in measured]]
     for ratio in RATIOS:
-        found = [results[f"{ratio} {name}"] for name in METHODS]
+        found = [results[f"{ratio} {name}"] for name in measured]
         shown = ratio.replace("%", " %")
         for text, title in (("wikitext2", "WikiText-2"), ("ptb", "PTB")):
             values = [cell["perplexity"][text] for cell in found]

@@ -63,6 +63,16 @@ def test_figures_follow_the_work():
     )
 
 
+def test_changes_of_basis_are_counted():
+    """Reordering takes as long wherever heads are turned or not, and nothing where no pattern is n:m."""
+    spent = [
+        planned(method="wanda", sparsity="2:4", **chosen).seconds.get("changes of basis", 0.0)
+        for chosen in ({}, {"rotate_heads": True}, {"permute_channels": True}, {"rotate_heads": True, "permute_channels": True})
+    ]
+    assert spent[0] == 0 < min(spent[1:]) and spent[3] == pytest.approx(spent[1] + spent[2])
+    assert planned(method="wanda", rotate_heads=True).seconds["changes of basis"] == pytest.approx(spent[1])
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="no method 'magic'"):
         planned(method="magic")
