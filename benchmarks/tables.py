@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibration": smaller.calibration,
     "outputs": smaller.outputs,
     "speed": smaller.speed,
+    "widths": smaller.widths,
     "smaller models elsewhere": elsewhere.tried,
     "allocation": allocation.small,
     "heads": trained.heads,

@@ -148,6 +148,7 @@ def speed() -> str:
             f"{row['activation_bytes'] / 1e6:.0f}",
         ]
         for row in results["rows"]
+        if "compensated" not in row["model"]  # those stand beside their perplexity, in `widths`
     ]
     head = ["model", "parameters", "prefill tokens/s", "decode tokens/s", "MLP time", "weights, MB", "beside them, MB"]
     return noted(table(head, rows), threads(results["threads"]))
