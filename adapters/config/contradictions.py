@@ -28,21 +28,27 @@ def check_settings(config: PruneSettings) -> None:
 def check_kind(config: PruneSettings, method: Method) -> None:
     """Raise ValueError for a setting of the other kind of method."""
     units = method.granularity == "units"
-    kind = "removes whole heads and channels" if units else "zeroes single weights"
     for each in settings_of(config):
         value = getattr(config, each.name)
         if each.of not in (None, method.granularity) and value not in (None, each.default):
             amount = f": give it {'ratio=' if units else 'sparsity='}" if each.name in ("sparsity", "ratio") else ""
-            raise ValueError(f"{each.name}={value!r} does not go with {config.method!r}, which {kind}{amount}")
+            raise ValueError(f"{each.name}={value!r} does not go with {config.method!r}, which {work_of(method)}{amount}")
+
+
+def work_of(method: Method) -> str:
+    """What a method does, to complete a message."""
+    if method.granularity == "weights":
+        return "zeroes single weights"
+    return f"removes whole {method.modules if method.modules in ('experts', 'blocks') else 'heads and channels'}"
 
 
 def check_allocation(config: PruneSettings, method: Method) -> None:
     """Raise ValueError for an allocation of the other kind of method, and for minutes of a search that is none."""
     known = ALLOCATIONS[method.granularity]
     if config.allocation not in (None, *known):
-        what = "zeroes single weights" if method.granularity == "weights" else "removes whole units"
+        instead = f"take one of {', '.join(known)}" if method.modules in ("all", "channels") else "leave it out"
         raise ValueError(
-            f"allocation={config.allocation!r} does not go with {config.method!r}, which {what}: take one of {', '.join(known)}"
+            f"allocation={config.allocation!r} does not go with {config.method!r}, which {work_of(method)}: {instead}"
         )
     searches = config.own("allocation") == "search"
     if config.search_minutes is not None and not searches:
@@ -92,8 +98,7 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
     if config.budget is not None and config.ratio is not None:
         raise ValueError(f"budget={config.budget!r} and ratio={config.ratio:g} both say how much is removed: give one of them")
     if config.damping == "auto":
-        raise ValueError(f"damping='auto' does not go with {config.method!r}, which removes whole heads and channels: "
-                         "give a number")  # fmt: skip
+        raise ValueError(f"damping='auto' does not go with {config.method!r}, which {work_of(method)}: give a number")
     if config.refit == "support":
         raise ValueError(
             f"refit='support' does not go with {config.method!r}, which removes whole heads, channels, experts or blocks: see "

@@ -103,7 +103,7 @@ def test_widths_that_cannot_be_are_refused_by_the_command(folder, capsys):
     assert "is the largest" in failure(capsys, *args, "--ratio", "0.9")
     assert call(*args, "--allocation", "uniform") == 2
     assert (
-        "uniform does not go with 'wanda-sp', which removes whole units: take one of equal, per_type, score, loss"
+        "uniform does not go with 'wanda-sp', which removes whole heads and channels: take one of equal, per_type, score, loss"
         in capsys.readouterr().err
     )
     assert not Path("out").exists()

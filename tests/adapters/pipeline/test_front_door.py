@@ -31,6 +31,8 @@ def test_amounts_of_weights(sparsity):
         ("l0", {"ratio": 0.2}, "ratio=0.2 does not go with 'l0', which zeroes single weights: give it sparsity="),
         ("flap", {"sparsity": 0.5}, "sparsity=0.5 does not go with 'flap', .*: give it ratio="),
         ("flap", {"jobs": 2}, "jobs=2 does not go with 'flap', which removes whole heads and channels$"),
+        ("depth", {"jobs": 2}, "jobs=2 does not go with 'depth', which removes whole blocks$"),
+        ("depth", {"allocation": "owl"}, "'depth', which removes whole blocks: leave it out$"),
         ("wanda", {"heads": "groups"}, "heads='groups' does not go with 'wanda'"),
         ("numerical", {"damping": "auto"}, "damping='auto' does not go with 'numerical'"),
     ],
