@@ -19,6 +19,7 @@ from pathlib import Path
 from figures import (
     allocation,
     bases,
+    depth,
     elsewhere,
     estimators,
     gpu,
@@ -45,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outputs": smaller.outputs,
     "speed": smaller.speed,
     "widths": smaller.widths,
+    "depth": depth.shallower,
     "smaller models elsewhere": elsewhere.tried,
     "allocation": allocation.small,
     "heads": trained.heads,
