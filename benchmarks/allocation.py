@@ -74,9 +74,8 @@ def of_bytes(keywords: Mapping[str, Any], dense: Any, windows: torch.Tensor, apa
     found = compared(model, dense, apart[:JUDGED], batch=16, progress=False)
     assert found.divergence is not None and found.dense_losses is not None
     print(report, flush=True)
-    document = {name: value for name, value in report.to_dict().items() if name != "kept"}  # numbers of channels, too many
     return {
-        "report": summary(document, "operators" if "sparsity" in keywords else "modules"),
+        "report": summary(report.to_dict(), "operators" if "sparsity" in keywords else "modules"),
         "divergence": float(found.divergence.mean()),
         "divergence_by_eight": [round(float(each.mean()), 6) for each in np.split(found.divergence, JUDGED // TOGETHER)],
         "perplexity": math.exp(found.losses.mean()),
