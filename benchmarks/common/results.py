@@ -51,7 +51,7 @@ def save(path: Path, value: Any) -> None:
 def summary(report: Mapping[str, Any], parts: str) -> dict[str, Any]:
     """A report without its rows, one for every part of the model: in their place it has how many there are, how many ended in
     which status, the mean, the median and the largest of every figure that they have, and of every flag how many have it set.
-    Numbers of kept units are left out, and versions of the settings, because the cell holds them. parts: the key of the rows."""
+    Left out are the numbers of kept units, and versions among the settings, which the cell has. parts: the key of the rows."""
     rows: Sequence[Mapping[str, Any]] = report[parts]
     flat = [{**row, **row["detail"]} for row in rows]
     figures: dict[str, list[float]] = {}
