@@ -15,7 +15,6 @@ from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.routing import Routed, forced
 from gramian.solvers import Moments
-from gramian.solvers.core.sums import ProductSum
 
 __all__ = ["Collector", "ExpertMoments", "collector_of"]
 
@@ -182,7 +181,4 @@ def blended(own: Moments | None, shared: Moments | None, weight: float) -> Momen
     """The moments `own` + weight * `shared`."""
     if shared is None or not weight:
         return own
-    lent = Moments(shared.width)
-    lent.mass, lent.squares = weight * shared.mass, ProductSum(square=True, total=weight * shared.require())
-    lent.total = None if shared.total is None else weight * shared.total
-    return merged(own, lent)
+    return merged(own, shared.scaled(weight))
