@@ -11,7 +11,7 @@ from gramian.adapters.config.amounts import named_amount
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import configs_of, read_recipe
 from gramian.adapters.config.run_config import RunConfig
-from gramian.adapters.config.settings import FLAG, OPTIONS, Setting, named_value, settings_of
+from gramian.adapters.config.settings import FLAG, OPTIONS, SOURCES, Setting, named_value, named_weight, settings_of
 
 __all__ = ["add_settings", "configs_from", "flags_in", "given"]
 
@@ -43,6 +43,10 @@ def add_setting(group: argparse._ArgumentGroup, each: Setting, by_name: bool) ->
     if each.kind is OPTIONS:
         group.add_argument(
             str(each.repeated), dest=each.name, action="append", type=typed(named_value), metavar=each.kind.metavar, help=text
+        )
+    elif each.kind is SOURCES:
+        group.add_argument(
+            each.flag, dest=each.name, action="append", type=typed(named_weight), metavar=each.kind.metavar, help=text
         )
     elif each.kind is FLAG:
         group.add_argument(each.flag, dest=each.name, action=argparse.BooleanOptionalAction, default=None, help=text)
@@ -78,12 +82,26 @@ def given(args: argparse.Namespace, *configs: type) -> dict[str, Any]:
         for each in settings_of(config)
         if (value := getattr(args, each.name, None)) is not None
     }
+    if "calibration" in values:
+        values["calibration"] = sources_of(values["calibration"])
     if "options" in values:
         values["options"] = dict(values["options"])
     if getattr(args, "sparsity_of", None):
         rest = {"*": values["sparsity"]} if "sparsity" in values else {}
         values["sparsity"] = {**dict(args.sparsity_of), **rest}
     return values
+
+
+def sources_of(named: list[Any]) -> Any:
+    """What calibrates: the last source that is given, as of any option, or all of them with their weights."""
+    if all(isinstance(each, str) for each in named):
+        return named[-1]
+    if bare := [each for each in named if isinstance(each, str)]:
+        raise ValueError(f"calibration={bare[0]!r} has no weight and others have: give each as SOURCE=WEIGHT")
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"calibration={twice[0]!r} is given twice: give it once, with its whole weight")
+    return dict(named)
 
 
 def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:

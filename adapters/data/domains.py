@@ -53,9 +53,7 @@ class Domains:
 
     def __str__(self) -> str:
         """Names, weights and numbers of windows."""
-        return ", ".join(
-            f"{name} {weight:.3g} ({count})" for name, weight, count in zip(self.names, self.weights, self.counts)
-        )
+        return ", ".join(f"{name} {weight:.3g} ({count})" for name, weight, count in zip(self.names, self.weights, self.counts))
 
 
 def normalised(weights: Mapping[str, float]) -> dict[str, float]:
@@ -87,7 +85,7 @@ def split_samples(weights: Mapping[str, float], samples: int) -> dict[str, int]:
 
 
 def interleaved(groups: Sequence[Sequence[T]]) -> list[T]:
-    """The members of all groups, in turns: any part of the list, such as its last quarter, has of each group what the whole has,
+    """The members of all groups, in turns: any part, such as the last quarter, has of each group what the whole list has,
     as nearly as that goes. Of one group it is that group."""
     placed = [
         ((2 * number + 1) / (2 * len(group)), place, each)

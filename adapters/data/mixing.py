@@ -46,7 +46,9 @@ def mixed(found: Mapping[str, Tokens], weights: Mapping[str, float], what: str =
     shares = normalised(weights)
     for name, each in found.items():
         if each.labels is not None or each.domains is not None:
-            raise ValueError(f"{what} of {name} are texts with labels, or of domains themselves, expected windows of plain text")
+            raise ValueError(
+                f"{what} of {name} are texts with labels, or of domains themselves, expected windows of plain text"
+            )
     lengths = {name: each.windows.shape[1:] for name, each in found.items() if shares[name] > 0}
     (first, length), *others = lengths.items()
     for name, other in others:

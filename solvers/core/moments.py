@@ -191,7 +191,7 @@ class Moments:
         return both
 
     def scaled(self, weight: float) -> Moments:
-        """Return w G, w C, w E and w times the sums over tokens: the moments in which every token counts `weight` times as much.
+        """Return w G, w C, w E and w times the sums over tokens: every token counts `weight` times as much.
 
         ValueError is raised unless the weight is a finite number of at least zero, and as `require` does.
         """
