@@ -110,7 +110,11 @@ def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:
     Options of a method go with the method, so those of a recipe are left out where another method is given. A mistake is bad
     usage, exit code 2; FileNotFoundError and ValueError where a recipe cannot be read.
     """
-    values, options = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}, given(args, PruneConfig, RunConfig)
+    values = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}
+    try:
+        options = given(args, PruneConfig, RunConfig)
+    except ValueError as error:
+        args.usage_error(flags_in(str(error)))
     if options.get("method", values.get("method")) != values.get("method"):
         values.pop("options", None)
     elif "options" in values and "options" in options:

@@ -19,6 +19,6 @@ def check_domains(weights: Mapping[str, float], samples: int, recovery: str | No
             raise ValueError(f"calibration={name!r} is {what}, which cannot be one of several domains: give windows of text")
     if recovery is not None:
         raise ValueError(
-            f"recovery_calibration={recovery!r} does not go with several calibration sources, on whose weights both steps agree: "
-            "leave it out"
+            f"recovery_calibration={recovery!r} does not go with several calibration sources, on whose weights both steps "
+            "agree: leave it out"
         )

@@ -18,10 +18,10 @@ class RunConfig:
     """What a run of the command reads and how it is saved."""
 
     calibration: str | Mapping[str, float] = setting(
-        "builtin", SOURCES, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors "
-        "(an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels), or "
-        "hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`); a line of FILE.jsonl has text and label, or source and target; several, "
-        "each with its weight, as SOURCE=0.7: windows are split among them by weight, and tokens weighted to make that exact",
+        "builtin", SOURCES, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, "
+        "FILE.safetensors (an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels), or "
+        "hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`); a line of FILE.jsonl has text and label, or source and target; "
+        "of several sources each with its weight, such as law.txt=0.7, to which windows and tokens are weighted",
     )  # fmt: skip
     samples: int = setting(32, POSITIVE, "windows")
     length: int | None = setting(None, POSITIVE, "tokens in a window (512, or the model's context if that is less)")
