@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.settings import settings_of
+from gramian.adapters.data.mixing import given_windows
 from gramian.adapters.data.tokens import TokensLike, windows_of
 from gramian.adapters.estimates.figures import Estimate, Rates
 from gramian.adapters.estimates.runs import run_estimate
@@ -82,13 +83,16 @@ def prune(
         Calibration windows, as `calibration` returns them, or as a tensor, an array, lists, a `BatchEncoding`, a `Dataset` or a
         `DataLoader`. Mappings that have `labels` too, such as those of a data set for `Trainer`, are texts with labels, of any
         lengths, padded where their `attention_mask` is zero: methods that need gradients take those of the labels' loss.
+        Of several domains: a mapping from their names to windows, or to pairs of windows and weights, such as
+        ``{"law": (law, 0.7), "news": (news, 0.3)}``. Gram matrices are then weighted means over the domains, whatever the
+        numbers of windows, and errors are reported on each.
     method : str
         A name that `methods` lists, or `module:name` for a function `solve(problem, pattern) -> Solution` or
         `score(module) -> UnitScores` of your own.
     config : PruneConfig, optional
         All settings together, in place of `method` and those below.
     heldout : Tokens or tensor of integers (n, length), optional
-        Windows on which errors are reported beside those on the calibration windows.
+        Windows on which errors are reported beside those on the calibration windows; of domains a mapping by the same names.
     recovery : Tokens or tensor of integers (n, length), optional
         Windows on which what makes up for removed units is fitted, in place of `tokens`, on which units are still chosen.
     out : str or Path, optional
@@ -130,8 +134,8 @@ def prune(
     True
     """
     config = settled(config, method, settings)
-    calibration = windows_of(tokens, "calibration windows")
-    apart = None if heldout is None else windows_of(heldout, "held-out windows")
+    calibration = given_windows(tokens, "calibration windows")
+    apart = None if heldout is None else given_windows(heldout, "held-out windows")
     own = None if recovery is None else windows_of(recovery, "recovery windows")
     folder = None if problems is None else Path(problems)
     if isinstance(model, str | Path):
@@ -231,7 +235,7 @@ def extent_of(windows: Any) -> tuple[int, int]:
     """How many windows there are, and how long each is, of windows or of these two numbers."""
     if isinstance(windows, tuple) and len(windows) == 2 and all(isinstance(each, int) for each in windows):
         return windows
-    found = windows_of(windows, "calibration windows").windows
+    found = given_windows(windows, "calibration windows").windows
     return len(found), found.shape[1]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import recipe_of
+from gramian.adapters.data.mixing import paired
 from gramian.adapters.data.tokens import Tokens, check_windows, provenance, windows_of
 from gramian.adapters.devices import current_device, where
 from gramian.adapters.kinds.depth import shortened
@@ -29,6 +30,7 @@ from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.mixtures import mixture_of
 from gramian.adapters.run.ranks import ranks_here
 from gramian.adapters.run.undo import Originals, restored_after_errors
 
@@ -65,6 +67,7 @@ def run(
     apart = None if heldout is None else windows_of(heldout, "held-out windows")
     if apart is not None:
         check_windows(model, apart.windows, "held-out windows")
+    apart = paired(tokens, apart, recovery)
     plan, ranks = check_run(blocks, config), ranks_here()
     check_texts(blocks, config, plan, tokens, recovery, apart)
     if not ranks.alone and problems is not None and journal is None:
@@ -81,7 +84,7 @@ def run(
     originals = Originals(model, storage_dtype(model)) if journal is None else None
     guard: AbstractContextManager[object] = nullcontext() if originals is None else restored_after_errors(originals)
     with guard, eval_mode(model), current_device(blocks.place), blocks:
-        each = Run(blocks, config, journal, originals, progress, ranks)
+        each = Run(blocks, config, journal, originals, progress, ranks, mixture_of(tokens, apart))
         search = each.search(tokens.windows, apart.windows) if config.own("allocation") == "search" and apart else None
         if isinstance(plan, Removal):
             own = batches[:fitted] if recovery is None else batches_of(recovery)

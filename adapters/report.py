@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.html import html_table
+from gramian.adapters.pages.domains import domain_figures, domain_lines
 from gramian.adapters.pages.plots import plot
 from gramian.extras import need
 from gramian.tables import figure, lines_of, table
@@ -103,9 +104,11 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
+        domains = domain_figures(self.settings, [operator.detail for operator in self.operators])
         return {
             "settings": self.settings,
             "seconds": self.seconds,
+            **({"domains": domains} if domains else {}),
             "sparsity": self.sparsity,
             "mean_error": self.mean_error,
             "mean_heldout_error": self.mean_heldout_error,
@@ -164,7 +167,7 @@ class Report:
             line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
         if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:
             line += f"; {len(short)} experts saw fewer tokens than they have inputs and borrowed, such as {short[0]}"
-        return "\n".join([line, *search_lines(self.settings)])
+        return "\n".join([line, *domain_lines(self.settings, [o.detail for o in self.operators]), *search_lines(self.settings)])
 
     def __str__(self) -> str:
         """The table, that of blocks that were refitted, and the totals."""

@@ -30,7 +30,7 @@ def capture_problems(args: argparse.Namespace) -> None:
     names = chosen_operators(model, args.config)
     texts = args.texts
     tokens = calibration(
-        texts.calibration, tokenizer, samples=texts.samples, length=texts.length or longest_window(model, tokenizer, 512),
+        texts.sources[0], tokenizer, samples=texts.samples, length=texts.length or longest_window(model, tokenizer, 512),
         seed=texts.seed, vocabulary=model.config.get_text_config().vocab_size, model=model,
     )  # fmt: skip
     check_windows(model, tokens.windows, "calibration windows")

@@ -40,7 +40,8 @@ def check_places(args: argparse.Namespace) -> None:
     check_result(given.get("json"))
     check_result(given.get("html"))
     if "texts" in given:
-        check_source(args.texts.calibration)
+        for source in args.texts.sources:
+            check_source(source)
         if args.texts.recovery is not None:
             check_source(args.texts.recovery[0])
     for text in (given.get("evaluate"), given.get("text")):

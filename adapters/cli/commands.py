@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.summary import shown as shown_report
 from gramian.adapters.config.recipes import recipe_of
+from gramian.adapters.data.domains import Domains
 from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
@@ -69,7 +71,7 @@ def prune_here(args: argparse.Namespace) -> None:
         say(f"loading {args.model}")
         model, tokenizer = load(
             args.model, dtype=texts.dtype, device=args.device if args.memory == "host" else "cpu",
-            classifier=has_labels(texts.calibration),
+            classifier=any(map(has_labels, texts.sources)),
         )  # fmt: skip
         blocks: Blocks = InMemory(model) if args.memory == "host" else Offloaded(model, args.device)
         # Mistakes that can be known are reported before the first long computation, although `run` would report them too.
@@ -229,23 +231,44 @@ def sampled(read: Texts) -> dict[str, bytes]:
 
 def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
     """Perplexity before and after, as figures for the report and as text for a person."""
-    assert isinstance(read.evaluated, torch.Tensor)
-    count, length = read.evaluated.shape
+    assert read.evaluated is not None
+    evaluated = windows_of(read.evaluated)
+    count, length = evaluated.windows.shape
     difference, error = paired_difference(pruned, dense)
+    domains = {} if evaluated.domains is None else {"domains": by_domain(dense, pruned, evaluated.domains)}
     figures = {
         "dense": dense.value,
         "pruned": pruned.value,
+        **domains,
         "difference_nats": difference,
         "standard_error": error,
         "source": read.evaluated_source,
         "windows": count,
         "context": length,
-        "sha256": Tokens(read.evaluated, "").digest,
+        "sha256": Tokens(evaluated.windows, "").digest,
         "nats_by_window": {"dense": by_window(dense, count), "pruned": by_window(pruned, count)},
     }
-    shown = table(["model", "perplexity"], [["dense", f"{dense.value:.2f}"], ["pruned", f"{pruned.value:.2f}"]])
+    each = domains.get("domains", {})
+    rows = [
+        [name, f"{value:.2f}", *(f"{pair[name]:.2f}" for pair in each.values())]
+        for name, value in (("dense", dense.value), ("pruned", pruned.value))
+    ]
+    shown = table(["model", "perplexity", *(f"on {name}" for name in each)], rows)
     where = f"on {count} windows of {length} tokens, {read.evaluated_source}"
     return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
+
+
+def by_domain(dense: Perplexity, pruned: Perplexity, domains: Domains) -> dict[str, dict[str, float]]:
+    """Perplexity before and after on the windows of every domain, and their paired difference in nats per token."""
+    found = {}
+    for number, name in enumerate(domains.names):
+        if places := domains.of(number):
+            before, after = (each.losses.view(len(domains.places), -1)[places].flatten() for each in (dense, pruned))
+            pair = [Perplexity(math.exp(each.double().mean().item()), each) for each in (before, after)]
+            difference, error = paired_difference(pair[1], pair[0])
+            values = {"dense": pair[0].value, "pruned": pair[1].value}
+            found[name] = {**values, "difference_nats": difference, "standard_error": error}
+    return found
 
 
 def by_window(found: Perplexity, count: int) -> list[float]:

@@ -11,7 +11,7 @@ from gramian.adapters.config.amounts import named_amount
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.recipes import configs_of, read_recipe
 from gramian.adapters.config.run_config import RunConfig
-from gramian.adapters.config.settings import FLAG, OPTIONS, Setting, named_value, settings_of
+from gramian.adapters.config.settings import FLAG, OPTIONS, SOURCES, Setting, named_value, named_weight, settings_of
 
 __all__ = ["add_settings", "configs_from", "flags_in", "given"]
 
@@ -43,6 +43,10 @@ def add_setting(group: argparse._ArgumentGroup, each: Setting, by_name: bool) ->
     if each.kind is OPTIONS:
         group.add_argument(
             str(each.repeated), dest=each.name, action="append", type=typed(named_value), metavar=each.kind.metavar, help=text
+        )
+    elif each.kind is SOURCES:
+        group.add_argument(
+            each.flag, dest=each.name, action="append", type=typed(named_weight), metavar=each.kind.metavar, help=text
         )
     elif each.kind is FLAG:
         group.add_argument(each.flag, dest=each.name, action=argparse.BooleanOptionalAction, default=None, help=text)
@@ -78,6 +82,8 @@ def given(args: argparse.Namespace, *configs: type) -> dict[str, Any]:
         for each in settings_of(config)
         if (value := getattr(args, each.name, None)) is not None
     }
+    if "calibration" in values:
+        values["calibration"] = sources_of(values["calibration"])
     if "options" in values:
         values["options"] = dict(values["options"])
     if getattr(args, "sparsity_of", None):
@@ -86,13 +92,29 @@ def given(args: argparse.Namespace, *configs: type) -> dict[str, Any]:
     return values
 
 
+def sources_of(named: list[Any]) -> Any:
+    """What calibrates: the last source that is given, as of any option, or all of them with their weights."""
+    if all(isinstance(each, str) for each in named):
+        return named[-1]
+    if bare := [each for each in named if isinstance(each, str)]:
+        raise ValueError(f"calibration={bare[0]!r} has no weight and others have: give each as SOURCE=WEIGHT")
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"calibration={twice[0]!r} is given twice: give it once, with its whole weight")
+    return dict(named)
+
+
 def configs_from(args: argparse.Namespace) -> tuple[PruneConfig, RunConfig]:
     """The configurations of a command: its options, and what these leave open from its recipe.
 
     Options of a method go with the method, so those of a recipe are left out where another method is given. A mistake is bad
     usage, exit code 2; FileNotFoundError and ValueError where a recipe cannot be read.
     """
-    values, options = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}, given(args, PruneConfig, RunConfig)
+    values = read_recipe(args.recipe) if getattr(args, "recipe", None) else {}
+    try:
+        options = given(args, PruneConfig, RunConfig)
+    except ValueError as error:
+        args.usage_error(flags_in(str(error)))
     if options.get("method", values.get("method")) != values.get("method"):
         values.pop("options", None)
     elif "options" in values and "options" in options:

@@ -256,13 +256,15 @@ def check_usage(args: argparse.Namespace) -> None:
     are set as `args.config` and `args.texts`."""
     if args.command in ("prune", "capture", "estimate"):
         args.config, args.texts = configs_from(args)
+    if args.command == "capture" and len(args.texts.sources) > 1:
+        args.usage_error("a problem file holds moments of one text: capture each --calibration into a directory of its own")
     if args.command == "prune":
         if args.out is None and not args.dry_run:
             args.usage_error("--out DIR is needed: where the pruned model goes")
         if args.texts.pad and args.config.recipe.granularity == "weights":
             args.usage_error(f"--pad is for methods that remove units, not for {args.config.method}")
         check_recovery(args)
-        if has_labels(args.texts.calibration) and args.evaluate is not None:
+        if any(map(has_labels, args.texts.sources)) and args.evaluate is not None:
             args.usage_error(
                 "--evaluate measures perplexity, and of texts with labels it is answers that are measured, on those held out: "
                 "leave it out"

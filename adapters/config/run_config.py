@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gramian.adapters.config.settings import FLAG, NAME, NATURAL, POSITIVE, check_ranges, one_of, setting
+from gramian.adapters.config.domain_sources import check_domains
+from gramian.adapters.config.settings import FLAG, NAME, NATURAL, POSITIVE, SOURCES, check_ranges, one_of, setting
 
 __all__ = ["RunConfig"]
 
@@ -15,10 +17,11 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 class RunConfig:
     """What a run of the command reads and how it is saved."""
 
-    calibration: str = setting(
-        "builtin", NAME, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, FILE.safetensors "
-        "(an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels), or "
-        "hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`); a line of FILE.jsonl has text and label, or source and target",
+    calibration: str | Mapping[str, float] = setting(
+        "builtin", SOURCES, "builtin (English that ships with Python), self (sampled from the model), FILE.txt, "
+        "FILE.safetensors (an integer tensor `tokens`, one window a row), FILE.jsonl (texts with labels), or "
+        "hf:DATASET[:CONFIG][:SPLIT] (extra `datasets`); a line of FILE.jsonl has text and label, or source and target; "
+        "of several sources each with its weight, such as law.txt=0.7, to which windows and tokens are weighted",
     )  # fmt: skip
     samples: int = setting(32, POSITIVE, "windows")
     length: int | None = setting(None, POSITIVE, "tokens in a window (512, or the model's context if that is less)")
@@ -43,8 +46,15 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if isinstance(self.calibration, Mapping):
+            check_domains(self.calibration, self.samples, self.recovery_calibration)
         if self.recovery_samples is not None and self.recovery_calibration is None:
             raise ValueError(f"recovery_samples={self.recovery_samples} needs a source: give recovery_calibration= too")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that calibrate."""
+        return (self.calibration,) if isinstance(self.calibration, str) else tuple(self.calibration)
 
     @property
     def apart(self) -> int:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from gramian.adapters.methods.vocabulary import Granularity
@@ -25,6 +26,7 @@ __all__ = [
     "OPTIONS",
     "POSITIVE",
     "RANGE",
+    "SOURCES",
     "Kind",
     "Setting",
     "named_value",
@@ -209,5 +211,27 @@ POSITIVE, NATURAL = whole(1), whole(0)
 RANGE = Kind(
     "a range of blocks, as 4:30 (the first is 0, the last is excluded)", is_range, read_range, "slice or str", "A:B",
     write=spelt_range,
+)  # fmt: skip
+
+
+def named_weight(text: str) -> str | tuple[str, float]:
+    """A source of text, or one and its weight, such as `law.txt=0.7`. What is a file is a source, whatever its name."""
+    name, equals, weight = text.rpartition("=")
+    try:
+        return (name, float(weight)) if equals and name and not Path(text).expanduser().is_file() else text
+    except ValueError:
+        return text
+
+
+def is_sources(value: Any) -> bool:
+    """Whether a value is a source of text, or a mapping from sources to weights."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(name, str) and is_real(weight) for name, weight in value.items())
+    return isinstance(value, str) and bool(value)
+
+
+SOURCES = Kind(
+    "a source, or sources with their weights", is_sources, named_weight, "str or mapping", "SOURCE[=WEIGHT]",
+    write=lambda value: value if isinstance(value, str) else {name: float(weight) for name, weight in value.items()},
 )  # fmt: skip
 OPTIONS = Kind("a mapping by names", is_options, named_value, "mapping", "NAME=VALUE", write=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import usual_length
+from gramian.adapters.data.domains import split_samples
 from gramian.adapters.data.generation import check_sampling
+from gramian.adapters.data.mixing import mixed, paired
 from gramian.adapters.data.sources import builtin_text, calibration
-from gramian.adapters.data.tokens import Tokens, check_windows
+from gramian.adapters.data.tokens import Tokens, check_windows, windows_of
 from gramian.adapters.data.windows import file_windows, text_windows
 
 __all__ = ["Texts", "heldout_windows", "read_texts"]
@@ -36,7 +39,7 @@ class Texts:
 def read_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    source: str,
+    source: str | Mapping[str, float],
     samples: int,
     length: int | None,
     seed: int,
@@ -50,10 +53,13 @@ def read_texts(
     The built-in text has a part for each; of any other source the last of the windows drawn are held out. Perplexity is
     measured on the text `evaluate` where it is given, else on the held-out windows. length: that of `usual_length` where it is
     None. planned: only the windows' shapes matter, so no text is sampled from the model. recovery: the source of windows of
-    their own, and how many of them.
+    their own, and how many of them. source: with several and their weights, `samples` are split among them by weight, and
+    `heldout` windows are held out of each.
     """
     if length is None:
         length = usual_length(model, tokenizer)
+    if not isinstance(source, str):
+        return domain_texts(model, tokenizer, source, samples, length, seed, heldout, evaluate)
     vocabulary = model.config.get_text_config().vocab_size
     own = None if recovery is None else recovery_windows(model, tokenizer, *recovery, length, seed)
     evaluated: torch.Tensor | Tokens | None = (
@@ -87,6 +93,35 @@ def read_texts(
     if evaluated is None and isinstance(rest, torch.Tensor):
         evaluated = rest[:MOST_EVALUATED]
     return Texts(drawn, rest, evaluated, evaluated_source, own)
+
+
+def domain_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    weights: Mapping[str, float],
+    samples: int,
+    length: int,
+    seed: int,
+    heldout: int,
+    evaluate: Path | None,
+) -> Texts:
+    """The same windows of several domains; where no other text is given, perplexity is measured on those held out of each."""
+    counts = split_samples(weights, samples)
+    read = {
+        name: read_texts(model, tokenizer, name, max(1, count), length, seed, heldout, evaluate)
+        for name, count in counts.items()
+    }
+    calibration = mixed({name: each.calibration for name, each in read.items()}, weights, "calibration windows")
+    apart = {name: windows_of(each.heldout) for name, each in read.items() if each.heldout is not None}
+    alike = dict.fromkeys(apart, 1.0)
+    rest = paired(calibration, mixed(apart, alike, "held-out windows"), None) if apart else None
+    evaluated = next(iter(read.values())).evaluated
+    source = str(evaluate)
+    if evaluate is None:
+        first = {name: each.part(slice(MOST_EVALUATED)) for name, each in apart.items()}
+        evaluated = mixed(first, alike, "held-out windows") if first else None
+        source = f"held out of {' and '.join(weights)}"
+    return Texts(calibration, rest, evaluated, source)
 
 
 def recovery_windows(

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gramian.adapters.data.context import context_of
+from gramian.adapters.data.domains import Domains
 from gramian.adapters.data.labelled import given_examples
 from gramian.adapters.models.examples import IGNORED, Examples, Rows
 from gramian.versions import versions
@@ -34,7 +35,8 @@ class Tokens:
 
     `seed` is the seed that picked these windows among more, or None where nothing was picked. Of texts with labels, `labels`
     are (n,), a class or a number for each, or (n, t), tokens, with -100 where nothing is predicted; `mask`, bool (n, length),
-    is then over the tokens, with padding after them, and `types` are `token_type_ids`, if there are any.
+    is then over the tokens, with padding after them, and `types` are `token_type_ids`, if there are any. `domains` says which
+    windows are of which text, and what each text weighs, where they are of several.
     """
 
     windows: torch.Tensor
@@ -43,6 +45,7 @@ class Tokens:
     mask: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     types: torch.Tensor | None = None
+    domains: Domains | None = None
 
     @property
     def digest(self) -> str:
@@ -53,16 +56,22 @@ class Tokens:
             if (each := getattr(self, name)) is not None:
                 kind = "<f8" if each.is_floating_point() else "<i8"
                 found.update(f"{name} {tuple(each.shape)}".encode() + each.cpu().numpy().astype(kind).tobytes())
+        if self.domains is not None:
+            found.update(repr(self.domains).encode())
         return found.hexdigest()[:16]
 
     def part(self, some: slice | torch.Tensor) -> Tokens:
         """Some of the windows, with all that belongs to them."""
         rest = {name: None if (each := getattr(self, name)) is None else each[some] for name in ("mask", "labels", "types")}
-        return Tokens(self.windows[some], self.source, self.seed, **rest)
+        places = torch.arange(len(self.windows))[some].tolist()
+        domains = None if self.domains is None else self.domains.part(places)
+        return Tokens(self.windows[some], self.source, self.seed, **rest, domains=domains)
 
     def by_length(self) -> list[Rows]:
-        """The windows; or, of texts with labels, those that are equally long and have labels that are, without padding, in the
-        order in which the lengths first come."""
+        """The windows, domain by domain; or, of texts with labels, those that are equally long and have labels that are,
+        without padding, in the order in which the lengths first come."""
+        if self.domains is not None:
+            return [self.windows[self.domains.of(number)] for number, count in enumerate(self.domains.counts) if count]
         if self.labels is None:
             return [self.windows]
         counts = [self.windows.shape[1]] * len(self.windows) if self.mask is None else self.mask.sum(dim=1).tolist()
@@ -88,7 +97,8 @@ class Tokens:
         count, length = self.windows.shape
         if self.labels is not None:
             return f"Tokens({count} texts with labels, of at most {length} tokens, {self.source}, sha256 {self.digest})"
-        return f"Tokens({count} windows of {length} tokens, {self.source}, sha256 {self.digest})"
+        domains = "" if self.domains is None else f"domains {self.domains}, "
+        return f"Tokens({count} windows of {length} tokens, {domains}{self.source}, sha256 {self.digest})"
 
 
 TokensLike: TypeAlias = Tokens | torch.Tensor | np.ndarray | Mapping[str, Any] | Iterable[Any]  # what `windows_of` takes
@@ -247,16 +257,34 @@ def provenance(given: Tokens, heldout: Tokens | None, recovery: Tokens | None, d
     def origin(tokens: Tokens) -> dict[str, Any]:
         return {"source": tokens.source, "seed": tokens.seed, "sha256": tokens.digest}
 
+    several = {} if given.domains is None else {"domains": domains_recorded(given.domains, heldout)}
     own = {} if recovery is None else {"recovery": {"windows": list(recovery.windows.shape), **origin(recovery)}}
     return {
         "windows": list(given.windows.shape),
         "calibration": origin(given),
+        **several,
         **own,
         "heldout": None if heldout is None else {"windows": list(heldout.windows.shape), "sha256": heldout.digest},
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": dict(versions()),
     }
+
+
+def domains_recorded(domains: Domains, heldout: Tokens | None) -> list[dict[str, Any]]:
+    """What a report records of domains: their names, weights and windows, and how often a token of each counts."""
+    apart = None if heldout is None or heldout.domains is None else heldout.domains.counts
+    rows = zip(domains.names, domains.weights, domains.counts, domains.factors)
+    return [
+        {
+            "name": name,
+            "weight": weight,
+            "windows": count,
+            "factor": factor,
+            "heldout_windows": None if apart is None else apart[place],
+        }
+        for place, (name, weight, count, factor) in enumerate(rows)
+    ]
 
 
 def check_windows(model: PreTrainedModel, windows: torch.Tensor, what: str = "windows") -> None:

@@ -85,6 +85,7 @@ def check_texts(
     windows for a search."""
     model = blocks.model
     check_windows(model, tokens.windows, "calibration windows")
+    check_domains(blocks.model, config, tokens)
     read = tokens if recovery is None else recovery
     if config.refit == "block" and len(read.windows) < 2:
         raise ValueError(
@@ -108,6 +109,26 @@ def check_texts(
             if predicted and tokens.labels is not None:
                 check_labels(model, tokens.labels)
             check_differentiable(model, plan.unit_sets, samples_of(tokens)[0], predicted)
+
+
+def check_domains(model: torch.nn.Module, config: PruneConfig, tokens: Tokens) -> None:
+    """Raise ValueError where windows count alike, by something that reads them and no moments, and a domain has not its part of
+    them."""
+    if tokens.domains is None or tokens.domains.proportional:
+        return
+    whole = config.recipe.modules in ("blocks", "experts") or config.recipe.compares_heads
+    readers = {
+        "refit='block'": config.refit == "block",
+        "allocation='search'": config.own("allocation") == "search",
+        f"{config.method!r}": whole or bool(config.recipe.gradients),
+        "packed experts": any(parameter.ndim == 3 for parameter in model.parameters()),
+    }
+    for reader, reads in readers.items():
+        if reads:
+            raise ValueError(
+                f"with {reader} all windows count alike, and those of the domains {tokens.domains} are not in proportion to "
+                "their weights: give each domain as many windows as its weight asks for"
+            )
 
 
 def check_search_texts(tokens: Tokens, heldout: torch.Tensor | Tokens | None) -> None:

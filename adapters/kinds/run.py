@@ -17,6 +17,7 @@ from gramian.adapters.passes.searched import Search
 from gramian.adapters.report import BlockReport
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.ranks import Ranks, Shares
 from gramian.adapters.run.undo import Originals
 from gramian.adapters.run.walk import Pass, walk
@@ -31,6 +32,7 @@ class Run:
 
     journal: where it keeps what it has done. originals: copies of what it overwrites, for a run that fails; one with a journal
     goes on from there and needs none. progress: whether bars are shown. ranks: the processes that share it.
+    mixture: of the domains of its batches, if there are several.
     """
 
     blocks: Blocks
@@ -39,6 +41,7 @@ class Run:
     originals: Originals | None = None
     progress: bool = True
     ranks: Ranks = Ranks()
+    mixture: Mixture | None = None
 
     @property
     def model(self) -> nn.Module:

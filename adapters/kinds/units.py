@@ -42,10 +42,11 @@ def removed(
     before, inside = count_parameters(model), block_parameters(model)
     allocation = config.own("allocation")
     say_refused(plan.refused, "remain as they are")
-    context = ModelContext(model, tokens.windows if tokens.labels is None else tokens, unit_sets, run.progress, blocks)
+    read = tokens.windows if tokens.labels is None and tokens.domains is None else tokens
+    context = ModelContext(model, read, unit_sets, run.progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: config.recipe.gather(context, config.options))
     with run.bar(2 * len(unit_sets), "module") as shown:
-        first = scoring(model, blocks.paths, config, plan, statistics, shown.update)
+        first = scoring(model, blocks.paths, config, plan, statistics, shown.update, run.mixture)
         if run.journal is None or len(run.journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
         dense = batches_of(tokens)
@@ -65,7 +66,9 @@ def removed(
         del found, masks  # frees their memory before the moments of the second walk come
         batches = [*recovery, *heldout]
         shares = run.shares(batches)
-        second = removing(model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares)
+        second = removing(
+            model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares, run.mixture
+        )
         refitted = refitting(second, model, blocks.paths, config, batches, len(recovery), shares)
         rows, refits = without_refits(run.written(refitted, batches, shares))
     keep = {each.row.name: each.kept for each in rows}

@@ -44,12 +44,12 @@ def zeroed(
     if search is not None:
         patterns, found = sparsities_by_search(search, given)
     elif config.own("allocation") == "owl":
-        patterns = sparsities_by_outliers(blocks, given, batches[:fitted], run.journal)
+        patterns = sparsities_by_outliers(blocks, given, batches[:fitted], run.journal, run.mixture)
     with (
         run.bar(len(patterns), "operator") as shown,
         kept_problems(problems, run.journal) as folder,
     ):
-        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares)
+        each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares, run.mixture)
         walked = refitting(each, model, blocks.paths, config, batches, fitted, shares)
         rows, refits = without_refits(run.written(walked, batches, shares))
     settings: dict[str, Any] = {

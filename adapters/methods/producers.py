@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from gramian.adapters.models.layers import Layer
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.ranks import Shares
 from gramian.solvers import refit
@@ -35,10 +36,11 @@ class ProducerRefit:
         damping: float,
         dtype: torch.dtype,
         shares: Shares = Shares(),
+        mixture: Mixture | None = None,
     ) -> None:
         self.producers, self.damping, self.dtype = producers, damping, dtype
-        self.collector = MomentCollector(producers[0].name, parts, keep=True, shares=shares)
-        self.outcome = MomentCollector(consumer, parts, keep=True, shares=shares)
+        self.collector = MomentCollector(producers[0].name, parts, keep=True, shares=shares, mixture=mixture)
+        self.outcome = MomentCollector(consumer, parts, keep=True, shares=shares, mixture=mixture)
         self.before: list[torch.Tensor] = []
 
     def refit(self, star: Iterable[torch.Tensor]) -> None:

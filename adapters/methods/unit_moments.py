@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from gramian.adapters.models.units import UnitGroup
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.hooks import tapped
+from gramian.adapters.run.mixtures import mixture_of
 from gramian.adapters.run.walk import Receive, Replay, walk
 from gramian.solvers import Moments
 from gramian.solvers.backend._xp import to_numpy
@@ -41,19 +42,23 @@ def unit_moments(
     if wanted:
         home = blocks or InMemory(model)
         places = [[place for place in inside if place in wanted] for inside in places_in(unit_sets, home.paths)]
-        walk(GatherMoments(model, unit_sets, places, moment, found), home, batches_of(windows))
+        mixture = mixture_of(windows) if isinstance(windows, Tokens) else None
+        weight = None if mixture is None else mixture.factor
+        walk(GatherMoments(model, unit_sets, places, moment, found, weight), home, batches_of(windows))
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class GatherMoments:
-    """The pass that gathers unit moments. places: the modules of every block; found: the moments by module, as they come."""
+    """The pass that gathers unit moments. places: the modules of every block; found: the moments by module, as they come.
+    weight(batch): how often its tokens count, where they are of several domains."""
 
     model: nn.Module
     unit_sets: Sequence[UnitSet]
     places: Sequence[Sequence[int]]
     moment: str
     found: list[np.ndarray | None]
+    weight: Callable[[int], float] | None = None
     name = "moments"
     follows = "dense"
     taps_dense = False
@@ -89,7 +94,11 @@ class BlockOfMoments:
     @property
     def taps(self) -> dict[nn.Module, Receive]:
         """The input that the producers of a module share is tapped."""
-        return {layers[0].module: partial(tapped, layers[0]) for layers in self.layers.values()} if self.each.runs else {}
+        return (
+            {layers[0].module: partial(tapped, layers[0], self.each.weight) for layers in self.layers.values()}
+            if self.each.runs
+            else {}
+        )
 
     @property
     def replayed(self) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gramian.adapters.pages.attention import attention, remarks_as_html
 from gramian.adapters.pages.bars import Bar, bars
+from gramian.adapters.pages.domains import domain_table
 from gramian.adapters.pages.headline import cards, what_was_done
 from gramian.adapters.pages.heat_map import evenly_shaded, heat_map, shaded_by_size
 from gramian.adapters.pages.kept import kept_units
@@ -34,6 +35,10 @@ def page_of_run(document: Mapping[str, Any]) -> str | None:
     sections = [Section("What needs attention" if worrying else "Nothing needs attention", remarks_as_html(remarks))]
     if (effect := measured(run)) is not None:
         sections.append(effect)
+    if (
+        domains := domain_table(run.settings, [row.detail for row in run.rows], mapping(run.measured.get("domains")))
+    ) is not None:
+        sections.append(Section("Domain by domain", domains))
     sections += [Section("Layer by layer", maps(run), HINTS[run.kind])]
     if run.kind in ("units", "experts"):
         sections.append(Section("What stays", kept_units(run)))

@@ -61,7 +61,10 @@ class BasisChange:
 
         split = None if found.split is None else (once(found.split[0]), once(found.split[1]))
         evaluated, heldout = once(found.evaluated), once(found.heldout)
-        return replace(found, calibration=once(found.calibration), split=split, evaluated=evaluated, heldout=heldout)
+        domains = {name: self.moments(moments) for name, moments in found.domains.items()}
+        return replace(
+            found, calibration=once(found.calibration), split=split, evaluated=evaluated, heldout=heldout, domains=domains
+        )
 
     def moments(self, before: Moments) -> Moments:
         """R^T G R, R^T C R, R^T E R, and the sums over tokens turned alike."""

@@ -12,6 +12,7 @@ from torch import nn
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.run.expert_moments import Collector, collector_of
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Moments
@@ -30,7 +31,7 @@ class DenseOperators:
 
     stages: of each block, operators by full name that receive the same input. solve: `WeightLevels`, `UnitLevels`, or
     `saliencies`. fitted: how many batches there are. types: of rows. name: of the records. joined: what makes the rows of a
-    block of what was made of its operators.
+    block of what was made of its operators. mixture: of the domains, where there are several.
     """
 
     paths: tuple[str, ...]
@@ -42,6 +43,7 @@ class DenseOperators:
     types: Sequence[type]
     name: str
     joined: Callable[[list[Any]], list[Any]] = alone
+    mixture: Mixture | None = None
     runs = True
     follows = "dense"
     taps_dense = False
@@ -59,7 +61,11 @@ class DenseOperators:
         """Begin with a block."""
         prefix = full_name(self.paths[index], "")
         stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.stages[index]]
-        return DenseBlock(self, stages, [collector_of(stage, (self.fitted,), False, home=self.home) for stage in stages])
+        return DenseBlock(self, stages, [self.collector(stage) for stage in stages])
+
+    def collector(self, stage: list[Layer]) -> Collector:
+        """What gathers the inputs of a stage."""
+        return collector_of(stage, (self.fitted,), False, home=self.home, mixture=self.mixture)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from gramian.adapters.removal.depth import Shortening, plan_shortening
 from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
 from gramian.adapters.run.journal import Journal
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.ranks import Ranks, Shares
 from gramian.adapters.run.walk import Pass
 from gramian.adapters.targets import free_bases, patterns_of
@@ -67,9 +68,10 @@ def zeroing(
     advance: Callable[[], object] = nothing,
     problems: Path | None = None,
     shares: Shares = Shares(),
+    mixture: Mixture | None = None,
 ) -> ZeroWeights:
     """The one pass of a method that zeroes weights. paths: of the blocks. fitted: how many batches calibrate. shares: which
-    process runs which batches."""
+    process runs which batches. mixture: of their domains, if there are several."""
     damping = config.own("damping")
     damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
@@ -78,6 +80,7 @@ def zeroing(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
         problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart, changes_of(model, config, patterns),
+        mixture,
     )  # fmt: skip
 
 
@@ -94,12 +97,14 @@ def scoring(
     plan: Removal,
     statistics: Callable[[], Sequence[Any]] = tuple,
     advance: Callable[[], object] = nothing,
+    mixture: Mixture | None = None,
 ) -> ScoreUnits:
-    """The first pass of a method that removes units. statistics(): what the method has gathered, by module."""
+    """The first pass of a method that removes units. statistics(): what the method has gathered, by module. mixture: of the
+    domains of the batches, if there are several."""
     method, places = config.recipe, places_in(plan.unit_sets, paths)
     return ScoreUnits(
         model, plan.unit_sets, places, method.of_units(config.options), method.inputs, config.own("allocation"), plan.damping,
-        plan.amount, statistics, advance,
+        plan.amount, statistics, advance, None if mixture is None else mixture.factor,
     )  # fmt: skip
 
 
@@ -113,13 +118,14 @@ def removing(
     keep: Mapping[str, np.ndarray] | None = None,
     advance: Callable[[], object] = nothing,
     shares: Shares = Shares(),
+    mixture: Mixture | None = None,
 ) -> RemoveUnits:
     """The second one. fitted: how many batches calibrate. scored, keep: by module, what the first pass led to. shares: which
-    process runs which batches."""
+    process runs which batches. mixture: of their domains, if there are several."""
     return RemoveUnits(
         model, plan.unit_sets, places_in(plan.unit_sets, paths), scored, keep or {}, plan.calibrate_on, plan.target_blend,
         plan.compensation, plan.damping, (fitted,), storage_dtype(model), home_of(model), advance, config.refit_producers,
-        config.swap_search, among(shares, plan.calibrate_on),
+        config.swap_search, among(shares, plan.calibrate_on), mixture,
     )  # fmt: skip
 
 

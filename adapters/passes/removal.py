@@ -18,6 +18,7 @@ from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.removal.report import ModuleReport
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import MomentCollector
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares
@@ -44,7 +45,8 @@ class RemoveUnits:
     module. places: the modules of every block that runs. parts: the number of batches that calibrate; the others are held out
     for the report. home: the device on which hidden states are kept. refit_producers: whether producers are refitted before
     their module is pruned, see `ProducerRefit`. swap_search: whether kept units are swapped for better ones, see `swapped`.
-    shares: of the batches, where other processes run some; all of them then solve for the same."""
+    shares: of the batches, where other processes run some; all of them then solve for the same. mixture: of the domains,
+    where there are several."""
 
     model: Any
     unit_sets: Sequence[UnitSet]
@@ -62,6 +64,7 @@ class RemoveUnits:
     refit_producers: bool = False
     swap_search: bool = False
     shares: Shares = Shares()
+    mixture: Mixture | None = None
     name = "removal"
     runs = True
     taps_dense = True
@@ -93,11 +96,13 @@ class RemoveUnits:
         modules = []
         for place in self.places[index]:
             unit_set = self.unit_sets[place]
-            collector = MomentCollector(unit_set.name, self.parts, keep, self.target_blend, self.home, self.shares)
+            collector = MomentCollector(
+                unit_set.name, self.parts, keep, self.target_blend, self.home, self.shares, self.mixture
+            )
             refit: ProducerRefit | None = None
             if self.refit_producers:
                 layers = [self.layer(name) for name in self.producers(unit_set)]
-                refit = ProducerRefit(layers, unit_set.name, self.parts, self.damping, self.dtype, self.shares)
+                refit = ProducerRefit(layers, unit_set.name, self.parts, self.damping, self.dtype, self.shares, self.mixture)
             modules.append(Module(place, self.layer(unit_set.name), collector, refit))
         return RemovalBlock(self, modules)
 
@@ -176,11 +181,13 @@ class Candidate:
     """A module as it could be stored.
 
     output: the loss of its consumer, on calibration tokens; heldout: the same on held-out tokens, None without any. answer:
-    weights and bias of the consumer, before rounding."""
+    weights and bias of the consumer, before rounding. domains: the loss on single domains, by what errors on them are
+    called."""
 
     output: Output
     heldout: Output | None
     answer: Answer
+    domains: Mapping[str, Output]
 
     @property
     def error(self) -> float:
@@ -193,9 +200,10 @@ def candidate(job: RemoveUnits, layer: Layer, collector: MomentCollector, column
     moments, apart = collector.moments[0], collector.moments.get(1)
     output = Output(layer.problem(moments), moments)
     heldout = None if apart is None else Output(layer.problem(apart), apart)
+    domains = {name: Output(layer.problem(each), each) for name, each in collector.domains.items()}
     if untouched:
-        return Candidate(output, heldout, Answer(output.problem.anchor, None, Status.DIRECT))
-    return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping))
+        return Candidate(output, heldout, Answer(output.problem.anchor, None, Status.DIRECT), domains)
+    return Candidate(output, heldout, compensate(output, columns, job.compensation, job.damping), domains)
 
 
 def swapped(job: RemoveUnits, unit_set: UnitSet, problem: Quadratic, kept: np.ndarray) -> np.ndarray:
@@ -253,7 +261,10 @@ def remove_from(
         residual=remaining,
         status=status,
         seconds=time.perf_counter() - started,
-        detail=mask_figures(one, problem, output.moments, job.target_blend, columns),
+        detail={
+            **mask_figures(one, problem, output.moments, job.target_blend, columns),
+            **{name: each.relative_error(stored, bias) for name, each in best.domains.items()},
+        },
         groups_of_heads=one.similar,
         recovered=better,
         unrecovered_error=None if better is None else plain.error,

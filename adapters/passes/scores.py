@@ -35,7 +35,7 @@ class ScoreUnits:
 
     score: of the method. inputs: whether it needs the moments of what enters the consumers. statistics(): what the method
     has gathered, by module, once the first module is scored. removal: parameters to remove. places: the modules of every block
-    that runs.
+    that runs. weight(batch): how often its tokens count, where they are of several domains.
     """
 
     model: Any
@@ -48,6 +48,7 @@ class ScoreUnits:
     removal: float
     statistics: Callable[[], Sequence[Any]]
     advance: Callable[[], object]
+    weight: Callable[[int], float] | None = None
     name = "scores"
     follows = "dense"
     taps_dense = False
@@ -114,7 +115,9 @@ class BlockOfScores:
     @property
     def taps(self) -> dict[nn.Module, Receive]:
         """Every consumer is tapped, if moments are needed."""
-        return {layer.module: partial(tapped, layer) for layer in self.layers.values()} if self.each.runs else {}
+        return (
+            {layer.module: partial(tapped, layer, self.each.weight) for layer in self.layers.values()} if self.each.runs else {}
+        )
 
     @property
     def replayed(self) -> list[nn.Module]:

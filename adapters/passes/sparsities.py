@@ -18,6 +18,7 @@ from gramian.adapters.passes.searched import Search, Searched, found_by_search, 
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.level_files import LevelFiles
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.walk import walk
 from gramian.adapters.targets import AllZero, shape_of
 from gramian.solvers import Pattern, TopK
@@ -44,12 +45,17 @@ def levelling(
 
 
 def counting(
-    model: Any, paths: tuple[str, ...], patterns: Patterns, fitted: int, advance: Callable[[], object] = nothing
+    model: Any,
+    paths: tuple[str, ...],
+    patterns: Patterns,
+    fitted: int,
+    advance: Callable[[], object] = nothing,
+    mixture: Mixture | None = None,
 ) -> DenseOperators:
     """The pass that counts outliers."""
     return DenseOperators(
         paths, stages_with(model, paths, patterns), saliencies, fitted, home_of(model), advance, (BlockOutliers,), "outliers",
-        outliers,
+        outliers, mixture,
     )  # fmt: skip
 
 
@@ -63,11 +69,11 @@ def stages_with(model: Any, paths: tuple[str, ...], patterns: Patterns) -> tuple
 
 
 def sparsities_by_outliers(
-    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], journal: Journal | None
+    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], journal: Journal | None, mixture: Mixture | None = None
 ) -> dict[str, Pattern]:
     """OWL: every operator of a block as much sparser or denser as the block is by `outlier_sparsities`."""
     model = blocks.model
-    each = counting(model, blocks.paths, patterns, len(batches))
+    each = counting(model, blocks.paths, patterns, len(batches), mixture=mixture)
     rows: list[BlockOutliers] = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
     sizes = {name: math.prod(shape_of(model, name)) for name in patterns}
     given = zeros_given(model, patterns)

@@ -21,6 +21,7 @@ from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
 from gramian.adapters.passes.row_parts import Answer, joined, rows_compete, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.ranks import Shares, divided
@@ -46,6 +47,7 @@ class ZeroWeights:
     directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
     of a block too, or of a stage where the next one's inputs follow from it. rows_apart: whether they may share the rows of an
     operator, as far as its pattern does not compare them. changes: of bases inside blocks, if any.
+    mixture: of the domains, where there are several.
     """
 
     paths: tuple[str, ...]
@@ -63,6 +65,7 @@ class ZeroWeights:
     shares: Shares = Shares()
     rows_apart: bool = False
     changes: BasisChanges | None = None
+    mixture: Mixture | None = None
     name = "weights"
     runs = True
     types: Sequence[type] = (OperatorReport,)
@@ -98,7 +101,8 @@ class ZeroWeights:
         prefix = full_name(self.paths[index], "")
         stages = [[Layer.at(block, name.removeprefix(prefix), name) for name in stage] for stage in self.wanted(index)]
         keep = self.target != "own"
-        collectors = [collector_of(stage, self.parts, keep, self.target_blend, self.home, self.shares) for stage in stages]
+        given = self.parts, keep, self.target_blend, self.home, self.shares, self.mixture
+        collectors = [collector_of(stage, *given) for stage in stages]
         return BlockOfWeights(self, stages, collectors, self.bases(index))
 
     def row_parts(self, name: str, shape: Sequence[int]) -> list[slice]:
@@ -142,6 +146,7 @@ class ZeroWeights:
         pattern, answer = self.patterns[layer.name], joined([work.answers[number] for number in sorted(work.answers)])
         heldout = None if found.heldout is None else layer.problem(found.heldout)
         evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
+        domains = {name: layer.problem(moments) for name, moments in found.domains.items()}
         layer.assign(answer.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0
@@ -159,7 +164,7 @@ class ZeroWeights:
             residual=certificate.residual or 0.0,
             status=answer.status,
             seconds=work.seconds + time.perf_counter() - started,
-            detail={**answer.detail, **found.detail},
+            detail={**answer.detail, **found.detail, **{name: each.relative_error(stored) for name, each in domains.items()}},
         )
 
 

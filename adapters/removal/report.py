@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gramian.adapters.html import html_table
+from gramian.adapters.pages.domains import domain_figures, domain_lines
 from gramian.adapters.pages.plots import plot
 from gramian.adapters.report import BlockReport, mean_error, refits_counted, refits_shown, search_lines
 from gramian.extras import need
@@ -97,9 +98,11 @@ class StructuredReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain numbers, strings and lists, for JSON."""
+        domains = domain_figures(self.settings, [module.detail for module in self.modules])
         return {
             "settings": self.settings,
             "seconds": self.seconds,
+            **({"domains": domains} if domains else {}),
             "ratio": self.ratio,
             "parameters": list(self.parameters),
             "block_parameters": list(self.block_parameters),
@@ -186,6 +189,7 @@ class StructuredReport:
                 f"blocks removed, the first gone first: {', '.join(map(str, gone))}; {name} of the output to the dense model's "
                 f"{figure(output['removed'])}, {figure(output['refitted'])} once refitted"
             )
+        lines += domain_lines(self.settings, [module.detail for module in self.modules])
         lines += search_lines(self.settings)
         if "widths" in self.settings:
             lines.append(self.cost_of_widths())

@@ -11,11 +11,11 @@ import torch
 from gramian.adapters.models.experts import Packed
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import feed
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.routing import Routed, forced
 from gramian.solvers import Moments
-from gramian.solvers.core.sums import ProductSum
 
 __all__ = ["Collector", "ExpertMoments", "collector_of"]
 
@@ -159,13 +159,15 @@ def collector_of(
     target_blend: float = 1.0,
     home: torch.device | None = None,
     shares: Shares = Shares(),
+    mixture: Mixture | None = None,
 ) -> Collector:
     """What gathers the inputs of a stage: once for operators that share them, and apart for packed experts, whose inputs are
-    never paired with the pruned path's, since tokens are routed otherwise there. The rest is as in `MomentCollector`."""
+    never paired with the pruned path's, since tokens are routed otherwise there. Experts count
+    every token alike, whatever the mixture. The rest is as in `MomentCollector`."""
     site = stage[0].site
     if isinstance(site, Packed):
         return ExpertMoments(site, {layer.expert[1]: layer.name for layer in stage if layer.expert}, parts, home, shares)
-    return MomentCollector(stage[0].name, parts, keep, target_blend, home, shares)
+    return MomentCollector(stage[0].name, parts, keep, target_blend, home, shares, mixture)
 
 
 def spread(tokens: torch.Tensor, count: int) -> torch.Tensor:
@@ -182,7 +184,4 @@ def blended(own: Moments | None, shared: Moments | None, weight: float) -> Momen
     """The moments `own` + weight * `shared`."""
     if shared is None or not weight:
         return own
-    lent = Moments(shared.width)
-    lent.mass, lent.squares = weight * shared.mass, ProductSum(square=True, total=weight * shared.require())
-    lent.total = None if shared.total is None else weight * shared.total
-    return merged(own, lent)
+    return merged(own, shared.scaled(weight))

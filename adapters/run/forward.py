@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from gramian.adapters.data.domains import interleaved
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.devices import release_cached
 from gramian.adapters.models.block_answers import Answer, Arguments, alike
@@ -22,7 +23,17 @@ from gramian.adapters.models.tasks import token_inputs, trunk_of
 from gramian.adapters.run.hooks import watch
 from gramian.adapters.run.ranks import Shares
 
-__all__ = ["TOKENS_PER_BATCH", "BlockCall", "Call", "ModelCall", "batches_of", "enter", "inputs_of", "run_block"]
+__all__ = [
+    "TOKENS_PER_BATCH",
+    "BlockCall",
+    "Call",
+    "ModelCall",
+    "batches_of",
+    "domains_of_batches",
+    "enter",
+    "inputs_of",
+    "run_block",
+]
 
 TOKENS_PER_BATCH = 2048
 States = TypeVar("States", bound=torch.Tensor | None)  # of one batch; None where another process runs it
@@ -32,9 +43,23 @@ def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
     """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each.
 
     Texts with labels stand in a batch with others that are as long, so that no batch holds padding: whatever is gathered of
-    what reaches a layer is then of tokens alone."""
+    what reaches a layer is then of tokens alone. A batch is of one domain, and batches of several come in turns."""
     rows: list[Rows] = [given] if isinstance(given, torch.Tensor) else given.by_length()
-    return [batch for each in rows for batch in each.split(max(1, TOKENS_PER_BATCH // longest(each)))]
+    split = [each.split(max(1, TOKENS_PER_BATCH // longest(each))) for each in rows]
+    if isinstance(given, Tokens) and given.domains is not None:
+        return interleaved(split)
+    return [batch for each in split for batch in each]
+
+
+def domains_of_batches(given: Tokens) -> list[int]:
+    """The domain of every one of `batches_of`, by number."""
+    assert given.domains is not None
+    numbers = [number for number, count in enumerate(given.domains.counts) if count]
+    split = [
+        [number] * len(each.split(max(1, TOKENS_PER_BATCH // longest(each))))
+        for number, each in zip(numbers, given.by_length())
+    ]
+    return interleaved(split)
 
 
 def longest(rows: Rows) -> int:

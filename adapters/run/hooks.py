@@ -127,19 +127,23 @@ def refuse_bypassed(name: str, module: nn.Module) -> None:
         )
 
 
-def tapped(layer: Layer, _: int, inputs: torch.Tensor) -> None:
-    """Add inputs to the moments of their layer, whichever batch they are."""
-    feed(layer.name, layer.moments, inputs)
+def tapped(layer: Layer, weight: Callable[[int], float] | None, batch: int, inputs: torch.Tensor) -> None:
+    """Add the inputs of a batch to the moments of their layer. weight(batch): how often its tokens count, once where None."""
+    feed(layer.name, layer.moments, inputs, weight=1.0 if weight is None else weight(batch))
 
 
-def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None) -> None:
-    """Add tokens to the moments of the layer called `name`, on the tokens' device; an error names the layer."""
+def feed(name: str, moments: Moments, inputs: torch.Tensor, dense: torch.Tensor | None = None, weight: float = 1.0) -> None:
+    """Add tokens to the moments of the layer called `name`, on the tokens' device, each `weight` times; an error names the
+    layer."""
     products = precision_of_products(inputs.device, inputs.dtype)
     known = torch.promote_types(inputs.dtype, torch.float32)  # numpy has no bfloat16
     try:
         with current_device(inputs.device):
             # numpy forms A^T A with half the products of a general one, and the solvers want numpy on a CPU anyway.
             star = solver_array(inputs.to(known))
-            moments.update(star, None if dense is None else solver_array(dense.to(known)), products=products)
+            every = None
+            if weight != 1:
+                every = solver_array(torch.full(inputs.shape[:-1], weight, dtype=torch.float64, device=inputs.device))
+            moments.update(star, None if dense is None else solver_array(dense.to(known)), every, products=products)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -12,6 +12,7 @@ import torch
 
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import feed
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.partial_moments import PartialMoments
 from gramian.adapters.run.ranks import Shares
 from gramian.solvers import Moments
@@ -25,7 +26,7 @@ class Gathered:
 
     calibration: of all batches that calibrate. split: of those that are fitted and those that choose the damping, where both
     are. evaluated: those on which its error is reported. heldout: those that it never saw, if any. detail: figures for its row
-    of the report.
+    of the report. domains: moments of single domains, by what errors on them are called.
     """
 
     calibration: Moments
@@ -33,6 +34,7 @@ class Gathered:
     evaluated: Moments
     heldout: Moments | None
     detail: Mapping[str, float] = field(default_factory=dict)
+    domains: Mapping[str, Moments] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, str]:
@@ -50,6 +52,7 @@ class MomentCollector:
     name: the layer that errors name. parts: how many batches are fitted, and how many choose the damping. keep: whether inputs
     wait for the pruned path. target_blend: see `settle`. home: the device on which inputs are kept, None for the one on which
     they come. shares: of the batches, where other processes run some.
+    mixture: of the domains, where there are several.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class MomentCollector:
         target_blend: float = 1.0,
         home: torch.device | None = None,
         shares: Shares = Shares(),
+        mixture: Mixture | None = None,
     ) -> None:
+        self.mixture = mixture
         self.name, self.target_blend, self.home, self.ends = name, target_blend, home, list(accumulate(parts))
         self.kept: dict[int, torch.Tensor] | None = {} if keep else None
         self.source: torch.device | None = None  # the device on which inputs came
@@ -71,7 +76,12 @@ class MomentCollector:
         """By part: 0 is fitted, 1 chooses the damping, 2 is held out."""
         if self.partial.shares.ranks.alone:
             self.partial.gather()
-        return self.partial.sums
+        return self.partial.sums if self.mixture is None else self.mixture.mixed(self.partial.sums, len(self.ends))
+
+    @property
+    def domains(self) -> dict[str, Moments]:
+        """Of every domain alone, by what errors on them are called; nothing where there is one text."""
+        return {} if self.mixture is None else self.mixture.apart(self.partial.sums, len(self.ends))
 
     def receive(self, batch: int, inputs: torch.Tensor) -> None:
         """Take what reaches the stage in one batch."""
@@ -106,14 +116,15 @@ class MomentCollector:
         if not inputs.numel():
             return
         part = bisect_right(self.ends, batch)
-        feed(self.name, self.partial.of(part, batch, inputs.shape[-1]), inputs, dense)
+        kind = part if self.mixture is None else self.mixture.kind(part, batch)
+        feed(self.name, self.partial.of(kind, batch, inputs.shape[-1]), inputs, dense)
 
     def so_far(self) -> Moments | None:
         """Moments of what the batches that calibrate have brought, whether it waits for the pruned path or not; None where that
         was no token. Of several processes each has to ask."""
         if self.kept is None:
             return self.calibration if {0, 1}.intersection(self.moments) else None
-        seen = MomentCollector(self.name, (self.ends[-1],), False, shares=self.partial.shares)
+        seen = MomentCollector(self.name, (self.ends[-1],), False, shares=self.partial.shares, mixture=self.mixture)
         for batch, inputs in self.kept.items():
             if batch < self.ends[-1]:
                 seen.add(batch, inputs.to(self.source), None)
@@ -138,4 +149,4 @@ class MomentCollector:
             return Gathered(lent, None, lent, heldout, {"routed_tokens": 0.0, "borrowed_tokens": float(width)})
         calibration = self.calibration
         split = None if fitted is None or choosing is None else (fitted, choosing)
-        return Gathered(calibration, split, calibration, heldout)
+        return Gathered(calibration, split, calibration, heldout, domains=self.domains)

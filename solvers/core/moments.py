@@ -190,6 +190,22 @@ class Moments:
         both.total, both.shift = added(self.total, other.total), added(self.shift, other.shift)
         return both
 
+    def scaled(self, weight: float) -> Moments:
+        """Return w G, w C, w E and w times the sums over tokens: every token counts `weight` times as much.
+
+        ValueError is raised unless the weight is a finite number of at least zero, and as `require` does.
+        """
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"the weight of tokens must be a finite number of at least zero but is {shown(weight)}")
+        found = Moments(self.width)
+        found.mass = weight * self.mass
+        found.squares = ProductSum(square=True, total=weight * self.require())
+        found.crosses = ProductSum(total=None if self.cross is None else weight * self.cross)
+        found.drifts = ProductSum(square=True, total=None if self.drift is None else weight * self.drift)
+        found.total = None if self.total is None else weight * self.total
+        found.shift = None if self.shift is None else weight * self.shift
+        return found
+
     def require(self) -> Array:
         """Return the Gram matrix, or raise a ValueError that says that no token was seen."""
         gram = self.gram

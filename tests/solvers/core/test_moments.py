@@ -225,3 +225,24 @@ def test_errors_name_both_sides(xp):
     with pytest.raises(ValueError, match="no tokens were seen"):
         moments.require()
     assert moments.tokens == 0 and moments.gram is None
+
+
+@given(layer=layers(), weight=st.sampled_from([0.25, 1.0, 3.0, 1e6]))
+def test_scaled_is_what_token_weights_give(xp, layer: Layer, weight):
+    dense = 0.5 * layer.inputs
+    count, width = layer.inputs.shape
+    plain = collected(xp, (layer.inputs, dense), width=width)
+    weighted = collected(xp, (layer.inputs, dense, np.full(count, weight)), width=width)
+    scaled = plain.scaled(weight)
+    for name in ("gram", "cross", "drift", "total", "shift"):
+        close(xp, getattr(scaled, name), xp.numpy(getattr(weighted, name)))
+    assert scaled.mass == pytest.approx(weighted.mass) and scaled.tokens == weighted.tokens
+    close(xp, plain.gram, xp.numpy(collected(xp, (layer.inputs,), width=width).gram))  # what is scaled remains as it was
+
+
+def test_scaled_refuses_weights_that_are_none(xp):
+    moments = collected(xp, (np.ones((3, 2)),), width=2)
+    assert moments.scaled(2.0).cross is None and float(xp.numpy(moments.scaled(0.0).gram).max()) == 0
+    for weight in (-1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="weight of tokens must be a finite number"):
+            moments.scaled(weight)
