@@ -45,8 +45,8 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
         )
     if config.recipe.factored and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(
-            f"{config.method!r} keeps the parts of all weights until they are saved, and one block at a time is in memory: run it "
-            "without streaming"
+            f"{config.method!r} keeps the parts of all weights until they are saved, and one block at a time is in memory: "
+            "run it without streaming"
         )
     plan, kind = plan_of(blocks.model, config), type(blocks.model).__name__
     if config.refit == "block" and blocks.paths == ("",):

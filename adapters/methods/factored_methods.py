@@ -33,10 +33,10 @@ def sparse_low_rank_within(
 ) -> FactoredSolution:
     """min f(S + L) over S of a pattern and L of a rank, in turn, so that the loss never rises (OATS, HASSLE-free, 3BASiL)
 
-    rank: that of L, whose r (p + q) numbers come on top of what the pattern keeps. share: without a rank, the part of the numbers
-    that the sparsity keeps which L takes (0.1), so that S has fewer and both together as many; n:m needs a rank. support: what
-    chooses S: l0, sparsegpt, wanda (as OATS) or magnitude. rounds: how often both are chosen. polish: how often both are refitted
-    afterwards.
+    rank: that of L, whose r (p + q) numbers come on top of what the pattern keeps. share: without a rank, the part of the
+    numbers that the sparsity keeps which L takes (0.1), so that S has fewer and both together as many; n:m needs a rank.
+    support: what chooses S: l0, sparsegpt, wanda (as OATS) or magnitude. rounds: how often both are chosen. polish: how often
+    both are refitted afterwards.
     """
     check_choice("support", support, SUPPORTS)
     if rank is not None and share is not None:
