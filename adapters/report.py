@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from gramian.adapters.html import html_table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from gramian.adapters.models.factored_weights import Factors
+
 __all__ = ["BlockReport", "OperatorReport", "Report", "mean_error", "refits_counted", "refits_shown", "search_lines"]
 
 
@@ -28,7 +30,8 @@ class OperatorReport:
     relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens. heldout_error: the same on tokens that the
     method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, which is zero when the kept
     weights are the best for their positions. detail: figures of the method, such as the LASSO gap before rounding. Where its
-    block was refitted as a whole (`Report.blocks`), errors and residual are those before.
+    block was refitted as a whole (`Report.blocks`), errors and residual are those before. factors: S, B and A of weights
+    S + B A, of which `sparsity` counts S; None of others.
     """
 
     name: str
@@ -41,6 +44,12 @@ class OperatorReport:
     status: str
     seconds: float
     detail: dict[str, float] = field(default_factory=dict)
+    factors: Factors | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """All of it but the factors, which are weights."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "factors"}
 
     def __repr__(self) -> str:
         """One line: the name, the shape, the zeros and the error."""
@@ -113,7 +122,7 @@ class Report:
             "mean_error": self.mean_error,
             "mean_heldout_error": self.mean_heldout_error,
             "dense": list(self.dense),
-            "operators": [asdict(operator) for operator in self.operators],
+            "operators": [operator.figures for operator in self.operators],
             "refitted_blocks": [asdict(block) for block in self.blocks],
         }
 
@@ -125,7 +134,7 @@ class Report:
         need("report", ("pandas",), "a data frame")
         import pandas
 
-        rows = [{name: value for name, value in asdict(o).items() if name != "detail"} | o.detail for o in self.operators]
+        rows = [{name: value for name, value in o.figures.items() if name != "detail"} | o.detail for o in self.operators]
         return pandas.DataFrame(rows)
 
     def plot(self) -> Figure:
@@ -163,6 +172,10 @@ class Report:
             means += f", held-out {figure(self.mean_heldout_error)}"
         line = f"{len(self.operators)} operators, {100 * self.sparsity:.2f}% zeros, {means}, {self.seconds:.0f} s"
         line += refits_counted(self.blocks)
+        if any("parameters" in o.detail for o in self.operators):  # in place of zeros
+            held = sum(o.detail.get("parameters", (1 - o.sparsity) * math.prod(o.shape)) for o in self.operators)
+            part = 100 * held / sum(math.prod(o.shape) for o in self.operators)
+            line += f"; {held:.0f} parameters, nonzeros and r (p + q), which are {part:.2f}% of those before"
         if self.dense:
             line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
         if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:

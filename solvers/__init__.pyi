@@ -18,6 +18,9 @@ from gramian.solvers.core.terms import Support as Support
 from gramian.solvers.core.terms import Term as Term
 from gramian.solvers.direct.equalities import affine_least_squares as affine_least_squares
 from gramian.solvers.direct.restricted import refit as refit
+from gramian.solvers.factored.alternated import sparse_low_rank as sparse_low_rank
+from gramian.solvers.factored.factors import FactoredSolution as FactoredSolution
+from gramian.solvers.factored.whitened import low_rank as low_rank
 from gramian.solvers.l1.active import lasso as lasso
 from gramian.solvers.l1.fista import FISTA as FISTA
 from gramian.solvers.l1.path import PathPoint as PathPoint

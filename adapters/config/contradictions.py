@@ -78,6 +78,11 @@ def check_weights_settings(config: PruneSettings, method: Method) -> None:
             "add refit='support'"
         )
     check_refit(config)
+    if method.factored and (config.refit != "none" or config.own("allocation") == "search"):
+        wrong = f"refit={config.refit!r}" if config.refit != "none" else "allocation='search'"
+        raise ValueError(
+            f"{wrong} does not go with {config.method!r}, whose weights are a product beside sparse ones: leave it out"
+        )
     per_row = config.own("per_row")
     if config.permute_channels and not any(isinstance(each, NM) for each in config.amounts.kinds(per_row)):
         raise ValueError(

@@ -43,6 +43,11 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
             "streaming"
         )
+    if config.recipe.factored and any(parameter.is_meta for parameter in blocks.model.parameters()):
+        raise ValueError(
+            f"{config.method!r} keeps the parts of all weights until they are saved, and one block at a time is in memory: "
+            "run it without streaming"
+        )
     plan, kind = plan_of(blocks.model, config), type(blocks.model).__name__
     if config.refit == "block" and blocks.paths == ("",):
         raise ValueError(f"refit='block' needs a model that runs block by block, but {kind} is one block: leave it out")

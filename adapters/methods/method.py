@@ -34,7 +34,8 @@ class Method:
     prepare(context, **options) -> what is gathered from the dense model for every unit set, before any module is scored.
     settings: the method's own values of settings that are not given, such as `{"calibrate_on": "dense"}`, see `PruneConfig`.
     damps: whether damping enters what the method does. rows_apart: whether it solves for every row of single weights by itself
-    where the pattern does not compare rows, so that several processes can share them.
+    where the pattern does not compare rows, so that several processes can share them. factored: whether it returns a
+    `FactoredSolution`, S + B A, of which only S is sparse.
 
     Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
     `channels` where the method prunes no attention unless `include` names it, `experts` where it removes whole experts of
@@ -53,6 +54,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     damps: bool = True
     rows_apart: bool = False
+    factored: bool = False
     inputs: bool = True
     modules: Literal["all", "channels", "experts", "blocks"] = "all"
     compensation: Literal["weights", "bias"] = "weights"

@@ -15,6 +15,7 @@ from typing import Any
 
 from gramian.adapters.methods.depth_methods import choose_blocks
 from gramian.adapters.methods.expert_methods import choose_experts
+from gramian.adapters.methods.factored_methods import low_rank_within, sparse_low_rank_within
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
@@ -33,6 +34,10 @@ WEIGHT_METHODS: dict[str, Method] = {
     "magnitude": Method(magnitude, damps=False),
     "exchange": Method(exchange),
     "dsnot": Method(dsnot, settings={"per_row": True}),
+    "sparse-low-rank": Method(
+        sparse_low_rank_within, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, factored=True
+    ),
+    "low-rank": Method(low_rank_within, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, factored=True),
 }
 EXPERTS = Method(choose_experts, "units", settings={"compensate": True}, modules="experts")
 DEPTH = Method(choose_blocks, "units", settings={"compensate": True}, modules="blocks")

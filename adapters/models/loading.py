@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
 from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
+from gramian.adapters.models.factored_weights import merge_adapter
 from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.heads import keep_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
@@ -110,6 +111,8 @@ def load(
     stored = check_directory(Path(place.name)) if place.local and not place.gguf else None
     with readable(source, place), read_once() if place.gguf else nullcontext():
         model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code, stored, classifier)
+        if place.local and not place.gguf:
+            merge_adapter(model, Path(place.name), storage)
         tokenizer = load_tokenizer(place, trust_remote_code)
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, check_output, plain, write_bytes
+from gramian.adapters.models.factored_weights import ADAPTER, model_factors, write_adapter
 from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
@@ -53,6 +54,8 @@ def save(
     was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
     weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
     sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
+    are. Of weights S + B A, as `sparse-low-rank` gives them, S is saved, and in `adapter` an adapter of PEFT with A and B: `load`
+    merges it, and `PeftModel.from_pretrained(base, out / "adapter")` adds it. Weights that were changed since are saved as they
     are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
     `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
 
@@ -137,6 +140,8 @@ def write_all(
                 write_bytes(draft / name, content)
             with quiet_libraries():
                 write_model(whole, draft)
+            write_adapter(model_factors(whole), draft / ADAPTER)
+            with quiet_libraries():
                 if tokenizer is not None:
                     tokenizer.save_pretrained(draft)
             copy_side_files(whole, draft, tokenizer is not None)
@@ -195,6 +200,8 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         if same not in cast:
             cast[same] = weight.to(storage) if weight.is_floating_point() else weight
         weights[name] = cast[same]
+    for name, factors in model_factors(model).items():
+        weights[f"{name}.weight"] = factors.sparse.to(storage)
     named, architectures = with_head(model, weights)
     stated = write_config(model.config, folder)
     try:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from gramian.adapters.devices import tensor_of
-from gramian.solvers import NM, Pattern, Solution, TopK
+from gramian.adapters.models.factored_weights import Factors
+from gramian.solvers import NM, FactoredSolution, Pattern, Solution, TopK
 
 __all__ = ["Answer", "joined", "rows_compete", "split_rows"]
 
@@ -20,16 +21,21 @@ ROWS = 256  # of a part, at least, and no fewer than inputs: what every part doe
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method found for some rows of an operator. weights: in the memory of the host."""
+    """What a method found for some rows of an operator. weights: in the memory of the host. factors: what they are the sum and
+    product of, if so, and residual: that of its certificate."""
 
     weights: torch.Tensor
     status: str
     detail: Mapping[str, float]
+    factors: Factors | None = None
+    residual: float = 0.0
 
     @classmethod
     def of(cls, solution: Solution) -> Answer:
         """The answer that a solution is."""
-        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail)
+        factors = Factors.of(solution) if isinstance(solution, FactoredSolution) else None
+        residual = solution.certificate.residual or 0.0
+        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, factors, residual)
 
 
 def split_rows(rows: int, inputs: int, apart: bool) -> list[slice]:
@@ -46,6 +52,8 @@ def rows_compete(pattern: Pattern) -> bool:
 
 def joined(answers: Sequence[Answer]) -> Answer:
     """The answer for all rows: of figures the largest counts, and every status is named."""
+    if len(answers) == 1:
+        return answers[0]
     names = {name: None for each in answers for name in each.detail}
     return Answer(
         torch.cat([each.weights for each in answers]),

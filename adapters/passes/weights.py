@@ -15,6 +15,7 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.experts import Packed
+from gramian.adapters.models.factored_weights import Factors
 from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
@@ -68,7 +69,7 @@ class ZeroWeights:
     mixture: Mixture | None = None
     name = "weights"
     runs = True
-    types: Sequence[type] = (OperatorReport,)
+    types: Sequence[type] = (OperatorReport, Factors)
 
     @property
     def stop(self) -> int:
@@ -147,10 +148,11 @@ class ZeroWeights:
         heldout = None if found.heldout is None else layer.problem(found.heldout)
         evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         domains = {name: layer.problem(moments) for name, moments in found.domains.items()}
-        layer.assign(answer.weights, self.dtype)
+        factors = None if answer.factors is None else answer.factors.rounded(self.dtype)
+        layer.assign(answer.weights if factors is None else factors.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
-        mask = stored != 0
-        if not pattern.admits(mask):
+        mask = stored != 0 if factors is None else solver_array(factors.mask.to(layer.weight.device))
+        if factors is None and not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
         self.advance()
@@ -161,10 +163,11 @@ class ZeroWeights:
             sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
             relative_error=certificate.relative_error if evaluated is problem else evaluated.relative_error(stored),
             heldout_error=None if heldout is None else heldout.relative_error(stored),
-            residual=certificate.residual or 0.0,
+            residual=(certificate.residual or 0.0) if factors is None else answer.residual,
             status=answer.status,
             seconds=work.seconds + time.perf_counter() - started,
             detail={**answer.detail, **found.detail, **{name: each.relative_error(stored) for name, each in domains.items()}},
+            factors=factors,
         )
 
 

@@ -26,6 +26,7 @@ from gramian.adapters.files import Saved, plain
 from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
 from gramian.adapters.models.conversions import Conversions
+from gramian.adapters.models.factored_weights import refuse_adapter
 from gramian.adapters.models.loading import check_directory, readable, storage_of
 from gramian.adapters.models.origins import BESIDE, GENERATION, remember
 from gramian.adapters.models.placeless import drop_pooler, refuse_placeless
@@ -109,6 +110,7 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
     ValueError: weights of another form, an encoder-decoder model, tensors that are missing, misshapen or not finite.
     """
     where, folder = usable_device(device), folder_of(source)
+    refuse_adapter(folder)
     held, place = check_directory(folder), locate(folder)
     with readable(source, place):
         config = read_config(place, trust_remote_code=False)

@@ -458,6 +458,13 @@ class Quadratic:
             each.__dict__["notes"] = notes
         return found
 
+    def beside(self, fixed: Array) -> Quadratic:
+        """f(V + F) as a loss of V, with F (q, p) held: anchored at W - F. What is `noted` of G is shared with this problem."""
+        found = Quadratic(self.gram, self.anchor - fixed, self.slope, self.floor, trusted=True)
+        found.__dict__.update({name: value for name, value in self.__dict__.items() if name in OF_GRAM})
+        found.__dict__["notes"] = self.__dict__.setdefault("notes", {})
+        return found
+
     def noted(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """Return `make()`, something long that depends on G alone: it is made once for all `parts` of a problem."""
         notes = self.__dict__.get("notes")
