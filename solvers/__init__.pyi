@@ -28,6 +28,11 @@ from gramian.solvers.l1.path import SparsitySearch as SparsitySearch
 from gramian.solvers.l1.path import lambda_max as lambda_max
 from gramian.solvers.l1.path import lasso_path as lasso_path
 from gramian.solvers.l1.path import lasso_to_sparsity as lasso_to_sparsity
+from gramian.solvers.quantised.grids import Grid as Grid
+from gramian.solvers.quantised.one_sweep import quantise as quantise
+from gramian.solvers.quantised.one_sweep import sparsegpt_quantised as sparsegpt_quantised
+from gramian.solvers.quantised.result import CodeCertificate as CodeCertificate
+from gramian.solvers.quantised.result import Quantised as Quantised
 from gramian.solvers.support.as_printed import fistapruner_printed as fistapruner_printed
 from gramian.solvers.support.baselines import magnitude as magnitude
 from gramian.solvers.support.baselines import wanda as wanda

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, cholesky, copied, namespace, solve_triangular
 from gramian.solvers.backend.computing import computation
@@ -12,11 +13,11 @@ from gramian.solvers.core.patterns import NM, PatternLike, TopK, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.terms import Support
+from gramian.solvers.support.sweep import NEARBY, swept
 
-__all__ = ["DAMPING", "inverse_factor", "sparsegpt"]
+__all__ = ["DAMPING", "ChosenMask", "inverse_factor", "sparsegpt", "sweep_start"]
 
 DAMPING = 0.01  # times the mean of the Gram's diagonal, the published value
-NEARBY = 16  # columns of a block that are updated one by one
 
 
 @computation
@@ -69,49 +70,67 @@ def sparsegpt(problem: Quadratic, pattern: PatternLike, *, damping: float = DAMP
     """
     damping, block = number("damping", damping), whole("block", block)
     pattern = counted_pattern(pattern, problem.shape, "sparsegpt")
-    xp = namespace(problem.anchor)
-    factor, used = inverse_factor(problem, damping)
-    target = problem.double.anchor
-    if problem.slope is not None:
-        target = target - (problem.double.slope @ factor.T) @ factor
-    factor = xp.astype(factor, problem.anchor.dtype)
-    columns = copied(xp.astype(target.T, problem.anchor.dtype))  # (p, q): a column of V is contiguous
-    mask = xp.zeros(columns.shape, dtype=xp.bool, device=columns.device)
-    pivots = xp.linalg.diagonal(factor)
-    infinity = xp.full_like(pivots, float("inf"))
-    rank_by = xp.where(problem.diagonal > 0, pivots, infinity)  # dead channels score 0, whatever damping makes of them
-    width, nearby = columns.shape[0], NEARBY
+    factor, columns, used = sweep_start(problem, damping)
+    chosen, nearby = ChosenMask.of(problem, pattern, factor), NEARBY
     if isinstance(pattern, NM):
         block = pattern.group * max(1, block // pattern.group)
         nearby = pattern.group * max(1, nearby // pattern.group)
-    for first in range(0, width, block):
-        last = min(first + block, width)
-        part = copied(columns[first:last, :])
-        errors = xp.zeros_like(part)
-        keep = None if isinstance(pattern, NM) else select_block(pattern, part, rank_by[first:last], first, width)
-        for near in range(0, last - first, nearby):  # columns further right wait for the product of several errors
-            far = min(near + nearby, last - first)
-            for j in range(near, far):
-                if isinstance(pattern, NM) and j % pattern.group == 0:
-                    chosen = slice(j, j + pattern.group)
-                    keep = pattern.select(xp.abs(part[chosen, :] / rank_by[first:last][chosen][:, None]).T).T
-                assert keep is not None
-                kept = keep[j % pattern.group, :] if isinstance(pattern, NM) else keep[j, :]
-                row = xp.where(kept, part[j, :], xp.zeros_like(part[j, :]))
-                error = (part[j, :] - row) / pivots[first + j]
-                part[j:far, :] -= factor[first + j, first + j : first + far][:, None] * error[None, :]
-                part[j, :] = row
-                errors[j, :] = error
-                mask[first + j, :] = kept
-            if first + far < last:
-                part[far:, :] -= factor[first + near : first + far, first + far : last].T @ errors[near:far, :]
-        columns[first:last, :] = part
-        if last < width:
-            columns[last:, :] -= factor[first:last, last:].T @ errors
+    columns = swept(columns, factor, chosen, block=block, nearby=nearby)
+    mask = chosen.mask
     weights = copied(columns.T)
     status = Status.DIRECT if used == damping else Status.DAMPED
     certificate = certify(problem, Support(mask.T), weights)
     return Solution(weights, status, certificate, detail={"damping": used})
+
+
+@dataclass
+class ChosenMask:
+    """The projection of `sparsegpt`: which weights are kept is chosen on the way, by what their removal would cost.
+
+    pattern: TopK chooses at the beginning of a block, for all of it, NM at the beginning of each of its groups. rank_by: U_jj
+    (p,). mask: (p, q), filled as the sweep goes on.
+    """
+
+    pattern: TopK | NM
+    rank_by: Array
+    mask: Array
+
+    @classmethod
+    def of(cls, problem: Quadratic, pattern: TopK | NM, factor: Array) -> ChosenMask:
+        """Make that of a problem; dead channels score 0, whatever damping makes of them."""
+        xp = namespace(factor)
+        pivots = xp.linalg.diagonal(factor)
+        rank_by = xp.where(problem.diagonal > 0, pivots, xp.full_like(pivots, float("inf")))
+        mask = xp.zeros((problem.shape[1], problem.shape[0]), dtype=xp.bool, device=factor.device)
+        return cls(pattern, rank_by, mask)
+
+    def __call__(self, part: Array, first: int, j: int) -> Array:
+        """Return column first + j with zeros where it is not kept."""
+        kept = self.kept(part, first, j)
+        return namespace(part).where(kept, part[j, :], namespace(part).zeros_like(part[j, :]))
+
+    def kept(self, part: Array, first: int, j: int) -> Array:
+        """Return where column first + j is kept, (q,)."""
+        if isinstance(self.pattern, NM):
+            if j % self.pattern.group == 0:
+                last = j + self.pattern.group
+                self.mask[first + j : first + last, :] = self.selected(part, first, j, last)
+        elif j == 0:
+            pivots = self.rank_by[first : first + part.shape[0]]
+            self.mask[first : first + part.shape[0], :] = select_block(self.pattern, part, pivots, first, self.mask.shape[0])
+        return self.mask[first + j, :]
+
+    def expected(self, part: Array, first: int, begin: int, end: int) -> Array:
+        """Return the mask of columns of a block, as an n:m pattern would choose it now, (end - begin, q)."""
+        if isinstance(self.pattern, NM):
+            return self.selected(part, first, begin, end)
+        return self.mask[first + begin : first + end, :]
+
+    def selected(self, part: Array, first: int, begin: int, end: int) -> Array:
+        """Return the mask that an n:m pattern would choose now for columns of a block, (end - begin, q)."""
+        return self.pattern.select(
+            namespace(part).abs(part[begin:end, :] / self.rank_by[first + begin : first + end, None]).T
+        ).T
 
 
 def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: int) -> Array:
@@ -126,6 +145,17 @@ def select_block(pattern: TopK, part: Array, pivots: Array, first: int, width: i
         return keep_largest(score, score.shape[1] - zeros).T
     flat = xp.reshape(score, (1, -1))
     return xp.reshape(keep_largest(flat, flat.shape[1] - zeros), score.shape).T
+
+
+def sweep_start(problem: Quadratic, damping: float) -> tuple[Array, Array, float]:
+    """Return U, the minimiser of the damped loss as columns (p, q), both in the problem's dtype, and the damping it took."""
+    xp = namespace(problem.anchor)
+    factor, used = inverse_factor(problem, damping)
+    target = problem.double.anchor
+    if problem.slope is not None:
+        target = target - (problem.double.slope @ factor.T) @ factor
+    columns = copied(xp.astype(target.T, problem.anchor.dtype))  # a column of V is contiguous
+    return xp.astype(factor, problem.anchor.dtype), columns, used
 
 
 def inverse_factor(problem: Quadratic, damping: float) -> tuple[Array, float]:
