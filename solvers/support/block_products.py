@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from gramian.solvers.backend._xp import Array, copied, device, full, namespace
 
-__all__ = ["column_blocks", "identities", "join_columns", "join_rows", "pseudo_inverses", "row_blocks", "times_left", "times_right"]
+__all__ = [
+    "column_blocks",
+    "identities",
+    "join_columns",
+    "join_rows",
+    "pseudo_inverses",
+    "row_blocks",
+    "times_left",
+    "times_right",
+]
 
 # A block-diagonal matrix of n rows with blocks of k is (ceil(n / k), k, k). Where k does not divide n the last block reaches
 # past the end; there it has the identity, which multiplies zeros.
