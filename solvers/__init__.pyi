@@ -48,6 +48,8 @@ from gramian.solvers.support.lower_bound import l0_bound as l0_bound
 from gramian.solvers.support.obs import sparsegpt as sparsegpt
 from gramian.solvers.support.shrinkage import Shrinkage as Shrinkage
 from gramian.solvers.support.shrinkage import empirical_ridge as empirical_ridge
+from gramian.solvers.support.wrapped import WrappedSolution as WrappedSolution
+from gramian.solvers.support.wrapped import armor as armor
 from gramian.solvers.terms.groups import GroupL2 as GroupL2
 from gramian.solvers.terms.groups import SparseGroup as SparseGroup
 from gramian.solvers.terms.nuclear import Nuclear as Nuclear

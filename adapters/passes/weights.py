@@ -152,7 +152,8 @@ class ZeroWeights:
         layer.assign(answer.weights if factors is None else factors.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0 if factors is None else solver_array(factors.mask.to(layer.weight.device))
-        if factors is None and not pattern.admits(mask):
+        product = factors is not None or "core_zeros" in answer.detail  # a factor has the zeros, the product none
+        if not product and not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
         self.advance()
