@@ -21,12 +21,14 @@ __all__ = ["Contender", "contenders_of", "patterns_of", "solution_files", "solve
 
 @dataclass(frozen=True)
 class Contender:
-    """One method as it runs. options: those that are given and that it has. solve: the method on problems of the pattern."""
+    """One method as it runs. options: those that are given and that it has. solve: the method on problems of the pattern.
+    wrapped: whether a core has the zeros, and the weights none."""
 
     name: str
     options: Mapping[str, Any]
     pattern: Pattern
     solve: DampedMethod
+    wrapped: bool = False
 
 
 def contenders_of(args: argparse.Namespace) -> list[Contender]:
@@ -62,7 +64,7 @@ def contender(config: PruneConfig) -> Contender:
     """Prepare one method."""
     solve = config.recipe.of_weights(config.options, None)
     damped = DampedMethod(solve, config.own("damping") or 0.0, config.refit == "support")
-    return Contender(config.method, config.options, pattern_of(config), damped)
+    return Contender(config.method, config.options, pattern_of(config), damped, config.recipe.wrapped)
 
 
 def own_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

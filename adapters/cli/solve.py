@@ -65,7 +65,8 @@ def solved(
     solution = contender.solve(problem, contender.pattern, CalibrationSplit(tokens))
     seconds = time.perf_counter() - started
     single = np.asarray(solution.weights, dtype=np.float32)  # evaluated as it is stored
-    figures = evaluated(problem, contender.pattern, single)
+    sparse = not contender.wrapped
+    figures = evaluated(problem, contender.pattern if sparse else None, single)
     if "lasso_gap" in solution.detail:
         figures["certificate"]["lasso_gap"] = solution.detail["lasso_gap"]
     if heldout is not None:
@@ -108,11 +109,11 @@ def read(file: Path, heldout: Sequence[Path], patterns: Sequence[Pattern]) -> tu
         raise ValueError(f"{found[0]} does not fit {file}: {error}") from error
 
 
-def evaluated(problem: Quadratic, pattern: Pattern, weights: np.ndarray) -> dict[str, Any]:
-    """Evaluate weights in float64, without anything that the solver states of them."""
+def evaluated(problem: Quadratic, pattern: Pattern | None, weights: np.ndarray) -> dict[str, Any]:
+    """Evaluate weights in float64, without anything that the solver states of them. pattern: that they have to satisfy."""
     weights = weights.astype(np.float64)
     mask = weights != 0
-    if "core_zeros" not in solution.detail and not pattern.admits(mask):
+    if pattern is not None and not pattern.admits(mask):
         raise RuntimeError(f"the solution does not satisfy the pattern {pattern}")
     certificate = certify(problem, Support(mask), weights)
     return {

@@ -77,6 +77,11 @@ def check_weights_settings(config: PruneSettings, method: Method) -> None:
             f"damping={config.damping!r} changes nothing, as {config.method!r} knows no inputs and solves for nothing: "
             "add refit='support'"
         )
+    if config.refit != "none" and method.wrapped:
+        raise ValueError(
+            f"refit={config.refit!r} does not go with {config.method!r}: weights are the product of a sparse core with other "
+            "factors, which no refit would hold"
+        )
     check_refit(config)
     if method.factored and (config.refit != "none" or config.own("allocation") == "search"):
         wrong = f"refit={config.refit!r}" if config.refit != "none" else "allocation='search'"

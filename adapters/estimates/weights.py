@@ -19,10 +19,12 @@ TRIED = 4  # refits of the pilot: of itself, and at the strengths that are tried
 LAMBDAS = 60  # that Algorithm 1 as printed tries as a rule, whatever it may
 EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
 
-ITERATIVE = ("l0", "fistapruner", "fistapruner-printed")
+ITERATIVE = ("l0", "fistapruner", "fistapruner-printed", "armor")
+SWEEP = 22.0  # products V G in float64 that a sweep of ARMOR takes
+USED = 0.7  # of the sweeps, before one gains too little
 
 # Working arrays of a method beside its problem, float64: how many are of the Gram's size, how many of the weight's.
-WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8)}
+WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8), "armor": (5, 16)}
 
 
 def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
@@ -64,6 +66,9 @@ def solver_seconds(
         return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
     if method not in ITERATIVE:
         return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
+    if method == "armor":
+        begun = solver_seconds(chosen["warm_start"], shape, {}, rates, heldout, damping)
+        return begun + USED * chosen["sweeps"] * SWEEP * product / rates.double
     one_lambda: float = chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
     lambdas: float = min(chosen["max_lambdas"], LAMBDAS)

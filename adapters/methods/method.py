@@ -35,7 +35,8 @@ class Method:
     settings: the method's own values of settings that are not given, such as `{"calibrate_on": "dense"}`, see `PruneConfig`.
     damps: whether damping enters what the method does. rows_apart: whether it solves for every row of single weights by itself
     where the pattern does not compare rows, so that several processes can share them. factored: whether it returns a
-    `FactoredSolution`, S + B A, of which only S is sparse.
+    `FactoredSolution`, S + B A, of which only S is sparse. wrapped: whether weights are the product of a core, which has the
+    zeros of the pattern, with factors that have none, so that they have no zeros themselves.
 
     Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
     `channels` where the method prunes no attention unless `include` names it, `experts` where it removes whole experts of
@@ -55,6 +56,7 @@ class Method:
     damps: bool = True
     rows_apart: bool = False
     factored: bool = False
+    wrapped: bool = False
     inputs: bool = True
     modules: Literal["all", "channels", "experts", "blocks"] = "all"
     compensation: Literal["weights", "bias"] = "weights"

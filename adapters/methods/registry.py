@@ -30,7 +30,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
     "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
     "sparsegpt": Method(sparsegpt),
-    "armor": Method(armor, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}),
+    "armor": Method(armor, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, wrapped=True),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),
     "exchange": Method(exchange),

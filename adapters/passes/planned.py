@@ -81,6 +81,7 @@ def zeroing(
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
         problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart, changes_of(model, config, patterns),
         mixture,
+        config.recipe.wrapped,
     )  # fmt: skip
 
 

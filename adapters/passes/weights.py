@@ -47,8 +47,8 @@ class ZeroWeights:
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
     directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
     of a block too, or of a stage where the next one's inputs follow from it. rows_apart: whether they may share the rows of an
-    operator, as far as its pattern does not compare them. changes: of bases inside blocks, if any.
-    mixture: of the domains, where there are several.
+    operator, as far as its pattern does not compare them. changes: of bases inside blocks, if any. mixture: of the domains,
+    where there are several. wrapped: whether answers are products of which a core alone has the pattern's zeros.
     """
 
     paths: tuple[str, ...]
@@ -67,6 +67,7 @@ class ZeroWeights:
     rows_apart: bool = False
     changes: BasisChanges | None = None
     mixture: Mixture | None = None
+    wrapped: bool = False
     name = "weights"
     runs = True
     types: Sequence[type] = (OperatorReport, Factors)
@@ -152,7 +153,7 @@ class ZeroWeights:
         layer.assign(answer.weights if factors is None else factors.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0 if factors is None else solver_array(factors.mask.to(layer.weight.device))
-        product = factors is not None or "core_zeros" in answer.detail  # a factor has the zeros, the product none
+        product = factors is not None or self.wrapped  # a factor has the zeros, the product none
         if not product and not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)

@@ -126,8 +126,8 @@ def check_method(
     the layer alone. Scores are finite, one for each unit, and a function of the module alone. method: either function, which
     are told apart by their parameters without a default, or a `gramian.adapters.Method`. patterns: those that a method of
     weights is for; None is any. order_matters: True for a sweep over the channels, whose answer depends on which comes first,
-    and for random scores. Raises ValueError for a method that gathers something from a whole model, or removes whole experts or
-    blocks.
+    and for random scores. Raises ValueError for a method that gathers something from a whole model, removes whole experts or
+    blocks, or wraps a core.
     """
     decide = getattr(method, "decide", method)
     candidate: Scoring | Pruning
@@ -145,6 +145,8 @@ def check_method(
         candidate = Scoring(decide, getattr(method, "inputs", True))
         always, in_any_order = UNIT_METHOD_LAWS, UNIT_ORDER_LAWS
     else:
+        if getattr(method, "wrapped", False):
+            raise ValueError("the method has its zeros in a core between wrappers, and the laws are of weights with zeros")
         candidate, always, in_any_order = Pruning(decide, patterns), METHOD_LAWS, ORDER_LAWS
     hold(candidate, always if order_matters else (*always, *in_any_order), examples)
 

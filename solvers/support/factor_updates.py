@@ -173,7 +173,7 @@ def ratio(above: Array, below: Array) -> Array:
 
 
 def residuals(problem: Quadratic, factors: Factors) -> dict[str, float]:
-    """Return for each factor the gradient of f(A S B) by it, relative to that at V = 0: 0 where it is the best beside the others.
+    """Return for each factor the gradient of f(A S B) by it, relative to that at V = 0: 0 where it is the best beside others.
 
     The core's counts on its support alone.
     """

@@ -168,7 +168,7 @@ def swept(problem: Quadratic, pattern: Pattern, factors: Factors, lengths: Array
 
 
 def settled(land: Landscape, mask: Array) -> Array:
-    """Return the change of the core to better weights on a support that holds it, zero in blocks where rounding is in the way."""
+    """Return the change of the core to better weights on a support that holds it, 0 in blocks where rounding is in the way."""
     change = land.change_on(mask, STEPS)
     xp = namespace(change)
     return change * land.to_rows(xp.astype(land.rises(change) < 0, change.dtype))

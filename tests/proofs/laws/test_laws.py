@@ -78,7 +78,7 @@ def solvers() -> dict[str, Any]:
     return found
 
 
-METHODS_OF_BOTH = {name: method.decide for name, method in WEIGHT_METHODS.items()} | {
+METHODS_OF_BOTH = {name: method.decide for name, method in WEIGHT_METHODS.items() if not method.wrapped} | {
     name: value
     for name, value in functions("problem", "pattern").items()
     if value not in {m.decide for m in WEIGHT_METHODS.values()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,7 +115,7 @@ def test_any_layer(xp, data):
     assert weights.dtype == dtype and np.all(np.isfinite(weights))
     assert pattern.admits(solution.factors.core != 0) and solution.certificate.violation == 0
     errors = [error for _, error in solution.history]
-    assert all(later <= before for before, later in zip(errors, errors[1:]))
+    assert all(later <= before for before, later in pairwise(errors))
     plain = BEGINNINGS[start](problem, pattern)
     slack = (1e-9 if dtype == "float64" else 1e-4) * problem.double.energy
     assert solution.certificate.objective <= plain.certificate.objective + slack
