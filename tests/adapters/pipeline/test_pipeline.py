@@ -20,6 +20,7 @@ from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
 
 pytestmark = pytest.mark.usefixtures("small_batches")
+SPARSE = [name for name, method in WEIGHT_METHODS.items() if not method.wrapped]  # whose weights have the zeros themselves
 WALKS = [(inputs, target) for inputs in ("dense", "pruned") for target in ("own", "block", "model")]
 
 
