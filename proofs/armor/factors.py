@@ -136,7 +136,7 @@ def alone(problem: Quadratic, factors: Factors, place: int) -> np.ndarray:
 
 A1 = Claim(
     "A1",
-    "ARMOR, Sec. 3 (block coordinate descent)",
+    "ARMOR, abstract (block coordinate descent)",
     "from A = B = I and the core that another method leaves, the loss of A S B never rises: it is at most that method's",
     Verdict.HOLDS,
     properties=(
