@@ -54,7 +54,7 @@ def save(
     was before. If the process is killed, the next call for `out` clears up what is left beside it. What stands beside the
     weights in the directory that `load` has read the model from is copied: licence, model card, processors, modules of a
     sentence encoder; never what can execute, nor what is larger than 64 MiB. Settings for generating text are written as they
-    are. Of weights S + B A, as `sparse-low-rank` gives them, S is saved, and in `adapter` an adapter of PEFT with A and B: `load`
+    are. Of weights S + B A, as `sparse-low-rank` gives them, S is saved, and in `adapter` an adapter of PEFT with both: `load`
     merges it, and `PeftModel.from_pretrained(base, out / "adapter")` adds it. Weights that were changed since are saved as they
     are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
     `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.

@@ -30,6 +30,7 @@ def logits(model: Any) -> torch.Tensor:
     return model(input_ids=WINDOWS).logits
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of transformers, which PEFT asks
 def test_saved_and_read_by_peft_and_by_load(tmp_path):
     """The checkpoint is S, sparse, of stock classes; with the adapter, by PEFT or by `load`, it computes what was evaluated."""
     peft = pytest.importorskip("peft")

@@ -68,7 +68,7 @@ def best_of_supports(layer: Layer, kept: int) -> float:
         mask = mask.reshape(rows, width)
         for start in (np.zeros((rows, width)), np.where(mask, layer.weight, 0.0)):
             sparse = start
-            for _ in range(60):
+            for _ in range(25):
                 rest = np.linalg.lstsq(inputs, outputs - inputs @ sparse.T, rcond=None)[0].T @ inputs.T
                 left, values, right = np.linalg.svd(rest, full_matrices=False)
                 low = np.linalg.lstsq(inputs, (values[0] * np.outer(left[:, 0], right[0])).T, rcond=None)[0].T
