@@ -19,8 +19,8 @@ def hill_exponent(weight: Array) -> float:
 
     The Hill estimate of the exponent of the density l^-alpha of a tail, from the larger half of the eigenvalues, k = n // 2 of n
     (Lu et al., AlphaPruning, 2024, Section 3.2, PL_Alpha_Hill). It is above 1, and does not depend on the unit of W. The
-    smaller, the heavier the tail and, they argue, the better trained the layer. Infinite where the larger half is all of one size, or
-    there are fewer than two eigenvalues: then there is no tail.
+    smaller, the heavier the tail and, they argue, the better trained the layer. Infinite where the larger half is
+    all of one size, or there are fewer than two eigenvalues: then there is no tail.
 
     weight: W, (q, p), finite.
     """
