@@ -15,7 +15,7 @@ from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.factored_weights import note_factors
 from gramian.adapters.passes.planned import refitting, zeroing
 from gramian.adapters.passes.searched import Search, Searched
-from gramian.adapters.passes.sparsities import sparsities_by_outliers, sparsities_by_search
+from gramian.adapters.passes.sparsities import sparsities_by_outliers, sparsities_by_search, sparsities_by_spectra
 from gramian.adapters.report import Report
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.targets import free_bases, shape_of
@@ -46,6 +46,8 @@ def zeroed(
         patterns, found = sparsities_by_search(search, given)
     elif config.own("allocation") == "owl":
         patterns = sparsities_by_outliers(blocks, given, batches[:fitted], run.journal, run.mixture)
+    elif config.own("allocation") == "alpha":
+        patterns = sparsities_by_spectra(blocks, given, batches[:fitted], run.journal)
     with (
         run.bar(len(patterns), "operator") as shown,
         kept_problems(problems, run.journal) as folder,

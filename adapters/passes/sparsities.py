@@ -15,6 +15,7 @@ from gramian.adapters.passes.levels import OperatorLevels, WeightLevels
 from gramian.adapters.passes.outliers import BlockOutliers, outliers, saliencies
 from gramian.adapters.passes.planned import home_of, nothing
 from gramian.adapters.passes.searched import Search, Searched, found_by_search, level_files
+from gramian.adapters.passes.spectra import exponents, spectrum
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.level_files import LevelFiles
@@ -22,6 +23,7 @@ from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.walk import walk
 from gramian.adapters.targets import AllZero, shape_of
 from gramian.solvers import Pattern, TopK
+from gramian.solvers.levels.heavy_tails import tail_sparsities
 from gramian.solvers.levels.outliers import outlier_sparsities
 
 __all__ = ["counting", "levelling", "sparsities_by_outliers", "sparsities_by_search"]
@@ -59,6 +61,13 @@ def counting(
     )  # fmt: skip
 
 
+def measuring(model: Any, paths: tuple[str, ...], patterns: Patterns) -> DenseOperators:
+    """The pass that measures the tails of spectra."""
+    return DenseOperators(
+        paths, stages_with(model, paths, patterns), spectrum, 0, home_of(model), nothing, (BlockOutliers,), "spectra", exponents
+    )
+
+
 def stages_with(model: Any, paths: tuple[str, ...], patterns: Patterns) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """The stages of every block by full name, of operators that are to be pruned alone."""
     named = (
@@ -68,17 +77,36 @@ def stages_with(model: Any, paths: tuple[str, ...], patterns: Patterns) -> tuple
     return tuple(tuple(stage for stage in stages if stage) for stages in chosen)
 
 
+def sparsities_by_spectra(
+    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], journal: Journal | None
+) -> dict[str, Pattern]:
+    """AlphaPruning: every operator of a block as much sparser or denser as the block is by `tail_sparsities`."""
+    return sparsities_by(measuring(blocks.model, blocks.paths, patterns), tail_sparsities, blocks, patterns, batches, journal)
+
+
 def sparsities_by_outliers(
     blocks: Blocks, patterns: Patterns, batches: Sequence[Any], journal: Journal | None, mixture: Mixture | None = None
 ) -> dict[str, Pattern]:
     """OWL: every operator of a block as much sparser or denser as the block is by `outlier_sparsities`."""
+    each = counting(blocks.model, blocks.paths, patterns, len(batches), mixture=mixture)
+    return sparsities_by(each, outlier_sparsities, blocks, patterns, batches, journal)
+
+
+def sparsities_by(
+    each: DenseOperators,
+    rule: Callable[[Sequence[float], Sequence[int], Sequence[float]], list[float]],
+    blocks: Blocks,
+    patterns: Patterns,
+    batches: Sequence[Any],
+    journal: Journal | None,
+) -> dict[str, Pattern]:
+    """Every operator of a block as much sparser or denser as the block is by a rule from what a pass has measured of blocks."""
     model = blocks.model
-    each = counting(model, blocks.paths, patterns, len(batches), mixture=mixture)
     rows: list[BlockOutliers] = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
     sizes = {name: math.prod(shape_of(model, name)) for name in patterns}
     given = zeros_given(model, patterns)
     plain = [sum(given[name] for name in row.names) / row.size for row in rows]
-    found = outlier_sparsities([row.ratio for row in rows], [row.size for row in rows], plain)
+    found = rule([row.ratio for row in rows], [row.size for row in rows], plain)
     zeros = {
         name: round(min(sizes[name], max(0.0, given[name] + (one - other) * sizes[name])))
         for row, one, other in zip(rows, found, plain)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import FAST, call, failure, model_fixture, no_network_fixture, short_builtin_text_fixture  # noqa: F401
+from command_line import call, failure, model_fixture, no_network_fixture, short_builtin_text_fixture  # noqa: F401
+from safetensors.torch import load_file
 
 METHOD = ["--method", "wanda", "--sparsity", "0.5", "--samples", "4", "--length", "32", "--heldout", "2"]
 
@@ -19,8 +20,10 @@ def domains_fixture(tmp_path, monkeypatch) -> list[str]:
     return ["--calibration", "law.txt=0.7", "--calibration", "news.txt=0.3"]
 
 
-def weights(folder: str) -> bytes:
-    return Path(folder, "model.safetensors").read_bytes()
+def weights(folder: str) -> dict[str, bytes]:
+    """Every tensor as bytes, in however many files a run has written them."""
+    found = {name: value for file in Path(folder).glob("*.safetensors") for name, value in load_file(file).items()}
+    return {name: value.numpy().tobytes() for name, value in found.items()}
 
 
 def test_every_domain_has_its_figures(domains, model, capsys):

@@ -161,7 +161,10 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "llm-pruner", "--set", "order=3"], "error: order must be 1 or 2 but is 3"),
         (["--method", "random", "--set", "seed=x"], "seed must be a whole number of at least 0 but is 'x'"),
         (["--method", "random", "--set", "seed=-1"], "seed must be a whole number of at least 0 but is -1"),
-        (["--method", "numerical", "--allocation", "fair"], "'fair' is not one of uniform, owl, search, equal, per_type"),
+        (
+            ["--method", "numerical", "--allocation", "fair"],
+            "'fair' is not one of uniform, owl, alpha, search, equal, per_type",
+        ),
         (["--method", "numeric"], r"no method 'numeric' \(did you mean 'numerical'\?\); there are fistapruner, .*px"),
     ],
 )

@@ -170,7 +170,10 @@ def test_a_pruned_model_is_pruned_on():
         ({"ratio": math.nan}, "above 0 and below 1"),
         ({"ratio": 0.9}, "out of reach: 0.78"),
         ({"method": "wanda"}, "ratio=0.3 does not go with 'wanda'"),
-        ({"allocation": "even"}, "allocation must be one of uniform, owl, search, equal, per_type, score, loss but is 'even'"),
+        (
+            {"allocation": "even"},
+            "allocation must be one of uniform, owl, alpha, search, equal, per_type, score, loss but is 'even'",
+        ),
         ({"calibrate_on": "both"}, "calibrate_on must be one of dense, pruned"),
         ({"heads": "all"}, "heads must be one of groups, per_kv_group"),
         ({"damping": "auto"}, "damping='auto' does not go with 'numerical'"),
