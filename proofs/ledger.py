@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gramian.progress import progress as shown
-from gramian.proofs import bases, crossings, evopress, fistapruner, greedy_output, numerical_pruning, tasp
+from gramian.proofs import bases, crossings, evopress, fistapruner, greedy_output, numerical_pruning, quantised, tasp
 from gramian.proofs.kit.claims import Claim, Outcome, verify
 from gramian.tables import table
 
@@ -16,7 +16,7 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
-    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, crossings, bases)
+    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, crossings, bases, quantised)
     for claim in room.CLAIMS
 }
 
