@@ -8,7 +8,18 @@ from importlib.metadata import version
 from typing import Any
 
 from gramian.progress import progress as shown
-from gramian.proofs import armor, bases, crossings, evopress, factored, fistapruner, greedy_output, numerical_pruning, tasp
+from gramian.proofs import (
+    armor,
+    bases,
+    crossings,
+    evopress,
+    factored,
+    fistapruner,
+    greedy_output,
+    numerical_pruning,
+    quantised,
+    tasp,
+)
 from gramian.proofs.kit.claims import Claim, Outcome, verify
 from gramian.tables import table
 
@@ -16,7 +27,7 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
-    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, armor, crossings, bases, factored)
+    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, armor, crossings, bases, factored, quantised)
     for claim in room.CLAIMS
 }
 

@@ -18,7 +18,7 @@ from gramian.adapters.methods.expert_methods import choose_experts
 from gramian.adapters.methods.factored_methods import low_rank_within, sparse_low_rank_within
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
-from gramian.solvers import armor, dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt
+from gramian.solvers import armor, dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
 from gramian.spelling import meant
@@ -31,6 +31,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
     "sparsegpt": Method(sparsegpt),
     "armor": Method(armor, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, wrapped=True),
+    "sparsegpt-quantised": Method(sparsegpt_quantised),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),
     "exchange": Method(exchange),

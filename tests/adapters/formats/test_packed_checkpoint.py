@@ -1,0 +1,74 @@
+"""Quantised weights as checkpoints of compressed-tensors: codes found again, and loaded by a process without gramian."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import gramian
+from gramian.adapters.formats.packed_checkpoint import export_packed
+from gramian.adapters.formats.packed_codes import codes_of, packed_words
+
+LOADED = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+known, model = torch.load(sys.argv[2]), AutoModelForCausalLM.from_pretrained(sys.argv[1])
+assert "gramian" not in sys.modules
+for name, weight in known["weights"].items():
+    assert torch.equal(model.get_submodule(name).weight.float(), weight), name
+assert torch.allclose(model(known["tokens"]).logits, known["logits"], atol=1e-5)
+"""
+
+
+def small_model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+    return LlamaForCausalLM(LlamaConfig(**shape, dtype="float32")).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_are_found_again_to_the_bit(dtype, bits):
+    torch.manual_seed(1)
+    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (6, 64))
+    codes[0] = 0
+    scales = (torch.rand(6, 2) + 0.1).bfloat16().to(dtype)
+    weight = codes.to(dtype) * scales.repeat_interleave(32, dim=1)
+    found = codes_of(weight, bits, 32)
+    assert found is not None
+    assert torch.equal(found.codes.to(dtype) * found.scales.repeat_interleave(32, dim=1), weight)
+    assert codes_of(torch.randn(6, 64), bits, 32) is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_words_are_those_of_the_library(bits):
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 64), dtype=torch.int8)
+    assert torch.equal(packed_words(codes, bits), helpers.pack_to_int32(codes, bits))
+
+
+def test_stock_transformers_loads_what_was_packed(tmp_path: Path):
+    pytest.importorskip("compressed_tensors")
+    model, tokens = small_model(), torch.randint(0, 50, (4, 32))
+    gramian.prune(
+        model, tokens, "sparsegpt-quantised", sparsity="2:4", options={"bits": 4, "group": 32}, progress=False
+    )  # fmt: skip
+    done = export_packed(model, None, tmp_path / "packed", 4, 32)
+    assert done["packed"] == 7 and done["bytes"] < 0.5 * done["dense_bytes"]
+    weights = {name: each.weight.detach() for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)}
+    torch.save({"tokens": tokens, "logits": model(tokens).logits.detach(), "weights": weights}, tmp_path / "known.pt")
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "packed"), str(tmp_path / "known.pt")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    with pytest.raises(ValueError, match="quantised"):
+        gramian.load(tmp_path / "packed")
+
+
+def test_a_model_off_the_grid_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no Linear of the model has weights on a grid of 4 bits"):
+        export_packed(small_model(), None, tmp_path / "packed", 4, 32)
+    assert not (tmp_path / "packed").exists()
