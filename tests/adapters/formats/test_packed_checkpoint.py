@@ -19,9 +19,9 @@ import sys, torch
 from transformers import AutoModelForCausalLM
 known, model = torch.load(sys.argv[2]), AutoModelForCausalLM.from_pretrained(sys.argv[1])
 assert "gramian" not in sys.modules
+assert torch.allclose(model(known["tokens"]).logits, known["logits"], atol=1e-5)
 for name, weight in known["weights"].items():
     assert torch.equal(model.get_submodule(name).weight.float(), weight), name
-assert torch.allclose(model(known["tokens"]).logits, known["logits"], atol=1e-5)
 """
 
 
