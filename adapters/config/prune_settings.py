@@ -91,7 +91,8 @@ class PruneSettings:
     allocation: str | None = setting(
         None, one_of(*dict.fromkeys(name for names in ALLOCATIONS.values() for name in names)), "what divides the "
         "amount among modules: of weights the sparsity as it is given (uniform), or denser blocks where more "
-        "weights are outliers (owl) or their spectra have heavy tails (alpha); of units one width for all modules of a kind, which stock classes build (equal), the "
+        "weights are outliers (owl) or their spectra have heavy tails (alpha); of units one width for all modules of a kind, "
+        "which stock classes build (equal), the "
         "method's scores ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of "
         "both a search by what the model's own output loses (search)",
     )  # fmt: skip

@@ -17,7 +17,7 @@ SPREAD = 0.3  # tau: how far a block's share of the sparsity may be from the mea
 def hill_exponent(weight: Array) -> float:
     """alpha = 1 + k / sum_(i = 1..k) ln(l_i / l_(k+1)),  l_1 >= l_2 >= ... the eigenvalues of W^T W above rounding
 
-    The Hill estimate of the exponent of the density l^-alpha of a tail, from the larger half of the eigenvalues, k = n // 2 of n
+    The Hill estimate of the exponent of the density l^-alpha of a tail, from the larger half of the eigenvalues, k = n // 2
     (Lu et al., AlphaPruning, 2024, Section 3.2, PL_Alpha_Hill). It is above 1, and does not depend on the unit of W. The
     smaller, the heavier the tail and, they argue, the better trained the layer. Infinite where the larger half is
     all of one size, or there are fewer than two eigenvalues: then there is no tail.
