@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["EVAL", "GGUF", "MODELS", "ONNX", "PROOFS", "REPORT", "TRAIN", "complete", "named", "need"]
+__all__ = ["EVAL", "GGUF", "MODELS", "ONNX", "PROOFS", "QUANTISED", "REPORT", "TRAIN", "complete", "named", "need"]
 
 MODELS = ("torch", "transformers", "safetensors", "tqdm")  # packages that loading and pruning a model needs
 PROOFS = ("hypothesis", "cvxpy", "tqdm")  # packages that checking claims and laws needs
@@ -12,6 +12,7 @@ TRAIN = ("torch", "transformers", "safetensors", "tqdm", "accelerate")  # packag
 EVAL = ("lm_eval",)  # packages that named tasks need
 ONNX = ("onnx", "onnxruntime", "onnxscript")  # packages that ONNX graphs need
 GGUF = ("xllamacpp", "sentencepiece")  # packages that GGUF files need, beside one that carries the converter
+QUANTISED = ("compressed_tensors",)  # packages that checkpoints with packed codes need
 REPORT = ("matplotlib", "pandas")  # packages that figures and data frames need
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from gramian.extras import GGUF, ONNX, need
+from gramian.extras import GGUF, ONNX, QUANTISED, need
 
 __all__ = ["converter_script", "need_format"]
 
@@ -15,6 +15,9 @@ SCRIPT = "convert_hf_to_gguf"
 
 def need_format(form: str) -> None:
     """Raise ImportError where a package is missing that a format needs."""
+    if form == "compressed-tensors":
+        need("quantised", QUANTISED, f"gramian export --format {form}")
+        return
     needed = ONNX if form == "onnx" else GGUF if find_spec(SCRIPT) else (*GGUF, CARRIER)
     need("export", needed, f"gramian export --format {form}")
 

@@ -13,11 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import check_output, write_bytes
+from gramian.adapters.formats.onnx_agreement import TOLERANCE
+from gramian.adapters.formats.packed_agreement import check_packed
 from gramian.adapters.formats.packed_codes import Codes, codes_of, packed_words
 from gramian.adapters.models.libraries import quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.widths import unstated_widths
+from gramian.extras import QUANTISED, need
 
 __all__ = ["export_packed"]
 
@@ -30,13 +34,15 @@ def export_packed(
     """Write every Linear whose weights are codes times scales as packed codes, all else as it is; return what was done.
 
     The files are those of `save`, but for `weight` in place of which stand `weight_packed`, `weight_scale` and `weight_shape`,
-    and for `quantization_config`. bits: 4 or 8. group: inputs that share a scale. ValueError where no Linear is on such a grid,
-    and for widths that stock classes do not build.
+    and for `quantization_config`. They appear once transformers has loaded them and computes the same. bits: 4 or 8. group:
+    inputs that share a scale. ValueError where no Linear is on such a grid, for widths that stock classes do not build, and
+    where what is loaded computes something else; ImportError without compressed-tensors.
     """
     if bits not in BITS:
         raise ValueError(f"bits must be 4 or 8 but is {bits}: kernels for packed codes have no other widths")
     if widths := unstated_widths(model):
         raise ValueError(f"{next(iter(widths))} has other widths than the stock class builds: save it with pad=True first")
+    need("quantised", QUANTISED, "a checkpoint of compressed-tensors")
     check_output(out, overwrite)
     storage, found = storage_dtype(model), dict[str, Codes]()
     dense = []
@@ -66,8 +72,8 @@ def write(
     ignored: list[str],
     form: tuple[int, int],
     overwrite: bool,
-) -> dict[str, int]:
-    """Write the directory, complete or not at all; return the bytes of the weights, packed and as they were."""
+) -> dict[str, Any]:
+    """Write the directory, complete or not at all; return the bytes of the weights, packed and not, and how it agrees."""
     bits, group = form
     with new_directory(out.expanduser().resolve(), overwrite) as draft, quiet_libraries():
         plain = save(model, tokenizer, draft / "dense")
@@ -90,7 +96,10 @@ def write(
         config = json.loads((draft / "config.json").read_text())
         config["quantization_config"] = quantization_config(bits, group, ignored)
         write_bytes(draft / "config.json", json.dumps(config, indent=2).encode())
-        return {"bytes": (draft / "model.safetensors").stat().st_size, "dense_bytes": before}
+        with eval_mode(model):
+            agreement = check_packed(draft, model)
+        check = {**agreement._asdict(), "tolerance": TOLERANCE}
+        return {"bytes": (draft / "model.safetensors").stat().st_size, "dense_bytes": before, "check": check}
 
 
 def quantization_config(bits: int, group: int, ignored: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gramian.adapters.files import check_output, check_result
 
 __all__ = ["FORMATS", "check_place", "is_file", "made"]
 
-FORMATS = ("gguf", "onnx")
+FORMATS = ("gguf", "onnx", "compressed-tensors")
 
 
 def is_file(out: Path, form: str) -> bool:

@@ -181,7 +181,10 @@ def load_weights(
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
     config = read_config(place, trust_remote_code)
     if getattr(config, "quantization_config", None):
-        raise ValueError("its weights are quantised, expected floating-point weights (or a GGUF file)")
+        raise ValueError(
+            "its weights are quantised, expected floating-point weights (or a GGUF file): load what it was made from, or with "
+            "transformers, which needs the package that it was quantised with"
+        )
     storage = storage_of(dtype, "bfloat16" if place.gguf else config.dtype)
     running = torch.float32 if device.type == "cpu" else storage
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU

@@ -64,8 +64,19 @@ def test_stock_transformers_loads_what_was_packed(tmp_path: Path):
     torch.save({"tokens": tokens, "logits": model(tokens).logits.detach(), "weights": weights}, tmp_path / "known.pt")
     command = [sys.executable, "-c", LOADED, str(tmp_path / "packed"), str(tmp_path / "known.pt")]
     subprocess.run(command, check=True, cwd=tmp_path)
-    with pytest.raises(ValueError, match="quantised"):
+    with pytest.raises(ValueError, match=r"quantised, expected floating-point .*: load what it was made from"):
         gramian.load(tmp_path / "packed")
+
+
+def test_what_disagrees_is_not_put_in_place(tmp_path: Path, monkeypatch):
+    pytest.importorskip("compressed_tensors")
+    model = small_model()
+    gramian.prune(model, torch.randint(0, 50, (4, 32)), "sparsegpt-quantised", options={"group": 32}, progress=False)
+    words = "gramian.adapters.formats.packed_checkpoint.packed_words"
+    monkeypatch.setattr(words, lambda codes, bits: packed_words((codes - 1).clamp(-8, 7), bits))
+    with pytest.raises(ValueError, match="differs from the model by"):
+        export_packed(model, None, tmp_path / "packed", 4, 32)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_off_the_grid_is_refused(tmp_path: Path):
