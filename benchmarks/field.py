@@ -1,0 +1,98 @@
+"""What else compresses operators, in the same path: wrapped cores, low rank, grids, other masks, other budgets.
+
+    python benchmarks/field.py --text FOLDER [--blocks A:B] [--cells REGEX] [--out FILE]
+
+`common/protocol.py` says what FOLDER holds and how perplexity is measured. The first blocks of gemma-3-270m are compressed, and
+the others remain; what chooses and solves inside a method is SparseGPT, so that what is compared is what stands around it, and
+plain `l0` stands beside. Bytes are those of the compressed operators: two for a stored number; for positions of zeros a bit a
+weight, or of 2:4 two bits a kept one; codes and scales as they are packed, in which zeros take as much as other codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from common.cells import resumed
+from common.protocol import TEXTS, Protocol
+from common.results import RESULTS, summary
+from figures.field import HEAD, rows_of
+
+from gramian.adapters import prune
+from gramian.tables import table
+
+INNER = {"target": "model", "target_blend": 0.5, "damping": "auto"}  # that of `l0`, for all
+METHODS: dict[str, dict[str, Any]] = {
+    "sparsegpt": {"method": "sparsegpt", "damping": "auto"},
+    "l0": {"method": "l0"},
+    "wanda": {"method": "wanda"},
+    "dsnot": {"method": "dsnot"},
+}
+CELLS: dict[str, dict[str, Any]] = {
+    **{f"50% {name}": {**how, "sparsity": 0.5} for name, how in METHODS.items()},
+    "50% sparsegpt, owl": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "owl"},
+    "50% sparsegpt, alpha": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "alpha"},
+    "50% sparse-low-rank": {"method": "sparse-low-rank", "sparsity": 0.5, "options": {"support": "sparsegpt"}},
+    "50% low-rank": {"method": "low-rank", "sparsity": 0.5},
+    **{f"2:4 {name}": {**how, "sparsity": "2:4"} for name, how in METHODS.items()},
+    "2:4 armor": {"method": "armor", "sparsity": "2:4", "options": {"warm_start": "sparsegpt", "sweeps": 5}},
+    "4 bits": {"method": "sparsegpt-quantised", "sparsity": 0.0},
+    "4 bits, 50%": {"method": "sparsegpt-quantised", "sparsity": 0.5},
+    "4 bits, 2:4": {"method": "sparsegpt-quantised", "sparsity": "2:4"},
+    "8 bits, 2:4": {"method": "sparsegpt-quantised", "sparsity": "2:4", "options": {"bits": 8}},
+}
+
+
+def stored_bytes(row: Mapping[str, Any]) -> float:
+    """The bytes of an operator by its row of a report."""
+    size, detail = math.prod(row["shape"]), row["detail"]
+    if "bytes" in detail:
+        return float(detail["bytes"])
+    if "core_zeros" in detail:
+        kept = size - detail["core_zeros"]
+        return 2 * kept + kept / 4 + 2 * float(detail["wrapper_parameters"])
+    if "rank" in detail:
+        alone = row["sparsity"] == 0
+        return 2 * float(detail["parameters"]) + (0 if alone else size / 8)
+    kept = size * (1 - row["sparsity"])
+    return 2 * kept + (kept / 4 if ":" in row["pattern"] else size / 8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the protocol's texts are")
+    parser.add_argument("--blocks", default=":6", metavar="A:B", help="the blocks that are compressed (default %(default)s)")
+    parser.add_argument("--cells", default="", metavar="REGEX", help="run only cells whose name the expression finds")
+    parser.add_argument("--out", type=Path, default=RESULTS / "field.json", metavar="FILE", help="the result file")
+    arguments = parser.parse_args()
+    losses = arguments.out.with_suffix("")
+    losses.mkdir(parents=True, exist_ok=True)
+    loaded = cache(lambda: Protocol.load(arguments.text))
+
+    def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        protocol = loaded()
+        model = copy.deepcopy(protocol.model)
+        report = prune(model, protocol.calibration, heldout=protocol.heldout, **keywords)
+        print(report, flush=True)
+        rows = report.to_dict()["operators"]
+        return {
+            "report": summary(report.to_dict(), "operators"),
+            "bytes": sum(map(stored_bytes, rows)),
+            "dense_bytes": sum(2 * math.prod(row["shape"]) for row in rows),
+            "perplexity": protocol.evaluate(model, tuple(TEXTS), losses, name.replace(":", "-")),
+        }
+
+    cells = {
+        name: {**(INNER if how["method"] not in ("wanda", "dsnot") else {}), **how, "blocks": arguments.blocks}
+        for name, how in CELLS.items()
+    }
+    print(table(list(HEAD), rows_of(resumed(cells, arguments.cells, arguments.out, run))))
+
+
+if __name__ == "__main__":
+    main()
