@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.models.examples import Rows
@@ -44,7 +44,7 @@ class Run:
     mixture: Mixture | None = None
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> PreTrainedModel:
         """The model, whose weights change in place."""
         return self.blocks.model
 
