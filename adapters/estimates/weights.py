@@ -68,7 +68,8 @@ def solver_seconds(
         return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
     if method == "armor":
         begun = solver_seconds(chosen["warm_start"], shape, {}, rates, heldout, damping)
-        return begun + USED * chosen["sweeps"] * SWEEP * product / rates.double
+        sweeps: float = chosen["sweeps"]
+        return begun + USED * sweeps * SWEEP * product / rates.double
     one_lambda: float = chosen["inner_steps"] * product / rates.single + 2 * product / rates.double + ranking
     start = {"sparsegpt": sweep, "dense": 0.0}.get(chosen["warm_start"], direct)
     lambdas: float = min(chosen["max_lambdas"], LAMBDAS)

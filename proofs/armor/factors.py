@@ -69,7 +69,8 @@ def wrapped(draw: st.DrawFn, near: float) -> Wrapped:
         inputs[:, 0] = inputs[:, width - 1]
     if draw(st.booleans()):
         weight[0] = 0
-    pattern = draw(st.sampled_from([NM(2, 4), NM(1, 2), TopK(0.5), TopK(0.25, per_row=True)]))
+    patterns: list[Pattern] = [NM(2, 4), NM(1, 2), TopK(0.5), TopK(0.25, per_row=True)]
+    pattern = draw(st.sampled_from(patterns))
     core = weight * pattern.select(np.abs(weight))
     sides = [identities(length, draw(st.integers(1, 4)), core) for length in (rows, width)]
     for side, length in zip(sides, (rows, width)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -195,7 +196,7 @@ def along_both(gradient: Array, parts: Parts) -> float:
     columns, rows = basis(parts.left), basis(parts.right.T)
     across = (gradient @ rows) @ rows.T
     tangent = across + columns @ (columns.T @ (gradient - across))
-    return (norm(inside) ** 2 + norm(tangent) ** 2) ** 0.5
+    return math.hypot(norm(inside), norm(tangent))
 
 
 def basis(matrix: Array) -> Array:

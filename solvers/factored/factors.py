@@ -18,6 +18,18 @@ class FactoredSolution(Solution):
 
     Parameters
     ----------
+    weights : array (q, p)
+        V, in the dtype of the problem.
+    status : Status
+        How the solver ended.
+    certificate : Certificate
+        What is proven of these weights.
+    steps : int, default 0
+        Rounds spent.
+    history : tuple of (int, float), default ()
+        Pairs (step, loss).
+    detail : dict of str to float
+        Named figures of the factors.
     left : array (q, r)
         B.
     right : array (r, p)
@@ -56,7 +68,7 @@ class FactoredSolution(Solution):
         """Return how many numbers S and B A take."""
         nonzeros = 0 if self.sparse is None else int(namespace(self.sparse).sum(namespace(self.sparse).astype(
             self.sparse != 0, namespace(self.sparse).int64)))  # fmt: skip
-        return nonzeros + self.rank * (self.left.shape[0] + self.right.shape[1])
+        return nonzeros + int(self.rank * (self.left.shape[0] + self.right.shape[1]))
 
 
 def kept_by(pattern: Pattern, shape: tuple[int, int]) -> int:

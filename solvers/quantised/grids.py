@@ -56,12 +56,12 @@ class Grid:
     @property
     def lowest(self) -> int:
         """Return the smallest code."""
-        return -(2 ** (self.bits - 1))
+        return -(1 << (self.bits - 1))
 
     @property
     def highest(self) -> int:
         """Return the largest code."""
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     def groups(self, width: int) -> int:
         """Return how many groups a row of `width` inputs has."""

@@ -30,11 +30,20 @@ class WrappedSolution(Solution):
 
     Parameters
     ----------
+    weights : array (q, p)
+        The product V, which has no zeros of its own.
+    status : Status
+        How the solver ended.
+    certificate : Certificate
+        Its KKT residual is the largest of those of the three factors, each on its own least squares.
+    steps : int, default 0
+        Sweeps spent.
+    history : tuple of (int, float), default ()
+        Pairs (step, loss).
+    detail : dict of str to float
+        Named figures of the factors.
     factors : Factors
         The core S, which satisfies the pattern, and the blocks of A and B, in float64.
-
-    The other parameters are those of `Solution`. `weights` is the product, which has no zeros of its own; the KKT residual of
-    the certificate is the largest of those of the three factors, each on its own least squares.
     """
 
     factors: Factors | None = None
