@@ -44,6 +44,16 @@ class WrappedSolution(Solution):
         Named figures of the factors.
     factors : Factors
         The core S, which satisfies the pattern, and the blocks of A and B, in float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, armor
+    >>> rng = np.random.default_rng(0)
+    >>> problem = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8)))
+    >>> solution = armor(problem, "2:4", block=4, sweeps=2, warm_start="sparsegpt")
+    >>> int((solution.factors.core != 0).sum()), solution.weights.shape
+    (16, (4, 8))
     """
 
     factors: Factors | None = None
