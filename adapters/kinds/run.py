@@ -46,7 +46,8 @@ class Run:
     @property
     def model(self) -> PreTrainedModel:
         """The model, whose weights change in place."""
-        return self.blocks.model
+        model: PreTrainedModel = self.blocks.model
+        return model
 
     def bar(self, total: int, unit: str) -> AbstractContextManager[Bar]:
         """A bar of the method over so many units."""
