@@ -231,7 +231,7 @@ def is_sources(value: Any) -> bool:
 
 
 SOURCES = Kind(
-    "a source, or sources with their weights", is_sources, named_weight, "str or mapping", "SOURCE[=WEIGHT]",
+    "a source, or sources with their weights", is_sources, named_weight, "str or mapping", "S[=W]",
     write=lambda value: value if isinstance(value, str) else {name: float(weight) for name, weight in value.items()},
 )  # fmt: skip
 OPTIONS = Kind("a mapping by names", is_options, named_value, "mapping", "NAME=VALUE", write=dict)
