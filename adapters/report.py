@@ -29,9 +29,10 @@ class OperatorReport:
 
     relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens. heldout_error: the same on tokens that the
     method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, which is zero when the kept
-    weights are the best for their positions. detail: figures of the method, such as the LASSO gap before rounding. Where its
-    block was refitted as a whole (`Report.blocks`), errors and residual are those before. factors: S, B and A of weights
-    S + B A, of which `sparsity` counts S; None of others.
+    weights are the best for their positions; of S + B A along the positions of S and the matrices of the rank of B A. detail:
+    figures of the method, such as the LASSO gap before rounding. Where its block was refitted as a whole (`Report.blocks`),
+    errors and residual are those before. factors: S, B and A of weights S + B A, of which `sparsity` counts S; None of
+    others.
     """
 
     name: str

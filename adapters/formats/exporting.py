@@ -16,6 +16,7 @@ from gramian.adapters.formats.onnx_agreement import TOLERANCE, check_onnx
 from gramian.adapters.formats.onnx_graphs import graph_of, weight_bytes, write_graph
 from gramian.adapters.formats.placing import is_file, made
 from gramian.adapters.formats.refusals import check_gguf_holds, check_onnx_holds
+from gramian.adapters.models.factored_weights import in_one_piece
 from gramian.adapters.models.heads import head_of
 from gramian.adapters.models.libraries import quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
@@ -83,7 +84,8 @@ def export_gguf(
     check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage.itemsize)
     with eval_mode(model), made(out, "gguf", overwrite) as draft:
         place = draft / "source" / model_name(model)  # whose name the converter writes into the file
-        stage = save(model, tokenizer, place, pad=pad)
+        with in_one_piece(model):
+            stage = save(model, tokenizer, place, pad=pad)
         without_code(stage)
         say("converting with llama.cpp's converter")
         convert(stage, draft / out.name, storage)

@@ -16,6 +16,7 @@ from gramian.adapters.files import check_output, write_bytes
 from gramian.adapters.formats.onnx_agreement import TOLERANCE
 from gramian.adapters.formats.packed_agreement import check_packed
 from gramian.adapters.formats.packed_codes import Codes, codes_of, packed_words
+from gramian.adapters.models.factored_weights import in_one_piece
 from gramian.adapters.models.libraries import quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
@@ -76,7 +77,8 @@ def write(
     """Write the directory, complete or not at all; return the bytes of the weights, packed and not, and how it agrees."""
     bits, group = form
     with new_directory(out.expanduser().resolve(), overwrite) as draft, quiet_libraries():
-        plain = save(model, tokenizer, draft / "dense")
+        with in_one_piece(model):
+            plain = save(model, tokenizer, draft / "dense")
         tensors = {}
         before = 0
         for file in sorted(plain.glob("*.safetensors")):

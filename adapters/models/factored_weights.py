@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gramian.adapters.devices import tensor_of
+from gramian.adapters.devices import solver_array, tensor_of
 from gramian.adapters.files import write_bytes
-from gramian.solvers import FactoredSolution
+from gramian.solvers import FactoredSolution, Quadratic
+from gramian.solvers.factored.alternated import stationarity
 
-__all__ = ["ADAPTER", "Factors", "merge_adapter", "model_factors", "note_factors", "refuse_adapter", "write_adapter"]
+__all__ = [
+    "ADAPTER",
+    "Factors",
+    "has_adapter",
+    "in_one_piece",
+    "merge_adapter",
+    "model_factors",
+    "note_factors",
+    "refuse_adapter",
+    "write_adapter",
+]
 
 ADAPTER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -66,6 +78,12 @@ class Factors:
         """Which weights S keeps; all of one dense matrix where there is no S."""
         return torch.ones((len(self.b), self.a.shape[1]), dtype=torch.bool) if self.s is None else self.sparse != 0
 
+    def residual(self, problem: Quadratic, weights: Any) -> float:
+        """That of the first-order conditions of S and B A at the weights as they are stored."""
+        parts = [None if each is None else solver_array(torch.from_numpy(each).to(tensor_of(weights).device, torch.float64))
+                 for each in (self.s, self.b, self.a)]  # fmt: skip
+        return stationarity(problem, weights, *parts)
+
 
 def note_factors(model: nn.Module, factors: Mapping[str, Factors]) -> None:
     """Let a model know what its weights are made of. A product without S is one dense matrix like any other, and what is no
@@ -101,6 +119,17 @@ def made_of(model: nn.Module, name: str, factors: Factors) -> bool:
     return any(torch.equal(expected.to(dtype).to(found.dtype), found) for dtype in (storage, found.dtype))
 
 
+@contextmanager
+def in_one_piece(model: nn.Module) -> Iterator[None]:
+    """Let a model be saved as the weights that it computes with, for formats that have no adapters."""
+    noted = model.__dict__.pop(NOTED, None)
+    try:
+        yield
+    finally:
+        if noted is not None:
+            setattr(model, NOTED, noted)
+
+
 def write_adapter(factors: Mapping[str, Factors], folder: Path) -> None:
     """Write B and A as a LoRA adapter of PEFT with alpha = r, so that it adds B A; nothing without factors."""
     if not factors:
@@ -127,7 +156,7 @@ def merge_adapter(model: nn.Module, folder: Path, storage: torch.dtype) -> None:
     ValueError is raised for an adapter that is not one of this kind or does not fit.
     """
     place = folder / ADAPTER
-    if not (place / CONFIG).is_file():
+    if not has_adapter(folder):
         return
     config, tensors = json.loads((place / CONFIG).read_text(encoding="utf-8")), load_file(place / WEIGHTS)
     ranks = config.get("rank_pattern") or {}
@@ -148,7 +177,12 @@ def merge_adapter(model: nn.Module, folder: Path, storage: torch.dtype) -> None:
     note_factors(model, found)
 
 
+def has_adapter(folder: Path) -> bool:
+    """Whether the weights of a directory are S alone, and B and A stand beside them."""
+    return (folder / ADAPTER / CONFIG).is_file()
+
+
 def refuse_adapter(folder: Path) -> None:
     """Raise ValueError for a directory whose weights are S alone, where nothing adds B A."""
-    if (folder / ADAPTER / CONFIG).is_file():
+    if has_adapter(folder):
         raise ValueError(f"{folder} holds sparse weights whose rest is in {ADAPTER}: load it with gramian.load, which adds it")

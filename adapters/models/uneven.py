@@ -17,6 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from gramian.adapters.models import modeling_gramian
 from gramian.adapters.models.block_lists import block_lists, walks_by_block
+from gramian.adapters.models.factored_weights import ADAPTER, has_adapter
 from gramian.adapters.models.families import Structure
 from gramian.adapters.models.places import Place
 from gramian.adapters.models.tasks import auto_class, stock_class
@@ -242,4 +243,5 @@ def built_class(config: PretrainedConfig, classifier: bool = False) -> Any:
 def loader_of(config: PretrainedConfig, folder: Path, classifier: bool = False) -> str:
     """How a directory of a model with this configuration is loaded without this package, as a line of Python."""
     trusted = ", trust_remote_code=True" if (folder / CODE).is_file() else ""
-    return f"{auto_class(config, classifier).__name__}.from_pretrained({str(folder)!r}{trusted})"
+    loader = f"{auto_class(config, classifier).__name__}.from_pretrained({str(folder)!r}{trusted})"
+    return f"PeftModel.from_pretrained({loader}, {str(folder / ADAPTER)!r})" if has_adapter(folder) else loader

@@ -22,20 +22,18 @@ ROWS = 256  # of a part, at least, and no fewer than inputs: what every part doe
 @dataclass(frozen=True)
 class Answer:
     """What a method found for some rows of an operator. weights: in the memory of the host. factors: what they are the sum and
-    product of, if so, and residual: that of its certificate."""
+    product of, if so."""
 
     weights: torch.Tensor
     status: str
     detail: Mapping[str, float]
     factors: Factors | None = None
-    residual: float = 0.0
 
     @classmethod
     def of(cls, solution: Solution) -> Answer:
         """The answer that a solution is."""
         factors = Factors.of(solution) if isinstance(solution, FactoredSolution) else None
-        residual = solution.certificate.residual or 0.0
-        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, factors, residual)
+        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, factors)
 
 
 def split_rows(rows: int, inputs: int, apart: bool) -> list[slice]:

@@ -153,8 +153,8 @@ class ZeroWeights:
         layer.assign(answer.weights if factors is None else factors.weights, self.dtype)
         stored = solver_array(layer.weight.to(torch.float64))
         mask = stored != 0 if factors is None else solver_array(factors.mask.to(layer.weight.device))
-        product = factors is not None or self.wrapped  # a factor has the zeros, the product none
-        if not product and not pattern.admits(mask):
+        zeros_elsewhere = self.wrapped if factors is None else factors.s is None  # the product of a core with zeros has none
+        if not zeros_elsewhere and not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
         self.advance()
@@ -165,7 +165,7 @@ class ZeroWeights:
             sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
             relative_error=certificate.relative_error if evaluated is problem else evaluated.relative_error(stored),
             heldout_error=None if heldout is None else heldout.relative_error(stored),
-            residual=(certificate.residual or 0.0) if factors is None else answer.residual,
+            residual=(certificate.residual or 0.0) if factors is None else factors.residual(problem, stored),
             status=answer.status,
             seconds=work.seconds + time.perf_counter() - started,
             detail={**answer.detail, **found.detail, **{name: each.relative_error(stored) for name, each in domains.items()}},

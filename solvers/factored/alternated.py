@@ -19,7 +19,7 @@ from gramian.solvers.factored.factors import FactoredSolution, checked_rank
 from gramian.solvers.factored.whitened import Whitening, whitening_of
 from gramian.solvers.support.l0 import l0_admm
 
-__all__ = ["sparse_low_rank"]
+__all__ = ["sparse_low_rank", "stationarity"]
 
 Choose = Callable[[Quadratic, Pattern], Solution]
 
@@ -176,24 +176,37 @@ def answer(
     point = as_floating(weights, like=exact.anchor)
     losses, gradient = exact.value_and_gradient(point)
     sound = exact.possible(losses, exact.rounding(point))
-    along, start = along_both(gradient, parts), norm(exact.at_zero[1])
     certificate = Certificate(
         float(xp.sum(losses)), float("-inf"), exact.error_of(losses) if sound else float("inf"),
-        along / start if start > 0 else (0.0 if along == 0 else float("inf")), sound=sound,
+        over_start(along_both(gradient, parts.sparse, parts.left, parts.right), exact), sound=sound,
     )  # fmt: skip
     found = FactoredSolution(weights, status, certificate, steps, history, left=left, right=right, sparse=sparse)
     found.detail.update(rank=float(found.rank), parameters=float(found.parameters))
     return found
 
 
-def along_both(gradient: Array, parts: Parts) -> float:
+def stationarity(problem: Quadratic, weights: Array, sparse: Array | None, left: Array, right: Array) -> float:
+    """Return the residual of the first-order conditions at weights that are S + B A, or B A, in float64: what is left of
+    grad f along S's support and along the matrices of the rank of B A, over |grad f(0)|."""
+    exact = problem.double
+    at, factors = as_floating(weights, like=exact.anchor), [as_floating(each, like=exact.anchor) for each in (left, right)]
+    return over_start(along_both(exact.value_and_gradient(at)[1], sparse, *factors), exact)
+
+
+def over_start(length: float, problem: Quadratic) -> float:
+    """Return a length of gradients over that of the gradient at zero."""
+    start = norm(problem.at_zero[1])
+    return length / start if start > 0 else (0.0 if length == 0 else float("inf"))
+
+
+def along_both(gradient: Array, sparse: Array | None, left: Array, right: Array) -> float:
     """Return the length of the gradient along the support of S and along the tangent space of the matrices of L's rank.
 
     The latter is g P + Q g - Q g P, with Q and P the projections to the columns of B and to the rows of A.
     """
     xp = namespace(gradient)
-    inside = xp.where(parts.sparse != 0, gradient, xp.zeros_like(gradient))
-    columns, rows = basis(parts.left), basis(parts.right.T)
+    inside = xp.zeros_like(gradient) if sparse is None else xp.where(sparse != 0, gradient, xp.zeros_like(gradient))
+    columns, rows = basis(left), basis(right.T)
     across = (gradient @ rows) @ rows.T
     tangent = across + columns @ (columns.T @ (gradient - across))
     return math.hypot(norm(inside), norm(tangent))
