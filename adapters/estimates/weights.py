@@ -19,12 +19,16 @@ TRIED = 4  # refits of the pilot: of itself, and at the strengths that are tried
 LAMBDAS = 60  # that Algorithm 1 as printed tries as a rule, whatever it may
 EIGEN = 20.0  # products of a Gram's size that its eigendecomposition takes
 
-ITERATIVE = ("l0", "fistapruner", "fistapruner-printed", "armor")
+WHITENING, SINGULAR = 5.0, 16.0  # that in float64 alone, and products (q, p) by (p, min(q, p)) that singular values take
+ITERATIVE = ("l0", "fistapruner", "fistapruner-printed", "armor", "sparse-low-rank")
 SWEEP = 22.0  # products V G in float64 that a sweep of ARMOR takes
 USED = 0.7  # of the sweeps, before one gains too little
 
 # Working arrays of a method beside its problem, float64: how many are of the Gram's size, how many of the weight's.
-WORKING = {"fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8), "armor": (5, 16)}
+WORKING = {
+    "fistapruner": (4, 11), "l0": (6, 10), "sparsegpt": (4, 7), "wanda": (0, 8), "magnitude": (0, 8), "armor": (5, 16),
+    "sparse-low-rank": (9, 14),
+}  # fmt: skip
 
 
 def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> int:
@@ -64,6 +68,15 @@ def solver_seconds(
         stages: float = steps / chosen["stage"]
         step = product / rates.single + ranking
         return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
+    singular = SINGULAR * 2 * q * p * min(q, p) / rates.double
+    if method == "low-rank":
+        return evaluation + WHITENING * 2 * p**3 / rates.double + singular
+    if method == "sparse-low-rank":
+        rounds: float = chosen["rounds"]
+        alone = solver_seconds(chosen["support"], shape, {}, rates, heldout) - (4 + 2 * heldout) * product / rates.double
+        refits = chosen["polish"] * q * exact
+        spectral = WHITENING * 2 * p**3 / rates.double + (rounds + chosen["polish"]) * singular
+        return evaluation + (1 + rounds) * alone + refits + spectral
     if method not in ITERATIVE:
         return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
     if method == "armor":

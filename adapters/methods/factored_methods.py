@@ -18,6 +18,7 @@ def low_rank_within(problem: Quadratic, pattern: Pattern, *, rank: int | None = 
     rank: that of every operator, in place of the largest r for which r (p + q) is at most the weights that the pattern keeps.
     The weights are V = B A, written as one dense matrix; the report says what the factors would take.
     """
+    pattern.check(problem.shape)
     return low_rank(problem, rank_within(pattern, problem.shape) if rank is None else rank)
 
 
@@ -39,6 +40,7 @@ def sparse_low_rank_within(
     both are refitted afterwards.
     """
     check_choice("support", support, SUPPORTS)
+    pattern.check(problem.shape)
     if rank is not None and share is not None:
         raise ValueError(f"rank={rank} and share={share} both say how large L is: give one of them")
     if rank is None:

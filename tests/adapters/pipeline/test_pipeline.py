@@ -20,7 +20,9 @@ from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
 
 pytestmark = pytest.mark.usefixtures("small_batches")
-SPARSE = [name for name, method in WEIGHT_METHODS.items() if not method.wrapped]  # whose weights have the zeros themselves
+SPARSE = [  # whose weights have the zeros themselves
+    name for name, method in WEIGHT_METHODS.items() if not (method.wrapped or method.factored)
+]
 WALKS = [(inputs, target) for inputs in ("dense", "pruned") for target in ("own", "block", "model")]
 
 

@@ -78,7 +78,9 @@ def solvers() -> dict[str, Any]:
     return found
 
 
-METHODS_OF_BOTH = {name: method.decide for name, method in WEIGHT_METHODS.items() if not method.wrapped} | {
+METHODS_OF_BOTH = {
+    name: method.decide for name, method in WEIGHT_METHODS.items() if not (method.wrapped or method.factored)
+} | {
     name: value
     for name, value in functions("problem", "pattern").items()
     if value not in {m.decide for m in WEIGHT_METHODS.values()}
