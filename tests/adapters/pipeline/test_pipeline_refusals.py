@@ -15,7 +15,7 @@ LONG = torch.zeros(1, 129, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, fistapruner-printed, l0, sparsegpt, wanda"),
+        ({"method": "nothing"}, "no method 'nothing'; there are fistapruner, fistapruner-printed, l0, sparsegpt, armor"),
         ({"calibrate_on": "sparse"}, "calibrate_on must be .* 'sparse'"),
         ({"target": "dense"}, "target must be .* 'dense'"),
         ({"target_blend": 0.0}, "target_blend must be a number above 0 and at most 1 but is 0.0"),

@@ -105,10 +105,10 @@ def test_walks_do_what_their_passes_say(case, monkeypatch, tmp_path):
     space, parameters = disk_space(model, config, plan), sum(each.numel() for each in model.parameters())
     streamed = []
 
-    def fed(name, collected, inputs, dense=None):
+    def fed(name, collected, inputs, dense=None, weight=1.0):
         width = inputs.shape[-1]
         streamed.append(inputs.numel() // width * width**2 * (1 if dense is None else 4))
-        feed(name, collected, inputs, dense)
+        feed(name, collected, inputs, dense, weight)
 
     monkeypatch.setattr(moments, "feed", fed)
     monkeypatch.setattr("gramian.adapters.run.hooks.feed", fed)

@@ -78,8 +78,10 @@ def solvers() -> dict[str, Any]:
     return found
 
 
-METHODS_OF_BOTH = {
-    name: method.decide for name, method in WEIGHT_METHODS.items() if not (method.wrapped or method.factored)
+METHODS_OF_BOTH = {  # whose weights have the zeros themselves, and are any numbers, not those of a grid
+    name: method.decide
+    for name, method in WEIGHT_METHODS.items()
+    if not (method.wrapped or method.factored or name == "sparsegpt-quantised")
 } | {
     name: value
     for name, value in functions("problem", "pattern").items()

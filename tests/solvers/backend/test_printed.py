@@ -91,6 +91,11 @@ def printed(xp) -> list[object]:
         searched,
         lasso_path(layer, [10.0])[0],
         empirical_ridge(layer, TopK(0.5), 64, heldout=layer),
+        solvers.low_rank(layer, 2),
+        solvers.armor(layer, "2:4", block=2, sweeps=1, warm_start="sparsegpt"),
+        solvers.quantise(layer, 0.5, group=4, rounds=1),
+        solvers.quantise(layer, 0.5, group=4, rounds=1).certificate,
+        solvers.Grid(4, 32),
     ]
 
 
