@@ -140,7 +140,9 @@ class Solution:
 
     def __repr__(self) -> str:
         proven = measured(self.certificate)
-        return f"Solution({extent(self.weights)}, {self.status.label}, {proven}, {fraction_of_zeros(self.weights)})"
+        return (
+            f"{type(self).__name__}({extent(self.weights)}, {self.status.label}, {proven}, {fraction_of_zeros(self.weights)})"
+        )
 
     def required(self) -> Solution:
         """Return this solution, or raise NotSolved with it where its status is a failure."""

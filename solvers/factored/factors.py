@@ -12,7 +12,7 @@ from gramian.solvers.core.solution import Solution
 __all__ = ["FactoredSolution", "divided_budget", "rank_within"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class FactoredSolution(Solution):
     """Hold V = S + B A with the certificate of exactly these weights.
 

@@ -24,7 +24,7 @@ SHORTEST = 1e-3  # of the diagonal step: what proposes a support then changes no
 ENOUGH = 1e-5  # of the loss: a sweep that gains less ends the search
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WrappedSolution(Solution):
     """Hold V = A S B as a solution, with its factors.
 

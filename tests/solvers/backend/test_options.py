@@ -207,7 +207,8 @@ def test_every_public_function_with_options_is_among_them():
     """Of the others there is nothing to refuse but arrays, problems and patterns; further terms have tests of their own."""
     terms = {"Box", "ElasticNet", "GroupL2", "NonNegative", "Nuclear", "Ridge", "RowSum", "Simplex", "SparseGroup"}
     without = {
-        "Affine", "Allocation", "Certificate", "CodeCertificate", "FactoredSolution", "Grid", "Quantised", "WrappedSolution", "MaskChoice", "MaskProblem", "NotSolved", "PathPoint", "Pattern", "Quadratic",
+        "Affine", "Allocation", "Certificate", "CodeCertificate", "FactoredSolution", "Grid", "Quantised", "WrappedSolution",
+        "MaskChoice", "MaskProblem", "NotSolved", "PathPoint", "Pattern", "Quadratic",
         "RelaxedMask", "RemovalPath", "Shrinkage", "Solution", "Solver", "SparsitySearch", "Status", "Support", "SupportBound",
         "TargetMoments", "Term", "UnitExchange", "dual_bound",
         "affine_least_squares", "certify", "magnitude", "refit", "threshold", "unit_support", "wanda",
