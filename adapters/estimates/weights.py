@@ -76,7 +76,8 @@ def solver_seconds(
         alone = solver_seconds(chosen["support"], shape, {}, rates, heldout) - (4 + 2 * heldout) * product / rates.double
         refits = chosen["polish"] * q * exact
         spectral = WHITENING * 2 * p**3 / rates.double + (rounds + chosen["polish"]) * singular
-        return evaluation + (1 + rounds) * alone + refits + spectral
+        spent: float = evaluation + (1 + rounds) * alone + refits + spectral
+        return spent
     if method not in ITERATIVE:
         return evaluation + (direct if method in ("wanda", "magnitude") else sweep)
     if method == "armor":
