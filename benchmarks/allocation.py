@@ -110,9 +110,7 @@ def main() -> None:
 
     def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         protocol = loaded()
-        model = copy.deepcopy(protocol.model)
-        report = prune(model, protocol.calibration, heldout=protocol.heldout, **keywords)
-        print(report, flush=True)
+        model, report = protocol.pruned(keywords)
         return {
             "report": summary(report.to_dict(), "operators" if "sparsity" in keywords else "modules"),
             "perplexity": protocol.evaluate(model, tuple(TEXTS), losses, name),

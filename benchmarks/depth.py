@@ -11,7 +11,6 @@ removed with refits to the dense stream and without.
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,6 @@ from common.cells import resumed
 from common.protocol import TEXTS, Protocol
 from common.results import RESULTS, summary
 
-from gramian.adapters import prune
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.tables import table
 
@@ -71,9 +69,7 @@ def main() -> None:
         protocol = loaded()
         if len(blocks_of(protocol.model)) != BLOCKS:
             raise SystemExit(f"the model has {len(blocks_of(protocol.model))} blocks, not {BLOCKS}")
-        model = copy.deepcopy(protocol.model)
-        report = prune(model, protocol.calibration, heldout=protocol.heldout, **keywords)
-        print(report, flush=True)
+        model, report = protocol.pruned(keywords)
         return {
             "report": summary(report.to_dict(), "modules"),
             "perplexity": protocol.evaluate(model, tuple(TEXTS), losses, name),

@@ -11,7 +11,6 @@ weight, or of 2:4 two bits a kept one; codes and scales as they are packed, in w
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -23,7 +22,6 @@ from common.protocol import TEXTS, Protocol
 from common.results import RESULTS, summary
 from figures.field import HEAD, rows_of
 
-from gramian.adapters import prune
 from gramian.tables import table
 
 INNER = {"target": "model", "target_blend": 0.5, "damping": "auto"}  # that of `l0`, for all
@@ -76,9 +74,7 @@ def main() -> None:
 
     def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         protocol = loaded()
-        model = copy.deepcopy(protocol.model)
-        report = prune(model, protocol.calibration, heldout=protocol.heldout, **keywords)
-        print(report, flush=True)
+        model, report = protocol.pruned(keywords)
         rows = report.to_dict()["operators"]
         return {
             "report": summary(report.to_dict(), "operators"),

@@ -8,13 +8,15 @@ Perplexity is measured on the first 16 windows of 1024 tokens of WikiText-2 and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gramian.adapters import prune
 from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.data.windows import text_windows
 from gramian.adapters.measure.likelihood import perplexity
@@ -48,6 +50,13 @@ class Protocol:
         """The first `count` windows of another length of the calibration text."""
         windows = text_windows((self.folder / "wikitext2.valid.txt").read_text(), self.tokenizer, length)
         return Tokens(windows[:count], source="wikitext2.valid.txt", seed=None)
+
+    def pruned(self, keywords: Mapping[str, Any]) -> tuple[Any, Any]:
+        """A copy of the model, pruned by the calibration windows, and the report, which is printed."""
+        model = copy.deepcopy(self.model)
+        report = prune(model, self.calibration, heldout=self.heldout, **keywords)
+        print(report, flush=True)
+        return model, report
 
     def evaluate(self, model: Any, texts: tuple[str, ...], losses: Path, name: str) -> dict[str, float]:
         """Perplexity by text. Per-token losses are saved in the folder `losses`, for paired comparisons."""

@@ -18,7 +18,7 @@ def hill_exponent(weight: Array) -> float:
     """alpha = 1 + k / sum_(i = 1..k) ln(l_i / l_(k+1)),  l_1 >= l_2 >= ... the eigenvalues of W^T W above rounding
 
     The Hill estimate of the exponent of the density l^-alpha of a tail, from the larger half of the eigenvalues, k = n // 2
-    (Lu et al., AlphaPruning, 2024, Section 3.2, PL_Alpha_Hill). It is above 1, and does not depend on the unit of W. The
+    (Lu et al., AlphaPruning, 2024). It is above 1, and does not depend on the unit of W. The
     smaller, the heavier the tail and, they argue, the better trained the layer. Infinite where the larger half is
     all of one size, or there are fewer than two eigenvalues: then there is no tail.
 
@@ -40,7 +40,7 @@ def tail_sparsities(exponents: Sequence[float], sizes: Sequence[int], sparsities
     """S_k = c S0_k (1 - tau + 2 tau (a_k - min a) / (max a - min a)) with c such that sum_k n_k S_k = sum_k n_k S0_k
 
     a_k is the mean `hill_exponent` of the weights of block k: the lighter its tail, the sparser it becomes (Lu et al. 2024,
-    Equation 3, whose blocks all have one S0). An infinite exponent counts as the largest finite one, and where all are equal
+    where all blocks have one S0). An infinite exponent counts as the largest finite one, and where all are equal
     nothing is spread. Sparsities stay in [0, 1): what is cut off there the other blocks make up for, and a block with S0 = 0
     remains dense.
 

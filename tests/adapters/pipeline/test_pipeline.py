@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exact_methods import EXACT
 from tiny import FAMILIES, HELDOUT, LENGTH, QUICK, WINDOWS, parameters, run, same, tiny_model
 from torch import nn
 
@@ -20,9 +21,6 @@ from gramian.solvers import Quadratic
 from gramian.solvers.support.baselines import magnitude
 
 pytestmark = pytest.mark.usefixtures("small_batches")
-SPARSE = [  # whose weights have the zeros themselves, and no others, as codes of kept weights may be
-    name for name, method in WEIGHT_METHODS.items() if not (method.wrapped or method.factored or name == "sparsegpt-quantised")
-]
 WALKS = [(inputs, target) for inputs in ("dense", "pruned") for target in ("own", "block", "model")]
 
 
@@ -94,7 +92,7 @@ def check_errors(
             np.testing.assert_allclose(getattr(row, field), value, rtol=2e-3, err_msg=f"{row.name} {field}")
 
 
-@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_every_family_and_method(model_type, method):
     """Exact pattern, honest errors, and nothing but the operators' weights changed."""
@@ -138,7 +136,7 @@ def test_the_walks_differ():
     assert len(set(errors.values())) == len(WALKS) - 1
 
 
-@pytest.mark.parametrize("method", SPARSE)
+@pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize(("pattern", "kept", "group"), [("2:4", 2, 4), ("1:4", 1, 4), ("4:8", 4, 8)])
 def test_group_patterns_are_exact(method, pattern, kept, group):
     model = tiny_model("gpt2")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exact_methods import EXACT
 
 import gramian.solvers
 from gramian.adapters.methods.registry import WEIGHT_METHODS
@@ -78,11 +79,7 @@ def solvers() -> dict[str, Any]:
     return found
 
 
-METHODS_OF_BOTH = {  # whose weights have the zeros themselves, and are any numbers, not those of a grid
-    name: method.decide
-    for name, method in WEIGHT_METHODS.items()
-    if not (method.wrapped or method.factored or name == "sparsegpt-quantised")
-} | {
+METHODS_OF_BOTH = {name: method.decide for name, method in EXACT.items()} | {
     name: value
     for name, value in functions("problem", "pattern").items()
     if value not in {m.decide for m in WEIGHT_METHODS.values()}
