@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
+from gramian.adapters.cli.arguments import MakeCommand, add_html, add_json
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.types import path
 from gramian.adapters.files import check_result
@@ -14,7 +14,7 @@ from gramian.tables import figure, table
 __all__ = ["add_compare", "compare_runs"]
 
 
-def add_compare(command: Callable[[str, str, str, str], argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def add_compare(command: MakeCommand) -> None:
     """Add the command."""
     compare = command(
         "compare",
@@ -25,8 +25,9 @@ def add_compare(command: Callable[[str, str, str, str], argparse.ArgumentParser]
         "  gramian compare sparse-a sparse-b\n  gramian compare runs/* --html comparison.html --json comparison.json",
     )
     compare.add_argument("runs", nargs="+", type=path, metavar="DIR", help="saved models; differences are to the first")
+    add_html(compare)
+    add_json(compare)
     compare.set_defaults(run=compare_runs, needs_models=False)
-    return compare
 
 
 def compare_runs(args: argparse.Namespace) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-from gramian.adapters.cli.options import add_settings
+from gramian.adapters.cli.arguments import MakeCommand, add_json, add_model
+from gramian.adapters.cli.options import add_settings, configs_from
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.types import positive
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.config.run_config import RunConfig
 from gramian.progress import say
 
-__all__ = ["add_estimate", "estimate_run"]
+__all__ = ["add_estimate"]
 
 
-def add_estimate(command: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Add the command, and return its parser for the options that commands share."""
+def add_estimate(command: MakeCommand) -> None:
+    """Add the command."""
     parser = command(
         "estimate",
         "say what a run would take, by one process or by many",
@@ -39,8 +39,14 @@ def add_estimate(command: Callable[..., argparse.ArgumentParser]) -> argparse.Ar
     )
     add_settings(parser, {RunConfig: "calibration"}, ("samples", "length", "heldout"))
     add_settings(parser, {PruneConfig: "settings of every method"})
-    parser.set_defaults(run=estimate_run)
-    return parser
+    add_model(parser)
+    add_json(parser)
+    parser.set_defaults(run=estimate_run, check=check_estimate)
+
+
+def check_estimate(args: argparse.Namespace) -> None:
+    """Set the settings as `args.config` and `args.texts`; end with exit code 2 where they contradict each other."""
+    args.config, args.texts = configs_from(args)
 
 
 def estimate_run(args: argparse.Namespace) -> None:

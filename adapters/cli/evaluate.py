@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
+from gramian.adapters.cli.arguments import MakeCommand, add_html, add_json, add_model
 from gramian.adapters.cli.output import emit
-from gramian.adapters.cli.pages import add_html, write_page
+from gramian.adapters.cli.pages import write_page
 from gramian.adapters.cli.types import path, positive
 from gramian.progress import say
 
 __all__ = ["add_evaluate"]
 
 
-def add_evaluate(
-    command: Callable[[str, str, str, str], argparse.ArgumentParser],
-    add_model: Callable[[argparse.ArgumentParser], None],
-    add_json: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def add_evaluate(command: MakeCommand) -> None:
     """Add the command and its options."""
     parser = command(
         "evaluate",

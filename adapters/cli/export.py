@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
+from gramian.adapters.cli.arguments import MakeCommand, add_json
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.types import path, positive
 from gramian.adapters.formats.carriers import need_format
 from gramian.adapters.formats.placing import FORMATS, check_place
 from gramian.progress import say
 
-__all__ = ["add_export", "check_export", "export_usage"]
+__all__ = ["add_export", "check_export"]
 
 
-def add_export(command: Callable[[str, str, str, str], argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Add the command, but for options that others have too, and return its parser."""
+def add_export(command: MakeCommand) -> None:
+    """Add the command."""
     parser = command(
         "export",
         "write a model in another format, checked with its runtime",
@@ -62,8 +62,14 @@ def add_export(command: Callable[[str, str, str, str], argparse.ArgumentParser])
     )  # fmt: skip
     parser.add_argument("--bits", type=int, choices=(4, 8), help="compressed-tensors: of a code (4)")
     parser.add_argument("--group", type=positive, metavar="N", help="compressed-tensors: inputs that share a scale (64)")
-    parser.set_defaults(run=export_model)
-    return parser
+    add_json(parser)
+    parser.set_defaults(run=export_model, check=check_usage)
+
+
+def check_usage(args: argparse.Namespace) -> None:
+    """End with exit code 2 where options contradict each other."""
+    if (wrong := export_usage(args)) is not None:
+        args.usage_error(wrong)
 
 
 def export_usage(args: argparse.Namespace) -> str | None:

@@ -90,23 +90,11 @@ def exit_code(arguments: Sequence[str] | None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the arguments say. Modules are imported here, because torch takes seconds, and `solve` and `verify` need none."""
+    """Do what the arguments say. What takes seconds to import, as torch does, is imported by the commands that need it."""
     for name in [args.config.method] if "config" in args else getattr(args, "methods", ()):
         if (file := file_of(name)) is not None:
             say(f"the method {name} is what {file} says")
-    if args.command == "solve":
-        from gramian.adapters.cli.solve import solve_problems
-
-        solve_problems(args)
-    elif args.command == "methods":
-        from gramian.adapters.cli.methods import list_methods
-
-        list_methods(args)
-    elif args.command == "verify":
-        from gramian.adapters.cli.verify import verify_claims
-
-        verify_claims(args)
-    elif not getattr(args, "needs_models", True):
+    if not args.needs_models:
         args.run(args)
     else:
         need("models", MODELS, f"gramian {args.command}")
@@ -115,25 +103,7 @@ def run(args: argparse.Namespace) -> None:
         with shown_messages():
             check_places(args)
             with quiet_libraries(args.debug):
-                run_on_model(args)
-
-
-def run_on_model(args: argparse.Namespace) -> None:
-    """Run a command that loads a model."""
-    if args.command == "demo":
-        from gramian.adapters.cli.demo import run_demo
-
-        run_demo(args)
-    elif args.command == "capture":
-        from gramian.adapters.cli.capture import capture_problems
-
-        capture_problems(args)
-    elif "run" in args:
-        args.run(args)
-    else:
-        from gramian.adapters.cli import commands
-
-        {"prune": commands.prune_model, "perplexity": commands.measure_perplexity}[args.command](args)
+                args.run(args)
 
 
 @contextmanager

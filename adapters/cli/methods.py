@@ -6,16 +6,30 @@ import argparse
 import json
 from typing import Any
 
+from gramian.adapters.cli.arguments import MakeCommand, add_json
 from gramian.adapters.cli.output import emit
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.registry import METHODS, file_of, resolve
 from gramian.spelling import meant
 from gramian.tables import table
 
-__all__ = ["list_methods"]
+__all__ = ["add_methods"]
 
 KINDS = {"weights": "zeroes single weights: --sparsity", "units": "removes heads and channels: --ratio"}
 WHOLE = {"experts": "removes whole experts: --ratio", "blocks": "removes whole blocks: --ratio"}
+
+
+def add_methods(command: MakeCommand) -> None:
+    """Add the command."""
+    parser = command(
+        "methods",
+        "list the methods, or explain one",
+        "List the methods, or say of one what it is for, its options and their defaults, and what it gathers.",
+        "  gramian methods\n  gramian methods l0",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a name, or MODULE:NAME")
+    add_json(parser)
+    parser.set_defaults(run=list_methods, needs_models=False)
 
 
 def list_methods(args: argparse.Namespace) -> None:

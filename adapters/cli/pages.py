@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from gramian.adapters.cli.types import path
 from gramian.adapters.files import write_bytes
 
-__all__ = ["add_html", "write_page"]
-
-
-def add_html(parser: argparse.ArgumentParser) -> None:
-    """Add the page that results are shown on."""
-    parser.add_argument("--html", type=path, metavar="FILE", help="write the results there as a page too")
+__all__ = ["write_page"]
 
 
 def write_page(place: Path | None, made: Callable[[], str]) -> None:

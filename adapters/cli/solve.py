@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from gramian.adapters.cli.contenders import Contender, contenders_of, patterns_of, solution_files
+from gramian.adapters.cli.arguments import ADDING, MakeCommand, add_html, add_json, add_output
+from gramian.adapters.cli.contenders import Contender, contenders_of, patterns_of, solution_files, solve_usage
+from gramian.adapters.cli.options import add_settings
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.pages import write_page
+from gramian.adapters.cli.types import path
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.problem_files import read_gram, read_problem, write_tensors
 from gramian.adapters.files import check_output, check_result
 from gramian.adapters.pages.solved import page_of_solved
@@ -22,7 +26,51 @@ from gramian.solvers import Pattern, Quadratic, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit
 from gramian.tables import figure, table
 
-__all__ = ["solve_problems"]
+__all__ = ["add_solve"]
+
+
+def add_solve(command: MakeCommand) -> None:
+    """Add the command."""
+    parser = command(
+        "solve",
+        "solve problem files and compare methods",
+        "Solve layer-wise problems from files and print every layer's error, |X* V^T - X W^T|^2 / |X W^T|^2, evaluated in\n"
+        "float64 from the answer alone; of several methods, a row for each and their means. The format is described in\n"
+        "gramian.adapters.data.problem_files.",
+        "  gramian solve problems/*.safetensors --method sparsegpt --sparsity 0.5\n"
+        "  gramian solve problems/*.safetensors --method wanda sparsegpt l0 --sparsity 0.5 --per-row\n"
+        "  gramian solve problems/*.safetensors --method fistapruner --sparsity 2:4 --heldout heldout --json result.json",
+    )
+    parser.add_argument("files", nargs="+", type=path, metavar="FILE", help="problem files")
+    parser.add_argument(
+        "--method", dest="methods", nargs="+", default=["fistapruner"], metavar="NAME",
+        help="after the files, one or several that `gramian methods` lists, or MODULE:NAME for one of your own; each takes "
+        "those of the given options that it has (fistapruner)",
+    )  # fmt: skip
+    add_settings(parser, {PruneConfig: "method"}, ("sparsity", "per_row", "options", "damping", "refit"))
+    parser.add_argument(
+        "--heldout",
+        nargs="+",
+        type=path,
+        default=[],
+        metavar="PATH",
+        help="files, or directories of files, that are named like the problems and hold `gram_upper` of other text",
+    )
+    add_output(
+        parser,
+        "directory for the solutions: files named like the problems, with the tensor `weight`; with several "
+        "methods they are in DIR/METHOD",
+        ADDING,
+    )
+    add_html(parser)
+    add_json(parser)
+    parser.set_defaults(run=solve_problems, check=check_solve, needs_models=False)
+
+
+def check_solve(args: argparse.Namespace) -> None:
+    """End with exit code 2 where options contradict each other."""
+    if (wrong := solve_usage(args)) is not None:
+        args.usage_error(wrong)
 
 
 def solve_problems(args: argparse.Namespace) -> None:

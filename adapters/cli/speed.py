@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
+from gramian.adapters.cli.arguments import MakeCommand, add_json, add_model
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.types import positive
 
 __all__ = ["add_speed"]
 
 
-def add_speed(
-    command: Callable[[str, str, str, str], argparse.ArgumentParser],
-    add_model: Callable[[argparse.ArgumentParser], None],
-    add_json: Callable[[argparse.ArgumentParser], None],
-) -> None:
+def add_speed(command: MakeCommand) -> None:
     """Add the command and its options."""
     parser = command(
         "speed",

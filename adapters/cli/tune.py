@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gramian.adapters.cli.arguments import MakeCommand, add_json
 from gramian.adapters.cli.options import add_settings, flags_in, given
 from gramian.adapters.cli.types import path, positive
 from gramian.adapters.config.tune_config import TuneConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["add_tune", "tune_model"]
 
 
-def add_tune(command: Callable[[str, str, str, str], argparse.ArgumentParser]) -> None:
+def add_tune(command: MakeCommand) -> None:
     """Add the command."""
     parser = command(
         "tune",
@@ -43,9 +43,7 @@ def add_tune(command: Callable[[str, str, str, str], argparse.ArgumentParser]) -
     parser.add_argument("--length", type=positive, help="tokens in a window (512, or the model's context if that is less)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default %(default)s)")
     add_settings(parser, {TuneConfig: "training"})
-    parser.add_argument(
-        "--json", type=path, metavar="FILE", help="write the results there as JSON too; with - the JSON alone is on stdout"
-    )
+    add_json(parser)
     parser.set_defaults(run=tune_model, check=check_tune)
 
 

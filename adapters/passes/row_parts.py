@@ -16,7 +16,7 @@ from gramian.solvers import NM, FactoredSolution, Pattern, Solution, TopK
 __all__ = ["Answer", "joined", "rows_compete", "split_rows"]
 
 PARTS = 8  # at most
-ROWS = 256  # of a part, at least, and no fewer than inputs: what every part does with the Gram matrix by itself is then little
+ROWS = 320  # of a part, at least: what it does with the Gram matrix by itself is then little beside 160 products with its rows
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Answer:
         return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, factors)
 
 
-def split_rows(rows: int, inputs: int, apart: bool) -> list[slice]:
+def split_rows(rows: int, apart: bool) -> list[slice]:
     """Parts of nearly equal size; all rows at once where they cannot be solved for apart."""
-    count = max(1, min(PARTS, rows // max(ROWS, inputs))) if apart else 1
+    count = max(1, min(PARTS, rows // ROWS)) if apart else 1
     ends = [int(end) for end in np.linspace(0, rows, count + 1).round()]
     return [slice(first, last) for first, last in pairwise(ends)]
 

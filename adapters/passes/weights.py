@@ -109,7 +109,7 @@ class ZeroWeights:
 
     def row_parts(self, name: str, shape: Sequence[int]) -> list[slice]:
         """The parts of an operator's rows that may be solved for by different processes."""
-        return split_rows(shape[0], shape[1], self.rows_apart and not rows_compete(self.patterns[name]))
+        return split_rows(shape[0], self.rows_apart and not rows_compete(self.patterns[name]))
 
     def begun(self, layer: Layer, found: Gathered, numbers: Sequence[int]) -> Work:
         """Solve some parts of one operator's problem, by number. The first part goes with the problem file, if any."""

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import gramian.adapters
 from gramian.adapters import load, prune, read_problem, save
-from gramian.adapters.cli import commands, demo
+from gramian.adapters.cli import demo, pruning
 from gramian.adapters.data.texts import MOST_EVALUATED, read_texts
 
 # -- what a user gets ------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_solve_rows(model, tmp_path, capsys):
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "load", lambda *_, **__: (tiny_model("gemma3_text"), tiny_tokenizer()))
+    monkeypatch.setattr(pruning, "load", lambda *_, **__: (tiny_model("gemma3_text"), tiny_tokenizer()))
     for name, value in (("SAMPLES", 3), ("HELDOUT", 2), ("LENGTH", 32)):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ from forked_runs import digests, ended, forked, records
 from tiny import tiny_tokenizer
 
 from gramian.adapters import save
-from gramian.adapters.passes import row_parts, weights
+from gramian.adapters.passes import row_parts
 from gramian.adapters.run import forward
 
 METHODS = {
@@ -47,8 +47,7 @@ def begun(count: int, arguments: list[str], tokens: int = 32, restarts: int = 0,
 
     def place(rank: int) -> None:
         forward.TOKENS_PER_BATCH = tokens
-        row_parts.ROWS = 5  # so that a few rows are many, whatever the number of inputs
-        weights.split_rows = lambda rows, inputs, apart: row_parts.split_rows(rows, 1, apart)
+        row_parts.ROWS = 5  # so that a few rows are many
         os.environ.update(
             RANK=f"{rank}", LOCAL_RANK=f"{rank}", WORLD_SIZE=f"{count}", MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{port}",
             GLOO_SOCKET_IFNAME="lo", TORCHELASTIC_RESTART_COUNT=f"{restarts}",

@@ -13,7 +13,7 @@ from transformers import AlbertConfig, AlbertModel
 
 import gramian
 from gramian.adapters import save
-from gramian.adapters.cli import commands
+from gramian.adapters.cli import before_after, pruning
 from gramian.adapters.data import generation
 from gramian.adapters.models import saving
 from gramian.adapters.passes import problems
@@ -146,14 +146,14 @@ def test_activations_that_are_not_finite(tmp_path, capsys):
 
 
 def test_a_model_whose_perplexity_is_no_number_is_saved(model, tmp_path, monkeypatch, capsys):
-    measured = [commands.perplexity]
+    measured = [before_after.perplexity]
 
     def damaged(*args):
         if measured:
             return measured.pop()(*args)
         raise ValueError("its weights are damaged")
 
-    monkeypatch.setattr(commands, "perplexity", damaged)
+    monkeypatch.setattr(before_after, "perplexity", damaged)
     line = failure(capsys, "prune", model, "--out", tmp_path / "sparse", *FAST)
     assert "its weights are damaged. The pruned model is in" in line and str(tmp_path / "sparse") in line
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
@@ -201,12 +201,12 @@ def test_interruption_and_faults(model, tmp_path, monkeypatch, capsys):
         raise KeyError("surprise")
 
     args = ["prune", model, "--out", tmp_path / "sparse", *FAST]
-    monkeypatch.setattr(commands, "run", interrupted)
+    monkeypatch.setattr(pruning, "run", interrupted)
     assert call(*args) == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
         "gramian: interrupted: nothing is done that could be kept, and the same command begins again"
     )
-    monkeypatch.setattr(commands, "run", faulty)
+    monkeypatch.setattr(pruning, "run", faulty)
     assert failure(capsys, *args) == "gramian: error: KeyError: 'surprise' (--debug shows where)"
     assert call(*args, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err

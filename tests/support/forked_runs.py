@@ -14,7 +14,7 @@ from threading import RLock
 
 from tqdm.std import tqdm
 
-from gramian.adapters.cli import commands  # noqa: F401 - imported once, and not in every process
+from gramian.adapters.cli import pruning  # noqa: F401 - imported once, and not in every process
 from gramian.adapters.cli.main import main
 from gramian.adapters.run.journal import RECORD, journal_of
 from gramian.proofs.kit.strategies import normal_layer  # noqa: F401

@@ -10,16 +10,16 @@ from gramian.adapters.passes.row_parts import PARTS, ROWS, Answer, joined, rows_
 from gramian.solvers import NM, TopK
 
 
-@given(st.integers(1, 20_000), st.integers(1, 2000))
-def test_every_row_is_in_one_part(rows, inputs):
-    parts, least = split_rows(rows, inputs, True), max(ROWS, inputs)
+@given(st.integers(1, 20_000))
+def test_every_row_is_in_one_part(rows):
+    parts = split_rows(rows, True)
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
     assert len(parts) <= PARTS
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes) - min(sizes) <= 1
-    assert len(parts) == 1 or min(sizes) >= least
-    assert len(parts) == PARTS or rows < least * (len(parts) + 1)
-    assert split_rows(rows, inputs, False) == [slice(0, rows)]
+    assert len(parts) == 1 or min(sizes) >= ROWS
+    assert len(parts) == PARTS or rows < ROWS * (len(parts) + 1)
+    assert split_rows(rows, False) == [slice(0, rows)]
 
 
 def test_patterns_that_compare_rows():
@@ -46,6 +46,6 @@ def test_answers_are_joined():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_part_of_all_rows_is_the_whole(count):
-    parts = split_rows(ROWS * count, 2, True)
+    parts = split_rows(ROWS * count, True)
     weight = torch.randn(ROWS * count, 2)
     assert torch.equal(joined([Answer(weight[part], "found", {}) for part in parts]).weights, weight)

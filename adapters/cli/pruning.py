@@ -1,9 +1,8 @@
-"""`gramian prune` and `gramian perplexity`: a model is loaded, pruned or measured, and saved."""
+"""A run of `gramian prune`: a model is loaded, measured, pruned, measured again and saved."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,26 +10,23 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gramian.adapters.cli.before_after import measured_by
 from gramian.adapters.cli.output import emit
 from gramian.adapters.cli.summary import shown as shown_report
 from gramian.adapters.config.recipes import recipe_of
-from gramian.adapters.data.domains import Domains
+from gramian.adapters.data.context import usual_length
 from gramian.adapters.data.source_names import has_labels
 from gramian.adapters.data.sources import token_file
 from gramian.adapters.data.texts import Texts, read_texts
-from gramian.adapters.data.tokens import Tokens, windows_of
-from gramian.adapters.data.windows import file_windows
+from gramian.adapters.data.tokens import windows_of
 from gramian.adapters.devices import NO_CUPY, solver_library, usable_device
 from gramian.adapters.estimates.figures import Estimate
 from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.kinds.preconditions import check_run, check_texts
-from gramian.adapters.measure.answers import Answers, answered
-from gramian.adapters.measure.embeddings import embed, mean_cosine
-from gramian.adapters.measure.likelihood import Perplexity, paired_difference, perplexity
 from gramian.adapters.models.loading import load, storage_dtype
 from gramian.adapters.models.saving import save_beside
-from gramian.adapters.models.tasks import classifies, kind_of
+from gramian.adapters.models.tasks import classifies
 from gramian.adapters.models.uneven import loader_of
 from gramian.adapters.models.widths import unstated_widths
 from gramian.adapters.pipeline import run
@@ -43,10 +39,8 @@ from gramian.adapters.run.digests import weights_digest
 from gramian.adapters.run.ranks import launched, ranks_here
 from gramian.adapters.run.streaming import open_checkpoint
 from gramian.progress import say
-from gramian.tables import table
-from gramian.versions import versions
 
-__all__ = ["measure_perplexity", "prune_model"]
+__all__ = ["prune_model"]
 
 # The file beside a model that was calibrated on text of its own: it holds the calibration windows, then those held out.
 SAMPLED = "calibration.safetensors"
@@ -98,7 +92,7 @@ def texts_of(args: argparse.Namespace, model: PreTrainedModel, tokenizer: PreTra
     """The windows that a run reads."""
     texts = args.texts
     read = read_texts(
-        model, tokenizer, texts.calibration, texts.samples, texts.length or longest_window(model, tokenizer, 512), texts.seed,
+        model, tokenizer, texts.calibration, texts.samples, texts.length or usual_length(model, tokenizer), texts.seed,
         texts.apart, args.evaluate, args.dry_run, texts.recovery,
     )  # fmt: skip
     return replace(read, evaluated=None) if args.no_perplexity or args.memory == "stream" else read
@@ -210,15 +204,6 @@ def prune_and_save(
         raise ValueError(f"{failure}. The pruned model is in {saved}, and its {name} could not be measured") from failure
 
 
-def measured_by(model: PreTrainedModel, read: Texts) -> tuple[Any, Any, str]:
-    """What a model is measured by before and after, how the two are compared, and what the report calls that."""
-    if read.calibration.labels is not None:
-        return answered, compare_answers, "answers"
-    return (
-        (perplexity, compare, "perplexity") if kind_of(model.config) == "causal" else (embed, compare_embeddings, "embeddings")
-    )
-
-
 def sampled(read: Texts) -> dict[str, bytes]:
     """The file, by its name, of windows that were sampled from the model; of text from elsewhere there is none."""
     if read.calibration.source != "self":
@@ -227,96 +212,3 @@ def sampled(read: Texts) -> dict[str, bytes]:
     if read.heldout is not None:
         windows.append(windows_of(read.heldout).windows)
     return {SAMPLED: token_file(torch.cat(windows))}
-
-
-def compare(dense: Perplexity, pruned: Perplexity, read: Texts) -> tuple[dict[str, Any], str]:
-    """Perplexity before and after, as figures for the report and as text for a person."""
-    assert read.evaluated is not None
-    evaluated = windows_of(read.evaluated)
-    count, length = evaluated.windows.shape
-    difference, error = paired_difference(pruned, dense)
-    domains = {} if evaluated.domains is None else {"domains": by_domain(dense, pruned, evaluated.domains)}
-    figures = {
-        "dense": dense.value,
-        "pruned": pruned.value,
-        **domains,
-        "difference_nats": difference,
-        "standard_error": error,
-        "source": read.evaluated_source,
-        "windows": count,
-        "context": length,
-        "sha256": Tokens(evaluated.windows, "").digest,
-        "nats_by_window": {"dense": by_window(dense, count), "pruned": by_window(pruned, count)},
-    }
-    each = domains.get("domains", {})
-    rows = [
-        [name, f"{value:.2f}", *(f"{pair[name]:.2f}" for pair in each.values())]
-        for name, value in (("dense", dense.value), ("pruned", pruned.value))
-    ]
-    shown = table(["model", "perplexity", *(f"on {name}" for name in each)], rows)
-    where = f"on {count} windows of {length} tokens, {read.evaluated_source}"
-    return figures, f"{shown}\n{where}; {difference:+.3f} +- {error:.3f} nats per token"
-
-
-def by_domain(dense: Perplexity, pruned: Perplexity, domains: Domains) -> dict[str, dict[str, float]]:
-    """Perplexity before and after on the windows of every domain, and their paired difference in nats per token."""
-    found = {}
-    for number, name in enumerate(domains.names):
-        if places := domains.of(number):
-            before, after = (each.losses.view(len(domains.places), -1)[places].flatten() for each in (dense, pruned))
-            pair = [Perplexity(math.exp(each.double().mean().item()), each) for each in (before, after)]
-            difference, error = paired_difference(pair[1], pair[0])
-            values = {"dense": pair[0].value, "pruned": pair[1].value}
-            found[name] = {**values, "difference_nats": difference, "standard_error": error}
-    return found
-
-
-def by_window(found: Perplexity, count: int) -> list[float]:
-    """The mean loss of every window, by which runs on the same windows can be compared later."""
-    means: list[float] = found.losses.double().view(count, -1).mean(dim=1).tolist()
-    return means
-
-
-def compare_embeddings(dense: torch.Tensor, pruned: torch.Tensor, read: Texts) -> tuple[dict[str, Any], str]:
-    """Mean cosine of held-out windows' embeddings before and after, as figures for the report and as text for a person."""
-    assert isinstance(read.evaluated, torch.Tensor)
-    cosine, (count, length) = mean_cosine(dense, pruned), read.evaluated.shape
-    figures = {"mean_cosine": cosine, "source": read.evaluated_source, "windows": count, "length": length}
-    return figures, f"mean cosine {cosine:.4f} of embeddings before and after, {count} windows, {read.evaluated_source}"
-
-
-def compare_answers(dense: Answers, pruned: Answers, read: Texts) -> tuple[dict[str, Any], str]:
-    """Loss and accuracy on held-out texts with labels before and after, as figures for the report and as text for a person."""
-    rows = (("dense", dense), ("pruned", pruned))
-    figures: dict[str, Any] = {name: {"loss": each.loss, "accuracy": each.accuracy} for name, each in rows}
-    figures |= {"source": read.evaluated_source, "texts": len(dense.losses)}
-    shown = [[name, f"{each.loss:.4f}", "" if each.accuracy is None else f"{each.accuracy:.4f}"] for name, each in rows]
-    return figures, f"{table(['model', 'loss', 'accuracy'], shown)}\non {len(dense.losses)} texts, {read.evaluated_source}"
-
-
-def measure_perplexity(args: argparse.Namespace) -> None:
-    """Measure the perplexity of a model on a text, and print it."""
-    say(f"loading {args.model}")
-    model, tokenizer = load(args.model, dtype=args.dtype, device=args.device)
-    length = args.length or longest_window(model, tokenizer)
-    windows = file_windows(args.text, tokenizer, length, args.windows and args.windows * length)[: args.windows]
-    result = perplexity(model, windows)
-    figures = {
-        "model": args.model,
-        "text": str(args.text),
-        "sha256": Tokens(windows, str(args.text)).digest,
-        "perplexity": result.value,
-        "windows": len(windows),
-        "context": windows.shape[1],
-        "versions": dict(versions()),
-    }
-    emit(
-        figures, f"perplexity {result.value:.4f} on {len(windows)} windows of {windows.shape[1]} tokens, {args.text}", args.json
-    )
-
-
-def longest_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, most: int = 1024) -> int:
-    """How many tokens of text fit in a window: `most`, or the model's context without the begin token."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or most
-    begins = tokenizer is not None and tokenizer.bos_token_id is not None
-    return min(most, context - begins)
