@@ -3,10 +3,10 @@
     python benchmarks/combined.py --text FOLDER --models FOLDER [--cells REGEX] [--out FILE]
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. A cell prunes gemma-3-270m, to half zeros or to 2:4,
-and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, of which four are
-set apart and say when it ends, or for half an hour on all of WikiText-2's validation text. Pruned models stay in the folder of
---models, and later cells take them from there. Under "more text" SparseGPT's moments and the refits of its blocks have 4 and 15
-times as many windows: 128, and all but the eight that errors are measured on.
+and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, or for half an
+hour on all others of WikiText-2's validation text. The eight windows that errors are measured on say when it ends. Pruned models
+stay in the folder of --models, and later cells take them from there. Under "more text" SparseGPT's moments and the refits of its
+blocks have 4 and 15 times as many windows: 128, and all but the eight that errors are measured on.
 
 Losses by token are kept beside the result file. Differences from the plain `l0` of the same amount are the means over tokens of
 the difference of negative log-likelihoods, with their paired standard errors.
@@ -43,7 +43,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "l0, turned, blocks": {"rotate_heads": True, "refit": "block"},
 }
 REORDERED = {"permute_channels": True}  # beside turned heads, where the pattern is n:m
-SAME = {"windows": 32, "tuned": {"train": "kept", "precision": "bf16", "lr": 5e-5, "blend": 1.0, "epochs": 2, "heldout": 4}}
+SAME = {"windows": 32, "tuned": {"train": "kept", "precision": "bf16", "lr": 5e-5, "blend": 1.0, "epochs": 2}}
 WHOLE = {"tuned": {"train": "kept", "precision": "bf16", "lr": 1e-4, "epochs": 2, "minutes": 30}}
 TRAINED = {"": {}, ", trained on the same text": SAME, ", trained on all of the text": WHOLE}
 WINDOWS = (32, 128, None)  # of more text; None: all
@@ -106,7 +106,8 @@ def main() -> None:
         document = json.loads((place / "gramian.json").read_text())
         found: dict[str, Any] = {"report": summary(document, "operators")}
         if tuning := keywords.get("tuned"):
-            trained = tune(model, windows(keywords.get("windows")), teacher=protocol.model, **tuning)
+            text = windows(keywords.get("windows"))
+            trained = tune(model, text, teacher=protocol.model, heldout_tokens=protocol.heldout, **tuning)
             print(trained, flush=True)
             found["training"] = trained.to_dict()
         found["perplexity"] = protocol.evaluate(model, tuple(TEXTS), losses, filed(name))

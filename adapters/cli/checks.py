@@ -44,7 +44,7 @@ def check_places(args: argparse.Namespace) -> None:
             check_source(source)
         if args.texts.recovery is not None:
             check_source(args.texts.recovery[0])
-    for text in (given.get("evaluate"), given.get("text")):
+    for text in (given.get("evaluate"), given.get("text"), given.get("heldout_text")):
         check_text(text)
     for file in given.get("tasks") or ():
         if is_question_file(file):

@@ -36,6 +36,10 @@ def add_tune(command: MakeCommand) -> None:
     )
     parser.add_argument("model", metavar="DIR", help="the pruned model: a directory, or what else `prune` takes")
     parser.add_argument("--text", type=path, required=True, metavar="FILE", help="UTF-8 text to train on")
+    parser.add_argument(
+        "--heldout-text", type=path, metavar="FILE",
+        help="hold out --heldout windows of this text instead, as is needed where --text has calibrated the model",
+    )  # fmt: skip
     parser.add_argument("--teacher", metavar="MODEL", help="the dense model: a directory, hub id, .gguf file, or `demo`")
     parser.add_argument("--out", type=path, required=True, metavar="DIR2", help="directory for the model that results")
     parser.add_argument("--overwrite", action="store_true", help="replace the model that is in DIR2, and begin again")
@@ -74,7 +78,10 @@ def tune_model(args: argparse.Namespace) -> None:
     usable_device(args.device)
     say(f"loading {args.model}")
     model, tokenizer = load(args.model)  # in float32, wherever it is trained
-    windows = file_windows(args.text, tokenizer, args.length or usual_length(model, tokenizer))
+    length, count = args.length or usual_length(model, tokenizer), args.tuning.heldout
+    windows, other = file_windows(args.text, tokenizer, length), None
+    if args.heldout_text is not None:
+        other = Tokens(file_windows(args.heldout_text, tokenizer, length, count * length)[:count], str(args.heldout_text))
     teacher = None
     if args.teacher is not None:
         say(f"loading the teacher {args.teacher}")
@@ -84,12 +91,20 @@ def tune_model(args: argparse.Namespace) -> None:
     state = state_of(args.out)
     if not args.resume:
         discard(state)
-    report = tune(model, Tokens(windows, str(args.text)), teacher=teacher, config=args.tuning, state=state, resume=args.resume)
-    entry = {"from": str(args.model), "teacher": args.teacher, "text": str(args.text), **report.to_dict()}
+    report = tune(
+        model, Tokens(windows, str(args.text)), teacher=teacher, heldout_tokens=other, config=args.tuning, state=state,
+        resume=args.resume,
+    )  # fmt: skip
+    entry = {"from": str(args.model), "teacher": args.teacher, "text": str(args.text), **held_text(args), **report.to_dict()}
     document = {**pruned_as(args.model), "tuning": entry}
     saved = save(model, tokenizer, args.out, report=document, overwrite=args.overwrite)
     discard(state)
     emit(entry, f"{report}\n\nsaved to {saved}", args.json)
+
+
+def held_text(args: argparse.Namespace) -> dict[str, str]:
+    """The text that is held out, where it is another."""
+    return {} if args.heldout_text is None else {"heldout_text": str(args.heldout_text)}
 
 
 def check_words(args: argparse.Namespace, own: PreTrainedTokenizerBase | None, other: PreTrainedTokenizerBase | None) -> None:

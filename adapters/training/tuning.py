@@ -36,6 +36,7 @@ def tune(
     tokens: TokensLike,
     *,
     teacher: PreTrainedModel | None = None,
+    heldout_tokens: TokensLike | None = None,
     config: TuneConfig | None = None,
     state: str | Path | None = None,
     resume: bool = False,
@@ -56,9 +57,12 @@ def tune(
     model : PreTrainedModel
         A causal language model, pruned or not, of any widths.
     tokens : Tokens, or integers (n, length) in any form
-        Windows of a text, as `calibration` returns them; those held out are taken from them.
+        Windows of a text, as `calibration` returns them; those held out are taken from them, unless there are others.
     teacher : PreTrainedModel, optional
         The dense model, or another with the same vocabulary.
+    heldout_tokens : Tokens, or integers (n, length) in any form, optional
+        Windows to hold out in place of `heldout` of the text's: needed where the text has calibrated the model, whose loss on
+        it is lower before training than on any other text and says nothing of when to end.
     config : TuneConfig, optional
         All settings together, in place of those below.
     state : str or Path, optional
@@ -99,10 +103,14 @@ def tune(
     config = settled(config, settings)
     model, given = plain_model(model), windows_of(tokens)
     check_models(model, teacher)
+    other = None if heldout_tokens is None else windows_of(heldout_tokens)
     for each in (model, teacher):
-        if each is not None:
-            check_windows(each, given.windows)
-    windows, apart = split_windows(given.windows.cpu(), config.heldout, config.samples, config.seed)
+        for tokens_of in (given, other):
+            if each is not None and tokens_of is not None:
+                check_windows(each, tokens_of.windows)
+    windows, apart = split_windows(given.windows.cpu(), 0 if other else config.heldout, config.samples, config.seed)
+    if other is not None:
+        apart = other.windows.cpu()
     masks, storage, zeros = masks_of(model), storage_dtype(model), zeros_in(model)
     folder = None if state is None else Path(state)
     fingerprint: dict[str, Any] = {}
@@ -110,7 +118,7 @@ def tune(
         fingerprint = {
             "weights": weights_digest(model, storage),
             "teacher": None if teacher is None else weights_digest(teacher, storage_dtype(teacher)),
-            "windows": given.digest,
+            "windows": [given.digest, other and other.digest],
             "settings": described(config),
             "versions": dict(versions()),
         }
@@ -123,7 +131,8 @@ def tune(
     done = run.progress
     return TuneReport(
         settings={
-            **described(config), "tokens": [*windows.shape], "source": given.source, "sha256": given.digest,
+            **described(config), "heldout": len(apart), "heldout_sha256": other and other.digest,
+            "tokens": [*windows.shape], "source": given.source, "sha256": given.digest,
             "trained": sum(each.numel() for each in parameters.values()), "threads": torch.get_num_threads(),
             "dtype": str(storage).removeprefix("torch."), "versions": dict(versions()),
         },

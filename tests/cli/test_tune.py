@@ -48,6 +48,15 @@ def test_a_tuned_model_keeps_its_zeros_and_its_recipe(sparse, model, text, tmp_p
     assert isinstance(AutoModelForCausalLM.from_pretrained(out)(torch.arange(5)[None]).logits, torch.Tensor)
 
 
+def test_another_text_is_held_out(sparse, text, tmp_path):
+    other, out = tmp_path / "other.txt", tmp_path / "tuned"
+    other.write_text(" ".join(map(str, range(500, 515))))
+    assert call("tune", sparse, "--text", text, "--heldout-text", other, "--out", out, "--train", "norms", *SHORT) == 0
+    tuning = json.loads((out / "gramian.json").read_text())["tuning"]
+    assert tuning["heldout_text"] == str(other) and tuning["settings"]["heldout"] < 4  # the other text has no more windows
+    assert tuning["settings"]["tokens"][0] == 40
+
+
 def test_an_interrupted_run_goes_on_to_the_same_bytes(sparse, text, tmp_path, monkeypatch, capsys):
     command = ["tune", sparse, "--text", text, "--train", "norms", "--epochs", "2", "--checks", "6", *SHORT]
     assert call(*command, "--out", tmp_path / "whole") == 0
@@ -72,6 +81,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(sparse, text, tmp_path, mo
 def test_mistakes_are_one_sentence(sparse, model, text, tmp_path, capsys):
     given, out = ["tune", sparse, "--out", tmp_path / "out"], tmp_path / "out"
     assert "no text file 'none.txt'" in failure(capsys, *given, "--text", "none.txt")
+    assert "no text file 'none.txt'" in failure(capsys, *given, "--text", text, "--heldout-text", "none.txt")
     assert "no model './none'" in failure(capsys, *given, "--text", text, "--teacher", "./none")
     assert "too few to train on 400 and hold 16 out" in failure(
         capsys, *given, "--text", text, "--length", "120", "--samples", "400"

@@ -198,6 +198,20 @@ def test_training_that_does_not_help_changes_nothing(monkeypatch):
     assert same(before, parameters(model))
 
 
+def test_windows_of_other_text_are_held_out():
+    """Then all windows of the text train, and what is measured is the loss on the others, of whatever length."""
+    other = TEXT.flip(0)[:3, :16]
+    model = sparse("llama")
+    before = model(other, labels=other).loss.item()
+    settings = {**PLAIN, "heldout": 9, "lr": 1e-3, "checks": 1}
+    report = gramian.tune(model, TEXT, heldout_tokens=other, **settings)
+    assert report.steps == len(TEXT) // 4 and report.settings["heldout"] == 3 and "on 3 windows" in str(report)
+    assert report.checks[0]["loss"] == pytest.approx(before, rel=1e-5)
+    assert report.checks[-1]["loss"] == pytest.approx(model(other, labels=other).loss.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="token"):
+        gramian.tune(model, TEXT, heldout_tokens=other + 100_000)
+
+
 def test_what_is_measured_is_what_is_stored():
     """The model is rounded to its storage dtype; the last check is of these weights."""
     model = sparse("llama")
