@@ -2,11 +2,11 @@
 
     python benchmarks/combined.py --text FOLDER --models FOLDER [--cells REGEX] [--out FILE]
 
-`common/protocol.py` says what FOLDER holds and how perplexity is measured. A cell prunes gemma-3-270m, to half zeros or to 2:4,
-and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, or for half an
-hour on all others of WikiText-2's validation text. The eight windows that errors are measured on say when it ends. Pruned models
-stay in the folder of --models, and later cells take them from there. Under "more text" SparseGPT's moments and the refits of its
-blocks have 4 and 15 times as many windows: 128, and all but the eight that errors are measured on.
+`common/protocol.py` says what FOLDER holds and how perplexity is measured. A cell prunes gemma-3-270m, to half zeros or to
+2:4, and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, or for
+half an hour on all others of WikiText-2's validation text. The eight windows that errors are measured on say when it ends.
+Pruned models stay in the folder of --models, and later cells take them from there. Under "more text" SparseGPT's moments and
+the refits of its blocks have 4 and 15 times as many windows: 128, and all but the eight that errors are measured on.
 
 Losses by token are kept beside the result file. Differences from the plain `l0` of the same amount are the means over tokens of
 the difference of negative log-likelihoods, with their paired standard errors.
