@@ -65,12 +65,12 @@ def locate(source: str | Path) -> Place:
         need("demo", ("gguf", "accelerate"), "a GGUF file")
         return Place(str(path.parent), path.name, True)
     if path.is_dir():
+        check_regular(path)  # before any of its files is read
         held = {file.name for file in path.iterdir()}
         if ADAPTER in held:
             check_adapter(path, held)
         if "config.json" not in held:
             raise FileNotFoundError(f"{path} holds no model: it has no config.json")
-        check_regular(path)
         variant = variant_of(path)
         if variant is None and not held.intersection(WEIGHTS):
             pickled = sorted(name for name in held if name.endswith((".bin", ".pt", ".pth")))

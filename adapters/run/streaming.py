@@ -128,8 +128,8 @@ def open_checkpoint(source: str | Path, *, dtype: str = "auto", device: str | to
         tokenizer = load_tokenizer(place, trust_remote_code=False)
     if not walks_by_block(model):
         raise ValueError(f"{source} cannot be streamed: an encoder-decoder model runs as one block, so prune it from memory")
-    blocks = Streamed(model, stored, storage, where)
     try:
+        blocks = Streamed(model, stored, storage, where)
         blocks.check()
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
