@@ -34,8 +34,11 @@ from gramian.adapters.run.skeletons import skeleton
 from gramian.tables import table
 from gramian.versions import versions
 
-METHODS = {"sparsegpt": [], "fistapruner": ["--set", "warm_start=wanda", "--set", "max_lambdas=4"], "l0": []}
-OPTIONS = {**METHODS, "l0 2:4": ["--sparsity", "2:4"]}  # of measured runs; the first word is the method
+OPTIONS = {  # of measured runs; the first word is the method
+    "sparsegpt": [], "fistapruner": ["--set", "warm_start=wanda", "--set", "max_lambdas=4"], "l0": [],
+    "l0 2:4": ["--sparsity", "2:4"],
+}  # fmt: skip
+PLANNED: dict[str, float | str] = {"sparsegpt": 0.5, "fistapruner": 0.5, "l0": 0.5, "l0 2:4": "2:4"}
 BLOCKS, WINDOWS, RANKS = 2, (128, 2048), (1, 8, 64)
 H100, BANDWIDTH = Rates(5.0e13, 5.0e13), 25e9
 LLAMA = {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192}
@@ -72,14 +75,14 @@ def measured(name: str, options: list[str], text: list[str], work: Path) -> dict
     }  # fmt: skip
 
 
-def planned(shape: str, method: str) -> list[dict[str, Any]]:
+def planned(shape: str, name: str, sparsity: float | str) -> list[dict[str, Any]]:
     """What the planner says of one model, for every number of processes."""
     settings = dict(SHAPES[shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings, dtype="bfloat16")
-    model, settled = skeleton(config, config.dtype), PruneConfig(method=method, sparsity=0.5)
+    model, settled = skeleton(config, config.dtype), PruneConfig(method=name.split()[0], sparsity=sparsity)
     base = run_estimate(model, WINDOWS, settled, rates=H100)
     found = [shared_estimate(model, WINDOWS, settled, ranks, BANDWIDTH, base) for ranks in RANKS]
-    return [{"shape": shape, "method": method, **each.as_dict()} for each in found]
+    return [{"shape": shape, "method": name, **each.as_dict()} for each in found]
 
 
 def shown(value: Any) -> str:
@@ -96,7 +99,9 @@ def main() -> None:
     args = parser.parse_args()
     results: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.only != "measured":
-        results["planned"] = [row for shape in SHAPES for method in METHODS for row in planned(shape, method)]
+        results["planned"] = [
+            row for shape in SHAPES for name, amount in PLANNED.items() for row in planned(shape, name, amount)
+        ]
     if args.only != "planned":
         text = ["--calibration", str(args.text / "wikitext2.valid.txt")] if args.text else []
         with tempfile.TemporaryDirectory() as work:

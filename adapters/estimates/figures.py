@@ -38,11 +38,13 @@ class Rates:
 
 @dataclass(frozen=True)
 class EstimatedOperator:
-    """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes."""
+    """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes. fixed: those of them that it
+    takes however few rows there are, for what it does with the Gram matrix alone."""
 
     name: str
     shape: tuple[int, int]
     seconds: float
+    fixed: float = 0.0
 
 
 @dataclass(frozen=True)

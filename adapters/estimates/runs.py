@@ -172,10 +172,13 @@ def operators_of(
     rows = []
     for name in plan[0]:
         shape = shape_of(model, name)
-        spent = weights.solver_seconds(
-            config.method, shape, config.options, rates, heldout, config.own("damping") or 0.0, config.refit == "support"
+        whole, fixed = (
+            weights.solver_seconds(
+                config.method, some, config.options, rates, heldout, config.own("damping") or 0.0, config.refit == "support"
+            )
+            for some in (shape, (0, shape[1]))
         )
-        rows.append(EstimatedOperator(name, shape, spent))
+        rows.append(EstimatedOperator(name, shape, whole, fixed))
     return tuple(rows)
 
 

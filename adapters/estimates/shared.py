@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates.figures import Estimate
+from gramian.adapters.estimates.figures import Estimate, EstimatedOperator
 from gramian.adapters.estimates.walked import walked
 from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
@@ -103,7 +103,8 @@ def shared_estimate(
     groups = -(-batches // shares.size)
     busiest = max(sum(shares.owner(shares.group(batch)) == rank for batch in range(batches)) for rank in range(ranks)) / batches
     forward, moments = base.seconds["forward passes"], base.seconds["moments"]
-    solvers = {operator.name: operator.seconds for operator in base.operators}
+    operators = {operator.name: operator for operator in base.operators}
+    solvers = {name: operator.seconds for name, operator in operators.items()}
     parts = {operator.name: len(each.row_parts(operator.name, operator.shape)) for operator in base.operators}
     hidden = tokens * model.get_input_embeddings().embedding_dim * next(model.parameters()).element_size()
     received = 1 - 1 / ranks
@@ -129,9 +130,7 @@ def shared_estimate(
         seconds = {
             "forward passes": forward * busiest,
             "moments": moments * busiest,
-            "solvers": sum(
-                slowest([solvers[name] / parts[name] for name in names for _ in range(parts[name])], ranks) for names in stages
-            ),
+            "solvers": sum(slowest([operators[name] for name in names], parts, ranks) for names in stages),
         }
         traffic = received * (weights + groups * 8 * walk.operations)  # an entry of moments is an operation of a token
         kept = busiest
@@ -155,9 +154,15 @@ def pools(each: ZeroWeights) -> Iterator[list[str]]:
         yield from ([[name for stage in stages for name in stage]] if each.target == "own" else stages)
 
 
-def slowest(seconds: list[float], ranks: int) -> float:
-    """The seconds of the process that has most to do."""
-    load = [0.0] * ranks
-    for spent, owner in zip(seconds, divided(seconds, ranks)):
-        load[owner] += spent
+def slowest(operators: Sequence[EstimatedOperator], parts: Mapping[str, int], ranks: int) -> float:
+    """The seconds of the process that has most to do. parts: how many those of an operator's rows are that may be solved for by
+    different processes, of which each does by itself what is done with the Gram matrix alone."""
+    some = [operator for operator in operators for _ in range(parts[operator.name])]
+    rows = [(operator.seconds - operator.fixed) / parts[operator.name] for operator in some]
+    load, fixed = [0.0] * ranks, set[tuple[int, str]]()
+    for operator, spent, owner in zip(
+        some, rows, divided([operator.fixed + each for operator, each in zip(some, rows)], ranks)
+    ):
+        load[owner] += spent + (0.0 if (owner, operator.name) in fixed else operator.fixed)
+        fixed.add((owner, operator.name))
     return max(load)

@@ -83,6 +83,6 @@ def planned() -> str:
     ]
     return noted(
         table(head, rows),
-        "Estimates, for 128 windows of 2048 tokens at 50 % zeros, products at 50 TFLOP/s, and 25 GB/s that each process "
-        "receives; blocks are read for their turn.",
+        "Estimates, for 128 windows of 2048 tokens at 50 % zeros unless 2:4 is said, products at 50 TFLOP/s, and 25 GB/s that "
+        "each process receives; blocks are read for their turn.",
     )

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_model
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.shared import shared_estimate, slowest
 from gramian.adapters.run.ranks import Ranks, Shares, divided
@@ -31,16 +31,24 @@ def test_one_process_takes_what_a_run_takes(method):
 
 @pytest.mark.parametrize("seconds", [[3.0, 1.0, 1.0, 1.0], [1.0], [5.0, 4.0, 3.0, 3.0, 3.0], [2.0, 2.0]])
 def test_work_is_divided_within_four_thirds_of_the_best_division(seconds):
+    operators = [EstimatedOperator(f"{number}", (1, 1), each) for number, each in enumerate(seconds)]
+    parts = {operator.name: 1 for operator in operators}
     for ranks in (1, 2, 3):
         best = min(
             max(sum(spent for spent, rank in zip(seconds, owners) if rank == each) for each in range(ranks))
             for owners in product(range(ranks), repeat=len(seconds))
         )
-        assert best <= slowest(seconds, ranks) <= 4 / 3 * best  # Graham's bound for the longest first
+        assert best <= slowest(operators, parts, ranks) <= 4 / 3 * best  # Graham's bound for the longest first
         owners = divided(seconds, ranks)
-        assert slowest(seconds, ranks) == max(
+        assert slowest(operators, parts, ranks) == max(
             sum(spent for spent, rank in zip(seconds, owners) if rank == each) for each in range(ranks)
         )
+
+
+def test_every_process_that_shares_rows_factorises():
+    """Of 14 seconds 2 go by the Gram matrix alone; the other 12 are divided, into as many parts as there are at most."""
+    one, parts = EstimatedOperator("a", (4, 4), 14.0, 2.0), {"a": 4}
+    assert [slowest([one], parts, ranks) for ranks in (1, 2, 3, 4, 9)] == [14.0, 8.0, 8.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5])
