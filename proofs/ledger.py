@@ -9,9 +9,11 @@ from typing import Any
 
 from gramian.progress import progress as shown
 from gramian.proofs import (
+    alphapruning,
     armor,
     bases,
     crossings,
+    domains,
     evopress,
     factored,
     fistapruner,
@@ -27,7 +29,10 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
-    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, armor, crossings, bases, factored, quantised)
+    for room in (
+        *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, armor),
+        *(crossings, bases, factored, quantised, domains),
+    )
     for claim in room.CLAIMS
 }
 

@@ -142,6 +142,11 @@ def packed_text(document: dict[str, Any]) -> str:
     ]
     if dense:
         lines.append(f"{dense[0]}{f' and {len(dense) - 1} more' if len(dense) > 1 else ''} on no such grid: dense")
+    if undivided := document["undivided"]:
+        group = document["group"]
+        lines.append(
+            f"the inputs of {undivided[0]} are no multiple of {group}: prune with --round-to {group} to have them packed"
+        )
     lines.append(f"saved to {document['out']}: {document['bytes']} bytes in place of {document['dense_bytes']}")
     return "\n".join(lines)
 

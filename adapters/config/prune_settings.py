@@ -91,9 +91,10 @@ class PruneSettings:
     allocation: str | None = setting(
         None, one_of(*dict.fromkeys(name for names in ALLOCATIONS.values() for name in names)), "what divides the "
         "amount among modules: of weights the sparsity as it is given (uniform), or denser blocks where more weights are "
-        "outliers (owl) or their spectra have heavy tails (alpha); of units one width for all modules of a kind, which stock "
-        "classes build (equal), the method's scores ranked among modules of a type or among all (per_type, score), or the "
-        "error that it causes (loss); of both a search by what the model's own output loses (search)",
+        "outliers (owl) or their spectra have heavy tails (alpha), or as many of each as it has of the smallest weights of all "
+        "(magnitude); of units one width for all modules of a kind, which stock classes build (equal), the method's scores "
+        "ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of both a search "
+        "by what the model's own output loses (search)",
     )  # fmt: skip
     search_minutes: float | None = setting(
         None, real("a number above 0", lambda value: value > 0, "M"),

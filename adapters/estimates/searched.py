@@ -18,7 +18,7 @@ from gramian.adapters.passes.depth import ASIDE
 from gramian.adapters.passes.level_judge import LOGITS
 from gramian.adapters.passes.levels import SIDE, STEPS
 from gramian.adapters.passes.planned import Plan
-from gramian.adapters.passes.sparsities import counting, levelling, measuring
+from gramian.adapters.passes.sparsities import counting, levelling, measuring, sizing
 from gramian.adapters.passes.unit_counts import levelling_units
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.level_files import LevelFiles
@@ -42,6 +42,8 @@ def walks_before(
         each = counting(model, paths, plan[0], 0)
     elif isinstance(plan, tuple) and allocation == "alpha":
         each = measuring(model, paths, plan[0])
+    elif isinstance(plan, tuple) and allocation == "magnitude":
+        each = sizing(model, paths, plan[0])
     else:
         return []
     return [(each.name, walked(each, model, paths, tokens))]

@@ -62,7 +62,13 @@ def export_packed(
         )
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
     stored = write(model, tokenizer, out, found, [*dense, *([head] if head else [])], (bits, group), overwrite)
-    return {"format": "compressed-tensors", "bits": bits, "group": group, "packed": len(found), "dense": dense, **stored}
+    document = {"format": "compressed-tensors", "bits": bits, "group": group, "packed": len(found), "dense": dense}
+    return {**document, "undivided": [name for name in dense if inputs_of(model, name) % group], **stored}
+
+
+def inputs_of(model: PreTrainedModel, name: str) -> int:
+    """How many inputs a Linear has."""
+    return int(model.get_submodule(name).weight.shape[1])
 
 
 def write(

@@ -15,7 +15,12 @@ from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.factored_weights import note_factors
 from gramian.adapters.passes.planned import refitting, zeroing
 from gramian.adapters.passes.searched import Search, Searched
-from gramian.adapters.passes.sparsities import sparsities_by_outliers, sparsities_by_search, sparsities_by_spectra
+from gramian.adapters.passes.sparsities import (
+    sparsities_by_magnitude,
+    sparsities_by_outliers,
+    sparsities_by_search,
+    sparsities_by_spectra,
+)
 from gramian.adapters.report import Report
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.targets import free_bases, shape_of
@@ -48,6 +53,8 @@ def zeroed(
         patterns = sparsities_by_outliers(blocks, given, batches[:fitted], run.journal, run.mixture)
     elif config.own("allocation") == "alpha":
         patterns = sparsities_by_spectra(blocks, given, batches[:fitted], run.journal)
+    elif config.own("allocation") == "magnitude":
+        patterns = sparsities_by_magnitude(blocks, given, batches[:fitted], run.journal)
     with (
         run.bar(len(patterns), "operator") as shown,
         kept_problems(problems, run.journal) as folder,

@@ -161,3 +161,15 @@ class UnitSums:
     def totals(self) -> list[np.ndarray]:
         """The sums, for every module, over what is removed with each of its scored units, (s,)."""
         return [unit_sums(unit_set, lambda name, _: self.slices[name]) for unit_set in self.unit_sets]
+
+    def parts(self) -> list[np.ndarray]:
+        """The same for every operator of a module by itself, producers first and the consumer last, (operators, s). Operators
+        of which nothing goes with a unit, such as keys that query heads share, are no part."""
+
+        def alone(only: str) -> Callable[[str, Side], np.ndarray]:
+            return lambda name, _: self.slices[name] if name == only else np.zeros_like(self.slices[name])
+
+        return [
+            np.stack([unit_sums(unit_set, alone(path)) for path, _, owned in owners(unit_set) if (owned >= 0).any()])
+            for unit_set in self.unit_sets
+        ]

@@ -23,8 +23,14 @@ from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.tasks import embedded_inputs, outputs_of, token_inputs
 from gramian.progress import progress
 
-__all__ = ["first_order", "gradient_flow", "kernel_alignment", "taylor"]
+__all__ = ["GROUPS", "first_order", "gradient_flow", "kernel_alignment", "taylor"]
 
+GROUPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "sum": lambda parts: parts.sum(axis=0),
+    "product": lambda parts: parts.prod(axis=0),
+    "max": lambda parts: parts.max(axis=0),
+    "last": lambda parts: parts[-1],
+}
 Value = Callable[[Leaves, Rows], torch.Tensor]  # of the stand-ins and one sample, a scalar
 
 
@@ -61,17 +67,24 @@ def first_order(context: ModelContext, value: Value, each: bool) -> list[np.ndar
     return [total / len(samples_of(context.windows)) for total in sums.totals()]
 
 
-def taylor(context: ModelContext, value: Value, order: int) -> list[np.ndarray]:
+def taylor(
+    context: ModelContext, value: Value, order: int, importance: str = "element", group: str = "sum"
+) -> list[np.ndarray]:
     """s = |g W - 1/2 F W^2|, the fall of the loss L to second order when W goes to zero; with order 1, s = |g W|.
 
-    g is the mean over windows of dL/dW, and F that of its square, which stands for the diagonal of the Hessian."""
+    g is the mean over windows of dL/dW, and F that of its square, which stands for the diagonal of the Hessian. importance:
+    absolute values are taken of every `element`, or of sums over all weights of one operator that go with a unit, a `vector`.
+    group: how the operators of a unit are put together, of GROUPS."""
     leaves = leaves_of(context.model, context.unit_sets)
     values = (value(leaves, window) for window in windows_of(context))
     gradients, *squares = averaged(values, leaves, (1, 2)[:order])
     scores = {name: gradients[name] * leaf.detach() for name, leaf in leaves.items()}
     for second in squares:
         scores = {name: scores[name] - 0.5 * second[name] * leaf.detach() ** 2 for name, leaf in leaves.items()}
-    return summed(context, {name: each.abs() for name, each in scores.items()})
+    sums = UnitSums(context.model, context.unit_sets)
+    for name, each in scores.items():
+        sums.add(name, each if importance == "vector" else each.abs())
+    return [GROUPS[group](np.abs(part)) for part in sums.parts()]
 
 
 def gradient_flow(context: ModelContext, value: Value) -> list[np.ndarray]:

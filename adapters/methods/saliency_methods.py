@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gramian.adapters.methods.unit_sets import UnitSet
 
 __all__ = [
+    "GROUPS",
+    "IMPORTANCES",
     "OUTPUTS",
     "SAMPLES",
     "activates",
@@ -33,6 +35,8 @@ __all__ = [
 
 OUTPUTS = ("logit", "logprob", "loss")
 SAMPLES = ("each", "batch")
+IMPORTANCES = ("element", "vector")  # of which absolute values are taken
+GROUPS = ("sum", "product", "max", "last")  # of the operators that a unit is coupled through
 
 
 def tasp(context: ModelContext, *, output: str = "logit", samples: str = "each") -> Sequence[np.ndarray]:
@@ -67,15 +71,19 @@ def grasp(context: ModelContext) -> Sequence[np.ndarray]:
     return gradient_flow(context, value_of(context, "loss"))
 
 
-def llm_pruner(context: ModelContext, *, order: int = 2) -> Sequence[np.ndarray]:
+def llm_pruner(
+    context: ModelContext, *, order: int = 2, importance: str = "element", group: str = "sum"
+) -> Sequence[np.ndarray]:
     """s = |g W - 1/2 F W^2| with order 2, s = |g W| with order 1: the fall of the loss when W goes to zero.
 
-    g is the mean gradient, and the mean squared gradient F stands for the Hessian's diagonal (Ma, Fang, Wang 2023,
-    element-wise importance, with which TASP compares at order 2)."""
+    g is the mean gradient, and the mean squared gradient F stands for the Hessian's diagonal (Ma, Fang, Wang 2023). importance:
+    of every `element`, with which TASP compares at order 2, or of the `vector` of all weights of an operator that go with a
+    unit, `|sum (g W - 1/2 F W^2)|`, in which signs cancel. group: the operators that a unit is coupled through are put together
+    by `sum`, `product`, `max`, or the consumer counts alone (`last`)."""
     from gramian.adapters.methods.saliency import taylor, value_of
 
-    check(order=order)
-    return taylor(context, value_of(context, "loss"), order)
+    check(order=order, importance=importance, group=group)
+    return taylor(context, value_of(context, "loss"), order, importance, group)
 
 
 def ntk_sap(context: ModelContext, *, epsilon: float = 1e-4, draws: int = 8, seed: int = 0) -> Sequence[np.ndarray]:
@@ -121,10 +129,23 @@ def activates(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:
 
 
 def check(
-    *, output: str = "logit", samples: str = "each", order: int = 2, epsilon: float = 1e-4, draws: int = 8, seed: int = 0
+    *,
+    output: str = "logit",
+    samples: str = "each",
+    order: int = 2,
+    importance: str = "element",
+    group: str = "sum",
+    epsilon: float = 1e-4,
+    draws: int = 8,
+    seed: int = 0,
 ) -> None:
     """Raise ValueError for an option out of range; a method passes those that it has."""
-    for name, value, known in (("output", output, OUTPUTS), ("samples", samples, SAMPLES)):
+    for name, value, known in (
+        ("output", output, OUTPUTS),
+        ("samples", samples, SAMPLES),
+        ("importance", importance, IMPORTANCES),
+        ("group", group, GROUPS),
+    ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)} but is {value!r}")
     if order not in (1, 2) or isinstance(order, bool):

@@ -180,10 +180,12 @@ def load_weights(
     """Load the model in its running dtype, and return it with its storage dtype. stored: what a directory's weights hold."""
     file: dict[str, Any] = {"gguf_file": place.gguf} if place.gguf else {}
     config = read_config(place, trust_remote_code)
-    if getattr(config, "quantization_config", None):
+    if given := getattr(config, "quantization_config", None):
+        same = "compressed-tensors" in str(given)
         raise ValueError(
-            "its weights are quantised, expected floating-point weights (or a GGUF file): load what it was made from, or with "
-            "transformers, which needs the package that it was quantised with"
+            "its weights are quantised, expected floating-point weights (or a GGUF file): load what it was made from"
+            f"{' (what `gramian export` has packed are the same weights to the bit)' if same else ''}, or with transformers, "
+            "which needs the package that it was quantised with"
         )
     storage = storage_of(dtype, "bfloat16" if place.gguf else config.dtype)
     running = torch.float32 if device.type == "cpu" else storage

@@ -12,6 +12,7 @@ from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.dense_operators import DenseOperators
 from gramian.adapters.passes.levels import OperatorLevels, WeightLevels
+from gramian.adapters.passes.magnitudes import Magnitudes, magnitudes, zeros_below
 from gramian.adapters.passes.outliers import BlockOutliers, outliers, saliencies
 from gramian.adapters.passes.planned import home_of, nothing
 from gramian.adapters.passes.searched import Search, Searched, found_by_search, level_files
@@ -26,7 +27,16 @@ from gramian.solvers import Pattern, TopK
 from gramian.solvers.levels.heavy_tails import tail_sparsities
 from gramian.solvers.levels.outliers import outlier_sparsities
 
-__all__ = ["counting", "levelling", "sparsities_by_outliers", "sparsities_by_search"]
+__all__ = [
+    "counting",
+    "levelling",
+    "measuring",
+    "sizing",
+    "sparsities_by_magnitude",
+    "sparsities_by_outliers",
+    "sparsities_by_search",
+    "sparsities_by_spectra",
+]
 
 Patterns = Mapping[str, Pattern]
 
@@ -68,6 +78,13 @@ def measuring(model: Any, paths: tuple[str, ...], patterns: Patterns) -> DenseOp
     )
 
 
+def sizing(model: Any, paths: tuple[str, ...], patterns: Patterns) -> DenseOperators:
+    """The pass that counts weights by their size."""
+    return DenseOperators(
+        paths, stages_with(model, paths, patterns), magnitudes, 0, home_of(model), nothing, (Magnitudes,), "magnitudes"
+    )
+
+
 def stages_with(model: Any, paths: tuple[str, ...], patterns: Patterns) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """The stages of every block by full name, of operators that are to be pruned alone."""
     named = (
@@ -75,6 +92,15 @@ def stages_with(model: Any, paths: tuple[str, ...], patterns: Patterns) -> tuple
     )
     chosen = ([tuple(name for name in stage if name in patterns) for stage in stages] for stages in named)
     return tuple(tuple(stage for stage in stages if stage) for stages in chosen)
+
+
+def sparsities_by_magnitude(
+    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], journal: Journal | None
+) -> dict[str, Pattern]:
+    """Global magnitude pruning: every operator as sparse as the smallest weights of the whole model leave it."""
+    walked = walk(sizing(blocks.model, blocks.paths, patterns), blocks, batches, journal=journal)
+    wanted = sum(zeros_given(blocks.model, patterns).values())
+    return patterns_with(blocks.model, patterns, zeros_below([row for block in walked for row in block], wanted), wanted)
 
 
 def sparsities_by_spectra(

@@ -22,7 +22,9 @@ from gramian.adapters import save
 from gramian.adapters.run.journal import Journal, journal_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-TEXTS = ["--calibration", "text.txt", "--samples", "6", "--length", "32", "--heldout", "2"]
+TEXT = ["--calibration", "text.txt"]
+DOMAINS = ["--calibration", "text.txt=0.7", "--calibration", "other.txt=0.3"]
+WINDOWS = ["--samples", "6", "--length", "32", "--heldout", "2"]
 RUNS = {
     "weights": ["--method", "sparsegpt", "--target", "model"],
     "weights by two jobs": ["--method", "fistapruner", "--set", "max_lambdas=2", "--set", "inner_steps=5", "--jobs", "2"],
@@ -30,6 +32,8 @@ RUNS = {
     "units with a bias": ["--method", "flap", "--calibrate-on", "pruned"],
     "weights, streamed": ["--method", "wanda", "--memory", "stream"],
     "units, streamed": ["--method", "numerical", "--memory", "stream", "--set", "score=box"],
+    "weights, of two domains": ["--method", "l0", "--set", "steps=5"],
+    "units, of two domains": ["--method", "numerical", "--ratio", "0.3", "--calibrate-on", "pruned"],
 }
 
 
@@ -58,7 +62,9 @@ def test_a_killed_run_goes_on(name, kills, tmp_path, monkeypatch):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape), dtype=torch.float32)
     save(model, tiny_tokenizer(), tmp_path / "source")
     Path("text.txt").write_text(" ".join(map(str, range(2000))))
-    arguments = ["prune", "source", *TEXTS, *RUNS[name]]
+    Path("other.txt").write_text(" ".join(str(7 * number) for number in range(2000)))
+    texts = DOMAINS if name.endswith("of two domains") else TEXT
+    arguments = ["prune", "source", *texts, *WINDOWS, *RUNS[name]]
     whole, started = Path("whole"), time.perf_counter()
     assert ended(forked([*arguments, "--out", "expected"], counting(whole))) == 0, Path("log").read_text()
     took, total = time.perf_counter() - started, len(whole.read_text().splitlines())

@@ -1,5 +1,6 @@
 """Runs of several processes: bytes do not depend on how many there are, and a run goes on after one has died."""
 
+import json
 import os
 import signal
 import socket
@@ -75,6 +76,19 @@ def test_bytes_do_not_depend_on_the_number_of_processes(model, text, tmp_path, m
     monkeypatch.chdir(tmp_path)
     arguments = ["prune", model, *METHODS[kind], "--calibration", text, *WINDOWS]
     assert digests(by(3 if "output" in kind else 2, *arguments)) == digests(by(1, *arguments))
+
+
+@pytest.mark.parametrize("kind", ["the dense model's output", "dense inputs", "units, on pruned inputs"])
+def test_text_of_two_domains(model, text, tmp_path, monkeypatch, kind):
+    """Weights that are no number of windows, so that every sum is scaled."""
+    monkeypatch.chdir(tmp_path)
+    Path("other.txt").write_text(" ".join(str(7 * number) for number in range(900)))
+    domains = ["--calibration", f"{text}=0.7", "--calibration", "other.txt=0.3"]
+    arguments = ["prune", model, *METHODS[kind], *domains, *WINDOWS]
+    one, two = by(1, *arguments), by(2, *arguments)
+    assert digests(two) == digests(one)
+    figures = [json.loads((folder / "gramian.json").read_text())["domains"] for folder in (one, two)]
+    assert figures[0] == figures[1] and all(each["mean_heldout_error"] > 0 for each in figures[0])
 
 
 def test_groups_of_several_batches(model, text, tmp_path, monkeypatch):

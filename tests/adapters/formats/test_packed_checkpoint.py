@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from command_line import call
+from tiny import tiny_tokenizer
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import gramian
 from gramian.adapters.formats.packed_checkpoint import export_packed
@@ -25,10 +27,10 @@ for name, weight in known["weights"].items():
 """
 
 
-def small_model() -> LlamaForCausalLM:
+def small_model(vocabulary: int = 50) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
-    return LlamaForCausalLM(LlamaConfig(**shape, dtype="float32")).eval()
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(**shape, vocab_size=vocabulary, dtype="float32")).eval()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -64,8 +66,42 @@ def test_stock_transformers_loads_what_was_packed(tmp_path: Path):
     torch.save({"tokens": tokens, "logits": model(tokens).logits.detach(), "weights": weights}, tmp_path / "known.pt")
     command = [sys.executable, "-c", LOADED, str(tmp_path / "packed"), str(tmp_path / "known.pt")]
     subprocess.run(command, check=True, cwd=tmp_path)
-    with pytest.raises(ValueError, match=r"quantised, expected floating-point .*: load what it was made from"):
+    with pytest.raises(
+        ValueError, match=r"load what it was made from \(what `gramian export` .* the same weights to the bit\)"
+    ):
         gramian.load(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_units_removed_then_quantised_in_eight_bits(rounded, tmp_path: Path, monkeypatch, capsys):
+    """Channels first, then zeros and codes by the command line; stock transformers loads it, and every zero is one."""
+    pytest.importorskip("compressed_tensors")
+    monkeypatch.chdir(tmp_path)
+    gramian.save(small_model(258), tiny_tokenizer(), "dense")
+    Path("text.txt").write_text(" ".join(map(str, range(900))))
+    common = ["--calibration", "text.txt", "--samples", "4", "--length", "32", "--heldout", "0", "--no-perplexity"]
+    amount = ["--ratio", "0.2", "--allocation", "equal", "--include", "down_proj", *(["--round-to", "32"] if rounded else [])]
+    assert call("prune", "dense", "--out", "small", "--method", "wanda-sp", *amount, *common) == 0
+    grid = ["--set", "bits=8", "--set", "group=32"]
+    assert call("prune", "small", "--out", "coded", "--method", "sparsegpt-quantised", "--sparsity", "0.5", *grid, *common) == 0
+    export = ["export", "coded", "--format", "compressed-tensors", "--bits", "8", "--group", "32", "--out", "packed"]
+    capsys.readouterr()
+    assert call(*export) == 0
+    shown = capsys.readouterr().out
+    coded, _ = gramian.load("coded")
+    found = AutoModelForCausalLM.from_pretrained("packed").eval()
+    width = coded.model.layers[0].mlp.down_proj.in_features
+    assert width < 128 and (width % 32 == 0) == rounded
+    assert ("no multiple of 32: prune with --round-to 32" in shown) == (not rounded)
+    assert f"{7 if rounded else 6} operators are packed, in 8 bits" in shown
+    tokens = torch.randint(0, 50, (2, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(found(tokens).logits.float(), coded(tokens).logits, rtol=1e-4, atol=1e-4)
+    for name, module in coded.model.layers.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            zero = module.weight == 0
+            assert zero.float().mean() >= 0.5
+            assert torch.equal(found.model.layers.get_submodule(name).weight == 0, zero), name
 
 
 def test_what_disagrees_is_not_put_in_place(tmp_path: Path, monkeypatch):

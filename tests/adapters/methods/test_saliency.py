@@ -47,6 +47,30 @@ def test_first_and_second_order_scores(model_type, heads):
         agree(scores("tasp", model, heads, output=output), scores("snip", model, heads, samples="each"))
 
 
+@pytest.mark.parametrize(("model_type", "heads"), HEADS)
+@pytest.mark.parametrize("importance", ["element", "vector"])
+def test_importances_of_coupled_operators_are_put_together(model_type, heads, importance):
+    """By hand: the numbers of one operator after the other, all others zero, and absolute values before or after the sum."""
+    model = exact(model_type)
+    weights = dict(model.named_parameters())
+    loss = [gradients(model, window, "loss") for window in WINDOWS]
+    numbers = {name: sum(each[name] for each in loss) / len(loss) * weight for name, weight in weights.items()}
+    if importance == "element":
+        numbers = {name: each.abs() for name, each in numbers.items()}
+    parts = []  # (operators, units) of every module
+    for place, unit_set in enumerate(context(model, heads).unit_sets):
+        unit_group, found = unit_set.unit_group, []
+        for path in (*(f"{unit_group.block}.{path}" for path, _ in unit_group.structure.producers), unit_set.name):
+            only = {name: each if name.rpartition(".")[0] == path else 0 * each for name, each in numbers.items()}
+            found.append(np.abs(by_hand(model, heads, only)[place]))
+        parts.append(np.array([each for each in found if each.any()]))  # keys and values that query heads share go with none
+    options = {"order": 1, "importance": importance}
+    agree(scores("llm-pruner", model, heads, **options), [each.sum(axis=0) for each in parts])
+    agree(scores("llm-pruner", model, heads, **options, group="product"), [each.prod(axis=0) for each in parts])
+    agree(scores("llm-pruner", model, heads, **options, group="max"), [each.max(axis=0) for each in parts])
+    agree(scores("llm-pruner", model, heads, **options, group="last"), [each[-1] for each in parts])
+
+
 @pytest.mark.parametrize("model_type", ["opt", "gpt2"])
 def test_gradient_flow_is_the_fall_of_the_squared_gradient(model_type):
     """- d |g|^2 / dt / 2 as all weights of a unit shrink by the factor 1 - t, by central differences of |g|^2."""

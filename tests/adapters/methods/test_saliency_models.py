@@ -117,6 +117,8 @@ def test_a_portion_of_all_units_is_removed_and_attention_is_kept(portion):
         ("tasp", {"samples": "some"}, "samples must be one of each, batch but is 'some'"),
         ("snip", {"output": "loss"}, "snip has no option 'output'; it has samples"),
         ("llm-pruner", {"order": 3}, "order must be 1 or 2 but is 3"),
+        ("llm-pruner", {"group": "mean"}, "group must be one of sum, product, max, last but is 'mean'"),
+        ("llm-pruner", {"importance": "matrix"}, "importance must be one of element, vector but is 'matrix'"),
         ("ntk-sap", {"epsilon": 0.0}, "epsilon must be a positive number"),
         ("ntk-sap", {"draws": 0}, "draws must be a whole number of at least 1"),
         ("ntk-sap", {"seed": -1}, "seed must be a whole number of at least 0"),

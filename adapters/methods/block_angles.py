@@ -1,0 +1,82 @@
+"""How far each block of the dense model turns the hidden states that it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.models.block_answers import Answer, Arguments
+from gramian.adapters.run.blocks import Blocks, InMemory
+from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.mixtures import mixture_of
+from gramian.adapters.run.walk import Replay, Taps, walk
+
+__all__ = ["block_angles"]
+
+
+def block_angles(model: PreTrainedModel, windows: torch.Tensor | Tokens, blocks: Blocks | None = None) -> dict[str, float]:
+    """mean_t arccos(x_t . f(x_t) / (|x_t| |f(x_t)|)) / pi of every block f and what enters it, x, by path, from 0 to 1.
+
+    Tokens of several domains count by their weights. blocks: where those of the model live, if not in memory."""
+    home = blocks or InMemory(model)
+    mixture = mixture_of(windows) if isinstance(windows, Tokens) else None
+    rows = walk(Turns(len(home.paths), None if mixture is None else mixture.factor), home, batches_of(windows))
+    return {path: found for path, (found,) in zip(home.paths, rows)}
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The pass that compares what enters blocks with what leaves them. weight(batch): how often its tokens count."""
+
+    stop: int
+    weight: Callable[[int], float] | None = None
+    name = "angles"
+    follows = "dense"
+    runs = True
+    taps_dense = False
+    types: Sequence[type] = ()
+
+    def written(self, index: int) -> list[str]:
+        """Nothing is written."""
+        return []
+
+    def open(self, index: int, block: nn.Module) -> Turned:
+        """Begin with a block."""
+        found = Turned(self.weight)
+        found.hook = block.register_forward_hook(found.see, with_kwargs=True)
+        return found
+
+
+@dataclass(eq=False)
+class Turned:
+    """The angles of one block, which sees its batches in order. hook: on the block, until it has seen them all."""
+
+    weight: Callable[[int], float] | None
+    total: float = 0.0
+    mass: float = 0.0
+    batch: int = 0
+    hook: Any = None
+    taps: Taps = field(default_factory=dict)
+    replayed: Sequence[nn.Module] = ()
+
+    def see(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
+        """Add the angles of one batch."""
+        entering, _ = Arguments.of(args, kwargs)
+        leaving = Answer.of(answer, entering).states(answer)
+        cosines = nn.functional.cosine_similarity(entering.double(), leaving.double(), dim=-1)
+        factor = 1.0 if self.weight is None else self.weight(self.batch)
+        self.total += factor * float(cosines.clamp(-1, 1).arccos().sum())
+        self.mass += factor * cosines.numel()
+        self.batch += 1
+
+    def decide(self, replay: Replay, drifted: bool) -> list[float]:
+        """The mean angle, in parts of half a turn."""
+        self.hook.remove()
+        return [self.total / self.mass / math.pi]

@@ -1,0 +1,102 @@
+"""CFSP: angles of blocks against plain hooks, scores by hand, and where units go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from stacked_models import stacked_model
+from structured_models import exact
+from tiny import WINDOWS, parameters, some_windows, tiny_model
+
+import gramian
+from gramian.adapters.data.mixing import given_windows
+from gramian.adapters.methods.block_angles import block_angles
+from gramian.adapters.models.block_lists import blocks_path
+
+
+def blocks_of(model):
+    return model.get_submodule(blocks_path(model))
+
+
+def angles_by_hand(model, windows) -> list[np.ndarray]:
+    """The angle of every token in parts of half a turn, block by block, one window after the other."""
+    found = [[] for _ in blocks_of(model)]
+
+    def see(place):
+        def hook(_, args, kwargs, answer):
+            entering = (args[0] if args else kwargs["hidden_states"])[0].double().numpy()
+            leaving = (answer if torch.is_tensor(answer) else answer[0])[0].double().numpy()
+            for x, y in zip(entering, leaving):
+                found[place].append(np.arccos(x @ y / np.linalg.norm(x) / np.linalg.norm(y)) / np.pi)
+
+        return hook
+
+    handles = [block.register_forward_hook(see(place), with_kwargs=True) for place, block in enumerate(blocks_of(model))]
+    with torch.no_grad():
+        for window in windows:
+            model(window[None])
+    for handle in handles:
+        handle.remove()
+    return [np.array(each) for each in found]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
+def test_angles_are_those_of_hooks(family):
+    model = tiny_model(family)
+    found = block_angles(model, WINDOWS)
+    assert list(found) == [f"{blocks_path(model)}.{place}" for place in range(len(blocks_of(model)))]
+    expected = [each.mean() for each in angles_by_hand(model, WINDOWS)]
+    np.testing.assert_allclose(list(found.values()), expected, rtol=1e-5)
+    assert not any(block._forward_hooks for block in blocks_of(model))
+
+
+def test_tokens_of_domains_count_by_their_weights():
+    model, law, news = tiny_model("llama"), some_windows(3, seed=1), some_windows(1, seed=2)
+    found = block_angles(model, given_windows({"law": (law, 0.2), "news": (news, 0.8)}))
+    pairs = zip(angles_by_hand(model, law), angles_by_hand(model, news))
+    np.testing.assert_allclose(list(found.values()), [0.2 * one.mean() + 0.8 * other.mean() for one, other in pairs], rtol=1e-5)
+
+
+def test_a_block_that_turns_nothing_loses_first():
+    """Consumers that are scaled down add next to nothing: the ratio is met within their block alone."""
+    model = exact("llama")
+    last = blocks_of(model)[-1]
+    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
+        weight.mul_(1e-4)
+    report = gramian.prune(model, WINDOWS, "cfsp", ratio=0.2, progress=False)
+    kept = {row.name: row.units[1] / row.units[0] for row in report.modules}
+    within = [name for name in kept if f".{len(blocks_of(model)) - 1}." in name]
+    assert sum(kept[name] for name in within) < len(within)
+    assert all(kept[name] == 1 for name in kept if name not in within)
+
+
+def test_the_scores_within_a_module():
+    """The module keeps the channels of the largest |X_j| (|gate_j| + |up_j| + |down_j|), by hooks on the dense model."""
+    model = exact("llama")
+    mlp, seen = blocks_of(model)[0].mlp, []
+    handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(WINDOWS)
+    handle.remove()
+    size = mlp.gate_proj.weight.abs().sum(1) + mlp.up_proj.weight.abs().sum(1) + mlp.down_proj.weight.abs().sum(0)
+    score, before = torch.cat(seen).norm(dim=0) * size, mlp.gate_proj.weight.clone()
+    gramian.prune(model, WINDOWS, "cfsp", ratio=0.1, include=r"layers\.0\.mlp", progress=False)
+    after = mlp.gate_proj.weight
+    kept = torch.sort(torch.argsort(score, descending=True)[: len(after)]).values
+    assert len(after) < len(before) and torch.equal(after, before[kept])
+
+
+def test_streamed_to_the_same_bytes(tmp_path):
+    model = tiny_model("llama")
+    gramian.save(model, None, tmp_path / "dense")
+    gramian.prune(model, WINDOWS, "cfsp", ratio=0.2, progress=False)
+    gramian.prune(tmp_path / "dense", WINDOWS, "cfsp", ratio=0.2, out=tmp_path / "out", progress=False)
+    found, _ = gramian.load(tmp_path / "out")
+    theirs = parameters(found)
+    assert all(torch.equal(theirs[name], weight) for name, weight in parameters(model).items())
+
+
+def test_a_model_of_one_block_is_refused():
+    with pytest.raises(ValueError, match=r"'cfsp' compares .* does not run block by block: take wanda-sp"):
+        gramian.prune(stacked_model("t5"), WINDOWS, "cfsp", ratio=0.2, progress=False)
