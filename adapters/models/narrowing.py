@@ -25,6 +25,7 @@ from gramian.adapters.models.stream_parts import StreamParts, answer_of
 
 __all__ = ["Narrowed", "check_turned", "narrow", "narrow_exactly", "stated_width"]
 
+ABSENT = object()  # of an attribute that there was not
 Turn = Callable[[torch.Tensor], torch.Tensor]  # rows m (n, p) -> m Q (n, k), in float64
 
 
@@ -36,13 +37,16 @@ class Narrowed:
 
     def change(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute and remember what it was."""
-        self.before.append((owner, name, getattr(owner, name)))
+        self.before.append((owner, name, getattr(owner, name, ABSENT)))
         setattr(owner, name, value)
 
     def undo(self) -> None:
         """Give everything back: the same objects."""
         for owner, name, value in reversed(self.before):
-            setattr(owner, name, value)
+            if value is ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
         self.before.clear()
 
 
@@ -133,8 +137,6 @@ def restate(done: Narrowed, model: Any, parts: StreamParts, width: int, built: A
     settings = settings_of_width(model, parts, width)
     for config in configs_of(model):
         for name, value in settings.items():
-            if not hasattr(config, name):
-                setattr(config, name, value)
             done.change(config, name, value)
     if parts.tied is not None:
         done.change(model.config, "tie_word_embeddings", False)
@@ -176,7 +178,7 @@ def check_turned(model: PreTrainedModel, parts: StreamParts) -> None:
             f"{type(model).__name__} makes NaN or Inf of a short window: its weights are damaged, or its activations "
             f"overflow in {str(expected.dtype).removeprefix('torch.')}"
         )
-    if not (apart := distance(expected, found)) <= torch.finfo(expected.dtype).eps ** 0.5:
+    if not (apart := distance(expected, found)) <= tolerance(expected):
         raise ValueError(
             f"{type(model).__name__} is another model once its stream is turned (they differ by {apart:.2g}): more touches the "
             "stream than its embeddings, RMSNorms and the operators around them"
@@ -200,7 +202,7 @@ def narrow_exactly(model: PreTrainedModel, parts: StreamParts, basis: torch.Tens
     except BaseException:
         done.undo()
         raise
-    if not (apart := distance(expected, found)) <= torch.finfo(expected.dtype).eps ** 0.5:
+    if not (apart := distance(expected, found)) <= tolerance(expected):
         done.undo()
         raise ValueError(
             f"{type(model).__name__} with a stream of {basis.shape[1]} channels is another model than the dense one within "
@@ -225,3 +227,8 @@ def distance(expected: torch.Tensor, found: torch.Tensor) -> float:
     scale = float(expected.abs().max())
     most = float((found - expected).abs().max())
     return most / scale if scale > 0 else most
+
+
+def tolerance(expected: torch.Tensor) -> float:
+    """How far an answer may be from one that is equal but for rounding: norms of transformers compute in float32."""
+    return max(torch.finfo(each).eps for each in (expected.dtype, torch.float32)) ** 0.5
