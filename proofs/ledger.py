@@ -18,6 +18,7 @@ from gramian.proofs import (
     greedy_output,
     numerical_pruning,
     quantised,
+    slicegpt,
     tasp,
 )
 from gramian.proofs.kit.claims import Claim, Outcome, verify
@@ -27,7 +28,19 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
-    for room in (numerical_pruning, fistapruner, greedy_output, tasp, evopress, armor, crossings, bases, factored, quantised)
+    for room in (
+        numerical_pruning,
+        fistapruner,
+        greedy_output,
+        tasp,
+        evopress,
+        armor,
+        crossings,
+        bases,
+        factored,
+        quantised,
+        slicegpt,
+    )
     for claim in room.CLAIMS
 }
 

@@ -109,6 +109,8 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
     """Raise ValueError where settings of a method of units contradict each other, as far as no model is needed."""
     if config.budget is not None and config.ratio is not None:
         raise ValueError(f"budget={config.budget!r} and ratio={config.ratio:g} both say how much is removed: give one of them")
+    if method.modules == "stream":
+        check_stream_settings(config)
     if config.damping == "auto":
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which {work_of(method)}: give a number")
     if config.refit == "support":
@@ -116,8 +118,10 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
             f"refit='support' does not go with {config.method!r}, which removes whole heads, channels, experts or blocks: see "
             "compensate=True"
         )
-    if config.refit == "block" and method.modules in ("experts", "blocks", "stream"):
-        raise ValueError(f"refit='block' does not go with {config.method!r}, which {work_of(method)}: leave it out")
+    if config.refit == "block" and method.modules in ("experts", "blocks"):
+        raise ValueError(
+            f"refit='block' does not go with {config.method!r}, which removes whole {method.modules}: leave it out"
+        )
     check_refit(config)
     method.tried(config.options)
     check_similarity(config, method)
@@ -128,7 +132,6 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
         check_blocks_settings(config)
         return
     if method.modules == "stream":
-        check_stream_settings(config)
         return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.own("allocation") == "search" and config.own("compensate") and not solves:
@@ -217,8 +220,8 @@ def check_stream_settings(config: PruneSettings) -> None:
     """Raise ValueError for settings of units, blocks and fits, which change nothing where the stream is narrowed."""
     amounts = ("ratio", "budget", "round_to")
     others = [each.name for each in settings_of(config) if each.of == "units" and each.name not in amounts]
-    for name in [*others, "target_blend", "allocation", "damping", "calibrate_on", "include", "exclude", "blocks"]:
-        if (value := getattr(config, name)) not in (None, False):
+    for name in [*others, "target_blend", "allocation", "damping", "calibrate_on", "refit", "include", "exclude", "blocks"]:
+        if (value := getattr(config, name)) not in (None, False, "none"):
             raise ValueError(
                 f"{name}={value!r} does not go with {config.method!r}, which narrows the stream of the whole model and fits "
                 "nothing: leave it out"

@@ -67,7 +67,7 @@ def principal_basis(grams: Sequence[Array], kept: int) -> StreamBasis:
 
     References
     ----------
-    Fan 1949, Theorem 1. SliceGPT (Ashkboos et al. 2024), Sec. 3.3, takes such a basis for every stream apart.
+    Ky Fan 1949. SliceGPT (Ashkboos et al. 2024) takes such a basis for every stream apart.
 
     Examples
     --------

@@ -262,7 +262,7 @@ def test_refusals_come_before_any_work(tmp_path):
         ({"allocation": "owl"}, "allocation='owl' does not go with 'slicegpt', which narrows the stream"),
         ({"compensate": True}, "fits nothing: leave it out"),
         ({"damping": 0.1}, "fits nothing: leave it out"),
-        ({"refit": "block"}, "refit='block' does not go with 'slicegpt', which narrows the stream of the model"),
+        ({"refit": "block"}, "refit='block' does not go with 'slicegpt', which narrows the stream of the whole model"),
         ({"sparsity": 0.5}, "sparsity=0.5 does not go with 'slicegpt', which narrows the stream of the model: give it ratio="),
         ({"options": {"score": "loss"}}, "slice_stream has no option 'score'; it has none"),
     ):
