@@ -315,6 +315,10 @@ def test_the_command_saves_and_refuses(tmp_path, monkeypatch, capsys):
     args = ["prune", source, *FAST, "--method", "slicegpt", "--ratio", "0.25", "--no-perplexity"]
     assert call(*args, "--out", "whole") == 0
     assert "stream of 32 -> 24 directions" in capsys.readouterr().out
+    page = (tmp_path / "whole" / "report.html").read_text(encoding="utf-8")
+    assert (
+        "The method slicegpt narrowed the stream of model from 32 to 24 directions" in page and "Directions that stay" in page
+    )
     work = stream.narrow_exactly
 
     def interrupted(*_):
