@@ -17,6 +17,7 @@ from gramian.adapters.kinds.depth import shortened
 from gramian.adapters.kinds.experts import thinned
 from gramian.adapters.kinds.preconditions import check_run, check_texts
 from gramian.adapters.kinds.run import Run
+from gramian.adapters.kinds.stream import narrowed
 from gramian.adapters.kinds.units import removed
 from gramian.adapters.kinds.weights import zeroed
 from gramian.adapters.models.loading import storage_dtype
@@ -26,6 +27,7 @@ from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.report import StructuredReport
+from gramian.adapters.removal.stream import Narrowing
 from gramian.adapters.report import Report
 from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.forward import batches_of
@@ -93,6 +95,8 @@ def run(
             report = thinned(each, plan, batches, fitted)
         elif isinstance(plan, Shortening):
             report = shortened(each, tokens, plan, None if apart is None else apart.windows)
+        elif isinstance(plan, Narrowing):
+            report = narrowed(each, plan, batches, fitted)
         else:
             report = zeroed(each, *plan, batches, fitted, problems, search)
     if cut and isinstance(report, StructuredReport) and report.keep:

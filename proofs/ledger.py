@@ -20,6 +20,7 @@ from gramian.proofs import (
     greedy_output,
     numerical_pruning,
     quantised,
+    slicegpt,
     tasp,
 )
 from gramian.proofs.kit.claims import Claim, Outcome, verify
@@ -31,7 +32,7 @@ CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
     for room in (
         *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, armor),
-        *(crossings, bases, factored, quantised, domains),
+        *(crossings, bases, factored, quantised, slicegpt, domains),
     )
     for claim in room.CLAIMS
 }

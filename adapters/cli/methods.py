@@ -16,7 +16,11 @@ from gramian.tables import table
 __all__ = ["add_methods"]
 
 KINDS = {"weights": "zeroes single weights: --sparsity", "units": "removes heads and channels: --ratio"}
-WHOLE = {"experts": "removes whole experts: --ratio", "blocks": "removes whole blocks: --ratio"}
+WHOLE = {
+    "experts": "removes whole experts: --ratio",
+    "blocks": "removes whole blocks: --ratio",
+    "stream": "narrows the stream: --ratio",
+}
 
 
 def add_methods(command: MakeCommand) -> None:
@@ -78,6 +82,8 @@ def gathered(method: Method) -> str:
     """What a method needs of the model, in words."""
     if method.modules == "blocks":
         return "outputs of the model without its blocks on some calibration windows, and second moments where it refits"
+    if method.modules == "stream":
+        return "second moments of what enters each norm of the stream"
     if method.gradients:
         return "gradients or outputs of the whole dense model on the calibration windows"
     what = "second moments of what enters each operator" if method.inputs else "nothing but the weights"

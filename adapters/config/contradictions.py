@@ -39,6 +39,8 @@ def work_of(method: Method) -> str:
     """What a method does, to complete a message."""
     if method.granularity == "weights":
         return "zeroes single weights"
+    if method.modules == "stream":
+        return "narrows the stream of the model"
     return f"removes whole {method.modules if method.modules in ('experts', 'blocks') else 'heads and channels'}"
 
 
@@ -107,6 +109,8 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
     """Raise ValueError where settings of a method of units contradict each other, as far as no model is needed."""
     if config.budget is not None and config.ratio is not None:
         raise ValueError(f"budget={config.budget!r} and ratio={config.ratio:g} both say how much is removed: give one of them")
+    if method.modules == "stream":
+        check_stream_settings(config)
     if config.damping == "auto":
         raise ValueError(f"damping='auto' does not go with {config.method!r}, which {work_of(method)}: give a number")
     if config.refit == "support":
@@ -126,6 +130,8 @@ def check_units_settings(config: PruneSettings, method: Method) -> None:
         return
     if method.modules == "blocks":
         check_blocks_settings(config)
+        return
+    if method.modules == "stream":
         return
     solves = config.own("compensate") and method.compensation == "weights"
     if config.own("allocation") == "search" and config.own("compensate") and not solves:
@@ -208,3 +214,15 @@ def check_blocks_settings(config: PruneSettings) -> None:
         )
     if config.damping is not None and not config.own("compensate"):
         raise ValueError(f"damping={config.damping} changes nothing where nothing is fitted: leave it out, or compensate")
+
+
+def check_stream_settings(config: PruneSettings) -> None:
+    """Raise ValueError for settings of units, blocks and fits, which change nothing where the stream is narrowed."""
+    amounts = ("ratio", "budget", "round_to")
+    others = [each.name for each in settings_of(config) if each.of == "units" and each.name not in amounts]
+    for name in [*others, "target_blend", "allocation", "damping", "calibrate_on", "refit", "include", "exclude", "blocks"]:
+        if (value := getattr(config, name)) not in (None, False, "none"):
+            raise ValueError(
+                f"{name}={value!r} does not go with {config.method!r}, which narrows the stream of the whole model and fits "
+                "nothing: leave it out"
+            )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gramian.adapters.config.prune_config import PruneConfig
-from gramian.adapters.estimates import bases, depth, experts, refits, searched, units, weights
+from gramian.adapters.estimates import bases, depth, experts, refits, searched, stream, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
 from gramian.adapters.measure.likelihood import VOCABULARY
@@ -27,6 +27,7 @@ from gramian.adapters.passes.planned import Plan, plan_of, refitting, removing, 
 from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
+from gramian.adapters.removal.stream import Narrowing
 from gramian.adapters.run.block_records import written_to
 from gramian.adapters.run.forward import TOKENS_PER_BATCH
 from gramian.adapters.targets import shape_of
@@ -86,6 +87,8 @@ def run_estimate(
         pruning["mask problems of all modules"] = units.mask_bytes(config, plan)
     if isinstance(plan, Shortening):
         pruning["what enters the blocks on the windows that judge"] = depth.judge_bytes(model, config, windows)
+    if isinstance(plan, Narrowing):
+        pruning |= stream.stream_bytes(model, plan, heldout > 0)
     if kept := searched.judge_bytes(model, config, windows, heldout):
         pruning["outputs and what enters the blocks on windows that judge"] = kept
     gradients = 0
@@ -123,6 +126,8 @@ def run_estimate(
         covered = sum(each.size * each.count for each in plan.mixtures.values()) / inside
     elif isinstance(plan, Shortening):
         covered = sum(plan.sizes[number] for number in plan.candidates) / inside
+    elif isinstance(plan, Narrowing):
+        covered = stream.movable_share(model, plan, inside)
     else:
         covered = sum(math.prod(each.shape) for each in operators) / inside
     return Estimate(operators, memory, {name: spent for name, spent in seconds.items() if spent}, rates, covered)
@@ -149,6 +154,8 @@ def walks_of(
         return [(each.name, experts.walked_experts(each, model))]
     if isinstance(plan, Shortening):
         return [("depth", depth.walked_blocks(model, config, plan))]
+    if isinstance(plan, Narrowing):
+        return [("stream", stream.walked_stream(plan))]
     if isinstance(plan, Removal):
         removal = removing(model, paths, config, plan, 0)
         passes += [scoring(model, paths, config, plan), refitting(removal, model, paths, config, (), 0)]
@@ -165,6 +172,8 @@ def operators_of(
     """A row for every operator that is solved for, mixture that loses experts, or block."""
     if isinstance(plan, Shortening):
         return depth.estimated_blocks(model, config, plan, rates, windows)
+    if isinstance(plan, Narrowing):
+        return stream.estimated_norms(model, plan, rates)
     if isinstance(plan, Thinning):
         return experts.estimated_mixtures(model, config, plan, rates, tokens)
     if isinstance(plan, Removal):
@@ -194,7 +203,7 @@ def streams_of(config: PruneConfig, plan: Plan) -> int:
         return 6  # in front of a gap, within it and behind it, and what enters and leaves a block with gaps before it
     if isinstance(plan, Removal):
         return 5 if plan.calibrate_on == "pruned" else 3
-    if config.own("calibrate_on") == "dense":
+    if isinstance(plan, Narrowing) or config.own("calibrate_on") == "dense":
         return 2
     return 4 if config.own("target") == "model" else 3
 

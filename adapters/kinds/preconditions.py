@@ -34,6 +34,11 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} judges blocks by the output of the whole model, of which one block at a time is on "
             f"{blocks.place}: run it where the model is in memory (--memory host)"
         )
+    if config.recipe.modules == "stream" and blocks.elsewhere:
+        raise ValueError(
+            f"{config.method!r} turns the stream of the whole model, of which one block at a time is on {blocks.place}: run it "
+            "where the model is in memory (--memory host)"
+        )
     if config.own("allocation") == "search":
         check_searched(blocks, config)
     if config.jobs > 1 and not ranks_here().alone:
@@ -121,7 +126,7 @@ def check_domains(model: torch.nn.Module, config: PruneConfig, tokens: Tokens) -
     them."""
     if tokens.domains is None or tokens.domains.proportional:
         return
-    whole = config.recipe.modules in ("blocks", "experts") or config.recipe.compares_heads
+    whole = config.recipe.modules in ("blocks", "experts", "stream") or config.recipe.compares_heads
     readers = {
         "refit='block'": config.refit == "block",
         "allocation='search'": config.own("allocation") == "search",

@@ -11,11 +11,13 @@ import numpy as np
 
 from gramian.adapters.methods.depth_methods import ChooseBlocks, GoesOn, Measured, Step
 from gramian.adapters.methods.expert_methods import Choose
+from gramian.adapters.methods.stream_methods import ChooseBasis
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.adapters.methods.vocabulary import Granularity
 from gramian.solvers import NM, Pattern, Quadratic, Solution
 from gramian.solvers.core.watch import RUNNING
 from gramian.solvers.units.mixture import ExpertChoice, Mixture, Route
+from gramian.solvers.units.stream_basis import StreamBasis
 from gramian.spelling import meant
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ class Method:
     Of units alone: inputs, whether scores need the moments of what enters the consumers of the dense model; modules:
     `channels` where the method prunes no attention unless `include` names it, `experts` where it removes whole experts of
     mixtures, decide(mixture, route, keep, exchanges, **options) -> ExpertChoice, `blocks` where it removes whole blocks,
-    decide(measured, goes_on, **options) -> tuple of Step; compensation: what makes up for removed units
-    where the setting `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean
-    of what was removed; check(**options), which raises ValueError for options that prepare would refuse, and
+    decide(measured, goes_on, **options) -> tuple of Step, `stream` where it narrows what all blocks read and write,
+    decide(grams, kept, **options) -> StreamBasis; compensation: what makes up for removed units where the setting
+    `compensate` is on, the consumer's other `weights`, solved for anew, or its `bias`, which takes the mean of what was
+    removed; check(**options), which raises ValueError for options that prepare would refuse, and
     suits(model, unit_sets, **options) for models; gradients, of what `prepare` takes those of the
     whole model, of its `predictions` of the calibration tokens or labels, or of all its `outputs`; compares_heads,
     whether the method finds heads that are redundant, as many as its option `tau` says.
@@ -58,7 +61,7 @@ class Method:
     factored: bool = False
     wrapped: bool = False
     inputs: bool = True
-    modules: Literal["all", "channels", "experts", "blocks"] = "all"
+    modules: Literal["all", "channels", "experts", "blocks", "stream"] = "all"
     compensation: Literal["weights", "bias"] = "weights"
     check: Callable[..., None] | None = None
     suits: Callable[..., None] | None = None
@@ -77,7 +80,7 @@ class Method:
         what judges blocks and how many go."""
         if self.modules == "experts":
             return 4
-        return 2 if self.granularity == "weights" or self.modules == "blocks" else 1
+        return 2 if self.granularity == "weights" or self.modules in ("blocks", "stream") else 1
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -114,6 +117,8 @@ class Method:
             return self.of_experts(options)
         if self.modules == "blocks":
             return self.of_blocks(options)
+        if self.modules == "stream":
+            return self.of_stream(options)
         return self.of_weights(options, pattern) if self.granularity == "weights" else self.of_units(options)
 
     def of_weights(self, options: Mapping[str, Any], pattern: Pattern | None) -> Callable[[Quadratic, Pattern], Solution]:
@@ -181,6 +186,19 @@ class Method:
             return steps
 
         choose(lambda *_: Nothing(), lambda removed, block: not removed)
+        return choose
+
+    def of_stream(self, options: Mapping[str, Any]) -> ChooseBasis:
+        """`tried` for the stream."""
+        own = among(options, self.decide, self.given)
+
+        def choose(grams: Sequence[Any], kept: int) -> StreamBasis:
+            found = self.decide(grams, kept, **own)
+            if not isinstance(found, StreamBasis) or tuple(found.basis.shape) != (len(grams[0]), kept):
+                raise ValueError(f"{self.called} returned {type(found).__name__}, not a StreamBasis of {kept} directions")
+            return found
+
+        choose([np.eye(2)], 1)
         return choose
 
     def fit(self, model: nn.Module, unit_sets: Sequence[UnitSet], options: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from gramian.adapters.methods.depth_methods import choose_blocks
 from gramian.adapters.methods.expert_methods import choose_experts
 from gramian.adapters.methods.factored_methods import low_rank_within, sparse_low_rank_within
 from gramian.adapters.methods.method import Method
+from gramian.adapters.methods.stream_methods import slice_stream
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.solvers import armor, dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
 from gramian.solvers.support.baselines import magnitude, wanda
@@ -43,7 +44,8 @@ WEIGHT_METHODS: dict[str, Method] = {
 }
 EXPERTS = Method(choose_experts, "units", settings={"compensate": True}, modules="experts")
 DEPTH = Method(choose_blocks, "units", settings={"compensate": True}, modules="blocks")
-METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS, "depth": DEPTH}
+STREAM = Method(slice_stream, "units", damps=False, modules="stream")
+METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS, "depth": DEPTH, "slicegpt": STREAM}
 
 
 def resolve(name: str) -> Method:

@@ -32,6 +32,9 @@ def what_was_done(run: Run) -> list[str]:
             f"The method {run.method} removed {len(gone)} of the {count(rows)} blocks of {model}, "
             f"{'number' if len(gone) == 1 else 'numbers'} {', '.join(gone)}{text}."
         )
+    elif run.kind == "stream":
+        before, after = mapping(run.settings["stream"])["width"]
+        done = f"The method {run.method} narrowed the stream of {model} from {before} to {after} directions{text}."
     else:
         noun = "experts" if run.kind == "experts" else units_removed(run)
         share = number(run.document.get("ratio"))
@@ -41,7 +44,7 @@ def what_was_done(run: Run) -> list[str]:
         )
     before, after = number(run.measured.get("dense")), number(run.measured.get("pruned"))
     error, heldout = run.mean_errors
-    whose = "the stream between blocks" if run.kind == "blocks" else "a layer's output"
+    whose = {"blocks": "the stream between blocks", "stream": "the stream at a norm"}.get(run.kind, "a layer's output")
     lost = f"on average {whose} lost {per_cent(error)} % of its energy on calibration text"
     if heldout is not None:
         lost += f" and {per_cent(heldout)} % on text that the method never saw"
@@ -87,7 +90,7 @@ def cards(run: Run) -> list[Card]:
         )
     error, heldout = run.mean_errors
     more = "" if heldout is None else f"{per_cent(heldout)} % on held-out text"
-    whose = "the stream" if run.kind == "blocks" else "a layer"
+    whose = "the stream" if run.kind in ("blocks", "stream") else "a layer"
     found.append(Card(f"mean error of {whose}", f"{per_cent(error)} %", more or "on calibration text"))
     found.append(Card("time", duration(run.seconds), f"on {run.settings.get('device', 'an unknown device')}"))
     return found

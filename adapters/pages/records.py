@@ -39,8 +39,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. document: what `gramian.json` says. kind: `weights`, `units`, `experts` or `blocks`. kept: units that stay, by
-    module."""
+    """A run. document: what `gramian.json` says. kind: `weights`, `units`, `experts`, `blocks` or `stream`. kept: units that
+    stay, by module."""
 
     document: Mapping[str, Any]
     kind: str
@@ -98,7 +98,7 @@ class Run:
     @property
     def unit(self) -> str:
         """What a row is called."""
-        return {"weights": "operator", "units": "module", "experts": "mixture", "blocks": "block"}[self.kind]
+        return {"weights": "operator", "units": "module", "experts": "mixture", "blocks": "block", "stream": "norm"}[self.kind]
 
     def errors(self, heldout: bool) -> list[float | None]:
         """The errors of all rows, on held-out or on calibration text."""
@@ -132,7 +132,8 @@ def run_of(document: Mapping[str, Any]) -> Run | None:
         if isinstance(found, Sequence) and found and all(isinstance(each, Mapping) and "name" in each for each in found):
             stated = mapping(document.get("settings"))
             experts = mapping(stated.get("experts"))
-            units = "experts" if experts else "blocks" if "removed_blocks" in stated else "units"
+            whole = {"removed_blocks": "blocks", "stream": "stream"}
+            units = "experts" if experts else next((whole[name] for name in whole if name in stated), "units")
             kind = "weights" if key == "operators" else units
             return Run(document, kind, tuple(read(each) for each in found), experts or mapping(document.get("kept")))
     return None

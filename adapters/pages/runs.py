@@ -23,6 +23,7 @@ __all__ = ["clouds_of", "page_of_run"]
 
 ENERGY = "|X* Vᵀ − X Wᵀ|² / |X Wᵀ|² in per cent: the energy of a layer's output that is lost"
 STREAM = "|H − T|² / |T|² in per cent: of what leaves a block, H, beside the same of the dense model, T"
+READ = "|X − X Q Qᵀ|² / |X|² in per cent: of what a norm of the dense model reads, X, tokens of length one, what is lost"
 
 
 def page_of_run(document: Mapping[str, Any]) -> str | None:
@@ -57,6 +58,7 @@ HINTS = {
     "units": "Rows are blocks, from the input of the model on. A module is named by the operator that reads its units.",
     "experts": "Rows are blocks, from the input of the model on. A mixture is named by its experts.",
     "blocks": "Rows are the dense model's blocks. Of a block that was removed the error is that of what passes it by.",
+    "stream": "Rows are blocks, from the input of the model on, and columns are what reads the stream: its norms.",
 }
 
 REFITTED = (
@@ -96,7 +98,7 @@ def measured(run: Run) -> Section | None:
 
 def maps(run: Run) -> str:
     """Heat maps of errors and of what is left, and the one error against the other."""
-    energy = STREAM if run.kind == "blocks" else ENERGY
+    energy = {"blocks": STREAM, "stream": READ}.get(run.kind, ENERGY)
     shown, shades = [], shaded_by_size([*run.errors(True), *run.errors(False)])
     for heldout in (True, False) if run.has_heldout else (False,):
         place = "held-out" if heldout else "calibration"
@@ -106,6 +108,7 @@ def maps(run: Run) -> str:
         "units": ("Units that stay", "Heads and channels that stay, in per cent."),
         "experts": ("Experts that stay", "In per cent."),
         "blocks": ("Blocks that stay", "100 for a block that stays."),
+        "stream": ("Directions that stay", "In per cent."),
     }
     shown.append(heat_map(run.grid, [row.share for row in run.rows], evenly_shaded(), *titles[run.kind]))
     more = "One mark per block and kind. Above the dashed line, text that the method never saw is fitted worse."

@@ -23,10 +23,12 @@ from gramian.adapters.passes.depth import RemoveBlocks
 from gramian.adapters.passes.experts import RemoveExperts
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.scores import ScoreUnits
+from gramian.adapters.passes.stream import NarrowStream
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.removal.depth import Shortening, plan_shortening
 from gramian.adapters.removal.experts import Thinning, plan_thinning
 from gramian.adapters.removal.plan import Removal, plan_removal
+from gramian.adapters.removal.stream import Narrowing, plan_narrowing
 from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.ranks import Ranks, Shares
@@ -35,11 +37,11 @@ from gramian.adapters.targets import free_bases, patterns_of
 from gramian.solvers import Pattern
 from gramian.solvers.support.damped import DampedMethod
 
-__all__ = ["Plan", "plan_of", "refitting", "removing", "scoring", "shortening", "thinning", "zeroing"]
+__all__ = ["Plan", "narrowing", "plan_of", "refitting", "removing", "scoring", "shortening", "thinning", "zeroing"]
 
 CHOOSING = 4  # one batch in this many chooses the damping
-# patterns and what remains dense, the units that can be removed, how many experts are, or how many blocks
-Plan = tuple[dict[str, Pattern], list[str]] | Removal | Thinning | Shortening
+# patterns and what remains dense, the units that can be removed, how many experts are, or blocks, or how wide the stream is
+Plan = tuple[dict[str, Pattern], list[str]] | Removal | Thinning | Shortening | Narrowing
 
 
 def plan_of(model: Any, config: PruneConfig) -> Plan:
@@ -48,6 +50,8 @@ def plan_of(model: Any, config: PruneConfig) -> Plan:
         return plan_thinning(model, config)
     if config.recipe.modules == "blocks":
         return plan_shortening(model, config)
+    if config.recipe.modules == "stream":
+        return plan_narrowing(model, config)
     if config.recipe.granularity == "units":
         return plan_removal(model, config)
     patterns, dense = patterns_of(model, config)
@@ -176,6 +180,18 @@ def shortening(
         model, plan, config.recipe.of_blocks(config.options), config.own("compensate"), windows, heldout, storage_dtype(model),
         journal, keep, advance,
     )  # fmt: skip
+
+
+def narrowing(
+    model: Any,
+    config: PruneConfig,
+    plan: Narrowing,
+    batches: Sequence[Rows],
+    fitted: int,
+    advance: Callable[[], object] = nothing,
+) -> NarrowStream:
+    """The one pass of a method that narrows the stream. batches: of which `fitted` calibrate."""
+    return NarrowStream(model, plan, config.recipe.of_stream(config.options), batches, fitted, advance)
 
 
 def among(shares: Shares, follows: str) -> Shares:

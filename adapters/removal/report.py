@@ -189,6 +189,8 @@ class StructuredReport:
                 f"blocks removed, the first gone first: {', '.join(map(str, gone))}; {name} of the output to the dense model's "
                 f"{figure(output['removed'])}, {figure(output['refitted'])} once refitted"
             )
+        if "stream" in self.settings:
+            lines.append(self.cost_of_width())
         lines += domain_lines(self.settings, [module.detail for module in self.modules])
         lines += search_lines(self.settings)
         if "widths" in self.settings:
@@ -208,6 +210,15 @@ class StructuredReport:
             figures = [f"{key.replace('_', ' ')} {figure(value)}" for key, value in self.allocation.items()]
             lines.append(f"masks of all modules together: {', '.join(figures)}")
         return lines
+
+    def cost_of_width(self) -> str:
+        """What a narrower stream loses, and what others would."""
+        stream = self.settings["stream"]
+        return (
+            "stream of {} -> {} directions: ".format(*stream["width"])
+            + f"{figure(stream['lost'])} of it is outside them, {figure(stream['least'])} at least with one basis for all "
+            f"places, {figure(stream['own_bases'])} with one for each"
+        )
 
     def cost_of_widths(self) -> str:
         """What equal and rounded widths cost: the parameters that were to be removed, and those that are."""

@@ -127,7 +127,7 @@ def check_method(
     are told apart by their parameters without a default, or a `gramian.adapters.Method`. patterns: those that a method of
     weights is for; None is any. order_matters: True for a sweep over the channels, whose answer depends on which comes first,
     and for random scores. Raises ValueError for a method that gathers something from a whole model, removes whole experts or
-    blocks, or wraps a core.
+    blocks, narrows a stream, or wraps a core.
     """
     decide = getattr(method, "decide", method)
     candidate: Scoring | Pruning
@@ -140,6 +140,8 @@ def check_method(
             raise ValueError("the method removes whole experts of mixtures, which the laws do not make")
         if getattr(method, "modules", "all") == "blocks":
             raise ValueError("the method removes whole blocks of models, which the laws do not make")
+        if getattr(method, "modules", "all") == "stream":
+            raise ValueError("the method narrows the stream of models, which the laws do not make")
         if patterns is not None:
             raise ValueError("patterns are for methods of weights, and the method is one of units")
         candidate = Scoring(decide, getattr(method, "inputs", True))

@@ -106,6 +106,7 @@ def test_units_report_each_domain_and_say_its_figures():
         (LAW, {"a": LAW, "c": NEWS}, ZEROS, "calibration windows are not"),
         ({"a": (LAW, 0.5), "b": (NEWS, 0.5)}, None, {"method": "snip", "ratio": 0.2}, "'snip' all windows count alike"),
         ({"a": (LAW, 0.5), "b": (NEWS, 0.5)}, None, {"method": "depth", "ratio": 0.5}, "'depth' all windows count alike"),
+        ({"a": (LAW, 0.5), "b": (NEWS, 0.5)}, None, {"method": "slicegpt", "ratio": 0.5}, "'slicegpt' all windows count alike"),
         ({"a": (LAW, 0.5), "b": (NEWS, 0.5)}, None, {**ZEROS, "refit": "block"}, "count alike"),
     ],
 )

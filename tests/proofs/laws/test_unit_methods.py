@@ -86,7 +86,7 @@ def test_functions_are_told_apart_as_a_run_tells_them(function: Any):
 
 def test_a_method_is_what_it_says():
     for name, method in METHODS.items():
-        assert scores_units(method) == (name in UNIT_METHODS or name in ("experts", "depth"))
+        assert scores_units(method) == (name in UNIT_METHODS or name in ("experts", "depth", "slicegpt"))
     laws.check_method(Scorer(), examples=5)
     laws.check_method(METHODS["wanda-sp"], examples=5)
     laws.check_method(METHODS["magnitude-l1"], examples=5)
@@ -99,6 +99,8 @@ def test_methods_that_the_laws_cannot_hold_are_refused():
         laws.check_method(METHODS["snip"])
     with pytest.raises(ValueError, match="removes whole blocks"):
         laws.check_method(METHODS["depth"])
+    with pytest.raises(ValueError, match="narrows the stream"):
+        laws.check_method(METHODS["slicegpt"])
     with pytest.raises(ValueError, match="removes whole experts"):
         laws.check_method(METHODS["experts"])
     with pytest.raises(ValueError, match="patterns are for methods of weights"):
