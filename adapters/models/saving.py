@@ -24,14 +24,16 @@ from gramian.adapters.models.factored_weights import ADAPTER, model_factors, wri
 from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.models.own_classes import is_own, make_stock
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.remaining_layers import config_of_layers
 from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
 from gramian.adapters.models.side_files import copy_side_files
-from gramian.adapters.models.uneven import is_uneven, make_stock, make_uneven
+from gramian.adapters.models.uneven import make_uneven
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.widths import unstated_widths
+from gramian.adapters.models.wrapped_operators import plain_operators, state_operators, wrapped_in
 from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.pages.beside import write_results
 
@@ -161,12 +163,14 @@ def fitted(model: PreTrainedModel) -> Iterator[None]:
     try:
         model.config = described
         widths = unstated_widths(model)
-        if widths or is_uneven(config):
+        if widths or is_own(config) or wrapped_in(model):
             model.config = deepcopy(described)
             make_stock(model)
             widths = unstated_widths(model)
         if widths:
-            make_uneven(model, unit_groups_of(model), widths)
+            with plain_operators(model):
+                make_uneven(model, unit_groups_of(model), widths)
+        state_operators(model)
         yield
     finally:
         model.config, model.__class__ = config, own
