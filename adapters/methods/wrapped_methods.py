@@ -27,10 +27,10 @@ def armor_saved(
     """min f(A S B) subject to S satisfying the pattern, A and B block-diagonal, by sweeps over S, B and A (ARMOR)
 
     block: the rows of a block of A and of B. sweeps: the most sweeps, each of which solves for S, for better supports of it,
-    for B and for A, so that the loss never rises. warm_start: the method that they start from, whose answer is S between A = B = I:
-    l0, magnitude, wanda, sparsegpt or fistapruner. save: `dense`, A S B as one matrix without zeros, which stock classes and
-    other formats load; or `wrapped`, the core with its zeros and the blocks of A and B, of which a small file of code beside the
-    model (trust_remote_code=True; gramian.load needs no trust) builds operators that compute A (S (B x)).
+    for B and for A, so that the loss never rises. warm_start: the method that they start from, whose answer is S between
+    A = B = I: l0, magnitude, wanda, sparsegpt or fistapruner. save: `dense`, A S B as one matrix without zeros, which stock
+    classes and other formats load; or `wrapped`, the core with its zeros and the blocks of A and B, of which a small file of
+    code beside the model (trust_remote_code=True; gramian.load needs no trust) builds operators that compute A (S (B x)).
     """
     check_choice("save", save, FORMS)
     solution = armor(problem, pattern, block=block, sweeps=sweeps, warm_start=warm_start)

@@ -60,8 +60,8 @@ def load(
 
     The storage dtype is recorded in `model.config.dtype`, and the weights are rounded to it once. The model runs in float32 on
     a CPU, and in the storage dtype elsewhere. A directory whose configuration states widths by layer, as `save` and then
-    `save_pretrained` of such a model write it, is built in those widths, without the code that stands beside it. So are operators
-    A S B that were saved wrapped: they compute A (S (B x)), and the core has its zeros.
+    `save_pretrained` of such a model write it, is built in those widths, without the code that stands beside it. So are
+    operators A S B that were saved wrapped: they compute A (S (B x)), and the core has its zeros.
 
     Parameters
     ----------
