@@ -1,9 +1,10 @@
 """Save a model so that it loads again, complete or not at all.
 
-A model is saved in one of three forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
+A model is saved in one of these forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
 stated by layer in the configuration, beside which `modeling_gramian.py` builds them: they load with `load`, which does not run
 that file, and with `from_pretrained(..., trust_remote_code=True)`, which does. Padded with zeros to widths that stock classes
-can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding.
+can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding. Operators A S B are stated and built
+like other widths.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def save(
     are. Of weights S + B A, as `sparse-low-rank` gives them, S is saved, and in `adapter` an adapter of PEFT with both: `load`
     merges it, and `PeftModel.from_pretrained(base, out / "adapter")` adds it. Weights that were changed since are saved as they
     are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
-    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
+    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it. So does one
+    that has operators A S B, as `armor` gives them with the option `save="wrapped"`.
 
     Parameters
     ----------

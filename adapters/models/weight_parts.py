@@ -10,7 +10,7 @@ from gramian.adapters.models.factored_weights import Factors
 from gramian.adapters.models.wrapped_weights import Wrapped
 from gramian.solvers import FactoredSolution, Quadratic, Solution, WrappedSolution
 
-__all__ = ["KINDS", "Parts", "parts_of"]
+__all__ = ["KINDS", "Parts", "parts_in"]
 
 KINDS: tuple[type, ...] = (Factors, Wrapped)
 
@@ -43,7 +43,7 @@ class Parts(Protocol):
         """That of the first-order conditions at the weights as they are stored."""
 
 
-def parts_of(solution: Solution) -> Parts | None:
+def parts_in(solution: Solution) -> Parts | None:
     """The parts of a solution that has some."""
     if isinstance(solution, FactoredSolution):
         return Factors.of(solution)

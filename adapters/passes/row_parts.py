@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gramian.adapters.devices import tensor_of
-from gramian.adapters.models.weight_parts import Parts, parts_of
+from gramian.adapters.models.weight_parts import Parts, parts_in
 from gramian.solvers import NM, Pattern, Solution, TopK
 
 __all__ = ["Answer", "joined", "rows_compete", "split_rows"]
@@ -32,7 +32,7 @@ class Answer:
     @classmethod
     def of(cls, solution: Solution) -> Answer:
         """The answer that a solution is."""
-        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, parts_of(solution))
+        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, parts_in(solution))
 
 
 def split_rows(rows: int, apart: bool) -> list[slice]:
