@@ -3,8 +3,8 @@
 A model is saved in one of these forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
 stated by layer in the configuration, beside which `modeling_gramian.py` builds them: they load with `load`, which does not run
 that file, and with `from_pretrained(..., trust_remote_code=True)`, which does. Padded with zeros to widths that stock classes
-can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding. Operators A S B are stated and built
-like other widths.
+can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding. Operators A S B are stated and
+built like other widths.
 """
 
 from __future__ import annotations
