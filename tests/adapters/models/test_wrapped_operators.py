@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as read_arrays
 from safetensors.torch import load_file, save_file
 from tiny import WINDOWS, run, tensors, tiny_model, tiny_tokenizer
 from torch import nn
@@ -17,11 +18,20 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 import gramian
+from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.data.tokens import Tokens
+from gramian.adapters.estimates.runs import disk_space
+from gramian.adapters.estimates.wrapped import factor_numbers
 from gramian.adapters.formats import exporting
 from gramian.adapters.formats.packed_checkpoint import export_packed
 from gramian.adapters.models.modeling_gramian import WrappedLinear
 from gramian.adapters.models.own_classes import is_stock
 from gramian.adapters.models.saving import save
+from gramian.adapters.models.wrapped_operators import wrapped_in
+from gramian.adapters.passes.planned import plan_of
+from gramian.adapters.pipeline import run as drive
+from gramian.adapters.run.blocks import InMemory
+from gramian.adapters.run.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 OWN: dict[str, Any] = {"target": "own", "target_blend": None, "damping": 0.01}
@@ -204,6 +214,43 @@ def test_other_formats_take_the_product(tmp_path, monkeypatch):
     pytest.importorskip("compressed_tensors")
     with pytest.raises(ValueError, match="no Linear of the model has weights on a grid"):
         export_packed(model, None, tmp_path / "packed", 4, 32)
+
+
+@pytest.mark.slow
+def test_a_graph_holds_the_factors(tmp_path):
+    """ONNX takes the products as they are computed; onnxruntime has run the file before it is there."""
+    pytest.importorskip("onnxruntime")
+    model, _ = pruned()
+    document = exporting.export_onnx(model, None, tmp_path / "out.onnx", False, False)
+    assert (tmp_path / "out.onnx").is_file() and document["check"]["tolerance"] <= 1e-3
+
+
+def test_trained_further_the_core_has_its_zeros(tmp_path):
+    model, report = pruned()
+    before = logits(model)
+    names = [f"{row.name}.core" for row in report.operators]
+    zeros = {name: model.get_submodule(name).weight == 0 for name in names}
+    text = (torch.arange(20)[:, None] + torch.arange(1, 25)) % 40  # which can be learnt
+    gramian.tune(model, text, heldout=4, batch=4, at_once=2, lr=1e-3, progress=False)
+    for name in names:
+        assert (model.get_submodule(name).weight == 0).equal(zeros[name])
+    assert not logits(model).equal(before)
+    assert logits(gramian.load(save(model, None, tmp_path / "out"))[0]).equal(logits(model))
+
+
+def test_the_estimate_knows_what_is_kept(tmp_path):
+    """The journal holds the products that were written, and the factors; the blocks of A and B are saved besides."""
+    model, options = tiny_model("llama"), {**OPTIONS, "save": "wrapped"}
+    config = PruneConfig("armor", sparsity="2:4", options=options, **OWN)
+    plan, journal = plan_of(model, config), Journal(tmp_path / "journal", {})
+    space, parameters = disk_space(model, config, plan), sum(each.numel() for each in model.parameters())
+    _, blocks = factor_numbers(model, config, plan)
+    journal.start()
+    drive(InMemory(model), Tokens(WINDOWS, "test"), config, journal=journal, progress=False)
+    held = sum(value.size for file in (tmp_path / "journal").rglob("*.safetensors") for value in read_arrays(file).values())
+    assert space == 4 * (parameters + held + blocks)
+    journal.release()
+    assert sum(module.left.numel() + module.right.numel() for module in wrapped_in(model).values()) == blocks
 
 
 def edited(folder: Path, **values: Any) -> None:
