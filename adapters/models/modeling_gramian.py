@@ -107,6 +107,8 @@ class WrappedLinear(nn.Module):
     past the end of the matrix counts nowhere.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, operator: nn.Linear | Conv1D, left: int, right: int) -> None:
         """Compute what a Linear or Conv1D does, whose weight becomes the core, between identities of so many rows a block."""
         super().__init__()
@@ -173,7 +175,7 @@ def replace_modules(model: nn.Module, made: Mapping[nn.Module, nn.Module]) -> No
     """Put modules in the places of others, under every name that these have in the model."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child in made:
+            if child is not None and child in made:
                 setattr(parent, name, made[child])
 
 

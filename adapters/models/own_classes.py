@@ -102,7 +102,7 @@ def make_own(model: PreTrainedModel) -> None:
     config = model.config
     config.__class__ = getattr(OWN, type(config).__name__)
     model.__class__ = getattr(OWN, type(model).__name__)
-    config.auto_map = classes_of(config)  # type: ignore[attr-defined]
+    config.auto_map = classes_of(config)
 
 
 def classes_of(config: PretrainedConfig) -> dict[str, str]:

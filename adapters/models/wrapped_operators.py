@@ -88,7 +88,7 @@ def state_operators(model: PreTrainedModel) -> None:
     if blocks:
         make_own(model)
         stated = [{"blocks": list(sizes), "operators": names} for sizes, names in blocks.items()]
-        model.config.wrapped_operators = stated  # type: ignore[attr-defined]
+        model.config.wrapped_operators = stated
 
 
 def prefix_of(model: PreTrainedModel) -> str:
