@@ -72,8 +72,14 @@ def wrap_model(model: PreTrainedModel, wrapped: Mapping[str, Wrapped]) -> None:
     for name, each in wrapped.items():
         operator: Any = model.get_submodule(name)
         module = made[operator] = WrappedLinear(operator, each.left.shape[1], each.right.shape[1]).train(operator.training)
-        for parameter, numbers in ((module.core.weight, each.core), (module.left, each.left), (module.right, each.right)):
-            parameter.copy_(torch.from_numpy(numbers).to(parameter))
+        like: torch.Tensor = operator.weight  # which remains what it is, whatever happens before all are made
+        for owner, leaf, numbers in (
+            (module.core, "weight", each.core),
+            (module, "left", each.left),
+            (module, "right", each.right),
+        ):
+            placed = torch.from_numpy(numbers).to(like.device, like.dtype, copy=True)
+            setattr(owner, leaf, nn.Parameter(placed, requires_grad=like.requires_grad))
     replace_modules(model, made)
     state_operators(model)
 

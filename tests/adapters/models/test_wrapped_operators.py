@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from expert_models import expert_model
 from safetensors.numpy import load_file as read_arrays
 from safetensors.torch import load_file, save_file
 from tiny import WINDOWS, run, tensors, tiny_model, tiny_tokenizer
@@ -297,6 +298,18 @@ def test_damaged_directories_are_refused(damage, message, tmp_path):
     damage(out)
     with pytest.raises(ValueError, match=message):
         gramian.load(out)
+
+
+def test_what_cannot_be_wrapped_is_refused_before_any_work():
+    """Experts that one parameter holds, and classes that are not of transformers; dense is what remains for both."""
+    settings: dict[str, Any] = {"method": "armor", "sparsity": 0.5, **OWN}
+    with pytest.raises(ValueError, match=r"is a matrix of packed experts.*save='wrapped' out"):
+        run(expert_model("mixtral"), options={**OPTIONS, "save": "wrapped"}, **settings)
+    model = tiny_model("llama")
+    model.__class__ = type("OfSomebody", (type(model),), {})
+    with pytest.raises(ValueError, match=r"OfSomebody is no class of transformers, of which alone wrapped operators are saved"):
+        run(model, options={**OPTIONS, "save": "wrapped"}, **settings)
+    assert run(model, options=OPTIONS, include="layers.0.mlp.up_proj", **settings).operators
 
 
 def test_changed_files_are_named(tmp_path):
