@@ -23,6 +23,8 @@ from gramian.adapters.kinds.weights import zeroed
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.shrink import shrink_model
+from gramian.adapters.models.wrapped_operators import wrap_model
+from gramian.adapters.models.wrapped_weights import Wrapped
 from gramian.adapters.removal.depth import Shortening
 from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
@@ -101,6 +103,8 @@ def run(
             report = zeroed(each, *plan, batches, fitted, problems, search)
     if cut and isinstance(report, StructuredReport) and report.keep:
         shrink_model(model, report.keep)
+    if isinstance(report, Report):
+        wrap_model(model, {row.name: row.parts for row in report.operators if isinstance(row.parts, Wrapped)})
     report.settings.update(recipe=recipe_of(config), **provenance(tokens, apart, recovery, storage_dtype(model)))
     report.settings.update(where(blocks.place, model.dtype))
     return report.timed(time.perf_counter() - started)

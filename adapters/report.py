@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-    from gramian.adapters.models.factored_weights import Factors
+    from gramian.adapters.models.weight_parts import Parts
 
 __all__ = ["BlockReport", "OperatorReport", "Report", "mean_error", "refits_counted", "refits_shown", "search_lines"]
 
@@ -29,9 +29,10 @@ class OperatorReport:
 
     relative_error: |X* V^T - X W^T|^2 / |X W^T|^2 on the calibration tokens. heldout_error: the same on tokens that the
     method never saw, None without any. residual: |grad f| over the kept weights / |grad f(0)|, which is zero when the kept
-    weights are the best for their positions; of S + B A along the positions of S and the matrices of the rank of B A. detail:
+    weights are the best for their positions; of S + B A along the positions of S and the matrices of the rank of B A, of A S B
+    the largest of those of the three. detail:
     figures of the method, such as the LASSO gap before rounding. Where its block was refitted as a whole (`Report.blocks`),
-    errors and residual are those before. factors: S, B and A of weights S + B A, of which `sparsity` counts S; None of
+    errors and residual are those before. parts: S, B and A of weights S + B A or A S B, of which `sparsity` counts S; None of
     others.
     """
 
@@ -45,12 +46,12 @@ class OperatorReport:
     status: str
     seconds: float
     detail: dict[str, float] = field(default_factory=dict)
-    factors: Factors | None = field(default=None, repr=False, compare=False)
+    parts: Parts | None = field(default=None, repr=False, compare=False)
 
     @property
     def figures(self) -> dict[str, Any]:
-        """All of it but the factors, which are weights."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "factors"}
+        """All of it but the parts, which are weights."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "parts"}
 
     def __repr__(self) -> str:
         """One line: the name, the shape, the zeros and the error."""
@@ -176,7 +177,7 @@ class Report:
         if any("parameters" in o.detail for o in self.operators):  # in place of zeros
             held = sum(o.detail.get("parameters", (1 - o.sparsity) * math.prod(o.shape)) for o in self.operators)
             part = 100 * held / sum(math.prod(o.shape) for o in self.operators)
-            line += f"; {held:.0f} parameters, nonzeros and r (p + q), which are {part:.2f}% of those before"
+            line += f"; {held:.0f} parameters, nonzeros and factors, which are {part:.2f}% of those before"
         if self.dense:
             line += f"; {len(self.dense)} more operators remain dense, such as {self.dense[0]}"
         if short := [o.name for o in self.operators if o.detail.get("borrowed_tokens")]:

@@ -25,9 +25,9 @@ from gramian.adapters.estimates.runs import disk_space, run_estimate
 from gramian.adapters.fingerprint import fingerprint
 from gramian.adapters.kinds.preconditions import check_run, check_texts
 from gramian.adapters.models.loading import load, storage_dtype
+from gramian.adapters.models.own_classes import loader_of
 from gramian.adapters.models.saving import save_beside
 from gramian.adapters.models.tasks import classifies
-from gramian.adapters.models.uneven import loader_of
 from gramian.adapters.models.widths import unstated_widths
 from gramian.adapters.pipeline import run
 from gramian.adapters.removal.plan import Removal

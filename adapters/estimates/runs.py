@@ -17,6 +17,7 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates import bases, depth, experts, refits, searched, stream, units, weights
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator, Rates
 from gramian.adapters.estimates.walked import Walked, walked
+from gramian.adapters.estimates.wrapped import factor_numbers
 from gramian.adapters.measure.likelihood import VOCABULARY
 from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.experts import active_weights
@@ -91,6 +92,8 @@ def run_estimate(
         pruning |= stream.stream_bytes(model, plan, heldout > 0)
     if kept := searched.judge_bytes(model, config, windows, heldout):
         pruning["outputs and what enters the blocks on windows that judge"] = kept
+    if kept := 4 * sum(factor_numbers(model, config, plan)):
+        pruning["factors until they are saved, float32"] = kept
     gradients = 0
     if config.method in units.GRADIENTS:
         gradients = units.gradient_bytes(model, config.method, length)
@@ -141,7 +144,8 @@ def disk_space(model: Any, config: PruneConfig, plan: Plan) -> int:
     written = [name for _, walk in walks_of(model, paths, config, plan) for name in walk.written]
     journal = sum(each.numel() for name in written for each in written_to(model, name).values())
     masks = units.mask_bytes(config, plan) if isinstance(plan, Removal) else 0
-    return size * (whole + journal) + masks + searched.level_bytes(model, config, plan)
+    cores, blocks = factor_numbers(model, config, plan)  # which the journal holds in float32, and blocks are saved besides
+    return size * (whole + journal + blocks) + 4 * (cores + blocks) + masks + searched.level_bytes(model, config, plan)
 
 
 def walks_of(

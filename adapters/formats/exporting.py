@@ -23,6 +23,7 @@ from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.settings_files import write_config, write_generation
+from gramian.adapters.models.wrapped_operators import merged
 from gramian.progress import say
 from gramian.versions import versions
 
@@ -84,7 +85,7 @@ def export_gguf(
     check_space(out, 2 * sum(each.numel() for each in model.parameters()) * storage.itemsize)
     with eval_mode(model), made(out, "gguf", overwrite) as draft:
         place = draft / "source" / model_name(model)  # whose name the converter writes into the file
-        with in_one_piece(model):
+        with in_one_piece(model), merged(model, storage):
             stage = save(model, tokenizer, place, pad=pad)
         without_code(stage)
         say("converting with llama.cpp's converter")

@@ -22,6 +22,7 @@ from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.widths import unstated_widths
+from gramian.adapters.models.wrapped_operators import merged
 from gramian.extras import QUANTISED, need
 
 __all__ = ["export_packed"]
@@ -83,7 +84,7 @@ def write(
     """Write the directory, complete or not at all; return the bytes of the weights, packed and not, and how it agrees."""
     bits, group = form
     with new_directory(out.expanduser().resolve(), overwrite) as draft, quiet_libraries():
-        with in_one_piece(model):
+        with in_one_piece(model), merged(model, storage_dtype(model)):
             plain = save(model, tokenizer, draft / "dense")
         tensors = {}
         before = 0

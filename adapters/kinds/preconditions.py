@@ -7,10 +7,12 @@ import torch
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.tokens import Tokens, check_windows, samples_of
 from gramian.adapters.methods.gradients import check_differentiable
+from gramian.adapters.methods.wrapped_methods import saves_wrapped
 from gramian.adapters.models.block_lists import walks_by_block
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.tasks import check_labels, kind_of
+from gramian.adapters.models.wrapped_operators import check_wrappable, refuse_wrapped
 from gramian.adapters.passes.planned import Plan, plan_of
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.blocks import Blocks
@@ -27,6 +29,7 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
     """
     if not isinstance(blocks, Streamed):
         check_plain(blocks.model)
+    refuse_wrapped(blocks.model)
     if config.jobs > 1 and blocks.elsewhere:
         raise ValueError(f"jobs={config.jobs} does not go with one block at a time on {blocks.place}: leave one of them out")
     if config.recipe.modules == "blocks" and blocks.elsewhere:
@@ -48,12 +51,15 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
             f"{config.method!r} needs gradients of the whole model, of which one block at a time is in memory: run it without "
             "streaming"
         )
-    if config.recipe.factored and any(parameter.is_meta for parameter in blocks.model.parameters()):
+    wraps = saves_wrapped(config.recipe, config.options)
+    if (config.recipe.factored or wraps) and any(parameter.is_meta for parameter in blocks.model.parameters()):
         raise ValueError(
             f"{config.method!r} keeps the parts of all weights until they are saved, and one block at a time is in memory: "
             "run it without streaming"
         )
     plan, kind = plan_of(blocks.model, config), type(blocks.model).__name__
+    if wraps and isinstance(plan, tuple):
+        check_wrappable(blocks.model, list(plan[0]))
     if config.refit == "block" and blocks.paths == ("",):
         raise ValueError(f"refit='block' needs a model that runs block by block, but {kind} is one block: leave it out")
     if config.refit == "block" and isinstance(plan, Removal) and plan.calibrate_on == "dense":

@@ -12,7 +12,7 @@ from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import check_space
 from gramian.adapters.kinds.run import Run, say_refused, without_refits
 from gramian.adapters.models.examples import Rows
-from gramian.adapters.models.factored_weights import note_factors
+from gramian.adapters.models.factored_weights import Factors, note_factors
 from gramian.adapters.passes.planned import refitting, zeroing
 from gramian.adapters.passes.searched import Search, Searched
 from gramian.adapters.passes.sparsities import (
@@ -62,7 +62,7 @@ def zeroed(
         each = zeroing(model, blocks.paths, config, patterns, fitted, shown.update, folder, shares, run.mixture)
         walked = refitting(each, model, blocks.paths, config, batches, fitted, shares)
         rows, refits = without_refits(run.written(walked, batches, shares))
-    note_factors(model, {row.name: row.factors for row in rows if row.factors is not None})
+    note_factors(model, {row.name: row.parts for row in rows if isinstance(row.parts, Factors)})
     settings: dict[str, Any] = {
         **config.completed(),
         "pattern": ", ".join(dict.fromkeys(str(pattern) for pattern in given.values())),

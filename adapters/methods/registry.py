@@ -19,7 +19,8 @@ from gramian.adapters.methods.factored_methods import low_rank_within, sparse_lo
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.stream_methods import slice_stream
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
-from gramian.solvers import armor, dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
+from gramian.adapters.methods.wrapped_methods import armor_saved
+from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
 from gramian.solvers.support.baselines import magnitude, wanda
 from gramian.solvers.support.lasso_rounding import fistapruner
 from gramian.spelling import meant
@@ -31,7 +32,7 @@ WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
     "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
     "sparsegpt": Method(sparsegpt),
-    "armor": Method(armor, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, wrapped=True),
+    "armor": Method(armor_saved, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, wrapped=True),
     "sparsegpt-quantised": Method(sparsegpt_quantised),
     "wanda": Method(wanda, settings={"per_row": True}),
     "magnitude": Method(magnitude, damps=False),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Factors:
     s: np.ndarray | None
     b: np.ndarray
     a: np.ndarray
+    merged: ClassVar[bool] = True  # S alone is in the checkpoint
 
     @classmethod
     def of(cls, solution: FactoredSolution) -> Factors:
@@ -72,6 +73,11 @@ class Factors:
         """S + B A, in float64."""
         product = torch.from_numpy(self.b.astype(np.float64) @ self.a.astype(np.float64))
         return product + self.sparse.to(torch.float64)
+
+    @property
+    def has_zeros(self) -> bool:
+        """Whether there is an S."""
+        return self.s is not None
 
     @property
     def mask(self) -> torch.Tensor:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from gramian.adapters.models.checkpoints import shards_of
-from gramian.adapters.models.uneven import stock_type
+from gramian.adapters.models.own_classes import stock_type
 
 __all__ = ["head_of", "keep_head", "with_head"]
 

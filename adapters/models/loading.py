@@ -26,16 +26,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gramian.adapters.devices import usable_device
 from gramian.adapters.files import check_files
 from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
+from gramian.adapters.models.configurations import read_config
 from gramian.adapters.models.factored_weights import merge_adapter
 from gramian.adapters.models.gguf_files import read_once
 from gramian.adapters.models.heads import keep_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.origins import remember, remember_hub
+from gramian.adapters.models.own_classes import built_class, is_own
 from gramian.adapters.models.placeless import refuse_incomplete, refuse_placeless, unseen
 from gramian.adapters.models.places import Place, locate, weight_files
 from gramian.adapters.models.tasks import auto_class, kind_of
 from gramian.adapters.models.tokenizers import load_tokenizer
-from gramian.adapters.models.uneven import built_class, is_uneven, read_config
+from gramian.adapters.models.wrapped_operators import merge_model
 
 __all__ = ["check_directory", "load", "readable", "storage_dtype", "storage_of"]
 
@@ -52,12 +54,14 @@ def load(
     device: str = "cpu",
     trust_remote_code: bool = False,
     classifier: bool = False,
+    merged: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a model in eval mode, of the class that suits its configuration, and its tokeniser.
 
     The storage dtype is recorded in `model.config.dtype`, and the weights are rounded to it once. The model runs in float32 on
     a CPU, and in the storage dtype elsewhere. A directory whose configuration states widths by layer, as `save` and then
-    `save_pretrained` of such a model write it, is built in those widths, without the code that stands beside it.
+    `save_pretrained` of such a model write it, is built in those widths, without the code that stands beside it. So are
+    operators A S B that were saved wrapped: they compute A (S (B x)), and the core has its zeros.
 
     Parameters
     ----------
@@ -72,6 +76,9 @@ def load(
     classifier : bool
         Load what was saved as a classifier of texts (`*ForSequenceClassification`) as that, to be calibrated on texts with
         labels. Otherwise it is loaded as the encoder that it holds, and its head is kept aside. Other models load as ever.
+    merged : bool
+        Multiply operators A S B out to single matrices in the storage dtype, for what knows none; their zeros are gone then.
+        Other models load as ever.
 
     Returns
     -------
@@ -113,6 +120,8 @@ def load(
         model, storage = load_weights(place, dtype, torch.device(device), trust_remote_code, stored, classifier)
         if place.local and not place.gguf:
             merge_adapter(model, Path(place.name), storage)
+        if merged:
+            merge_model(model, storage)
         tokenizer = load_tokenizer(place, trust_remote_code)
     settle(model, storage, source)
     model.to(torch.device(device))  # type: ignore[arg-type]
@@ -192,7 +201,7 @@ def load_weights(
     if place.gguf and hasattr(transformers, "GgufConfig"):  # without it some architectures remain packed on a GPU
         file["quantization_config"] = transformers.GgufConfig(dequantize=True)
     bare = built_class(config, classifier)
-    factory: Any = bare if is_uneven(config) else auto_class(config, classifier)
+    factory: Any = bare if is_own(config) else auto_class(config, classifier)
     if stored is not None and bare is not None and not trust_remote_code:
         check_size(lambda: bare(deepcopy(config)), stored, place.name)
     with stock_form(place) as name:

@@ -1,9 +1,10 @@
 """Save a model so that it loads again, complete or not at all.
 
-A model is saved in one of three forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
+A model is saved in one of these forms. Widths that stock classes can build load with stock `from_pretrained`. Other widths are
 stated by layer in the configuration, beside which `modeling_gramian.py` builds them: they load with `load`, which does not run
 that file, and with `from_pretrained(..., trust_remote_code=True)`, which does. Padded with zeros to widths that stock classes
-can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding.
+can build, any shrunk model loads with stock `from_pretrained`, at the price of the padding. Operators A S B are stated and
+built like other widths.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from gramian.adapters.models.factored_weights import ADAPTER, model_factors, wri
 from gramian.adapters.models.heads import with_head
 from gramian.adapters.models.libraries import one_line, quiet_libraries
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.models.own_classes import is_own, make_stock
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.plain_modules import check_plain
 from gramian.adapters.models.remaining_layers import config_of_layers
 from gramian.adapters.models.settings_files import weights_alone, write_config, write_generation
 from gramian.adapters.models.side_files import copy_side_files
-from gramian.adapters.models.uneven import is_uneven, make_stock, make_uneven
+from gramian.adapters.models.uneven import make_uneven
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.widths import unstated_widths
+from gramian.adapters.models.wrapped_operators import plain_operators, state_operators, wrapped_in
 from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.pages.beside import write_results
 
@@ -57,7 +60,8 @@ def save(
     are. Of weights S + B A, as `sparse-low-rank` gives them, S is saved, and in `adapter` an adapter of PEFT with both: `load`
     merges it, and `PeftModel.from_pretrained(base, out / "adapter")` adds it. Weights that were changed since are saved as they
     are. Widths of a shrunk model that stock classes cannot build are stated by layer in the configuration; it loads with
-    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it.
+    `load`, and with `from_pretrained(..., trust_remote_code=True)` by a small file of code that is written with it. So does one
+    that has operators A S B, as `armor` gives them with the option `save="wrapped"`.
 
     Parameters
     ----------
@@ -161,12 +165,14 @@ def fitted(model: PreTrainedModel) -> Iterator[None]:
     try:
         model.config = described
         widths = unstated_widths(model)
-        if widths or is_uneven(config):
+        if widths or is_own(config) or wrapped_in(model):
             model.config = deepcopy(described)
             make_stock(model)
             widths = unstated_widths(model)
         if widths:
-            make_uneven(model, unit_groups_of(model), widths)
+            with plain_operators(model):
+                make_uneven(model, unit_groups_of(model), widths)
+        state_operators(model)
         yield
     finally:
         model.config, model.__class__ = config, own

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.files import PAGE, REPORT, streams
 from gramian.adapters.models.origins import GENERATION, origin_of
-from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.own_classes import CODE
 
 __all__ = ["copy_side_files"]
 

@@ -15,9 +15,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from gramian.adapters.models.uneven import Width, is_stock, make_stock, make_uneven, stock_config, stock_type
+from gramian.adapters.models.own_classes import is_stock, make_stock, stock_config, stock_type
+from gramian.adapters.models.uneven import Width, make_uneven
 from gramian.adapters.models.unit_groups import believed, structures_of, unit_groups_of
 from gramian.adapters.models.units import UnitGroup, kinds_of, operator, owner_of
+from gramian.adapters.models.wrapped_operators import plain_operators
 
 __all__ = ["state_widths", "stock_unit_groups", "unstated_widths"]
 
@@ -130,6 +132,12 @@ def unstated_widths(model: PreTrainedModel) -> dict[str, Width]:
 
     ValueError where the configuration describes no model that this one is a narrower form of.
     """
+    with plain_operators(model):
+        return widths_of(model)
+
+
+def widths_of(model: PreTrainedModel) -> dict[str, Width]:
+    """Do what `unstated_widths` does for a model without wrapped operators."""
     if not believed(model) and not unlike_stock(model):
         return {}
     built, unit_groups, widths = stock_unit_groups(model, {}), unit_groups_of(model), {}

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gramian.adapters.devices import tensor_of
-from gramian.adapters.models.factored_weights import Factors
-from gramian.solvers import NM, FactoredSolution, Pattern, Solution, TopK
+from gramian.adapters.models.weight_parts import Parts, parts_in
+from gramian.solvers import NM, Pattern, Solution, TopK
 
 __all__ = ["Answer", "joined", "rows_compete", "split_rows"]
 
@@ -21,19 +21,18 @@ ROWS = 320  # of a part, at least: what it does with the Gram matrix by itself i
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method found for some rows of an operator. weights: in the memory of the host. factors: what they are the sum and
+    """What a method found for some rows of an operator. weights: in the memory of the host. parts: what they are the sum or
     product of, if so."""
 
     weights: torch.Tensor
     status: str
     detail: Mapping[str, float]
-    factors: Factors | None = None
+    parts: Parts | None = None
 
     @classmethod
     def of(cls, solution: Solution) -> Answer:
         """The answer that a solution is."""
-        factors = Factors.of(solution) if isinstance(solution, FactoredSolution) else None
-        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, factors)
+        return cls(tensor_of(solution.weights).cpu(), solution.status.value, solution.detail, parts_in(solution))
 
 
 def split_rows(rows: int, apart: bool) -> list[slice]:

@@ -15,9 +15,9 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.devices import solver_array
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.experts import Packed
-from gramian.adapters.models.factored_weights import Factors
 from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
+from gramian.adapters.models.weight_parts import KINDS
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
 from gramian.adapters.passes.row_parts import Answer, joined, rows_compete, split_rows
 from gramian.adapters.report import OperatorReport
@@ -70,7 +70,7 @@ class ZeroWeights:
     wrapped: bool = False
     name = "weights"
     runs = True
-    types: Sequence[type] = (OperatorReport, Factors)
+    types: Sequence[type] = (OperatorReport, *KINDS)
 
     @property
     def stop(self) -> int:
@@ -149,12 +149,13 @@ class ZeroWeights:
         heldout = None if found.heldout is None else layer.problem(found.heldout)
         evaluated = problem if found.evaluated is found.calibration else layer.problem(found.evaluated)
         domains = {name: layer.problem(moments) for name, moments in found.domains.items()}
-        factors = None if answer.factors is None else answer.factors.rounded(self.dtype)
-        layer.assign(answer.weights if factors is None else factors.weights, self.dtype)
-        stored = solver_array(layer.weight.to(torch.float64))
-        mask = stored != 0 if factors is None else solver_array(factors.mask.to(layer.weight.device))
-        zeros_elsewhere = self.wrapped if factors is None else factors.s is None  # the product of a core with zeros has none
-        if not zeros_elsewhere and not pattern.admits(mask):
+        parts = None if answer.parts is None else answer.parts.rounded(self.dtype)
+        layer.assign(answer.weights if parts is None else parts.weights, self.dtype)
+        weights = layer.weight.to(torch.float64)
+        stored = solver_array(weights if parts is None or parts.merged else parts.weights.to(weights.device))
+        mask = stored != 0 if parts is None else solver_array(parts.mask.to(weights.device))
+        has_zeros = not self.wrapped if parts is None else parts.has_zeros  # the product of a core with zeros has none
+        if has_zeros and not pattern.admits(mask):
             raise RuntimeError(f"{layer.name}: the solution does not satisfy the pattern {pattern}")
         certificate = certify(problem, Support(mask), stored)
         self.advance()
@@ -165,11 +166,11 @@ class ZeroWeights:
             sparsity=1 - float(mask.sum()) / (problem.shape[0] * problem.shape[1]),
             relative_error=certificate.relative_error if evaluated is problem else evaluated.relative_error(stored),
             heldout_error=None if heldout is None else heldout.relative_error(stored),
-            residual=(certificate.residual or 0.0) if factors is None else factors.residual(problem, stored),
+            residual=(certificate.residual or 0.0) if parts is None else parts.residual(problem, stored),
             status=answer.status,
             seconds=work.seconds + time.perf_counter() - started,
             detail={**answer.detail, **found.detail, **{name: each.relative_error(stored) for name, each in domains.items()}},
-            factors=factors,
+            parts=parts,
         )
 
 

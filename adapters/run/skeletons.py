@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PreTrainedModel
 
+from gramian.adapters.models.own_classes import built_class, is_own
 from gramian.adapters.models.tasks import auto_class
-from gramian.adapters.models.uneven import built_class, is_uneven
 
 __all__ = ["skeleton"]
 
@@ -43,7 +43,7 @@ def skeleton(config: Any, dtype: Any) -> PreTrainedModel:
     """Build the model in eval mode, with its buffers as they are computed and its parameters without memory."""
     BUILDING.skeleton = True
     try:
-        own: Any = built_class(config) if is_uneven(config) else None
+        own: Any = built_class(config) if is_own(config) else None
         model: PreTrainedModel = (
             auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
             if own is None

@@ -25,10 +25,12 @@ from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain
 from gramian.adapters.models.block_lists import run_paths, walks_by_block
 from gramian.adapters.models.checkpoints import check_size
+from gramian.adapters.models.configurations import read_config
 from gramian.adapters.models.conversions import Conversions
 from gramian.adapters.models.factored_weights import refuse_adapter
 from gramian.adapters.models.loading import check_directory, readable, storage_of
 from gramian.adapters.models.origins import BESIDE, GENERATION, remember
+from gramian.adapters.models.own_classes import built_class
 from gramian.adapters.models.placeless import drop_pooler, refuse_placeless
 from gramian.adapters.models.places import locate
 from gramian.adapters.models.settings_files import write_config, write_generation
@@ -36,7 +38,6 @@ from gramian.adapters.models.shrink import cut_units
 from gramian.adapters.models.side_files import copy_side_files
 from gramian.adapters.models.stored_tensors import StoredTensors, WrittenTensors
 from gramian.adapters.models.tokenizers import load_tokenizer
-from gramian.adapters.models.uneven import built_class, read_config
 from gramian.adapters.models.widths import state_widths
 from gramian.adapters.pages.beside import write_results
 from gramian.adapters.run.block_records import restore

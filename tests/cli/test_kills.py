@@ -25,9 +25,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 TEXT = ["--calibration", "text.txt"]
 DOMAINS = ["--calibration", "text.txt=0.7", "--calibration", "other.txt=0.3"]
 WINDOWS = ["--samples", "6", "--length", "32", "--heldout", "2"]
+CORE = [each for option in ("block=8", "sweeps=1", "warm_start=sparsegpt", "save=wrapped") for each in ("--set", option)]
 RUNS = {
     "weights": ["--method", "sparsegpt", "--target", "model"],
     "weights by two jobs": ["--method", "fistapruner", "--set", "max_lambdas=2", "--set", "inner_steps=5", "--jobs", "2"],
+    "weights in three factors": ["--method", "armor", "--target", "own", "--sparsity", "2:4", *CORE],
     "units": ["--method", "numerical", "--ratio", "0.3", "--refit-producers"],
     "units with a bias": ["--method", "flap", "--calibrate-on", "pruned"],
     "weights, streamed": ["--method", "wanda", "--memory", "stream"],

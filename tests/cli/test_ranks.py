@@ -19,11 +19,13 @@ from gramian.adapters import save
 from gramian.adapters.passes import row_parts
 from gramian.adapters.run import forward
 
+CORE = [each for option in ("block=8", "sweeps=1", "warm_start=sparsegpt", "save=wrapped") for each in ("--set", option)]
 METHODS = {
     "own output on pruned inputs": ["--method", "sparsegpt"],
     "the dense model's output": ["--method", "l0", "--set", "steps=20"],
     "rows of an operator's own output": ["--method", "l0", "--set", "steps=20", "--target", "own", "--sparsity", "2:4"],
     "rows of the dense model's output": ["--method", "l0", "--set", "steps=20", "--sparsity", "2:4"],
+    "a core between wrappers, own output": ["--method", "armor", "--target", "own", "--sparsity", "2:4", *CORE],
     "dense inputs": ["--method", "fistapruner", "--set", "max_lambdas=2"],
     "own output in other bases": ["--method", "sparsegpt", "--sparsity", "2:4", "--rotate-heads", "--permute-channels"],
     "the dense model's output in other bases": ["--method", "wanda", "--target", "model", "--rotate-heads"],

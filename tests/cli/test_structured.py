@@ -20,7 +20,7 @@ from gramian.adapters import PruneConfig, load, save
 from gramian.adapters.estimates.figures import Rates
 from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
-from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.own_classes import CODE
 
 
 @pytest.fixture

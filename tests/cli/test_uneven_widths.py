@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from gramian.adapters import load, save
 from gramian.adapters.models import modeling_gramian
-from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.own_classes import CODE
 
 IDS = torch.arange(40).view(2, 20) * 7 % 256
 PROGRAM = Path(__file__).parents[1] / "support" / "without_gramian.py"

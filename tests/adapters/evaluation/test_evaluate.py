@@ -17,7 +17,7 @@ from tiny import VOCABULARY, some_windows, tiny_model, tiny_tokenizer
 import gramian
 from gramian.adapters.evaluation.figures import Evaluation
 from gramian.adapters.measure.intervals import Interval
-from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.own_classes import CODE
 
 EXAMPLE = ROOT / "benchmarks" / "examples" / "questions.jsonl"
 TEXT = torch.randint(32, 127, (8, 60), generator=torch.Generator().manual_seed(0))

@@ -23,9 +23,9 @@ from gramian.adapters.models.block_lists import block_lists
 from gramian.adapters.models.families import FAMILIES as FAMILY_ROWS
 from gramian.adapters.models.families import Family, Structure
 from gramian.adapters.models.model_copies import Stage
+from gramian.adapters.models.own_classes import CODE
 from gramian.adapters.models.rehearsal import rehearsed, tried
 from gramian.adapters.models.shrink import mask_model, shrink_model
-from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import refused_of, remember, structures_of, unit_groups_of
 
 

@@ -19,10 +19,10 @@ from tiny import FAMILIES, SHAPES, VOCABULARY, names_of, tiny_model, tiny_tokeni
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2ForCausalLM
 
 from gramian.adapters.models.loading import load, storage_dtype
+from gramian.adapters.models.own_classes import CODE
 from gramian.adapters.models.padding import padded
 from gramian.adapters.models.saving import save
 from gramian.adapters.models.shrink import count_parameters, shrink_model
-from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 
 

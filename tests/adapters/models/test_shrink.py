@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gramian.adapters.models.families import FAMILIES as ROWS
+from gramian.adapters.models.own_classes import stock_config, stock_type
 from gramian.adapters.models.shrink import count_parameters, mask_model, shrink_model
-from gramian.adapters.models.uneven import stock_config, stock_type
 from gramian.adapters.models.unit_groups import unit_groups_of
 
 

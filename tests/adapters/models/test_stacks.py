@@ -33,10 +33,10 @@ from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.measure.embeddings import embed, mean_cosine
 from gramian.adapters.methods.gradients import prediction_value
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
+from gramian.adapters.models.own_classes import CODE
 from gramian.adapters.models.shrink import mask_model, shrink_model
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.tasks import token_inputs
-from gramian.adapters.models.uneven import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
 

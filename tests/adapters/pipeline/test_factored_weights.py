@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 import gramian
 from gramian.adapters.formats import exporting
+from gramian.adapters.models.own_classes import loader_of
 from gramian.adapters.models.saving import save
-from gramian.adapters.models.uneven import loader_of
 from gramian.adapters.run.streaming import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_batches")
@@ -82,8 +82,8 @@ def test_adapter_by_hand(tmp_path):
         count = int((sparse != 0).sum()) + left.numel() + right.numel()
         assert row.detail["parameters"] == count and row.detail["rank"] == 2
         total += count
-    assert f"{total} parameters, nonzeros and r (p + q)" in str(report)
-    assert "factors" not in json.dumps(report.to_dict())
+    assert f"{total} parameters, nonzeros and factors" in str(report)
+    assert "parts" not in json.dumps(report.to_dict())
 
 
 def test_low_rank_alone_is_saved_in_one_piece(tmp_path):

@@ -15,7 +15,7 @@ from tiny import FAMILIES, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from gramian.adapters import load, save
-from gramian.adapters.models.uneven import CODE
+from gramian.adapters.models.own_classes import CODE
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import operator
 from gramian.adapters.models.widths import unstated_widths

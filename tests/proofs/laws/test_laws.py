@@ -82,7 +82,7 @@ def solvers() -> dict[str, Any]:
 METHODS_OF_BOTH = {name: method.decide for name, method in EXACT.items()} | {
     name: value
     for name, value in functions("problem", "pattern").items()
-    if value not in {m.decide for m in WEIGHT_METHODS.values()}
+    if value not in {*(m.decide for m in WEIGHT_METHODS.values()), gramian.solvers.armor}  # whose product has no zeros
 }
 SOLVERS, IMPROVERS = solvers(), functions("problem", "pattern", "start")
 # `solve` asks for no violation at all, which an affine set, met to rounding, cannot offer.
