@@ -69,7 +69,8 @@ def export_packed(
 
 def inputs_of(model: PreTrainedModel, name: str) -> int:
     """How many inputs a Linear has."""
-    return int(model.get_submodule(name).weight.shape[1])
+    module: Any = model.get_submodule(name)
+    return int(module.weight.shape[1])
 
 
 def write(

@@ -231,4 +231,4 @@ def distance(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def tolerance(expected: torch.Tensor) -> float:
     """How far an answer may be from one that is equal but for rounding: norms of transformers compute in float32."""
-    return max(torch.finfo(each).eps for each in (expected.dtype, torch.float32)) ** 0.5
+    return float(max(torch.finfo(each).eps for each in (expected.dtype, torch.float32))) ** 0.5

@@ -90,7 +90,7 @@ def stream_parts(model: PreTrainedModel, method: str) -> StreamParts:
         raise ValueError(
             f"{method!r} turns the stream of the whole model, which is not in memory: run it where it is (--memory host)"
         )
-    embedding = model.get_input_embeddings()
+    embedding: Any = model.get_input_embeddings()
     width: int = embedding.embedding_dim
     stated = model.config.get_text_config().hidden_size
     if width != stated:  # opt-350m projects them
