@@ -117,6 +117,7 @@ def test_wherever_they_strike(name, strikes, work):
 SAYING = """
 import runpy, signal, sys
 own = signal.signal
+own(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background of a shell
 def saying(number, handler):
     found = own(number, handler)
     if number == signal.SIGHUP:  # the last that it takes

@@ -11,7 +11,7 @@ from tiny import WINDOWS, tiny_model, tiny_tokenizer
 
 import gramian
 from gramian.adapters import PruneConfig, save
-from gramian.adapters.cli import options, parser
+from gramian.adapters.cli import options, prune
 from gramian.adapters.cli.main import main
 from gramian.adapters.config import recipes
 from gramian.adapters.config.run_config import RunConfig
@@ -24,7 +24,7 @@ def shaded(monkeypatch):
     """A configuration with one setting more, where the toolkit has its own."""
     added = [("shade", int, setting(3, POSITIVE, "how dark it becomes; a setting for this test"))]
     larger = make_dataclass("PruneConfig", added, bases=(PruneConfig,), frozen=True)
-    for module in (options, parser, recipes):
+    for module in (options, prune, recipes):
         monkeypatch.setattr(module, "PruneConfig", larger)
     return larger
 

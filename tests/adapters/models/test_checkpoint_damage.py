@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import tensors, tiny_model, tiny_tokenizer
 
-from gramian.adapters.models import loading, uneven
+from gramian.adapters.models import configurations, loading
 from gramian.adapters.models.loading import load
 from gramian.adapters.models.saving import save
 
@@ -183,7 +183,7 @@ def test_unreachable_hub(monkeypatch):
     def unreachable(*arguments, **options):
         raise OSError("We couldn't connect to the hub\nand more lines")
 
-    monkeypatch.setattr(uneven.AutoConfig, "from_pretrained", unreachable)
+    monkeypatch.setattr(configurations.AutoConfig, "from_pretrained", unreachable)
     with pytest.raises(OSError, match=r"org/name cannot be loaded .*couldn't connect to the hub and more lines$"):
         load("org/name")
 

@@ -79,6 +79,10 @@ def test_every_method_meets_the_ratio(name, method):
         with pytest.raises(ValueError, match=r"BertModel predicts no tokens.*choose a method"):
             pruned(dense, method=method)
         return
+    if name != "bert" and method == "cfsp":
+        with pytest.raises(ValueError, match="does not run block by block: take wanda-sp"):
+            pruned(dense, method=method)
+        return
     ranking = UNIT_METHODS[method].settings.get("allocation", "score")  # equal widths are met as nearly as they allow
     model, report = pruned(copy.deepcopy(dense), method=method, allocation=ranking)
     cost = {"t5": 64, "gated t5": 96, "bert": 65}[name]
