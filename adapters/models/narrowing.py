@@ -10,6 +10,7 @@ With k = p the model computes the same; with fewer it computes what the dense mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
@@ -231,4 +232,4 @@ def distance(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 def tolerance(expected: torch.Tensor) -> float:
     """How far an answer may be from one that is equal but for rounding: norms of transformers compute in float32."""
-    return float(max(torch.finfo(each).eps for each in (expected.dtype, torch.float32))) ** 0.5
+    return math.sqrt(max(torch.finfo(each).eps for each in (expected.dtype, torch.float32)))
