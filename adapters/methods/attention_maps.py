@@ -21,6 +21,7 @@ from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.models.units import owner_of
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.walk import Replay, Taps, walk
 
 __all__ = ["head_distances"]
@@ -75,19 +76,13 @@ def head_distances(
 
 
 @dataclass(frozen=True)
-class SeeHeads:
+class SeeHeads(Looking):
     """The pass that only runs the blocks, up to number `stop`, while their attention is seen."""
 
     stop: int
     name = "heads"
-    follows = "dense"
     runs = True
-    taps_dense = False
     types: Sequence[type] = ()
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> Seen:
         """Begin with a block."""

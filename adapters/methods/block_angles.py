@@ -15,6 +15,7 @@ from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.models.block_answers import Answer, Arguments
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.mixtures import mixture_of
 from gramian.adapters.run.walk import Replay, Taps, walk
 
@@ -32,20 +33,14 @@ def block_angles(model: PreTrainedModel, windows: torch.Tensor | Tokens, blocks:
 
 
 @dataclass(frozen=True)
-class Turns:
+class Turns(Looking):
     """The pass that compares what enters blocks with what leaves them. weight(batch): how often its tokens count."""
 
     stop: int
     weight: Callable[[int], float] | None = None
     name = "angles"
-    follows = "dense"
     runs = True
-    taps_dense = False
     types: Sequence[type] = ()
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> Turned:
         """Begin with a block."""

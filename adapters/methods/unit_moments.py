@@ -17,6 +17,7 @@ from gramian.adapters.models.units import UnitGroup
 from gramian.adapters.run.blocks import Blocks, InMemory
 from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.hooks import tapped
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.mixtures import mixture_of
 from gramian.adapters.run.walk import Receive, Replay, walk
 from gramian.solvers import Moments
@@ -49,7 +50,7 @@ def unit_moments(
 
 
 @dataclass(frozen=True, eq=False)
-class GatherMoments:
+class GatherMoments(Looking):
     """The pass that gathers unit moments. places: the modules of every block; found: the moments by module, as they come.
     weight(batch): how often its tokens count, where they are of several domains."""
 
@@ -60,8 +61,6 @@ class GatherMoments:
     found: list[np.ndarray | None]
     weight: Callable[[int], float] | None = None
     name = "moments"
-    follows = "dense"
-    taps_dense = False
     types: Sequence[type] = ()
 
     @property
@@ -73,10 +72,6 @@ class GatherMoments:
     def runs(self) -> bool:
         """Whether data are needed."""
         return self.moment != "identity"
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> BlockOfMoments:
         """Begin with a block."""

@@ -12,6 +12,7 @@ from torch import nn
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.run.expert_moments import Collector, collector_of
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.naming import naming
 from gramian.adapters.run.walk import Receive, Replay
@@ -26,7 +27,7 @@ def alone(rows: list[Any]) -> list[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class DenseOperators:
+class DenseOperators(Looking):
     """Make something of every operator and the moments of its dense inputs, and write nothing to the model.
 
     stages: of each block, operators by full name that receive the same input. solve: `WeightLevels`, `UnitLevels`, or
@@ -45,17 +46,11 @@ class DenseOperators:
     joined: Callable[[list[Any]], list[Any]] = alone
     mixture: Mixture | None = None
     runs = True
-    follows = "dense"
-    taps_dense = False
 
     @property
     def stop(self) -> int:
         """After the last block with an operator."""
         return 1 + max(index for index, stages in enumerate(self.stages) if stages)
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> DenseBlock:
         """Begin with a block."""

@@ -12,13 +12,14 @@ from gramian.adapters.data.problem_files import write_problem
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.run.expert_moments import Collector, collector_of
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.walk import Receive, Replay
 
 __all__ = ["WriteProblems"]
 
 
 @dataclass(frozen=True, eq=False)
-class WriteProblems:
+class WriteProblems(Looking):
     """One file for every operator, from the dense model's activations; the moments of one block exist at a time.
 
     paths: of the blocks. stages: of each block, operators that receive the same input. names: the operators that are written.
@@ -33,9 +34,7 @@ class WriteProblems:
     batches: int
     advance: Callable[[], object]
     name = "problems"
-    follows = "dense"
     runs = True
-    taps_dense = False
     types: Sequence[type] = ()
 
     @property
@@ -44,10 +43,6 @@ class WriteProblems:
         return 1 + max(
             index for index, path in enumerate(self.paths) if any(name.startswith(full_name(path, "")) for name in self.names)
         )
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written to the model."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> BlockOfProblems:
         """Begin with a block: layers of one stage share their input, and so their moments, unless they are packed experts."""

@@ -13,6 +13,7 @@ from gramian.adapters.methods.types import ScoreContext, UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet, magnitudes
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.run.hooks import tapped
+from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.solvers import Certificate, MaskProblem, RelaxedMask, Status
 from gramian.solvers.backend._xp import to_numpy
@@ -30,7 +31,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreUnits:
+class ScoreUnits(Looking):
     """Scores of every module's units on the dense model, with the moments of one block at a time.
 
     score: of the method. inputs: whether it needs the moments of what enters the consumers. statistics(): what the method
@@ -50,8 +51,6 @@ class ScoreUnits:
     advance: Callable[[], object]
     weight: Callable[[int], float] | None = None
     name = "scores"
-    follows = "dense"
-    taps_dense = False
     types: Sequence[type] = (Verdict, UnitScores, MaskProblem, RelaxedMask, Budget, Certificate, Status)
 
     @property
@@ -63,10 +62,6 @@ class ScoreUnits:
     def runs(self) -> bool:
         """Whether moments of the dense model are needed."""
         return self.inputs or self.allocation == "loss"
-
-    def written(self, index: int) -> list[str]:
-        """Nothing is written."""
-        return []
 
     def open(self, index: int, block: nn.Module) -> BlockOfScores:
         """Begin with a block."""
