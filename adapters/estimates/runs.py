@@ -30,7 +30,8 @@ from gramian.adapters.removal.experts import Thinning
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.removal.stream import Narrowing
 from gramian.adapters.run.block_records import written_to
-from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.run.forward import TOKENS_PER_BATCH, batches_in
+from gramian.adapters.run.partial_moments import held_at_once
 from gramian.adapters.targets import shape_of
 
 __all__ = ["disk_space", "run_estimate"]
@@ -76,7 +77,7 @@ def run_estimate(
         "hidden states between blocks": streams * tokens * hidden * bytes_each if len(paths) > 1 else 0,
         "operator inputs kept for the target": at_once * tokens * max(walk.kept for walk, _ in walks) * bytes_each,
         f"moments of {'one block' if len(paths) > 1 else 'all modules'}, float64": at_once
-        * (1 + bool(heldout))
+        * sum(held_at_once(batches_in(count, length)) for count in (samples, heldout) if count)
         * max(walk.entries for walk, _ in walks)
         * 8,
         f"working arrays of {config.method}": at_once * max(working(config, plan, each.shape, stacks) for each in operators),

@@ -14,7 +14,7 @@ from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.planned import plan_of, zeroing
 from gramian.adapters.passes.weights import ZeroWeights
-from gramian.adapters.run.forward import TOKENS_PER_BATCH
+from gramian.adapters.run.forward import batches_in
 from gramian.adapters.run.ranks import Ranks, Shares, divided
 from gramian.tables import table
 
@@ -97,11 +97,13 @@ def shared_estimate(
     walk = walked(each, model, paths)
     samples, length = windows
     tokens = (samples + heldout) * length
-    per_batch = max(1, TOKENS_PER_BATCH // length)
-    batches = -(-samples // per_batch) + -(-heldout // per_batch)
-    shares = Shares(Ranks(0, ranks), batches)
-    groups = -(-batches // shares.size)
-    busiest = max(sum(shares.owner(shares.group(batch)) == rank for batch in range(batches)) for rank in range(ranks)) / batches
+    counts = batches_in(samples, length), batches_in(heldout, length)
+    shares = Shares(Ranks(0, ranks), counts)
+    pieces, load = shares.pieces, [0.0] * ranks
+    for batch in range(sum(counts)):
+        part, _ = shares.place(batch)
+        load[shares.owner(shares.group(batch))] += (samples, heldout)[part] / counts[part]
+    busiest = max(load) / (samples + heldout)
     forward, moments = base.seconds["forward passes"], base.seconds["moments"]
     operators = {operator.name: operator for operator in base.operators}
     solvers = {name: operator.seconds for name, operator in operators.items()}
@@ -132,7 +134,7 @@ def shared_estimate(
             "moments": moments * busiest,
             "solvers": sum(slowest([operators[name] for name in names], parts, ranks) for names in stages),
         }
-        traffic = received * (weights + groups * 8 * walk.operations)  # an entry of moments is an operation of a token
+        traffic = received * (weights + len(pieces) * 8 * walk.operations)  # an entry of moments is an operation of a token
         kept = busiest
         if refits := base.seconds.get("refits of blocks", 0.0):  # the first process does it, and is given what all have run
             seconds["refits of blocks"] = refits
@@ -142,7 +144,7 @@ def shared_estimate(
     alone = forward + moments + sum(solvers.values()) + seconds.get("refits of blocks", 0.0)
     scaled = {"hidden states between blocks", "operator inputs kept for the target"}
     memory = sum(size * (kept if name in scaled else 1) for name, size in base.memory.items())
-    memory += (-(-groups // ranks) if ranks > 1 else 0) * sums
+    memory += (max(map(pieces.count, pieces)) if ranks > 1 else 0) * sums
     busy = sum(spent for name, spent in seconds.items() if name != "exchange")
     return SharedEstimate(ranks, alone, seconds, busy / alone, int(memory), int(traffic) if ranks > 1 else 0)
 

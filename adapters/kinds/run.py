@@ -58,9 +58,9 @@ class Run:
         if self.originals is not None:
             self.originals.keep(names)
 
-    def shares(self, batches: Sequence[Rows]) -> Shares:
-        """Which process runs which of the batches."""
-        return Shares(self.ranks, len(batches))
+    def shares(self, calibrating: int, heldout: int = 0) -> Shares:
+        """Which process runs which of so many batches."""
+        return Shares(self.ranks, (calibrating, heldout))
 
     def written(self, each: Pass, batches: Sequence[Rows], shares: Shares = Shares()) -> list[Any]:
         """Walk a pass that writes to the model, of which copies are made before, and return all its rows."""

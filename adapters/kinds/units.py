@@ -50,7 +50,7 @@ def removed(
         if run.journal is None or len(run.journal.finished(first.name)) < first.stop:
             statistics()  # gathered from the dense model before any block is taken
         dense = batches_of(tokens)
-        walked = walk(first, blocks, dense, journal=run.journal, shares=run.shares(dense))
+        walked = walk(first, blocks, dense, journal=run.journal, shares=run.shares(len(dense)))
         found = [each for block in walked for each in block]
         scored = [each.scores for each in found]
         masks = [each.problem for each in found if each.problem is not None]
@@ -65,7 +65,7 @@ def removed(
             )
         del found, masks  # frees their memory before the moments of the second walk come
         batches = [*recovery, *heldout]
-        shares = run.shares(batches)
+        shares = run.shares(len(recovery), len(heldout))
         second = removing(
             model, blocks.paths, config, plan, len(recovery), scored, selection.keep, shown.update, shares, run.mixture
         )

@@ -39,7 +39,7 @@ def zeroed(
     search: Search | None,
 ) -> Report:
     """The one pass of a method that zeroes weights. fitted: how many of the batches calibrate. search: for the sparsities."""
-    model, config, blocks, shares = run.model, run.config, run.blocks, run.shares(batches)
+    model, config, blocks, shares = run.model, run.config, run.blocks, run.shares(fitted, len(batches) - fitted)
     if problems is not None:
         moved = config.own("target") != "own"
         check_space(problems, sum(problem_bytes(shape_of(model, name), moved) for name in patterns))

@@ -98,7 +98,7 @@ class ExpertMoments:
         for batch, routed in enumerate(replayed or ()):
             if routed is not None:
                 self.receive(batch, routed)
-        for batch in range(0 if self.shares.ranks.alone else self.shares.batches):
+        for batch in range(0 if self.shares.ranks.alone else sum(self.shares.parts)):
             found = self.shares.ranks.share(self.mine.pop(batch, None), self.shares.owner(self.shares.group(batch)))
             if found is not None:
                 self.take(batch, found)

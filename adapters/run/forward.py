@@ -28,6 +28,7 @@ __all__ = [
     "BlockCall",
     "Call",
     "ModelCall",
+    "batches_in",
     "batches_of",
     "domains_of_batches",
     "enter",
@@ -35,17 +36,19 @@ __all__ = [
     "run_block",
 ]
 
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = 2048  # about as many at most
+FEW_TOKENS = 512  # fewer in a batch would not pay
+EVENLY = 4  # how many batches there are is a multiple of it, so that as many processes have as much to do, or two
 States = TypeVar("States", bound=torch.Tensor | None)  # of one batch; None where another process runs it
 
 
 def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
-    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens, at least one window each.
+    """Split windows (n, length) into batches of about `TOKENS_PER_BATCH` tokens or fewer, at least one window each.
 
     Texts with labels stand in a batch with others that are as long, so that no batch holds padding: whatever is gathered of
     what reaches a layer is then of tokens alone. A batch is of one domain, and batches of several come in turns."""
     rows: list[Rows] = [given] if isinstance(given, torch.Tensor) else given.by_length()
-    split = [each.split(max(1, TOKENS_PER_BATCH // longest(each))) for each in rows]
+    split = [each.split(windows_of_batch(len(each), longest(each))) for each in rows]
     if isinstance(given, Tokens) and given.domains is not None:
         return interleaved(split)
     return [batch for each in split for batch in each]
@@ -55,11 +58,20 @@ def domains_of_batches(given: Tokens) -> list[int]:
     """The domain of every one of `batches_of`, by number."""
     assert given.domains is not None
     numbers = [number for number, count in enumerate(given.domains.counts) if count]
-    split = [
-        [number] * len(each.split(max(1, TOKENS_PER_BATCH // longest(each))))
-        for number, each in zip(numbers, given.by_length())
-    ]
+    split = [[number] * batches_in(len(each), longest(each)) for number, each in zip(numbers, given.by_length())]
     return interleaved(split)
+
+
+def windows_of_batch(count: int, length: int) -> int:
+    """How many of so many windows of a length are in a batch, at least one."""
+    fewest = -(-count // max(1, TOKENS_PER_BATCH // length))
+    even = EVENLY * -(-fewest // EVENLY)
+    return max(1, -(-count // (even if even <= count and count * length >= even * FEW_TOKENS else fewest)))
+
+
+def batches_in(count: int, length: int) -> int:
+    """How many batches so many windows of a length are split into."""
+    return -(-count // windows_of_batch(count, length)) if count else 0
 
 
 def longest(rows: Rows) -> int:

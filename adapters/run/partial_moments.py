@@ -1,4 +1,4 @@
-"""Sums of moments over groups of batches: one group after the other, in the same order whoever has run it."""
+"""Sums of moments over groups of batches: section by section, in the same order whoever has run which."""
 
 from __future__ import annotations
 
@@ -9,66 +9,88 @@ from typing import Any
 import torch
 
 from gramian.adapters.devices import solver_array, tensor_of
-from gramian.adapters.run.ranks import Ranks, Shares
+from gramian.adapters.run.ranks import GROUPS, Ranks, Shares
 from gramian.solvers import Moments
 from gramian.solvers.core.sums import ProductSum
 
-__all__ = ["PartialMoments"]
+__all__ = ["PartialMoments", "held_at_once"]
 
 MATRICES = ("squares", "crosses", "drifts")  # and the vectors `total` and `shift`, of which each may be missing
 VECTORS = ("total", "shift")
 
 
 class PartialMoments:
-    """Moments of several kinds, each the sum ((g_0 + g_1) + g_2) + ... of those of the groups of batches in `shares`.
+    """Moments of several kinds, each the sum (s_0 + s_1) + ... of those of sections, which are sums (g_i + g_j) + ... of those
+    of their groups of batches, as `shares` has them.
 
-    Where every group is one batch that is the sum of the batches. Batches come in order. A process that is alone adds a group
-    to the sum as soon as the next one begins; of several each keeps those that it has run until `gather`.
+    Batches come in order, and what is complete is added up as soon as more comes: a process that is alone holds a sum, a
+    section and a group of each kind. Of several each keeps the sections that are all its own, and groups of others, until
+    `gather`.
     """
 
     def __init__(self, shares: Shares) -> None:
         self.shares = shares
         self.sums: dict[Any, Moments] = {}
-        self.parts: dict[tuple[Any, int], Moments] = {}
+        self.sections: dict[tuple[Any, int], Moments] = {}
+        self.groups: dict[tuple[Any, int], Moments] = {}
 
     def of(self, kind: Hashable, batch: int, width: int) -> Moments:
         """The moments of a kind to which a batch of so many channels is added."""
-        if self.shares.ranks.alone and self.shares.size == 1:
-            return self.sums.setdefault(kind, Moments(width))
-        place = kind, self.shares.group(batch)
-        if self.shares.ranks.alone and place not in self.parts:
-            self.fold(kind)
-        return self.parts.setdefault(place, Moments(width))
+        group = self.shares.group(batch)
+        section = self.shares.section(group)
+        if (kind, group) not in self.groups:
+            self.fold(kind, section)
+        if self.shares.single(group) and self.shares.whole(section):  # added as it is
+            return self.sections.setdefault((kind, section), Moments(width))
+        return self.groups.setdefault((kind, group), Moments(width))
 
-    def fold(self, kind: Hashable) -> None:
-        """Add the groups of a kind that are there to its sum, in order."""
-        for place in sorted((each for each in self.parts if each[0] == kind), key=lambda each: each[1]):
-            self.join(kind, self.parts.pop(place))
-
-    def join(self, kind: Hashable, part: Moments) -> None:
-        """Add one group to the sum of its kind."""
-        if part.total is not None:
-            self.sums[kind] = self.sums[kind].merged(part) if kind in self.sums else part
+    def fold(self, kind: Hashable, following: int | None = None) -> None:
+        """Add up what is there of a kind: groups of sections that are all this process's own, and where it is alone sections
+        too, but for the one that goes on, `following`."""
+        for group in sorted(group for each, group in self.groups if each == kind):
+            section = self.shares.section(group)
+            if self.shares.whole(section):
+                join(self.sections, (kind, section), self.groups.pop((kind, group)))
+        if self.shares.ranks.alone:
+            for section in sorted(section for each, section in self.sections if each == kind):
+                if section != following:
+                    join(self.sums, kind, self.sections.pop((kind, section)))
 
     def gather(self, needed: Collection[int] | None = None) -> None:
         """Form the sums of all processes; each has to ask, in the same order of kinds. needed: the numbers of those that
         go on with the sums, None for all; the others have none then."""
         ranks = self.shares.ranks
+        for kind in dict.fromkeys(kind for kind, _ in (*self.groups, *self.sections)):
+            self.fold(kind)
         if ranks.alone:
-            for kind in {kind: None for kind, _ in self.parts}:
-                self.fold(kind)
             return
-        held = {place: contents(part) for place, part in self.parts.items() if part.total is not None}
+        pieces = {(kind, section, -1): part for (kind, section), part in self.sections.items()}
+        pieces |= {(kind, self.shares.section(group), group): part for (kind, group), part in self.groups.items()}
+        self.sections, self.groups = {}, {}
+        held = {place: contents(part) for place, part in pieces.items() if part.total is not None}
         everywhere = [
-            (*place, owner, found) for owner, theirs in enumerate(ranks.gathered(held)) for place, found in theirs.items()
+            (place, owner, found) for owner, theirs in enumerate(ranks.gathered(held)) for place, found in theirs.items()
         ]
-        for kind, group, owner, found in sorted(everywhere, key=lambda each: each[:2]):
-            mine = self.parts.pop((kind, group)) if owner == ranks.rank else None
-            everyone = range(ranks.size) if needed is None else needed
+        everyone = range(ranks.size) if needed is None else needed
+        for place, owner, found in sorted(everywhere, key=lambda each: each[0]):
+            mine = pieces.pop(place) if owner == ranks.rank else None
             if ranks.rank in everyone or mine is not None:
                 part = exchanged(ranks, mine, found, owner, everyone)
                 if ranks.rank in everyone:
-                    self.join(kind, part)
+                    join(self.sections, place[:2], part)
+        for kind, section in sorted(self.sections):
+            join(self.sums, kind, self.sections.pop((kind, section)))
+
+
+def held_at_once(batches: int) -> int:
+    """How many moments of a kind a process that is alone holds at a time, of so many batches: a sum, a section, a group."""
+    return 1 + (batches > 1) + (batches > GROUPS)
+
+
+def join(sums: dict[Any, Moments], place: Hashable, part: Moments) -> None:
+    """Add moments to what there is in a place."""
+    if part.total is not None:
+        sums[place] = sums[place].merged(part) if place in sums else part
 
 
 @dataclass(frozen=True)

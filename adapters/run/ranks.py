@@ -22,6 +22,7 @@ __all__ = ["Ranks", "Shares", "divided", "launched", "ranks_here"]
 
 T = TypeVar("T")
 GROUPS = 16  # of batches, at most, whose moments are summed apart; more processes than that cannot share the batches of a run
+SECTIONS = 4  # of groups, at most: a process that runs all of one sends their sum
 PATIENCE = timedelta(days=30)  # a process that waits for another is not wrong: one that is gone is known at once
 
 
@@ -76,28 +77,73 @@ class Ranks:
 @dataclass(frozen=True)
 class Shares:
     """Which process runs which of the batches of a run, in groups of consecutive ones that do not depend on how many processes
-    there are."""
+    there are; nor do sections, of consecutive groups. Every part of the batches, those that calibrate and those held out, is
+    shared by itself, and every second one from behind, so that what does not divide falls to others.
+
+    ranks: the processes. parts: how many batches each part has; without any, all batches are one group.
+    """
 
     ranks: Ranks = Ranks()
-    batches: int = 0
+    parts: tuple[int, ...] = ()
 
-    @property
-    def size(self) -> int:
-        """How many batches a group has, but for the last one."""
-        return max(1, -(-self.batches // GROUPS))
+    def place(self, batch: int) -> tuple[int, int]:
+        """The part of a batch, and its number there."""
+        for part, count in enumerate(self.parts):
+            if batch < count:
+                return part, batch
+            batch -= count
+        return len(self.parts), 0
 
     def group(self, batch: int) -> int:
         """The group of a batch."""
-        return batch // self.size
+        part, number = self.place(batch)
+        return GROUPS * part + (number * self.groups(part) // self.parts[part] if part < len(self.parts) else 0)
+
+    def groups(self, part: int) -> int:
+        """How many groups a part has, of nearly as many batches each."""
+        return min(GROUPS, self.parts[part]) if part < len(self.parts) else 1
+
+    def all_groups(self) -> list[int]:
+        """All groups."""
+        return [GROUPS * part + number for part in range(len(self.parts)) for number in range(self.groups(part))]
+
+    def divided(self, group: int, count: int) -> int:
+        """Where a group begins, as one of `count` divisions of its part."""
+        part, number = divmod(group, GROUPS)
+        if part >= len(self.parts):
+            return 0
+        first = -(-number * self.parts[part] // self.groups(part))
+        return first * count // self.parts[part]
+
+    def section(self, group: int) -> int:
+        """The section of a group."""
+        return SECTIONS * (group // GROUPS) + self.divided(group, SECTIONS)
 
     def owner(self, group: int) -> int:
         """The process that runs a group."""
-        groups = max(1, -(-self.batches // self.size))
-        return min(group, groups - 1) * self.ranks.size // groups
+        place = self.divided(group, self.ranks.size)
+        return self.ranks.size - 1 - place if group // GROUPS % 2 else place
+
+    def single(self, group: int) -> bool:
+        """Whether a group is one batch."""
+        part = group // GROUPS
+        return part < len(self.parts) and self.groups(part) == self.parts[part]
+
+    def whole(self, section: int) -> bool:
+        """Whether one process runs all groups of a section, and it is this one."""
+        return {self.owner(group) for group in self.all_groups() if self.section(group) == section} <= {self.ranks.rank}
 
     def mine(self, batch: int) -> bool:
         """Whether this process runs a batch."""
         return self.ranks.alone or self.owner(self.group(batch)) == self.ranks.rank
+
+    @property
+    def pieces(self) -> list[int]:
+        """The owners of what is exchanged of every sum: of sections that one process runs whole, and of groups of others."""
+        owners: dict[int, list[int]] = {}
+        for group in self.all_groups():
+            owners.setdefault(self.section(group), []).append(self.owner(group))
+        return [owner for found in owners.values() for owner in (found[:1] if len(set(found)) == 1 else found)]
 
 
 def reached(exchange: Callable[[], object]) -> None:
