@@ -32,6 +32,7 @@ def add_tune(command: MakeCommand) -> None:
         "with the lowest loss on these are saved, in the checkpoint's dtype. gramian.json keeps how the model was pruned.",
         "  gramian tune ./sparse --text text.txt --teacher org/model --out tuned\n"
         "  gramian tune ./sparse --text text.txt --teacher org/model --out tuned --minutes 30\n"
+        "  gramian tune ./sparse --text short.txt --teacher org/model --written 96 --out tuned\n"
         "  gramian tune ./small --text text.txt --train lora --rank 32 --epochs 2 --out tuned",
     )
     parser.add_argument("model", metavar="DIR", help="the pruned model: a directory, or what else `prune` takes")
@@ -57,6 +58,8 @@ def check_tune(args: argparse.Namespace) -> None:
         args.tuning = TuneConfig(**given(args, TuneConfig))
     except ValueError as error:
         args.usage_error(flags_in(str(error), TuneConfig))
+    if args.tuning.written and args.teacher is None:
+        args.usage_error(f"--written {args.tuning.written} windows come from a teacher: give --teacher MODEL, the dense model")
     if args.out.expanduser().resolve() == Path(args.model).expanduser().resolve():
         args.usage_error("DIR and --out name the same directory: the tuned model goes elsewhere")
 

@@ -31,6 +31,9 @@ class TuneConfig:
     epochs: int = setting(1, POSITIVE, "how often every window is seen, unless the minutes are over")
     minutes: float | None = setting(None, AMOUNT, "most minutes that training takes, checks of held-out loss included")
     samples: int | None = setting(None, POSITIVE, "windows to train on; all that the text has unless given")
+    written: int = setting(
+        0, NATURAL, "windows more that the teacher writes: they begin with parts of the text's, and the teacher goes on",
+    )  # fmt: skip
     heldout: int = setting(16, POSITIVE, "windows set apart, on which the loss is measured")
     batch: int = setting(4, POSITIVE, "windows in a step")
     at_once: int = setting(2, POSITIVE, "windows that go through the model at a time, which divides batch")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gramian.adapters.data.context import begin_token, context_of
 from gramian.adapters.data.tokens import Tokens
-from gramian.adapters.models.caches import cache_keyword
+from gramian.adapters.models.caches import next_logits
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.tasks import kind_of
-from gramian.progress import bar
+from gramian.progress import Bar, bar
 
-__all__ = ["check_sampling", "sampled_tokens"]
+__all__ = ["check_sampling", "going_on", "sampled_tokens"]
 
 WINDOWS_PER_BATCH = 16
 
@@ -37,21 +35,44 @@ def sampled_tokens(
     logits that are not finite.
     """
     width = check_sampling(model, tokenizer, length)
-    keyword = cache_keyword(model)
-    config = model.config.get_text_config()
-    begin, generator = begin_token(model, tokenizer), torch.Generator().manual_seed(seed)
-    batches = []
+    vocabulary, begin = model.config.get_text_config().vocab_size, begin_token(model, tokenizer)
+    generator, batches = torch.Generator().manual_seed(seed), []
     with eval_mode(model), bar(samples * (width - 1), "sampling", "token", progress) as shown:
         for count in [min(WINDOWS_PER_BATCH, samples - done) for done in range(0, samples, WINDOWS_PER_BATCH)]:
-            first = torch.randint(config.vocab_size, (count, 1), generator=generator)
-            windows, cache = [first if begin is None else torch.full((count, 1), begin)], None
-            while len(windows) < width:
-                made: Any = model(input_ids=windows[-1].to(model.device), use_cache=True, **{keyword: cache})
-                cache = getattr(made, keyword)
-                windows.append(drawn(made.logits[:, -1, : config.vocab_size], generator))
-                shown.update(count)
-            batches.append(torch.cat(windows, dim=1))
+            first = torch.randint(vocabulary, (count, 1), generator=generator)
+            begun = first if begin is None else torch.full((count, 1), begin)
+            batches.append(gone_on(model, begun, width, generator, shown))
     return Tokens(torch.cat(batches), "self", seed)
+
+
+@torch.no_grad()
+def going_on(
+    model: PreTrainedModel, windows: torch.Tensor, count: int, prompt: int, *, seed: int, progress: bool = True
+) -> torch.Tensor:
+    """w_t ~ p(. | w_0, ..., w_(t-1)) for t >= prompt: `count` windows, as long as those given (n, length), that begin as parts
+    of these do and that the model goes on with at temperature 1.
+
+    Every window gives as many prompts as another, or one more, which begin at places evenly apart. A first token that all
+    windows have in common is taken for the begin token, and every prompt has it.
+    """
+    begins = len(windows) > 1 and bool((windows[:, 0] == windows[0, 0]).all())
+    own, width = prompt - begins, windows.shape[1]
+    turns = -(-count // len(windows))
+    starts = torch.linspace(int(begins), width - own, turns + 1)[:-1].long().tolist()
+    prompts = torch.cat([torch.cat([windows[:, :begins], windows[:, start : start + own]], dim=1) for start in starts])[:count]
+    generator = torch.Generator().manual_seed(seed)
+    with eval_mode(model), bar(count * (width - prompt), "sampling", "token", progress) as shown:
+        return torch.cat([gone_on(model, each, width, generator, shown) for each in prompts.split(WINDOWS_PER_BATCH)])
+
+
+def gone_on(model: PreTrainedModel, begun: torch.Tensor, width: int, generator: torch.Generator, shown: Bar) -> torch.Tensor:
+    """Windows (n, width) that begin with the given tokens (n, k), every further one drawn from the model's distribution."""
+    windows, cache = [begun], None
+    for _ in range(width - begun.shape[1]):
+        logits, cache = next_logits(model, windows[-1], cache)
+        windows.append(drawn(logits[:, : model.config.get_text_config().vocab_size], generator))
+        shown.update(len(begun))
+    return torch.cat(windows, dim=1)
 
 
 def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, length: int) -> int:

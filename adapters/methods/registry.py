@@ -17,7 +17,7 @@ from gramian.adapters.methods.depth_methods import choose_blocks
 from gramian.adapters.methods.expert_methods import choose_experts
 from gramian.adapters.methods.factored_methods import low_rank_within, sparse_low_rank_within
 from gramian.adapters.methods.method import Method
-from gramian.adapters.methods.stream_methods import slice_stream
+from gramian.adapters.methods.stream_methods import check_basis, slice_stream
 from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.wrapped_methods import armor_saved
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
@@ -45,7 +45,7 @@ WEIGHT_METHODS: dict[str, Method] = {
 }
 EXPERTS = Method(choose_experts, "units", settings={"compensate": True}, modules="experts")
 DEPTH = Method(choose_blocks, "units", settings={"compensate": True}, modules="blocks")
-STREAM = Method(slice_stream, "units", damps=False, modules="stream")
+STREAM = Method(slice_stream, "units", damps=False, modules="stream", check=check_basis)
 METHODS: dict[str, Method] = {**WEIGHT_METHODS, **UNIT_METHODS, "experts": EXPERTS, "depth": DEPTH, "slicegpt": STREAM}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-__all__ = ["cache_keyword", "continued", "decoded"]
+__all__ = ["cache_keyword", "continued", "decoded", "next_logits"]
 
 
 def cache_keyword(model: PreTrainedModel) -> str:
@@ -18,16 +18,23 @@ def cache_keyword(model: PreTrainedModel) -> str:
 
 
 @torch.no_grad()
+def next_logits(model: PreTrainedModel, rows: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    """The logits (n, vocabulary) of the token after rows (n, length), which follow what is in the cache, None for nothing; and
+    the cache with them."""
+    keyword = cache_keyword(model)
+    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    answer: Any = model(input_ids=rows.to(model.device), use_cache=True, **{keyword: cache}, **last)
+    return answer.logits[:, -1], getattr(answer, keyword)
+
+
 def continued(model: PreTrainedModel, prompts: torch.Tensor) -> Iterator[torch.Tensor]:
     """The logits of the token after prompts (n, length), and after every further one that the likeliest is taken as: (n, 1,
     vocabulary) at every step, without an end, from a causal model with its cache."""
-    keyword, cache, rows = cache_keyword(model), None, prompts.to(model.device)
-    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    rows, cache = prompts, None
     while True:
-        answer: Any = model(input_ids=rows, use_cache=True, **{keyword: cache}, **last)
-        cache, logits = getattr(answer, keyword), answer.logits[:, -1:]
-        yield logits
-        rows = logits.argmax(dim=-1)
+        logits, cache = next_logits(model, rows, cache)
+        yield logits[:, None]
+        rows = logits.argmax(dim=-1)[:, None]
 
 
 @torch.no_grad()

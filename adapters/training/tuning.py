@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.config.settings import settings_of
 from gramian.adapters.config.tune_config import TuneConfig
+from gramian.adapters.data.generation import going_on
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.loading import settle, storage_dtype
 from gramian.adapters.models.modes import eval_mode
@@ -29,6 +30,8 @@ from gramian.spelling import meant
 from gramian.versions import versions
 
 __all__ = ["tune"]
+
+PROMPT = 8  # of what a teacher writes, an eighth is the text's
 
 
 def tune(
@@ -50,7 +53,8 @@ def tune(
     rises and then falls as a cosine to the planned end. Its embeddings and head are frozen. Some windows of the text are set
     apart: on these the loss is measured at the beginning, on the way and at the end, and the weights with the lowest are what
     the model has afterwards, rounded to its storage dtype; so they are after an error, too. The windows of a step and the
-    positions that count are drawn by the seed.
+    positions that count are drawn by the seed; so is what the teacher writes, where little text is there (`written`), again
+    when a training goes on.
 
     Parameters
     ----------
@@ -111,6 +115,8 @@ def tune(
     windows, apart = split_windows(given.windows.cpu(), 0 if other else config.heldout, config.samples, config.seed)
     if other is not None:
         apart = other.windows.cpu()
+    if config.written and teacher is None:
+        raise ValueError(f"written={config.written} windows come from a teacher: give teacher=, or leave written out")
     masks, storage, zeros = masks_of(model), storage_dtype(model), zeros_in(model)
     folder = None if state is None else Path(state)
     fingerprint: dict[str, Any] = {}
@@ -122,6 +128,10 @@ def tune(
             "settings": described(config),
             "versions": dict(versions()),
         }
+    if config.written and teacher is not None:
+        prompt = max(1, windows.shape[1] // PROMPT)
+        more = going_on(teacher, windows, config.written, prompt, seed=config.seed, progress=progress)
+        windows = torch.cat([windows, more])
     with in_float32(model), eval_mode(model), eval_mode(teacher or model):
         with trained(model, config.train, config.rank, masks, config.seed) as parameters:
             run = Training(model, teacher, windows, apart, parameters, config)

@@ -17,7 +17,7 @@ from gramian.solvers.backend.printed import digits
 from gramian.solvers.core.certificate import Certificate
 from gramian.solvers.core.grams import check_gram
 
-__all__ = ["StreamBasis", "least_lost", "principal_basis", "share_outside"]
+__all__ = ["StreamBasis", "channel_basis", "least_lost", "principal_basis", "share_outside"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,23 +78,79 @@ def principal_basis(grams: Sequence[Array], kept: int) -> StreamBasis:
     >>> found.certificate.relative_error < 1e-12, bool(abs(found.basis[1]).max() < 1e-12)
     (True, True)
     """
-    kept = whole("kept", kept)
-    given_grams = checked(grams)
-    width = given_grams[0].shape[0]
-    if kept > width:
-        raise ValueError(f"kept must be at most the width of the streams, {width}, but is {kept}")
-    exact = [doubled(gram) for gram in given_grams]
-    together = sum(exact[1:], start=exact[0])
+    given_grams, exact, kept = opened(grams, kept)
+    together, width = sum(exact[1:], start=exact[0]), exact[0].shape[0]
     xp = namespace(together)
     values, vectors = xp.linalg.eigh(together)
     basis = as_floating(xp.flip(vectors[:, width - kept :], axis=1), like=given_grams[0])
-    lost = tuple(outside(gram, basis) for gram in exact)
-    traces = [float(xp.linalg.trace(gram)) for gram in exact]
     tail, top = float(xp.sum(values[: width - kept])), float(xp.max(xp.abs(values)))
     # Eigenvalues move by no more than what a perturbation of G measures, here p eps |G|, and what is lost is summed likewise.
     slack = (width - kept + len(exact)) * width * float(xp.finfo(xp.float64).eps) * top
+    return measured(basis, exact, tail, slack)
+
+
+@computation
+def channel_basis(grams: Sequence[Array], kept: int) -> StreamBasis:
+    """argmin of sum_l |X_l - X_l Q Q^T|^2 over Q (p, k) of k columns of the identity: the k channels of most energy
+
+    What is lost is the sum of the other channels' (sum_l G_l)_jj, which is least where the largest stay; of equal ones the
+    first do. So the bound is what is lost itself, less rounding. It is never less than what `principal_basis` loses.
+
+    Parameters
+    ----------
+    grams : sequence of array (p, p)
+        As of `principal_basis`.
+    kept : int
+        k, from 1 to p.
+
+    Returns
+    -------
+    StreamBasis
+        Q, whose columns are in the order of the channels, and what is lost of every stream.
+
+    Raises
+    ------
+    ValueError
+        As of `principal_basis`.
+
+    References
+    ----------
+    LLM-Pruner (Ma et al. 2023) prunes the stream by channels as they are ("channel-wise"), by a score with derivatives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers.units.stream_basis import channel_basis
+    >>> channel_basis([np.diag([4.0, 1.0, 9.0])], 2).basis.tolist()
+    [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
+    """
+    given_grams, exact, kept = opened(grams, kept)
+    together, width = sum(exact[1:], start=exact[0]), exact[0].shape[0]
+    xp = namespace(together)
+    energy = xp.linalg.diagonal(together)
+    order = xp.argsort(-energy, stable=True)
+    chosen = xp.sort(order[:kept])
+    basis = as_floating(xp.take(xp.eye(width, dtype=energy.dtype, device=device(energy)), chosen, axis=1), like=given_grams[0])
+    left = float(xp.sum(xp.take(energy, order[kept:])))
+    slack = (width + len(exact)) * float(xp.finfo(xp.float64).eps) * float(xp.sum(energy))
+    return measured(basis, exact, left, slack)
+
+
+def opened(grams: Sequence[Array], kept: int) -> tuple[list[Array], list[Array], int]:
+    """Return the Gram matrices as they are given and in float64, and k. ValueError for what is out of range."""
+    kept, given_grams = whole("kept", kept), checked(grams)
+    width = given_grams[0].shape[0]
+    if kept > width:
+        raise ValueError(f"kept must be at most the width of the streams, {width}, but is {kept}")
+    return given_grams, [doubled(gram) for gram in given_grams], kept
+
+
+def measured(basis: Array, grams: Sequence[Array], least: float, slack: float) -> StreamBasis:
+    """Return a basis with what it loses of every stream. least: of all together that any basis does, but for `slack`."""
+    lost = tuple(outside(gram, basis) for gram in grams)
+    traces = [float(namespace(gram).linalg.trace(gram)) for gram in grams]
     total, energy = sum(lost), sum(traces)
-    certificate = Certificate(total, min(tail, total) - slack, share(total, energy), slack=slack)
+    certificate = Certificate(total, min(least, total) - slack, share(total, energy), slack=slack)
     return StreamBasis(basis, lost, tuple(map(share, lost, traces)), certificate)
 
 

@@ -94,3 +94,26 @@ def test_the_picture_shows_every_head_and_every_pair_that_is_similar(tmp_path):
     assert ends == {frozenset([centres["0"], centres["3"]]), frozenset([centres["3"], centres["4"]])}
     colours = {text.text: circle.get("fill") for text, circle in zip(shapes["text"], shapes["circle"])}
     assert colours["0"] == colours["3"] == colours["4"] != colours["1"] == colours["2"]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_windows_that_begin_as_those_of_a_text(begins, monkeypatch):
+    """Replayed without a cache: prompts are parts of the windows, evenly apart, and what follows is the model's."""
+    monkeypatch.setattr(generation, "WINDOWS_PER_BATCH", 4)
+    model, windows = tiny_model("llama"), torch.arange(36).reshape(3, 12) % VOCABULARY
+    if begins:
+        windows[:, 0] = BEGIN
+    found = generation.going_on(model, windows, 7, 4, seed=5, progress=False)
+    assert found.shape == (7, 12)
+    starts = [1, 3, 6] if begins else [0, 2, 5]
+    own = 3 if begins else 4
+    for number, row in enumerate(found):
+        start = starts[number // 3]
+        assert row[4 - own : 4].equal(windows[number % 3, start : start + own])
+        assert not begins or row[0] == BEGIN
+    generator = torch.Generator().manual_seed(5)
+    for rows in found.split(4):
+        for place in range(4, 12):
+            with torch.no_grad():
+                logits = model(input_ids=rows[:, :place], use_cache=False).logits[:, -1]
+            assert rows[:, place].equal(torch.multinomial(logits.double().softmax(-1), 1, generator=generator)[:, 0])

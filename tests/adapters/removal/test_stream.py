@@ -264,7 +264,7 @@ def test_refusals_come_before_any_work(tmp_path):
         ({"damping": 0.1}, "fits nothing: leave it out"),
         ({"refit": "block"}, "refit='block' does not go with 'slicegpt', which narrows the stream of the whole model"),
         ({"sparsity": 0.5}, "sparsity=0.5 does not go with 'slicegpt', which narrows the stream of the model: give it ratio="),
-        ({"options": {"score": "loss"}}, "slice_stream has no option 'score'; it has none"),
+        ({"options": {"score": "loss"}}, "slice_stream has no option 'score'; it has basis"),
     ):
         with pytest.raises(ValueError, match=reason):
             prune(model, **settings)
@@ -356,3 +356,24 @@ def test_one_window_is_enough():
     model = random_model("llama")
     report = prune(model, WINDOWS[:1, :4], ratio=0.25)
     assert report.settings["stream"]["lost"] < 1e-9 and bool(logits(model).isfinite().all())
+
+
+def test_channels_as_they_are():
+    """Planted: what the stream leaves out costs nothing; weights that stay are the dense ones, but for a factor."""
+    model = random_model("llama").eval()
+    kept = [j for j in range(32) if j % 4]
+    gone = [j for j in range(32) if not j % 4]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, gone] = 0
+        for block in model.model.layers:
+            for writer in (block.self_attn.o_proj, block.mlp.down_proj):
+                writer.weight[gone] = 0
+    dense, up = logits(model), model.model.layers[0].mlp.down_proj.weight.detach().clone()
+    report = prune(model, ratio=0.25, options={"basis": "channels"})
+    assert model.config.hidden_size == 24
+    assert max(row.relative_error for row in report.modules) < 1e-12
+    torch.testing.assert_close(logits(model), dense, rtol=1e-4, atol=1e-5)
+    scaled = up[kept] * (24 / 32) ** 0.5  # so that norms, which divide by a mean over fewer channels, read the same
+    torch.testing.assert_close(model.model.layers[0].mlp.down_proj.weight, scaled, rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match="basis must be one of principal, channels but is 'axes'"):
+        prune(random_model("llama"), ratio=0.25, options={"basis": "axes"})

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
 import gramian
+from gramian.adapters.data.generation import going_on
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.shrink import shrink_model
 from gramian.adapters.training import loop
@@ -295,3 +296,23 @@ def test_a_loss_that_is_not_a_number_is_an_error():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.inf
     with pytest.raises(ValueError, match="is not a number"):
         gramian.tune(model, TEXT, heldout=4, progress=False)
+
+
+def test_windows_that_the_teacher_writes_are_trained_on_too():
+    """What follows from them is what follows from the same windows given as text."""
+    model, teacher = sparse("llama"), tiny_model("llama")
+    other = copy.deepcopy(model)
+    settings = {**PLAIN, "heldout": 4, "lr": 1e-3, "blend": 1.0, "seed": 3}
+    report = gramian.tune(model, TEXT, teacher=teacher, written=8, **settings)
+    windows, apart = split_windows(TEXT, 4, None, 3)
+    written = going_on(teacher, windows, 8, TEXT.shape[1] // 8, seed=3, progress=False)
+    assert report.settings["tokens"] == [24, TEXT.shape[1]] and report.settings["written"] == 8
+    del settings["heldout"]
+    again = gramian.tune(other, torch.cat([windows, written]), teacher=teacher, heldout_tokens=apart, **settings)
+    assert again.checks[-1]["loss"] == report.checks[-1]["loss"]
+    assert same(parameters(other), parameters(model))
+
+
+def test_without_a_teacher_nobody_writes():
+    with pytest.raises(ValueError, match="written=8 windows come from a teacher: give teacher="):
+        gramian.tune(sparse("llama"), TEXT, written=8, **PLAIN)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramian.solvers.units.stream_basis import least_lost, principal_basis, share_outside
+from gramian.solvers.units.stream_basis import channel_basis, least_lost, principal_basis, share_outside
 
 EPS = 2.0**-52
 
@@ -165,3 +167,34 @@ def test_what_is_no_gram_matrix_or_out_of_range_is_refused(grams, kept, message)
 def test_a_basis_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"basis is \(2, 1\) but gram has 3 channels"):
         share_outside(np.eye(3), np.ones((2, 1)))
+
+
+@given(grams_with_nasty_spectra(), st.sampled_from(["float32", "float64"]))
+def test_no_other_channels_lose_less(instance, dtype):
+    """Every choice of k channels is tried."""
+    grams, kept = instance
+    rounded = [np.asarray(gram, dtype) for gram in grams]
+    width, energy = grams[0].shape[0], float(sum(np.trace(gram) for gram in rounded))
+    found = channel_basis(rounded, kept)
+    assert found.basis.dtype == rounded[0].dtype and found.basis.shape == (width, kept)
+    np.testing.assert_array_equal(found.basis.T @ found.basis, np.eye(kept))
+    assert set(np.unique(found.basis)) <= {0.0, 1.0}
+    left = [
+        sum(float(gram[j, j]) for gram in rounded for j in range(width) if j not in chosen)
+        for chosen in combinations(range(width), kept)
+    ]
+    certificate = found.certificate
+    assert certificate.objective == pytest.approx(min(left), abs=1e-13 * energy)
+    assert certificate.bound <= certificate.objective and certificate.gap <= 2 * certificate.slack + 1e-13 * energy
+    assert certificate.objective >= principal_basis(rounded, kept).certificate.bound
+
+
+def test_channels_of_a_stream_that_is_in_some_of_them(xp):
+    rng = np.random.default_rng(8)
+    vectors = np.zeros((20, 6))
+    vectors[:, [1, 4, 5]] = rng.normal(size=(20, 3))
+    found = channel_basis([xp.asarray(vectors.T @ vectors)], 3)
+    np.testing.assert_array_equal(xp.numpy(found.basis), np.eye(6)[:, [1, 4, 5]])
+    assert found.certificate.objective == 0.0
+    with pytest.raises(ValueError, match="kept must be at most the width of the streams, 6, but is 7"):
+        channel_basis([xp.asarray(vectors.T @ vectors)], 7)
