@@ -49,6 +49,7 @@ SAME = {  # the fewer windows there are, the smaller steps have to be: five time
 }
 WHOLE = {"tuned": {"train": "kept", "precision": "bf16", "lr": 1e-4, "epochs": 2, "minutes": 30}}
 TRAINED = {"": {}, ", trained on the same text": SAME, ", trained on all of the text": WHOLE}
+LONG = ("files", "refitted_blocks", "recipe")  # of a report, which results do without
 WINDOWS = (32, 128, None)  # of more text; None: all
 
 
@@ -107,7 +108,8 @@ def main() -> None:
             save(model, protocol.tokenizer, place, report=report)
         model, _ = load(place)
         document = json.loads((place / "gramian.json").read_text())
-        found: dict[str, Any] = {"report": summary(document, "operators")}
+        report = {name: value for name, value in summary(document, "operators").items() if name not in LONG}
+        found: dict[str, Any] = {"report": report}
         if tuning := keywords.get("tuned"):
             text = windows(keywords.get("windows"))
             trained = tune(model, text, teacher=protocol.model, heldout_tokens=protocol.heldout, **tuning)

@@ -24,17 +24,22 @@ from figures.field import HEAD, rows_of
 
 from gramian.tables import table
 
-INNER = {"target": "model", "target_blend": 0.5, "damping": "auto"}  # that of `l0`, for all
+INNER = {"target": "model", "target_blend": 0.5, "damping": "auto"}  # that of `l0`
 METHODS: dict[str, dict[str, Any]] = {
     "sparsegpt": {"method": "sparsegpt", "damping": "auto"},
     "l0": {"method": "l0"},
     "wanda": {"method": "wanda"},
     "dsnot": {"method": "dsnot"},
+    "magnitude": {"method": "magnitude"},
+    "fistapruner": {"method": "fistapruner"},
 }
+OWN_SETTINGS = ("wanda", "dsnot", "magnitude", "fistapruner")  # those that are measured with their papers' settings
 CELLS: dict[str, dict[str, Any]] = {
     **{f"50% {name}": {**how, "sparsity": 0.5} for name, how in METHODS.items()},
     "50% sparsegpt, owl": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "owl"},
     "50% sparsegpt, alpha": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "alpha"},
+    "50% sparsegpt, search": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "search", "search_minutes": 10.0},
+    "50% magnitude, global": {"method": "magnitude", "sparsity": 0.5, "allocation": "magnitude"},
     "50% sparse-low-rank": {"method": "sparse-low-rank", "sparsity": 0.5, "options": {"support": "sparsegpt"}},
     "50% low-rank": {"method": "low-rank", "sparsity": 0.5},
     **{f"2:4 {name}": {**how, "sparsity": "2:4"} for name, how in METHODS.items()},
@@ -84,7 +89,7 @@ def main() -> None:
         }
 
     cells = {
-        name: {**(INNER if how["method"] not in ("wanda", "dsnot") else {}), **how, "blocks": arguments.blocks}
+        name: {**(INNER if how["method"] not in OWN_SETTINGS else {}), **how, "blocks": arguments.blocks}
         for name, how in CELLS.items()
     }
     print(table(list(HEAD), rows_of(resumed(cells, arguments.cells, arguments.out, run))))

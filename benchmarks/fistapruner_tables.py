@@ -25,7 +25,7 @@ import torch
 from allocation import trained
 from common.cells import resumed
 from common.protocol import TEXTS, Protocol
-from common.results import RESULTS, summary
+from common.results import RESULTS
 
 from gramian.adapters import prune
 from gramian.adapters.data.tokens import plain_windows
@@ -89,14 +89,14 @@ def pruned(keywords: Mapping[str, Any], dense: Any, windows: torch.Tensor) -> tu
         global_magnitude(model, given["global"])
     elif given:
         report = prune(model, windows[:samples], progress=False, **given)
-        return model, {"report": summary(report.to_dict(), "operators")}
+        return model, {"error": report.to_dict()["mean_error"], "seconds": report.seconds}
     return model, {}
 
 
 def show(results: Mapping[str, Any]) -> None:
     rows = []
     for name, cell in results.items():
-        seconds = f"{cell['report']['seconds']:.0f}" if "report" in cell else "-"
+        seconds = f"{cell['seconds']:.0f}" if "seconds" in cell else "-"
         rows.append([name, *(f"{value:.3f}" for value in cell["perplexity"].values()), seconds])
     texts = next(iter(results.values()))["perplexity"]
     print(table(["model", *texts, "prune s"], rows))

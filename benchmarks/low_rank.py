@@ -1,6 +1,7 @@
 """Sparse weights, sparse ones beside a matrix of low rank, and low rank alone, at equal numbers of parameters.
 
     python benchmarks/low_rank.py --problems FOLDER [--operators REGEX] [--shares 0.05 0.1] [--rounds N] [--damping D]
+                                  [--out FILE]
 
 FOLDER is that of `layer_error.py`: problem files, and in FOLDER/test the Gram matrices of the same operators on other text. At
 50 % of the numbers of the dense weights, an error is |X (V - W)^T|^2 / |X W^T|^2 on the calibration moments or on the test
@@ -14,11 +15,15 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from common.results import RESULTS, save
 
 from gramian.adapters.data.problem_files import read_gram, read_problem
 from gramian.solvers import FactoredSolution, Quadratic, Solution, TopK, l0_admm, low_rank, sparse_low_rank
 from gramian.solvers.factored.factors import divided_budget, rank_within
 from gramian.tables import table
+from gramian.versions import versions
 
 HALF = TopK(0.5)
 
@@ -36,8 +41,9 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="what L takes of the numbers")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of the alternation, and as many refits after them")
     parser.add_argument("--damping", type=float, default=0.1, help="the ridge on changes, in unit-diagonal coordinates")
+    parser.add_argument("--out", type=Path, default=RESULTS / "low_rank.json", metavar="FILE", help="the result file")
     arguments = parser.parse_args()
-    rows: list[list[str]] = []
+    rows: list[dict[str, Any]] = []
     for file in sorted(arguments.problems.glob("*.safetensors")):
         if not re.search(arguments.operators, file.name):
             continue
@@ -60,10 +66,22 @@ def main() -> None:
             seconds = time.perf_counter() - started
             rank = found.rank if isinstance(found, FactoredSolution) else 0
             count = found.parameters if isinstance(found, FactoredSolution) else int((found.weights != 0).sum())
-            errors = [f"{each.relative_error(found.weights):.5f}" for each in (problem, test)]
-            rows.append([f"{file.stem} {name}", f"{rank}", f"{count}", *errors, f"{seconds:.1f}"])
-            print("  ".join(rows[-1]), flush=True)
-    print(table(["case", "rank", "parameters", "error", "test", "s"], rows))
+            rows.append(
+                {
+                    "operator": file.stem, "way": name, "rank": rank, "parameters": count,
+                    "error": problem.relative_error(found.weights), "test_error": test.relative_error(found.weights),
+                    "seconds": seconds,
+                }
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+            settings = {"rounds": arguments.rounds, "damping": arguments.damping, "versions": dict(versions())}
+            save(arguments.out, {**settings, "rows": rows})
+    columns = ["operator", "way", "rank", "parameters", "error", "test_error", "seconds"]
+    print(
+        table(
+            columns, [[f"{row[key]:.4g}" if isinstance(row[key], float) else f"{row[key]}" for key in columns] for row in rows]
+        )
+    )
 
 
 if __name__ == "__main__":

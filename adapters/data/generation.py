@@ -14,7 +14,7 @@ from gramian.progress import Bar, bar
 
 __all__ = ["check_sampling", "going_on", "sampled_tokens"]
 
-WINDOWS_PER_BATCH = 16
+WINDOWS_PER_BATCH = 32
 
 
 @torch.no_grad()
@@ -98,7 +98,12 @@ def check_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
 
 
 def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw a token for every row of logits (n, vocabulary); the result is (n, 1)."""
+    """Draw a token for every row of logits (n, vocabulary): the first at which the sum of probabilities, in float64, exceeds a
+    uniform number. The result is (n, 1), on the CPU."""
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the model's logits hold NaN or Inf, so no text can be sampled from it")
-    return torch.multinomial(logits.double().softmax(dim=-1).cpu(), 1, generator=generator)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    logits = logits.to(exact)
+    sums = (logits - logits.amax(dim=-1, keepdim=True)).exp().cumsum(dim=-1, dtype=torch.float64)
+    level = torch.rand((len(logits), 1), generator=generator, dtype=torch.float64).to(logits.device) * sums[:, -1:]
+    return torch.searchsorted(sums, level, right=True).clamp(max=logits.shape[-1] - 1).cpu()

@@ -10,9 +10,11 @@ from typing import Any
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator
 from gramian.adapters.estimates.walked import walked
+from gramian.adapters.estimates.weights import scores_given
 from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.planned import plan_of, zeroing
+from gramian.adapters.passes.row_parts import rows_compete
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.run.forward import batches_in
 from gramian.adapters.run.ranks import Ranks, Shares, divided
@@ -135,6 +137,10 @@ def shared_estimate(
             "solvers": sum(slowest([operators[name] for name in names], parts, ranks) for names in stages),
         }
         traffic = received * (weights + len(pieces) * 8 * walk.operations)  # an entry of moments is an operation of a token
+        compared = [
+            operator.shape for name, operator in operators.items() if parts[name] > 1 and rows_compete(each.patterns[name])
+        ]
+        traffic += received * scores_given(config.method, config.options, compared)
         kept = busiest
         if refits := base.seconds.get("refits of blocks", 0.0):  # the first process does it, and is given what all have run
             seconds["refits of blocks"] = refits

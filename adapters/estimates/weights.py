@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gramian.adapters.estimates.figures import Rates
@@ -11,7 +11,7 @@ from gramian.adapters.methods.registry import METHODS
 from gramian.solvers.direct.factorised import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS
 
-__all__ = ["solver_seconds", "working_bytes"]
+__all__ = ["scores_given", "solver_seconds", "working_bytes"]
 
 SELECTION = 1.2e-8  # seconds to rank one weight among others
 COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
@@ -40,6 +40,13 @@ def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> 
     if method == "exchange":  # tableaus of as many rows as fit, each of twice the squared number of kept channels
         factorised = min(BATCH_BYTES, 2 * shape[0] * row)
     return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
+
+
+def scores_given(method: str, options: Mapping[str, Any], shapes: Sequence[tuple[int, int]]) -> float:
+    """Bytes of the scores that processes give each other which share the rows of operators, as often as the method chooses."""
+    chosen: dict[str, Any] = {**METHODS[method].defaults, **options}
+    steps: float = chosen.get("steps", 0)
+    return 4 * steps * sum(map(math.prod, shapes))
 
 
 def solver_seconds(

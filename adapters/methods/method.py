@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,8 +36,9 @@ class Method:
     granularity: which of the two. Problems are float64; a module is a `ScoreContext`, and the largest scores are kept longest.
     prepare(context, **options) -> what is gathered from the dense model for every unit set, before any module is scored.
     settings: the method's own values of settings that are not given, such as `{"calibrate_on": "dense"}`, see `PruneConfig`.
-    damps: whether damping enters what the method does. rows_apart: whether it solves for every row of single weights by itself
-    where the pattern does not compare rows, so that several processes can share them. factored: whether it returns a
+    damps: whether damping enters what the method does. together(parts, choose, **options) -> list of
+    Solution: `decide` for parts of the rows of single weights, which several processes can share; only choose(scores) -> masks
+    compares rows. factored: whether it returns a
     `FactoredSolution`, S + B A, of which only S is sparse. wrapped: whether weights are the product of a core, which has the
     zeros of the pattern, with factors that have none, so that they have no zeros themselves.
 
@@ -57,7 +59,7 @@ class Method:
     prepare: Callable[..., Sequence[Any]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     damps: bool = True
-    rows_apart: bool = False
+    together: Callable[..., list[Solution]] | None = None
     factored: bool = False
     wrapped: bool = False
     inputs: bool = True
@@ -136,6 +138,10 @@ class Method:
             width = pattern.group if isinstance(pattern, NM) else 2
             solve(Quadratic(np.eye(width), np.ones((1, width))), pattern)
         return solve
+
+    def of_parts(self, options: Mapping[str, Any]) -> Callable[[Sequence[Quadratic], Any], list[Solution]] | None:
+        """`together` with its options fixed."""
+        return None if self.together is None else partial(self.together, **among(options, self.together, 2))
 
     def of_units(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
         """`tried` for units; a method that gathers something is not called before it has."""

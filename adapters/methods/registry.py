@@ -22,6 +22,7 @@ from gramian.adapters.methods.unit_methods import UNIT_METHODS
 from gramian.adapters.methods.wrapped_methods import armor_saved
 from gramian.solvers import dsnot, exchange, fistapruner_printed, l0_admm, sparsegpt, sparsegpt_quantised
 from gramian.solvers.support.baselines import magnitude, wanda
+from gramian.solvers.support.l0 import l0_on_parts
 from gramian.solvers.support.lasso_rounding import fistapruner
 from gramian.spelling import meant
 
@@ -30,7 +31,7 @@ __all__ = ["METHODS", "WEIGHT_METHODS", "Method", "file_of", "resolve"]
 WEIGHT_METHODS: dict[str, Method] = {
     "fistapruner": Method(fistapruner, settings={"calibrate_on": "dense", "target": "block"}),
     "fistapruner-printed": Method(fistapruner_printed, settings={"calibrate_on": "dense", "target": "block"}),
-    "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, rows_apart=True),
+    "l0": Method(l0_admm, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, together=l0_on_parts),
     "sparsegpt": Method(sparsegpt),
     "armor": Method(armor_saved, settings={"target": "model", "target_blend": 0.5, "damping": "auto"}, wrapped=True),
     "sparsegpt-quantised": Method(sparsegpt_quantised),

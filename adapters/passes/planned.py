@@ -79,13 +79,14 @@ def zeroing(
     damping = config.own("damping")
     damping = 0.0 if damping is None else damping
     choosing = fitted // CHOOSING if damping == "auto" else 0
-    solve = DampedMethod(config.recipe.of_weights(config.options, None), damping, config.refit == "support")
+    method = config.recipe
+    solve = DampedMethod(
+        method.of_weights(config.options, None), damping, config.refit == "support", method.of_parts(config.options)
+    )
     return ZeroWeights(
         paths, stages_of(model), patterns, solve, config.own("calibrate_on"), config.own("target"),
         config.own("target_blend") or 1.0, (fitted - choosing, choosing), storage_dtype(model), home_of(model), advance,
-        problems, among(shares, config.own("calibrate_on")), config.recipe.rows_apart, changes_of(model, config, patterns),
-        mixture,
-        config.recipe.wrapped,
+        problems, among(shares, config.own("calibrate_on")), changes_of(model, config, patterns), mixture, method.wrapped,
     )  # fmt: skip
 
 

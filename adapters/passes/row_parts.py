@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 
-from gramian.adapters.devices import tensor_of
+from gramian.adapters.devices import solver_array, tensor_of
 from gramian.adapters.models.weight_parts import Parts, parts_in
+from gramian.adapters.run.ranks import Ranks
 from gramian.solvers import NM, Pattern, Solution, TopK
+from gramian.solvers.backend._xp import namespace
+from gramian.solvers.support.growing_penalty import Choose
 
-__all__ = ["Answer", "joined", "rows_compete", "split_rows"]
+__all__ = ["Answer", "joined", "row_choice", "rows_compete", "split_rows"]
 
 PARTS = 8  # at most
-ROWS = 320  # of a part, at least: what it does with the Gram matrix by itself is then little beside 160 products with its rows
+ROWS = 256  # of a part, at least: what it does with the Gram matrix by itself is then little beside its products
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,30 @@ def split_rows(rows: int, apart: bool) -> list[slice]:
 def rows_compete(pattern: Pattern) -> bool:
     """Whether what one row keeps depends on other rows, as far as is known."""
     return not (isinstance(pattern, NM) or (isinstance(pattern, TopK) and pattern.per_row))
+
+
+def row_choice(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], ranks: Ranks) -> Choose:
+    """choose(scores) -> masks for those parts of an operator's rows that this process owns. Where the pattern compares rows,
+    all owners give each other the scores of theirs, and each has to choose as often as the others."""
+    numbers = [number for number, owner in enumerate(owners) if owner == ranks.rank]
+    involved = sorted(set(owners))
+
+    def choose(scores: Sequence[Any]) -> Sequence[Any]:
+        if not rows_compete(pattern):
+            return [pattern.largest(score) for score in scores]
+        mine, every = dict(zip(numbers, scores)), []
+        for number, (rows, owner) in enumerate(zip(parts, owners)):
+            score = mine.get(number)
+            if len(involved) > 1:
+                own = None if score is None else tensor_of(score)
+                like = tensor_of(scores[0]).new_empty((rows.stop - rows.start, scores[0].shape[1]))
+                given = ranks.shared_tensor(own, like, owner, involved)
+                score = solver_array(given) if score is None else score
+            every.append(score)
+        mask = pattern.largest(namespace(*every).concat(every))
+        return [mask[parts[number], :] for number in numbers]
+
+    return choose
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

@@ -19,7 +19,7 @@ from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.models.weight_parts import KINDS
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
-from gramian.adapters.passes.row_parts import Answer, joined, rows_compete, split_rows
+from gramian.adapters.passes.row_parts import Answer, joined, row_choice, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.mixtures import Mixture
@@ -46,8 +46,8 @@ class ZeroWeights:
     many batches are fitted, and how many choose the damping; the rest are held out for the report. dtype: of the checkpoint, to
     which weights are rounded before they are evaluated. home: the device on which hidden states are kept. problems: an empty
     directory for problem files, if any. shares: of the batches, where other processes run some; they then share the operators
-    of a block too, or of a stage where the next one's inputs follow from it. rows_apart: whether they may share the rows of an
-    operator, as far as its pattern does not compare them. changes: of bases inside blocks, if any. mixture: of the domains,
+    of a block too, or of a stage where the next one's inputs follow from it, and the rows of an operator where the method has a
+    form for parts of them. changes: of bases inside blocks, if any. mixture: of the domains,
     where there are several. wrapped: whether answers are products of which a core alone has the pattern's zeros.
     """
 
@@ -64,7 +64,6 @@ class ZeroWeights:
     advance: Callable[[], object]
     problems: Path | None = None
     shares: Shares = Shares()
-    rows_apart: bool = False
     changes: BasisChanges | None = None
     mixture: Mixture | None = None
     wrapped: bool = False
@@ -109,10 +108,13 @@ class ZeroWeights:
 
     def row_parts(self, name: str, shape: Sequence[int]) -> list[slice]:
         """The parts of an operator's rows that may be solved for by different processes."""
-        return split_rows(shape[0], self.rows_apart and not rows_compete(self.patterns[name]))
+        return split_rows(shape[0], self.solve.together is not None and not isinstance(self.patterns[name], AllZero))
 
-    def begun(self, layer: Layer, found: Gathered, numbers: Sequence[int]) -> Work:
-        """Solve some parts of one operator's problem, by number. The first part goes with the problem file, if any."""
+    def begun(self, layer: Layer, found: Gathered, owners: Sequence[int]) -> Work:
+        """Solve those parts of one operator's problem that this process owns. The first part goes with the problem file, if
+        any. owners: of the parts, each of which has to begin with the operator."""
+        ranks = self.shares.ranks
+        numbers = [number for number, owner in enumerate(owners) if owner == ranks.rank]
         started = time.perf_counter()
         moments = found.calibration
         problem = layer.problem(moments)
@@ -136,7 +138,9 @@ class ZeroWeights:
             elif len(parts) == 1:
                 solutions = [self.solve(problem, pattern, calibration)]
             else:
-                solutions = self.solve.on_parts(problem, pattern, calibration, [parts[number] for number in numbers])
+                choose = row_choice(pattern, parts, owners, ranks)
+                some, choose = [parts[number] for number in numbers], row_choice(pattern, parts, owners, ranks)
+                solutions = self.solve.on_parts(problem, pattern, calibration, some, choose)
         except ValueError as error:
             raise ValueError(f"{layer.name}: {error}") from error
         answers = dict(zip(numbers, map(Answer.of, solutions)))
@@ -242,13 +246,13 @@ class BlockOfWeights:
                         star = map(change.back, star)
                     collector.settle(star, some)
                 for layer in stage:
-                    mine = [number for number, owner in enumerate(owners[layer]) if owner == rank]
+                    mine = owners[layer].count(rank)
                     with naming(layer.name):
                         gathered = collector.of(layer) if mine else None
                         if gathered is not None and change is not None:
                             gathered = change.gathered(gathered)
-                        work = self.each.begun(layer, gathered, mine) if gathered is not None else None
-                        if work is not None and len(mine) == len(owners[layer]):
+                        work = self.each.begun(layer, gathered, owners[layer]) if gathered is not None else None
+                        if work is not None and mine == len(owners[layer]):
                             found[layer] = self.each.ended(work)
                         elif work is not None:
                             waiting[layer] = work

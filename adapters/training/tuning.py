@@ -31,6 +31,7 @@ from gramian.versions import versions
 
 __all__ = ["tune"]
 
+MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT = 8  # of what a teacher writes, an eighth is the text's
 
 
@@ -129,8 +130,9 @@ def tune(
             "versions": dict(versions()),
         }
     if config.written and teacher is not None:
-        prompt = max(1, windows.shape[1] // PROMPT)
-        more = going_on(teacher, windows, config.written, prompt, seed=config.seed, progress=progress)
+        prompt, mixed = max(1, windows.shape[1] // PROMPT), MIXED.get(config.precision)
+        with torch.autocast(teacher.device.type, mixed, enabled=mixed is not None):
+            more = going_on(teacher, windows, config.written, prompt, seed=config.seed, progress=progress)
         windows = torch.cat([windows, more])
     with in_float32(model), eval_mode(model), eval_mode(teacher or model):
         with trained(model, config.train, config.rank, masks, config.seed) as parameters:

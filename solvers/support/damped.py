@@ -10,6 +10,7 @@ from gramian.solvers.core.patterns import Pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.direct.restricted import refit
+from gramian.solvers.support.growing_penalty import Choose
 from gramian.solvers.support.shrinkage import empirical_ridge
 
 __all__ = ["CalibrationSplit", "DampedMethod", "check_damping"]
@@ -33,7 +34,8 @@ class CalibrationSplit:
 class DampedMethod:
     """Run a method on a damped problem, and refit its answer where that is wanted.
 
-    solve: argmin over a pattern, a method with its options. damping: d for the ridge `d G_jj` on the change of
+    solve: argmin over a pattern, a method with its options. together: the same for parts of the rows, whose masks a function
+    chooses by the scores of all, where the method has such a form. damping: d for the ridge `d G_jj` on the change of
     channel j; "auto" for the empirical Bayes ridge, MARGIN times the strength that is best on the held-out split, if there is
     one; 0 for none. refit: solve for the best weights on the method's support, which never raises the loss.
     """
@@ -41,24 +43,37 @@ class DampedMethod:
     solve: Callable[[Quadratic, Pattern], Solution]
     damping: float | str = 0.0
     refit: bool = False
+    together: Callable[[Sequence[Quadratic], Choose], list[Solution]] | None = None
 
     def __call__(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> Solution:
         """Return the answer of the method; its certificate is that of the damped problem, which is the one that was solved."""
         return self.answer(*self.damped(problem, pattern, calibration), pattern)
 
     def on_parts(
-        self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit, rows: Sequence[slice]
+        self,
+        problem: Quadratic,
+        pattern: Pattern,
+        calibration: CalibrationSplit,
+        rows: Sequence[slice],
+        choose: Choose | None = None,
     ) -> list[Solution]:
-        """Return the answers for some ranges of rows, where the method and the pattern ask nothing of other rows."""
+        """Return the answers for some ranges of rows: what the method asks of other rows, `choose` knows; without it neither
+        the method nor the pattern asks for anything."""
         damped, detail = self.damped(problem, pattern, calibration)
-        return [self.answer(part, detail, pattern) for part in damped.parts(rows)]
+        parts = damped.parts(rows)
+        if choose is None or self.together is None:
+            return [self.answer(part, detail, pattern) for part in parts]
+        return [self.polished(*each, detail) for each in zip(parts, self.together(parts, choose))]
 
     def answer(self, damped: Quadratic, detail: dict[str, float], pattern: Pattern) -> Solution:
         """Return the answer for a problem that is damped already."""
-        solution = self.solve(damped, pattern)
+        return self.polished(damped, self.solve(damped, pattern), detail)
+
+    def polished(self, damped: Quadratic, solution: Solution, detail: dict[str, float]) -> Solution:
+        """Return an answer as it is reported, with the best weights on its support where that is wanted."""
         if self.refit:
-            polished = refit(damped, solution.weights != 0, start=solution.weights)
-            solution = replace(solution, weights=polished.weights, certificate=polished.certificate)
+            exact = refit(damped, solution.weights != 0, start=solution.weights)
+            solution = replace(solution, weights=exact.weights, certificate=exact.certificate)
         return replace(solution, detail={**solution.detail, **detail})
 
     def damped(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> tuple[Quadratic, dict[str, float]]:

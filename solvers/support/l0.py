@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import Array, clip, copied, namespace
+from collections.abc import Sequence
+
+from gramian.solvers.backend._xp import Array
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import Certificate
-from gramian.solvers.core.patterns import Pattern, PatternLike, check_score, pattern_of
+from gramian.solvers.core.patterns import PatternLike, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
-from gramian.solvers.core.watch import Callback, Watch, watched
+from gramian.solvers.core.watch import Callback, watched
 from gramian.solvers.direct.restricted import refit
-from gramian.solvers.support.obs import inverse_factor
+from gramian.solvers.support.growing_penalty import Choose, searched
 
-__all__ = ["l0_admm"]
-
-PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
+__all__ = ["l0_admm", "l0_on_parts"]
 
 
 @computation
@@ -97,69 +97,80 @@ def l0_admm(
         raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
     pattern = pattern_of(pattern, problem.shape)
     with watched("l0_admm", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
-        solution = watched_admm(problem, pattern, steps, first, last, stage, watch)
-    return solution.required() if throw else solution
+
+        def look(step: int, masks: Sequence[Array], stage_over: bool) -> Status | None:
+            """Return why the search ends, None where it goes on."""
+
+            def reached() -> tuple[Array, Certificate]:
+                """Return the exact weights on the support that there is now."""
+                solution = refit(problem, masks[0])
+                return solution.weights, solution.certificate
+
+            if stage_over:
+                return watch.verdict(step, reached, over=step == steps)
+            return Status.TIME_LIMIT if watch.late() else None
+
+        def choose(scores: Sequence[Array]) -> Sequence[Array]:
+            """Return the one mask."""
+            return [pattern.largest(scores[0])]
+
+        found = searched([problem], choose, steps, first, last, stage, look)[0]
+    return found.required() if throw else found
 
 
-def watched_admm(
-    problem: Quadratic, pattern: Pattern, steps: int, first: float, last: float, stage: int, watch: Watch
-) -> Solution:
-    """Do what `l0_admm` does, whose options are checked already, beside a watch."""
-    xp = namespace(problem.anchor)
-    scale, values, vectors = problem.noted("pivots", lambda: pivots_of(problem.double))
-    work = problem.double.rescaled(scale)[0].astype(xp.float32)
-    mean = float(xp.mean(values)) or 1.0
-    alive = xp.astype(work.diagonal > 0, work.anchor.dtype)
-    stages = -(-steps // stage)
-    growth = (last / first) ** (1 / max(1, stages - 1))
-    dead = not bool(xp.all(work.diagonal > 0))
-    # Z and U. All that can be done in place is: new arrays of this size take as long as the products.
-    sparse, dual, rho = copied(work.anchor), xp.zeros_like(work.anchor), first * mean
-    ended: Status | None = None
+@computation
+def l0_on_parts(
+    parts: Sequence[Quadratic],
+    choose: Choose,
+    *,
+    steps: int = 180,
+    first: float = 0.03,
+    last: float = 1.0,
+    stage: int = 4,
+) -> list[Solution]:
+    """min_V f(V) subject to V satisfying a pattern that may compare rows, by `l0_admm`, some parts of the rows here
 
-    def reached() -> tuple[Array, Certificate]:
-        """Return the exact weights on the support that there is now."""
-        solution = refit(problem, mask)
-        return solution.weights, solution.certificate
+    All parts of the rows go through their steps together, wherever they are: `choose` is given the scores of those here, and
+    returns their masks, for which it may ask for the scores of others. What a part ends with does not depend on which others
+    are here.
 
-    for step in range(steps):
-        if step % stage == 0:
-            fresh = first * mean * growth ** (step // stage)
-            dual *= rho / fresh  # rho U, the multiplier, is the same
-            rho = fresh
-            root = vectors / xp.sqrt(values + rho)
-            inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
-        sparse -= dual
-        sparse -= work.anchor
-        sparse *= rho
-        if work.slope is not None:
-            sparse -= work.slope
-        moved = sparse @ inverse  # the change of W, to which W and U are added
-        moved += work.anchor
-        moved += dual
-        score = xp.abs(moved)
-        if dead:
-            score *= alive
-        mask = pattern.largest(score)
-        sparse = moved * xp.astype(mask, moved.dtype)  # a product: selecting by a random mask is ten times slower
-        dual = moved
-        dual -= sparse
-        if (step + 1) % stage == 0 or step + 1 == steps:
-            ended = watch.verdict(step + 1, reached, over=step + 1 == steps)
-        elif watch.late():
-            ended = Status.TIME_LIMIT
-        if ended:
-            break
-    check_score(score)  # NaN, once there, remains
-    solution = refit(problem, mask)  # not from `sparse`: where both fit alike, that is right to float32 only
-    return Solution(solution.weights, ended or Status.SEARCHED, solution.certificate, step + 1, detail=solution.detail)
+    Parameters
+    ----------
+    parts : sequence of Quadratic
+        f of some rows each, `Quadratic.parts` of one problem.
+    choose : callable
+        choose(scores) -> masks, an array (rows, p) for every part; it is called `steps` times.
+    steps, first, last, stage : optional
+        As of `l0_admm`.
 
+    Returns
+    -------
+    list of Solution
+        One for every part, with the KKT residual on its support.
 
-def pivots_of(problem: Quadratic) -> tuple[Array, Array, Array]:
-    """Return s_j of the coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped, and the eigenvalues and
-    eigenvectors of G there, in float32."""
-    xp = namespace(problem.anchor)
-    factor, _ = inverse_factor(problem.rescaled()[0], PIVOT_DAMPING)
-    scale = problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0))  # (G + D)^-1 = U^T U
-    values, vectors = xp.linalg.eigh(xp.astype(problem.gram / scale / scale[:, None], xp.float32))
-    return scale, clip(values, 0, None), vectors
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    References
+    ----------
+    As of `l0_admm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gramian.solvers import Quadratic, TopK, l0_admm
+    >>> from gramian.solvers.support.l0 import l0_on_parts
+    >>> rng = np.random.default_rng(0)
+    >>> problem, half = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8))), TopK(0.5)
+    >>> parts = problem.parts([slice(0, 1), slice(1, 4)])
+    >>> found = l0_on_parts(parts, lambda scores: np.split(half.largest(np.concatenate(scores)), [1]))
+    >>> bool(np.allclose(np.concatenate([each.weights for each in found]), l0_admm(problem, half).weights))
+    True
+    """
+    steps, stage = whole("steps", steps), whole("stage", stage)
+    first, last = number("first", first, "(0, inf)"), number("last", last, "(0, inf)")
+    if first > last:
+        raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
+    return searched(parts, choose, steps, first, last, stage, lambda *_: None)

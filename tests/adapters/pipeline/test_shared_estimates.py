@@ -9,6 +9,7 @@ from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.shared import shared_estimate, slowest
+from gramian.adapters.passes import row_parts
 from gramian.adapters.run.ranks import Ranks, Shares, divided
 
 WINDOWS, HELDOUT = (96, 256), 16  # 12 batches of 8 windows and 4 of 4
@@ -124,3 +125,19 @@ def test_methods_that_every_process_solves_for_alike_are_refused():
     base = run_estimate(model, WINDOWS, config, rates=Rates(1e9, 5e8))
     with pytest.raises(ValueError, match="removes units, which every process solves for alike"):
         shared_estimate(model, WINDOWS, config, 2, 1e9, base)
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_rows_that_compete_are_shared_and_their_scores_are_exchanged(ranks, monkeypatch):
+    """As much work each as where rows do not compete, and a score of every weight more at every step."""
+    monkeypatch.setattr(row_parts, "ROWS", 4)
+    model, shapes = tiny_model("llama"), []
+    found = {}
+    for name, rows in (("compete", False), ("apart", True)):
+        config = PruneConfig(method="l0", sparsity=0.5, per_row=rows)
+        base = run_estimate(model, WINDOWS, config, heldout=HELDOUT, rates=Rates(1e9, 5e8))
+        found[name] = shared_estimate(model, WINDOWS, config, ranks, 1e9, base, heldout=HELDOUT)
+        shapes = [operator.shape for operator in base.operators if operator.shape[0] >= 8]
+    assert found["compete"].seconds["solvers"] == pytest.approx(found["apart"].seconds["solvers"], rel=1e-6)
+    exchanged = 180 * 4 * sum(rows * columns for rows, columns in shapes) * (1 - 1 / ranks)
+    assert found["compete"].traffic - found["apart"].traffic == pytest.approx(exchanged, abs=2)

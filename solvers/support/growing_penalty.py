@@ -1,0 +1,98 @@
+"""ADMM whose penalty grows, on parts of the rows of a weight that go through their steps together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gramian.solvers.backend._xp import Array, clip, copied, namespace
+from gramian.solvers.core.patterns import check_score
+from gramian.solvers.core.problem import Quadratic
+from gramian.solvers.core.solution import Solution, Status
+from gramian.solvers.direct.restricted import refit
+from gramian.solvers.support.obs import inverse_factor
+
+__all__ = ["Choose", "searched"]
+
+PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
+
+Choose = Callable[[Sequence[Array]], Sequence[Array]]
+Look = Callable[[int, Sequence[Array], bool], Status | None]
+
+
+class Rows:
+    """Some rows in the search: Z and U. What can be done in place is: new arrays of this size take as long as the products."""
+
+    def __init__(self, work: Quadratic) -> None:
+        xp = namespace(work.anchor)
+        self.work, self.sparse, self.dual = work, copied(work.anchor), xp.zeros_like(work.anchor)
+
+    def move(self, inverse: Array, rho: float) -> Array:
+        """Minimise over V, and return V + U; `dual` holds it until `take`."""
+        sparse, work = self.sparse, self.work
+        sparse -= self.dual
+        sparse -= work.anchor
+        sparse *= rho
+        if work.slope is not None:
+            sparse -= work.slope
+        moved = sparse @ inverse  # the change of W, to which W and U are added
+        moved += work.anchor
+        moved += self.dual
+        self.dual = moved
+        return moved
+
+    def take(self, mask: Array) -> None:
+        """Keep what the mask keeps of V + U as Z, and the rest as U."""
+        xp = namespace(mask)
+        self.sparse = self.dual * xp.astype(mask, self.dual.dtype)  # a product: selecting by a random mask is ten times slower
+        self.dual -= self.sparse
+
+
+def searched(
+    parts: Sequence[Quadratic], choose: Choose, steps: int, first: float, last: float, stage: int, look: Look
+) -> list[Solution]:
+    """Return exact weights of every part on the support that ADMM finds. choose: the masks by the scores. look(step, masks,
+    whether a stage is over): why the search ends, None where it goes on."""
+    xp = namespace(parts[0].anchor)
+    scale, values, vectors = parts[0].noted("pivots", lambda: pivots_of(parts[0].double))
+    mean = float(xp.mean(values)) or 1.0
+    some = [Rows(part.double.rescaled(scale)[0].astype(xp.float32)) for part in parts]
+    diagonal = some[0].work.diagonal
+    alive, dead = xp.astype(diagonal > 0, xp.float32), not bool(xp.all(diagonal > 0))
+    stages = -(-steps // stage)
+    growth = (last / first) ** (1 / max(1, stages - 1))
+    rho, ended = first * mean, None
+    for step in range(steps):
+        if step % stage == 0:
+            fresh = first * mean * growth ** (step // stage)
+            for each in some:
+                each.dual *= rho / fresh  # rho U, the multiplier, is the same
+            rho = fresh
+            root = vectors / xp.sqrt(values + rho)
+            inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
+        scores = [xp.abs(each.move(inverse, rho)) for each in some]
+        if dead:
+            for score in scores:
+                score *= alive
+        masks = choose(scores)
+        for each, mask in zip(some, masks):
+            each.take(mask)
+        ended = look(step + 1, masks, (step + 1) % stage == 0 or step + 1 == steps)
+        if ended:
+            break
+    for score in scores:
+        check_score(score)  # NaN, once there, remains
+    exact = [
+        refit(part, mask) for part, mask in zip(parts, masks)
+    ]  # not from Z: where both fit alike, that is right to float32
+    status = ended or Status.SEARCHED
+    return [Solution(each.weights, status, each.certificate, step + 1, detail=each.detail) for each in exact]
+
+
+def pivots_of(problem: Quadratic) -> tuple[Array, Array, Array]:
+    """Return s_j of the coordinates v'_j = s_j v_j with s_j^2 = 1 / (G^-1)_jj, G slightly damped, and the eigenvalues and
+    eigenvectors of G there, in float32."""
+    xp = namespace(problem.anchor)
+    factor, _ = inverse_factor(problem.rescaled()[0], PIVOT_DAMPING)
+    scale = problem.unit_scale / xp.sqrt(xp.sum(factor * factor, axis=0))  # (G + D)^-1 = U^T U
+    values, vectors = xp.linalg.eigh(xp.astype(problem.gram / scale / scale[:, None], xp.float32))
+    return scale, clip(values, 0, None), vectors
