@@ -13,11 +13,12 @@ import torch
 from gramian.adapters.devices import solver_array, tensor_of
 from gramian.adapters.models.weight_parts import Parts, parts_in
 from gramian.adapters.run.ranks import Ranks
-from gramian.solvers import NM, Pattern, Solution, TopK
+from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, refit
 from gramian.solvers.backend._xp import namespace
 from gramian.solvers.support.growing_penalty import Choose
+from gramian.solvers.support.shrinkage import Exact
 
-__all__ = ["Answer", "joined", "row_choice", "rows_compete", "split_rows"]
+__all__ = ["Answer", "joined", "row_choice", "rows_compete", "shared_refits", "split_rows"]
 
 PARTS = 8  # at most
 ROWS = 256  # of a part, at least: what it does with the Gram matrix by itself is then little beside its products
@@ -73,6 +74,30 @@ def row_choice(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], 
         return [mask[parts[number], :] for number in numbers]
 
     return choose
+
+
+def shared_refits(owners: Sequence[int], ranks: Ranks) -> Exact:
+    """exact(pilot, mask) -> the best weights on a mask, of which the owners of an operator's parts find some rows each. Each
+    has to ask as often as the others."""
+    involved = sorted(set(owners))
+
+    def exact(pilot: Quadratic, mask: Any) -> Any:
+        count = pilot.shape[0]
+        ends = [int(end) for end in np.linspace(0, count, min(PARTS, count) + 1).round()]
+        every = []
+        for number, (first, last) in enumerate(pairwise(ends)):
+            owner = involved[number * len(involved) // (len(ends) - 1)]
+            found = None
+            if owner == ranks.rank:
+                found = refit(pilot.part(slice(first, last)), mask[first:last, :]).weights
+            if len(involved) > 1:
+                like = tensor_of(pilot.anchor).new_empty((last - first, pilot.shape[1]))
+                given = ranks.shared_tensor(None if found is None else tensor_of(found), like, owner, involved)
+                found = solver_array(given) if found is None else found
+            every.append(found)
+        return namespace(*every).concat(every)
+
+    return exact
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

@@ -11,7 +11,7 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.growing_penalty import Choose
-from gramian.solvers.support.shrinkage import empirical_ridge
+from gramian.solvers.support.shrinkage import STRENGTHS, Exact, empirical_ridge, estimated
 
 __all__ = ["CalibrationSplit", "DampedMethod", "check_damping"]
 
@@ -47,7 +47,8 @@ class DampedMethod:
 
     def __call__(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> Solution:
         """Return the answer of the method; its certificate is that of the damped problem, which is the one that was solved."""
-        return self.answer(*self.damped(problem, pattern, calibration), pattern)
+        damped, detail = self.damped(problem, pattern, calibration)
+        return self.polished(damped, self.solve(damped, pattern), detail)
 
     def on_parts(
         self,
@@ -55,19 +56,15 @@ class DampedMethod:
         pattern: Pattern,
         calibration: CalibrationSplit,
         rows: Sequence[slice],
-        choose: Choose | None = None,
+        choose: Choose,
+        exact: Exact | None = None,
     ) -> list[Solution]:
-        """Return the answers for some ranges of rows: what the method asks of other rows, `choose` knows; without it neither
-        the method nor the pattern asks for anything."""
-        damped, detail = self.damped(problem, pattern, calibration)
+        """Return the answers for some ranges of rows, of a method that has a form for them. choose: the masks by the scores of
+        all rows. exact: as `estimated` has it, where the rows of pilots are shared too."""
+        assert self.together is not None
+        damped, detail = self.damped(problem, pattern, calibration, exact)
         parts = damped.parts(rows)
-        if choose is None or self.together is None:
-            return [self.answer(part, detail, pattern) for part in parts]
         return [self.polished(*each, detail) for each in zip(parts, self.together(parts, choose))]
-
-    def answer(self, damped: Quadratic, detail: dict[str, float], pattern: Pattern) -> Solution:
-        """Return the answer for a problem that is damped already."""
-        return self.polished(damped, self.solve(damped, pattern), detail)
 
     def polished(self, damped: Quadratic, solution: Solution, detail: dict[str, float]) -> Solution:
         """Return an answer as it is reported, with the best weights on its support where that is wanted."""
@@ -76,11 +73,16 @@ class DampedMethod:
             solution = replace(solution, weights=exact.weights, certificate=exact.certificate)
         return replace(solution, detail={**solution.detail, **detail})
 
-    def damped(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> tuple[Quadratic, dict[str, float]]:
+    def damped(
+        self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit, exact: Exact | None = None
+    ) -> tuple[Quadratic, dict[str, float]]:
         """Return the damped problem, and what its damping was."""
         if self.damping == "auto":
             fitted, other, tokens = calibration.split or (problem, None, calibration.tokens)
-            found = empirical_ridge(fitted, pattern, tokens, heldout=other)
+            if exact is None:
+                found = empirical_ridge(fitted, pattern, tokens, heldout=other)
+            else:
+                found = estimated(fitted, pattern, tokens, other, STRENGTHS, exact)
             factor = 1.0 if other is None else MARGIN
             # the ridge stands against a sum over tokens, so it is the same for a part of them and for all
             return problem.damped(factor * found.ridge), {"ridge_strength": factor * found.strength}

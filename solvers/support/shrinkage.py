@@ -10,17 +10,19 @@ from gramian.solvers.backend._xp import Array, as_floating, device, namespace
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.options import number, shown
 from gramian.solvers.backend.printed import digits, extent
-from gramian.solvers.core.patterns import PatternLike, counted_pattern
+from gramian.solvers.core.patterns import Pattern, PatternLike, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import sparsegpt
 
-__all__ = ["STRENGTHS", "TYPICAL", "Shrinkage", "empirical_ridge"]
+__all__ = ["STRENGTHS", "TYPICAL", "Exact", "Shrinkage", "empirical_ridge", "estimated"]
 
 TYPICAL = 6.0  # tokens that are worth one independent one: neighbours are alike and activations are heavy-tailed
 STRENGTHS = (0.0, 1.0, 3.0, 6.0, 12.0, 24.0)
 PILOT_ROWS = 64
 PRIOR_ROWS = 8  # how many rows the average channel counts for in the spread of every channel
+
+Exact = Callable[[Quadratic, Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,19 +119,32 @@ def empirical_ridge(
         raise TypeError(f"the held-out problem must be a Quadratic but is {shown(heldout)}")
     if heldout is not None and heldout.shape != problem.shape:
         raise ValueError(f"the held-out problem's weight is {heldout.shape} but the problem's weight is {problem.shape}")
+    return estimated(problem, pattern, tokens, heldout, strengths, lambda pilot, mask: refit(pilot, mask).weights)
+
+
+def estimated(
+    problem: Quadratic,
+    pattern: Pattern,
+    tokens: float,
+    heldout: Quadratic | None,
+    strengths: Sequence[float],
+    exact: Exact,
+) -> Shrinkage:
+    """Return what `empirical_ridge` does, whose arguments are checked already. exact(pilot, mask): the best weights on a mask
+    of the pilot, row by row, which others may share."""
     xp = namespace(problem.anchor)
     count = min(PILOT_ROWS, problem.shape[0])
     chosen = xp.arange(count, device=device(problem.anchor)) * problem.shape[0] // count
     pilot = problem.double.rows(chosen)
     mask = sparsegpt(pilot, pattern).weights != 0
-    refitted = refit(pilot, mask)
+    refitted = exact(pilot, mask)
     kept = xp.astype(mask, xp.float64)
-    squares = ((refitted.weights - pilot.anchor) * pilot.unit_scale * kept) ** 2
+    squares = ((refitted - pilot.anchor) * pilot.unit_scale * kept) ** 2
     average = xp.sum(squares) / xp.maximum(xp.sum(kept), xp.asarray(1.0, device=device(kept)))
     spread = (xp.sum(squares, axis=0) + PRIOR_ROWS * average) / (xp.sum(kept, axis=0) + PRIOR_ROWS)
     if not float(average) > 0:  # nothing had to change: nothing is known of how much it might
         return Shrinkage(xp.zeros_like(problem.diagonal), 0.0)
-    variance = 2 * max(0.0, refitted.certificate.objective) / (count * tokens)
+    variance = 2 * max(0.0, pilot.loss(refitted)) / (count * tokens)
     ridge = variance / spread * pilot.diagonal  # none on a dead channel, or it would cost something to prune it
     if heldout is None:
         return Shrinkage(as_floating(TYPICAL * ridge, like=problem.anchor), TYPICAL)
@@ -138,7 +153,7 @@ def empirical_ridge(
     @cache
     def loss(strength: float) -> float:
         """Return the held-out loss of the pilot's refit."""
-        return other.loss((refit(pilot.damped(strength * ridge), mask) if strength else refitted).weights)
+        return other.loss(exact(pilot.damped(strength * ridge), mask) if strength else refitted)
 
     best, tried = downhill(loss, sorted(set(strengths)))
     return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, tuple((each, loss(each)) for each in tried))
