@@ -67,6 +67,16 @@ def stored_bytes(row: Mapping[str, Any]) -> float:
     return 2 * kept + (kept / 4 if ":" in row["pattern"] else size / 8)
 
 
+def stored_numbers(row: Mapping[str, Any]) -> float:
+    """The numbers of an operator that are no zeros by its row of a report: weights, and entries of factors."""
+    size, detail = math.prod(row["shape"]), row["detail"]
+    if "core_zeros" in detail:
+        return float(size - detail["core_zeros"] + detail["wrapper_parameters"])
+    if "rank" in detail:
+        return float(detail["parameters"])
+    return float(size * (1 - row["sparsity"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, metavar="FOLDER", help="where the protocol's texts are")
@@ -85,6 +95,7 @@ def main() -> None:
         return {
             "report": summary(report.to_dict(), "operators"),
             "bytes": sum(map(stored_bytes, rows)),
+            "numbers": sum(map(stored_numbers, rows)),
             "dense_bytes": sum(2 * math.prod(row["shape"]) for row in rows),
             "perplexity": protocol.evaluate(model, tuple(TEXTS), losses, name.replace(":", "-")),
         }

@@ -15,6 +15,7 @@ from gramian.progress import Bar, bar
 __all__ = ["check_sampling", "going_on", "sampled_tokens"]
 
 WINDOWS_PER_BATCH = 32
+TOKENS_PER_BATCH = 16384  # at most, since what a model keeps of them grows with them
 
 
 @torch.no_grad()
@@ -38,7 +39,8 @@ def sampled_tokens(
     vocabulary, begin = model.config.get_text_config().vocab_size, begin_token(model, tokenizer)
     generator, batches = torch.Generator().manual_seed(seed), []
     with eval_mode(model), bar(samples * (width - 1), "sampling", "token", progress) as shown:
-        for count in [min(WINDOWS_PER_BATCH, samples - done) for done in range(0, samples, WINDOWS_PER_BATCH)]:
+        most = windows_at_once(width)
+        for count in [min(most, samples - done) for done in range(0, samples, most)]:
             first = torch.randint(vocabulary, (count, 1), generator=generator)
             begun = first if begin is None else torch.full((count, 1), begin)
             batches.append(gone_on(model, begun, width, generator, shown))
@@ -52,17 +54,23 @@ def going_on(
     """w_t ~ p(. | w_0, ..., w_(t-1)) for t >= prompt: `count` windows, as long as those given (n, length), that begin as parts
     of these do and that the model goes on with at temperature 1.
 
-    Every window gives as many prompts as another, or one more, which begin at places evenly apart. A first token that all
-    windows have in common is taken for the begin token, and every prompt has it.
+    Every window gives as many prompts as another, or one more, which begin at places evenly apart. Where all windows begin with
+    the begin token of the model's configuration, every prompt has it, too, before `prompt` tokens of its own.
     """
-    begins = len(windows) > 1 and bool((windows[:, 0] == windows[0, 0]).all())
-    own, width = prompt - begins, windows.shape[1]
+    begin = begin_token(model, None)
+    begins = begin is not None and bool((windows[:, 0] == begin).all())
+    own, prompt, width = prompt, prompt + begins, windows.shape[1]
     turns = -(-count // len(windows))
     starts = torch.linspace(int(begins), width - own, turns + 1)[:-1].long().tolist()
     prompts = torch.cat([torch.cat([windows[:, :begins], windows[:, start : start + own]], dim=1) for start in starts])[:count]
     generator = torch.Generator().manual_seed(seed)
     with eval_mode(model), bar(count * (width - prompt), "sampling", "token", progress) as shown:
-        return torch.cat([gone_on(model, each, width, generator, shown) for each in prompts.split(WINDOWS_PER_BATCH)])
+        return torch.cat([gone_on(model, each, width, generator, shown) for each in prompts.split(windows_at_once(width))])
+
+
+def windows_at_once(width: int) -> int:
+    """How many windows of so many tokens are sampled at a time."""
+    return max(1, min(WINDOWS_PER_BATCH, TOKENS_PER_BATCH // width))
 
 
 def gone_on(model: PreTrainedModel, begun: torch.Tensor, width: int, generator: torch.Generator, shown: Bar) -> torch.Tensor:
@@ -104,6 +112,7 @@ def drawn(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         raise ValueError("the model's logits hold NaN or Inf, so no text can be sampled from it")
     exact = torch.promote_types(logits.dtype, torch.float32)
     logits = logits.to(exact)
-    sums = (logits - logits.amax(dim=-1, keepdim=True)).exp().cumsum(dim=-1, dtype=torch.float64)
-    level = torch.rand((len(logits), 1), generator=generator, dtype=torch.float64).to(logits.device) * sums[:, -1:]
-    return torch.searchsorted(sums, level, right=True).clamp(max=logits.shape[-1] - 1).cpu()
+    odds = (logits - logits.amax(dim=-1, keepdim=True)).exp().cpu()  # on a GPU sums come in no certain order
+    sums = odds.cumsum(dim=-1, dtype=torch.float64)
+    level = torch.rand((len(logits), 1), generator=generator, dtype=torch.float64) * sums[:, -1:]
+    return torch.searchsorted(sums, level, right=True).clamp(max=logits.shape[-1] - 1)

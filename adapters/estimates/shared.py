@@ -84,10 +84,10 @@ def shared_estimate(
 ) -> SharedEstimate:
     """What each of `ranks` processes would take for a run that takes one alone what `base` says, without perplexity.
 
-    Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage,
-    or of a block where the operators' own output is the target, and their rows where these are solved for by themselves; on
-    dense inputs every process has a block of its own, with all batches. windows, heldout: as in `estimate`. bandwidth:
-    bytes a second that a process receives.
+    Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage, or of
+    a block where the operators' own output is the target, and their rows where the method has a form for parts of them, with
+    the scores of rows that compete; on dense inputs every process has a block of its own, with all batches. windows, heldout:
+    as in `estimate`. bandwidth: bytes a second that a process receives.
 
     ValueError for methods that remove units or experts, which several processes solve for alike.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -128,11 +127,7 @@ class Method:
         own = among(options, self.decide, self.given)
 
         def solve(problem: Quadratic, pattern: Pattern) -> Solution:
-            solution = self.decide(problem, pattern, **own)
-            if not isinstance(solution, Solution):
-                raise ValueError(f"{self.called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
-            detail = {name: plain(self.called, name, value) for name, value in solution.detail.items()}
-            return replace(solution, detail=detail)
+            return self.answered(self.decide(problem, pattern, **own))
 
         if pattern is not None:
             width = pattern.group if isinstance(pattern, NM) else 2
@@ -141,7 +136,16 @@ class Method:
 
     def of_parts(self, options: Mapping[str, Any]) -> Callable[[Sequence[Quadratic], Any], list[Solution]] | None:
         """`together` with its options fixed."""
-        return None if self.together is None else partial(self.together, **among(options, self.together, 2))
+        if (together := self.together) is None:
+            return None
+        own = among(options, together, 2)
+        return lambda parts, choose: [self.answered(each) for each in together(parts, choose, **own)]
+
+    def answered(self, solution: object) -> Solution:
+        """A method's answer, with plain numbers for a report; ValueError where it is none."""
+        if not isinstance(solution, Solution):
+            raise ValueError(f"{self.called} returned {type(solution).__name__}, not a gramian.solvers.Solution")
+        return replace(solution, detail={name: plain(self.called, name, value) for name, value in solution.detail.items()})
 
     def of_units(self, options: Mapping[str, Any]) -> Callable[[ScoreContext], UnitScores]:
         """`tried` for units; a method that gathers something is not called before it has."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-__all__ = ["cache_keyword", "continued", "decoded", "next_logits"]
+__all__ = ["continued", "decoded", "next_logits"]
 
 
 def cache_keyword(model: PreTrainedModel) -> str:

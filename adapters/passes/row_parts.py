@@ -16,11 +16,12 @@ from gramian.adapters.run.ranks import Ranks
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, refit
 from gramian.solvers.backend._xp import namespace
 from gramian.solvers.support.growing_penalty import Choose
-from gramian.solvers.support.shrinkage import Exact
+from gramian.solvers.support.shrinkage import Pilots
 
-__all__ = ["Answer", "joined", "row_choice", "rows_compete", "shared_refits", "split_rows"]
+__all__ = ["Answer", "SharedPilots", "joined", "row_choice", "rows_compete", "split_rows"]
 
 PARTS = 8  # at most
+COUNTS = ("singular_rows",)  # among the figures of an answer
 ROWS = 256  # of a part, at least: what it does with the Gram matrix by itself is then little beside its products
 
 
@@ -56,57 +57,72 @@ def row_choice(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], 
     """choose(scores) -> masks for those parts of an operator's rows that this process owns. Where the pattern compares rows,
     all owners give each other the scores of theirs, and each has to choose as often as the others."""
     numbers = [number for number, owner in enumerate(owners) if owner == ranks.rank]
-    involved = sorted(set(owners))
 
     def choose(scores: Sequence[Any]) -> Sequence[Any]:
         if not rows_compete(pattern):
             return [pattern.largest(score) for score in scores]
-        mine, every = dict(zip(numbers, scores)), []
-        for number, (rows, owner) in enumerate(zip(parts, owners)):
-            score = mine.get(number)
-            if len(involved) > 1:
-                own = None if score is None else tensor_of(score)
-                like = tensor_of(scores[0]).new_empty((rows.stop - rows.start, scores[0].shape[1]))
-                given = ranks.shared_tensor(own, like, owner, involved)
-                score = solver_array(given) if score is None else score
-            every.append(score)
-        mask = pattern.largest(namespace(*every).concat(every))
+        mine = dict(zip(numbers, scores))
+        pieces = [(mine.get(number), part.stop - part.start, owner) for number, (part, owner) in enumerate(zip(parts, owners))]
+        mask = pattern.largest(put_together(pieces, scores[0], ranks))
         return [mask[parts[number], :] for number in numbers]
 
     return choose
 
 
-def shared_refits(owners: Sequence[int], ranks: Ranks) -> Exact:
-    """exact(pilot, mask) -> the best weights on a mask, of which the owners of an operator's parts find some rows each. Each
-    has to ask as often as the others."""
-    involved = sorted(set(owners))
+@dataclass(frozen=True)
+class SharedPilots(Pilots):
+    """Pilots of an operator, of which the owners of its parts refit some rows each. Each has to ask as often as the others, and
+    goes by the figures of the first of them. place: the device that they work on."""
 
-    def exact(pilot: Quadratic, mask: Any) -> Any:
-        count = pilot.shape[0]
-        ends = [int(end) for end in np.linspace(0, count, min(PARTS, count) + 1).round()]
-        every = []
-        for number, (first, last) in enumerate(pairwise(ends)):
-            owner = involved[number * len(involved) // (len(ends) - 1)]
-            found = None
-            if owner == ranks.rank:
-                found = refit(pilot.part(slice(first, last)), mask[first:last, :]).weights
-            if len(involved) > 1:
-                like = tensor_of(pilot.anchor).new_empty((last - first, pilot.shape[1]))
-                given = ranks.shared_tensor(None if found is None else tensor_of(found), like, owner, involved)
-                found = solver_array(given) if found is None else found
-            every.append(found)
-        return namespace(*every).concat(every)
+    owners: Sequence[int]
+    ranks: Ranks
+    place: torch.device
 
-    return exact
+    def exact(self, pilot: Quadratic, mask: Any) -> Any:
+        """The best weights on a mask, of all rows."""
+        involved, rows = sorted(set(self.owners)), pilot.shape[0]
+        parts = [slice(first, last) for first, last in pairwise(np.linspace(0, rows, min(PARTS, rows) + 1).round().astype(int))]
+        owners = [involved[number * len(involved) // len(parts)] for number in range(len(parts))]
+        mine = [part for part, owner in zip(parts, owners) if owner == self.ranks.rank]
+        found = iter([refit(each, mask[part, :]).weights for each, part in zip(pilot.parts(mine), mine)])
+        pieces = [
+            (next(found) if owner == self.ranks.rank else None, part.stop - part.start, owner)
+            for part, owner in zip(parts, owners)
+        ]
+        return put_together(pieces, pilot.anchor, self.ranks)
+
+    def agreed(self, value: float) -> float:
+        """The figure of the first owner."""
+        involved = sorted(set(self.owners))
+        if len(involved) == 1:
+            return value
+        given = torch.tensor([value], dtype=torch.float64, device=self.place)
+        return float(self.ranks.shared_tensor(given, given, involved[0], involved)[0])
+
+
+def put_together(pieces: Sequence[tuple[Any | None, int, int]], like: Any, ranks: Ranks) -> Any:
+    """The rows of all pieces, in order, for every process that owns one. pieces: rows (n, p) where this process has them, else
+    None, their number n, and their owner. like: any rows of the same dtype and device."""
+    involved, sample, every = sorted({owner for _, _, owner in pieces}), tensor_of(like[:1, :]), []
+    for rows, count, owner in pieces:
+        if len(involved) > 1:
+            empty = sample.new_empty((count, sample.shape[1]))
+            given = ranks.shared_tensor(None if rows is None else tensor_of(rows), empty, owner, involved)
+            rows = solver_array(given) if rows is None else rows
+        every.append(rows)
+    return namespace(*every).concat(every)
 
 
 def joined(answers: Sequence[Answer]) -> Answer:
-    """The answer for all rows: of figures the largest counts, and every status is named."""
+    """The answer for all rows: counts are added up, of other figures the largest is taken, and every status is named."""
     if len(answers) == 1:
         return answers[0]
-    names = {name: None for each in answers for name in each.detail}
+    figures: dict[str, list[float]] = {}
+    for each in answers:
+        for name, value in each.detail.items():
+            figures.setdefault(name, []).append(value)
     return Answer(
         torch.cat([each.weights for each in answers]),
         "; ".join({each.status: None for each in answers}),
-        {name: max(each.detail[name] for each in answers if name in each.detail) for name in names},
+        {name: sum(values) if name in COUNTS else max(values) for name, values in figures.items()},
     )

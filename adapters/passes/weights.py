@@ -19,7 +19,7 @@ from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.models.weight_parts import KINDS
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
-from gramian.adapters.passes.row_parts import Answer, joined, row_choice, shared_refits, split_rows
+from gramian.adapters.passes.row_parts import Answer, SharedPilots, joined, row_choice, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.mixtures import Mixture
@@ -140,7 +140,7 @@ class ZeroWeights:
             else:
                 solutions = self.solve.on_parts(
                     problem, pattern, calibration, [parts[number] for number in numbers],
-                    row_choice(pattern, parts, owners, ranks), shared_refits(owners, ranks),
+                    row_choice(pattern, parts, owners, ranks), SharedPilots(owners, ranks, layer.weight.device),
                 )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{layer.name}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ def batches_of(given: torch.Tensor | Tokens) -> list[Rows]:
     Texts with labels stand in a batch with others that are as long, so that no batch holds padding: whatever is gathered of
     what reaches a layer is then of tokens alone. A batch is of one domain, and batches of several come in turns."""
     rows: list[Rows] = [given] if isinstance(given, torch.Tensor) else given.by_length()
-    split = [each.split(windows_of_batch(len(each), longest(each))) for each in rows]
+    split = [evenly(each, batches_in(len(each), longest(each))) for each in rows]
     if isinstance(given, Tokens) and given.domains is not None:
         return interleaved(split)
     return [batch for each in split for batch in each]
@@ -62,16 +63,19 @@ def domains_of_batches(given: Tokens) -> list[int]:
     return interleaved(split)
 
 
-def windows_of_batch(count: int, length: int) -> int:
-    """How many of so many windows of a length are in a batch, at least one."""
-    fewest = -(-count // max(1, TOKENS_PER_BATCH // length))
-    even = EVENLY * -(-fewest // EVENLY)
-    return max(1, -(-count // (even if even <= count and count * length >= even * FEW_TOKENS else fewest)))
-
-
 def batches_in(count: int, length: int) -> int:
     """How many batches so many windows of a length are split into."""
-    return -(-count // windows_of_batch(count, length)) if count else 0
+    fewest = -(-count // max(1, TOKENS_PER_BATCH // length))
+    even = EVENLY * -(-fewest // EVENLY)
+    return even if even <= count and count * length >= even * FEW_TOKENS else fewest
+
+
+def evenly(rows: Rows, batches: int) -> list[Rows]:
+    """Parts of nearly as many rows each, in order."""
+    ends = [len(rows) * number // batches for number in range(batches + 1)]
+    return [
+        rows[first:last] if isinstance(rows, torch.Tensor) else rows.part(slice(first, last)) for first, last in pairwise(ends)
+    ]
 
 
 def longest(rows: Rows) -> int:

@@ -77,8 +77,10 @@ class PartialMoments:
             if ranks.rank in everyone or mine is not None:
                 part = exchanged(ranks, mine, found, owner, everyone)
                 if ranks.rank in everyone:
+                    for other in [each for each in self.sections if each != place[:2]]:  # complete, since pieces are in order
+                        join(self.sums, other[0], self.sections.pop(other))
                     join(self.sections, place[:2], part)
-        for kind, section in sorted(self.sections):
+        for kind, section in list(self.sections):
             join(self.sums, kind, self.sections.pop((kind, section)))
 
 

@@ -1,7 +1,7 @@
 """Processes that work on one run together, by torch.distributed: who does what, and how they exchange it.
 
-Everything that is exchanged is in an order that does not depend on how many processes there are, and nothing is added up on the
-way, so that the bytes of a result do not depend on it either.
+What is exchanged is in an order that does not depend on how many processes there are, and so is what is added up on the way,
+so that the bytes of a result do not depend on it either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gramian.launcher import PeerLost, local_rank, together
 __all__ = ["Ranks", "Shares", "divided", "launched", "ranks_here"]
 
 T = TypeVar("T")
-GROUPS = 16  # of batches, at most, whose moments are summed apart; more processes than that cannot share the batches of a run
+GROUPS = 16  # of batches of a part, at most, whose moments are summed apart; more processes than that cannot share them
 SECTIONS = 4  # of groups, at most: a process that runs all of one sends their sum
 PATIENCE = timedelta(days=30)  # a process that waits for another is not wrong: one that is gone is known at once
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from gramian.adapters.config.tune_config import TuneConfig
+from gramian.adapters.data.generation import going_on
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.stand_ins import replaced_forward
 from gramian.adapters.training.losses import Head, Trunk, head_of, losses_at, mean_loss
@@ -26,6 +28,8 @@ from gramian.progress import bar
 __all__ = ["Training"]
 
 BETAS = (0.9, 0.95)
+MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PROMPT = 8  # of what a teacher writes, an eighth is the text's
 PARTS = 1000  # in which progress is counted, since time may bound it as well as steps
 
 
@@ -42,6 +46,7 @@ class Training:
         config: TuneConfig,
     ) -> None:
         self.model, self.windows, self.apart, self.parameters, self.config = model, windows, apart, parameters, config
+        self.teacher, self.written = teacher, windows[:0]
         self.blend = 0.0 if teacher is None else config.blend
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
@@ -59,7 +64,7 @@ class Training:
         self.trunk, self.optimizer = self.accelerator.prepare(Trunk(model), optimizer, device_placement=[False, False])
         self.head: Head = head_of(model)
         self.taught: tuple[Trunk, Head] | None = None if teacher is None else (Trunk(teacher), head_of(teacher))
-        steps = max(1, math.ceil(config.epochs * len(windows) / config.batch))
+        steps = max(1, math.ceil(config.epochs * (len(windows) + config.written) / config.batch))
         self.pace = Pace(steps, None if config.minutes is None else 60 * config.minutes, config.warmup)
         self.progress = Progress()
         self.lessons: list[torch.Tensor] = []  # the teacher's hidden states of the windows that are held out
@@ -69,8 +74,10 @@ class Training:
         best = self.copies()
         try:
             if folder is not None and resume and (folder / RUN).is_file():
-                self.progress, best = restored(folder, fingerprint, self.parameters, self.optimizer.optimizer)
+                self.progress, best, self.written = restored(folder, fingerprint, self.parameters, self.optimizer.optimizer)
                 self.pace.before = self.progress.seconds
+            if self.config.written:
+                self.write(shown)
             with ExitStack() as context:
                 if self.config.checkpointing:
                     context.enter_context(recomputed(self.model))
@@ -90,7 +97,10 @@ class Training:
                             self.progress.best, best = len(self.progress.checks) - 1, self.copies()
                         self.progress.seconds = self.pace.elapsed
                         if folder is not None:
-                            stored(folder, fingerprint, self.progress, self.parameters, best, self.optimizer.optimizer)
+                            stored(
+                                folder, fingerprint, self.progress, self.parameters, best, self.optimizer.optimizer,
+                                self.written,
+                            )  # fmt: skip
                         if len(self.progress.checks) - 1 - self.progress.best >= self.config.patience:
                             return "stopped early: the held-out loss did not fall any more"
                 advance(1.0, self.progress.checks[-1]["loss"])
@@ -100,6 +110,18 @@ class Training:
             with torch.no_grad():
                 for name, each in self.parameters.items():
                     each.copy_(best[name])
+
+    def write(self, shown: bool) -> None:
+        """Train on what the teacher writes too, unless it is there from before."""
+        if not len(self.written):
+            assert self.teacher is not None
+            prompt, mixed = max(1, self.windows.shape[1] // PROMPT), MIXED.get(self.config.precision)
+            with torch.autocast(self.model.device.type, mixed, enabled=mixed is not None):
+                self.written = going_on(
+                    self.teacher, self.windows, self.config.written, prompt, seed=self.config.seed, progress=shown
+                )
+            self.pace.started = time.monotonic()
+        self.windows = torch.cat([self.windows, self.written])
 
     def copies(self) -> dict[str, torch.Tensor]:
         """Copies of the weights that are trained."""

@@ -1,7 +1,8 @@
 """What a training that was interrupted goes on from, in a directory beside its output: tensors and numbers, nothing pickled.
 
 OUT.tuning/run.json              which run it is, how far it is, and what was measured on the way
-OUT.tuning/tensors.safetensors   the weights that are trained, the best ones so far, and the moments of the optimiser
+OUT.tuning/tensors.safetensors   the weights that are trained, the best ones so far, the moments of the optimiser, and windows
+                                 that the teacher wrote
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ def stored(
     weights: Mapping[str, torch.Tensor],
     best: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
+    written: torch.Tensor,
 ) -> None:
-    """Replace what is in the directory, all of it or nothing."""
+    """Replace what is in the directory, all of it or nothing. written: windows that the teacher wrote."""
     tensors = {f"weight/{name}": each for name, each in weights.items()} | {f"best/{name}": each for name, each in best.items()}
     moments = optimizer.state_dict()["state"]
     for number, name in enumerate(weights):
         tensors |= {f"moment/{key}/{name}": each for key, each in moments.get(number, {}).items()}
+    tensors["written"] = written
     with new_directory(folder, overwrite=True) as draft:
         save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, draft / TENSORS)
         write_json(draft / RUN, {"fingerprint": fingerprint, "progress": asdict(progress)})
@@ -57,9 +60,9 @@ def restored(
     fingerprint: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-) -> tuple[Progress, dict[str, torch.Tensor]]:
-    """Put back the weights and moments of a directory; return how far it was, and the best weights. ValueError, naming what
-    differs, for the directory of another run, and for a damaged one."""
+) -> tuple[Progress, dict[str, torch.Tensor], torch.Tensor]:
+    """Put back the weights and moments of a directory; return how far it was, the best weights, and the windows that the
+    teacher wrote. ValueError, naming what differs, for the directory of another run, and for a damaged one."""
     try:
         document = json.loads((folder / RUN).read_text(encoding="utf-8"))
         found = document["fingerprint"]
@@ -81,4 +84,4 @@ def restored(
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {number: each for number, each in moments.items() if each}})
     best = {name: tensors[f"best/{name}"].to(each.device) for name, each in weights.items()}
-    return progress, best
+    return progress, best, tensors["written"]

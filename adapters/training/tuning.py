@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.config.settings import settings_of
 from gramian.adapters.config.tune_config import TuneConfig
-from gramian.adapters.data.generation import going_on
 from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
 from gramian.adapters.models.loading import settle, storage_dtype
 from gramian.adapters.models.modes import eval_mode
@@ -30,9 +29,6 @@ from gramian.spelling import meant
 from gramian.versions import versions
 
 __all__ = ["tune"]
-
-MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PROMPT = 8  # of what a teacher writes, an eighth is the text's
 
 
 def tune(
@@ -54,8 +50,7 @@ def tune(
     rises and then falls as a cosine to the planned end. Its embeddings and head are frozen. Some windows of the text are set
     apart: on these the loss is measured at the beginning, on the way and at the end, and the weights with the lowest are what
     the model has afterwards, rounded to its storage dtype; so they are after an error, too. The windows of a step and the
-    positions that count are drawn by the seed; so is what the teacher writes, where little text is there (`written`), again
-    when a training goes on.
+    positions that count are drawn by the seed; so is what the teacher writes, where little text is there (`written`).
 
     Parameters
     ----------
@@ -129,11 +124,6 @@ def tune(
             "settings": described(config),
             "versions": dict(versions()),
         }
-    if config.written and teacher is not None:
-        prompt, mixed = max(1, windows.shape[1] // PROMPT), MIXED.get(config.precision)
-        with torch.autocast(teacher.device.type, mixed, enabled=mixed is not None):
-            more = going_on(teacher, windows, config.written, prompt, seed=config.seed, progress=progress)
-        windows = torch.cat([windows, more])
     with in_float32(model), eval_mode(model), eval_mode(teacher or model):
         with trained(model, config.train, config.rank, masks, config.seed) as parameters:
             run = Training(model, teacher, windows, apart, parameters, config)
@@ -144,7 +134,7 @@ def tune(
     return TuneReport(
         settings={
             **described(config), "heldout": len(apart), "heldout_sha256": other and other.digest,
-            "tokens": [*windows.shape], "source": given.source, "sha256": given.digest,
+            "tokens": [*run.windows.shape], "source": given.source, "sha256": given.digest,
             "trained": sum(each.numel() for each in parameters.values()), "threads": torch.get_num_threads(),
             "dtype": str(storage).removeprefix("torch."), "versions": dict(versions()),
         },

@@ -8,7 +8,7 @@ from typing import Any
 from common.results import read
 from figures.markdown import figure, noted, perplexity, table
 
-HEAD = ("cell", "bytes", "WikiText-2", "PTB", "held-out error", "minutes")
+HEAD = ("cell", "numbers", "bytes", "WikiText-2", "PTB", "held-out error", "minutes")
 
 
 def rows_of(results: Mapping[str, Any]) -> list[list[str]]:
@@ -16,7 +16,10 @@ def rows_of(results: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             name.replace("%", " %"),
-            f"{cell['bytes'] / cell['dense_bytes']:.1%}".replace("%", " %"),
+            *(
+                f"{part:.1%}".replace("%", " %")
+                for part in (2 * cell["numbers"] / cell["dense_bytes"], cell["bytes"] / cell["dense_bytes"])
+            ),
             *(perplexity(cell["perplexity"][text]) for text in ("wikitext2", "ptb")),
             figure(cell["report"]["mean_heldout_error"]),
             f"{cell['report']['seconds'] / 60:.1f}",

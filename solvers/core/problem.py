@@ -423,9 +423,12 @@ class Quadratic:
         turns `lambda |v_j|` into `lambda / s_j |v'_j|`, so that the model is unchanged. Unit-diagonal coordinates improve
         conditioning 3 to 10 times on real layers.
         """
-        scale = self.unit_scale if scale is None else self.positive_scale(scale)
+        usual, scale = scale is None, self.unit_scale if scale is None else self.positive_scale(scale)
+        gram = (
+            self.noted("unit Gram", lambda: self.gram / scale / scale[:, None]) if usual else self.gram / scale / scale[:, None]
+        )
         slope = None if self.slope is None else self.slope / scale
-        return Quadratic(self.gram / scale / scale[:, None], self.anchor * scale, slope, self.floor, trusted=True), scale
+        return Quadratic(gram, self.anchor * scale, slope, self.floor, trusted=True), scale
 
     def positive_scale(self, scale: Array) -> Array:
         """Return a scale (p,) that a user gave."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gramian.solvers.backend.options import is_number
-from gramian.solvers.core.patterns import Pattern
+from gramian.solvers.core.patterns import Pattern, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.growing_penalty import Choose
-from gramian.solvers.support.shrinkage import STRENGTHS, Exact, empirical_ridge, estimated
+from gramian.solvers.support.shrinkage import LOCAL, STRENGTHS, Pilots, estimated
 
 __all__ = ["CalibrationSplit", "DampedMethod", "check_damping"]
 
@@ -57,12 +57,12 @@ class DampedMethod:
         calibration: CalibrationSplit,
         rows: Sequence[slice],
         choose: Choose,
-        exact: Exact | None = None,
+        pilots: Pilots = LOCAL,
     ) -> list[Solution]:
         """Return the answers for some ranges of rows, of a method that has a form for them. choose: the masks by the scores of
-        all rows. exact: as `estimated` has it, where the rows of pilots are shared too."""
+        all rows. pilots: how these are refitted."""
         assert self.together is not None
-        damped, detail = self.damped(problem, pattern, calibration, exact)
+        damped, detail = self.damped(problem, pattern, calibration, pilots)
         parts = damped.parts(rows)
         return [self.polished(*each, detail) for each in zip(parts, self.together(parts, choose))]
 
@@ -74,15 +74,14 @@ class DampedMethod:
         return replace(solution, detail={**solution.detail, **detail})
 
     def damped(
-        self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit, exact: Exact | None = None
+        self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit, pilots: Pilots = LOCAL
     ) -> tuple[Quadratic, dict[str, float]]:
         """Return the damped problem, and what its damping was."""
         if self.damping == "auto":
             fitted, other, tokens = calibration.split or (problem, None, calibration.tokens)
-            if exact is None:
-                found = empirical_ridge(fitted, pattern, tokens, heldout=other)
-            else:
-                found = estimated(fitted, pattern, tokens, other, STRENGTHS, exact)
+            found = estimated(
+                fitted, counted_pattern(pattern, problem.shape, "empirical_ridge"), tokens, other, STRENGTHS, pilots
+            )
             factor = 1.0 if other is None else MARGIN
             # the ridge stands against a sum over tokens, so it is the same for a part of them and for all
             return problem.damped(factor * found.ridge), {"ridge_strength": factor * found.strength}

@@ -20,22 +20,25 @@ Look = Callable[[int, Sequence[Array], bool], Status | None]
 
 
 class Rows:
-    """Some rows in the search: Z and U. What can be done in place is: new arrays of this size take as long as the products."""
+    """Some rows in the search, in its coordinates and in float32: W, the slope, Z and U. What can be done in place is: new
+    arrays of this size take as long as the products."""
 
-    def __init__(self, work: Quadratic) -> None:
-        xp = namespace(work.anchor)
-        self.work, self.sparse, self.dual = work, copied(work.anchor), xp.zeros_like(work.anchor)
+    def __init__(self, problem: Quadratic, scale: Array) -> None:
+        xp = namespace(problem.anchor)
+        self.anchor = narrowed("the weight", problem.anchor * scale)
+        self.slope = None if problem.slope is None else narrowed("the slope", problem.slope / scale)
+        self.sparse, self.dual = copied(self.anchor), xp.zeros_like(self.anchor)
 
     def move(self, inverse: Array, rho: float) -> Array:
         """Minimise over V, and return V + U; `dual` holds it until `take`."""
-        sparse, work = self.sparse, self.work
+        sparse = self.sparse
         sparse -= self.dual
-        sparse -= work.anchor
+        sparse -= self.anchor
         sparse *= rho
-        if work.slope is not None:
-            sparse -= work.slope
+        if self.slope is not None:
+            sparse -= self.slope
         moved = sparse @ inverse  # the change of W, to which W and U are added
-        moved += work.anchor
+        moved += self.anchor
         moved += self.dual
         self.dual = moved
         return moved
@@ -55,8 +58,7 @@ def searched(
     xp = namespace(parts[0].anchor)
     scale, values, vectors = parts[0].noted("pivots", lambda: pivots_of(parts[0].double))
     mean = float(xp.mean(values)) or 1.0
-    some = [Rows(part.double.rescaled(scale)[0].astype(xp.float32)) for part in parts]
-    diagonal = some[0].work.diagonal
+    some, diagonal = [Rows(part.double, scale) for part in parts], parts[0].diagonal
     alive, dead = xp.astype(diagonal > 0, xp.float32), not bool(xp.all(diagonal > 0))
     stages = -(-steps // stage)
     growth = (last / first) ** (1 / max(1, stages - 1))
@@ -81,11 +83,21 @@ def searched(
             break
     for score in scores:
         check_score(score)  # NaN, once there, remains
+    del some, scores, root, inverse  # their memory is free before the refits
     exact = [
         refit(part, mask) for part, mask in zip(parts, masks)
     ]  # not from Z: where both fit alike, that is right to float32
     status = ended or Status.SEARCHED
     return [Solution(each.weights, status, each.certificate, step + 1, detail=each.detail) for each in exact]
+
+
+def narrowed(name: str, array: Array) -> Array:
+    """Return an array in float32. ValueError where it overflows."""
+    xp = namespace(array)
+    found = xp.astype(array, xp.float32)
+    if not bool(xp.all(xp.isfinite(found))):
+        raise ValueError(f"{name} overflows float32: scale the inputs or the weight")
+    return found
 
 
 def pivots_of(problem: Quadratic) -> tuple[Array, Array, Array]:

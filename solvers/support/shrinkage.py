@@ -15,14 +15,27 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import sparsegpt
 
-__all__ = ["STRENGTHS", "TYPICAL", "Exact", "Shrinkage", "empirical_ridge", "estimated"]
+__all__ = ["LOCAL", "STRENGTHS", "TYPICAL", "Pilots", "Shrinkage", "empirical_ridge", "estimated"]
 
 TYPICAL = 6.0  # tokens that are worth one independent one: neighbours are alike and activations are heavy-tailed
 STRENGTHS = (0.0, 1.0, 3.0, 6.0, 12.0, 24.0)
 PILOT_ROWS = 64
 PRIOR_ROWS = 8  # how many rows the average channel counts for in the spread of every channel
 
-Exact = Callable[[Quadratic, Array], Array]
+
+class Pilots:
+    """How pilots are refitted; several processes may share that."""
+
+    def exact(self, pilot: Quadratic, mask: Array) -> Array:
+        """Return the best weights on a mask of the pilot, row by row."""
+        return refit(pilot, mask).weights
+
+    def agreed(self, value: float) -> float:
+        """Return the figure that all go by."""
+        return value
+
+
+LOCAL = Pilots()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +132,7 @@ def empirical_ridge(
         raise TypeError(f"the held-out problem must be a Quadratic but is {shown(heldout)}")
     if heldout is not None and heldout.shape != problem.shape:
         raise ValueError(f"the held-out problem's weight is {heldout.shape} but the problem's weight is {problem.shape}")
-    return estimated(problem, pattern, tokens, heldout, strengths, lambda pilot, mask: refit(pilot, mask).weights)
+    return estimated(problem, pattern, tokens, heldout, strengths, LOCAL)
 
 
 def estimated(
@@ -128,21 +141,20 @@ def estimated(
     tokens: float,
     heldout: Quadratic | None,
     strengths: Sequence[float],
-    exact: Exact,
+    pilots: Pilots,
 ) -> Shrinkage:
-    """Return what `empirical_ridge` does, whose arguments are checked already. exact(pilot, mask): the best weights on a mask
-    of the pilot, row by row, which others may share."""
+    """Return what `empirical_ridge` does, whose arguments are checked already."""
     xp = namespace(problem.anchor)
     count = min(PILOT_ROWS, problem.shape[0])
     chosen = xp.arange(count, device=device(problem.anchor)) * problem.shape[0] // count
     pilot = problem.double.rows(chosen)
     mask = sparsegpt(pilot, pattern).weights != 0
-    refitted = exact(pilot, mask)
+    refitted = pilots.exact(pilot, mask)
     kept = xp.astype(mask, xp.float64)
     squares = ((refitted - pilot.anchor) * pilot.unit_scale * kept) ** 2
     average = xp.sum(squares) / xp.maximum(xp.sum(kept), xp.asarray(1.0, device=device(kept)))
     spread = (xp.sum(squares, axis=0) + PRIOR_ROWS * average) / (xp.sum(kept, axis=0) + PRIOR_ROWS)
-    if not float(average) > 0:  # nothing had to change: nothing is known of how much it might
+    if not pilots.agreed(float(average)) > 0:  # nothing had to change: nothing is known of how much it might
         return Shrinkage(xp.zeros_like(problem.diagonal), 0.0)
     variance = 2 * max(0.0, pilot.loss(refitted)) / (count * tokens)
     ridge = variance / spread * pilot.diagonal  # none on a dead channel, or it would cost something to prune it
@@ -153,7 +165,7 @@ def estimated(
     @cache
     def loss(strength: float) -> float:
         """Return the held-out loss of the pilot's refit."""
-        return other.loss(exact(pilot.damped(strength * ridge), mask) if strength else refitted)
+        return pilots.agreed(other.loss(pilots.exact(pilot.damped(strength * ridge), mask) if strength else refitted))
 
     best, tried = downhill(loss, sorted(set(strengths)))
     return Shrinkage(as_floating(best * ridge, like=problem.anchor), best, tuple((each, loss(each)) for each in tried))

@@ -88,6 +88,7 @@ def test_mistakes_are_one_sentence(sparse, model, text, tmp_path, capsys):
     )
     assert call(*given, "--text", text, "--lr", "0") == 2 and "not a number above 0" in capsys.readouterr().err
     assert call(*given, "--text", text, "--batch", "3") == 2 and "--batch 3" in capsys.readouterr().err
+    assert call(*given, "--text", text, "--written", "8") == 2 and "give --teacher MODEL" in capsys.readouterr().err
     assert call("tune", sparse, "--text", text, "--out", sparse) == 2
     other = tiny_tokenizer()
     other.add_tokens(["more"])

@@ -11,6 +11,7 @@ from torch import nn
 
 from gramian.adapters.models.block_lists import blocks_of
 from gramian.adapters.models.discovery import stages_of
+from gramian.adapters.run import forward
 from gramian.adapters.run.forward import enter, inputs_of, run_block
 
 LENGTH = 17  # longer than the sliding windows
@@ -138,3 +139,16 @@ def test_a_reader_that_stops_early_leaves_no_hook():
     with pytest.raises(ZeroDivisionError):
         run_block(block, calls[0], hidden, {block.mlp.down_proj: lambda batch, inputs: 1 // 0})
     assert not block.mlp.down_proj._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("count", "batches"), [(1, 1), (3, 1), (4, 4), (8, 4), (17, 8), (32, 8), (33, 12), (40, 12), (100, 28)]
+)
+def test_batches_are_a_multiple_of_four_where_there_is_text_enough(count, batches):
+    """Windows of 512 tokens: none of four batches of 512 tokens has fewer, and none has more than 2048."""
+    windows = torch.arange(count * 512).reshape(count, 512)
+    found = forward.batches_of(windows)
+    assert len(found) == forward.batches_in(count, 512) == batches
+    assert torch.cat(found).equal(windows)
+    assert all(len(each) <= 4 for each in found) and max(map(len, found)) - min(map(len, found)) <= 1
+    assert len(forward.batches_of(windows[:, :8])) == 1  # few tokens

@@ -313,6 +313,23 @@ def test_windows_that_the_teacher_writes_are_trained_on_too():
     assert same(parameters(other), parameters(model))
 
 
+def test_what_was_written_is_not_written_again(tmp_path, monkeypatch):
+    model, teacher = sparse("llama"), tiny_model("llama")
+    settings = {**PLAIN, "lr": 1e-3, "blend": 1.0, "seed": 3, "teacher": teacher, "written": 8, "epochs": 2, "patience": 9}
+    whole, other = copy.deepcopy(model), copy.deepcopy(model)
+    gramian.tune(whole, TEXT, **settings)
+    kept = loop.stored
+    monkeypatch.setattr(loop, "stored", lambda *given: (kept(*given), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        gramian.tune(other, TEXT, state=tmp_path / "state", **settings)
+    monkeypatch.setattr(loop, "stored", kept)
+    monkeypatch.setattr(loop, "going_on", lambda *_, **__: pytest.fail("written again"))
+    with pytest.raises(ValueError, match="is of another run"):
+        gramian.tune(copy.deepcopy(model), TEXT, state=tmp_path / "state", resume=True, **{**settings, "seed": 4})
+    gramian.tune(other := copy.deepcopy(model), TEXT, state=tmp_path / "state", resume=True, **settings)
+    assert same(parameters(whole), parameters(other))
+
+
 def test_without_a_teacher_nobody_writes():
     with pytest.raises(ValueError, match="written=8 windows come from a teacher: give teacher="):
         gramian.tune(sparse("llama"), TEXT, written=8, **PLAIN)

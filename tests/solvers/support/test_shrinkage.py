@@ -14,7 +14,7 @@ from gramian.proofs.kit.backends import NUMPY
 from gramian.proofs.kit.references import obs_sweep, support_least_squares
 from gramian.proofs.kit.strategies import PATTERNS, Layer, layers, normal_layer, patterns
 from gramian.solvers import NM, Pattern, Quadratic, TopK, empirical_ridge, refit, sparsegpt
-from gramian.solvers.support.shrinkage import PILOT_ROWS, PRIOR_ROWS, STRENGTHS, TYPICAL, downhill, estimated
+from gramian.solvers.support.shrinkage import PILOT_ROWS, PRIOR_ROWS, STRENGTHS, TYPICAL, Pilots, downhill, estimated
 
 
 def pilot_mask(layer: Layer, pattern: Pattern) -> np.ndarray:
@@ -286,12 +286,13 @@ def test_a_pilot_may_be_refitted_in_parts(xp):
     first, second = (normal_layer(seed, 60, 8, 9, drift=0.3).problem(xp) for seed in (411, 412))
     other = Quadratic(second.gram, first.anchor)
 
-    def exact(pilot, mask):
-        rows = [refit(pilot.part(slice(row, row + 1)), mask[row : row + 1, :]).weights for row in range(pilot.shape[0])]
-        return xp.asarray(np.vstack([xp.numpy(each) for each in rows]))
+    class RowByRow(Pilots):
+        def exact(self, pilot, mask):
+            rows = [refit(pilot.part(slice(row, row + 1)), mask[row : row + 1, :]).weights for row in range(pilot.shape[0])]
+            return xp.asarray(np.vstack([xp.numpy(each) for each in rows]))
 
     whole = empirical_ridge(first, TopK(0.5), 60, heldout=other)
-    parts = estimated(first, TopK(0.5), 60, other, STRENGTHS, exact)
+    parts = estimated(first, TopK(0.5), 60, other, STRENGTHS, RowByRow())
     assert whole.strength == parts.strength
     np.testing.assert_allclose(xp.numpy(parts.ridge), xp.numpy(whole.ridge), rtol=1e-8)
     for one, other_one in zip(whole.heldout, parts.heldout):
