@@ -22,6 +22,7 @@ from figures import (
     depth,
     elsewhere,
     estimators,
+    field,
     gpu,
     layers,
     perplexity,
@@ -31,6 +32,7 @@ from figures import (
     trained,
     training,
     types,
+    written,
 )
 
 HERE = Path(__file__).parent
@@ -39,6 +41,7 @@ BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -
 TABLES: dict[str, Callable[[], str]] = {
     "summary": perplexity.summary,
     "perplexity": perplexity.pruned,
+    "field": field.others,
     "targets": perplexity.targets,
     "structured": smaller.removed,
     "ratios": smaller.ratios,
@@ -56,6 +59,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "block fits": refits.fits,
     "finetune": trained.tuned,
     "tune": training.tuned,
+    "written": written.written,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,
     "scaling": layers.scores,
@@ -91,7 +95,7 @@ def made(name: str) -> str:
         raise SystemExit(f"table {name!r}: results/ has no {missing}") from None
 
 
-def written(readme: Path) -> str:
+def filled(readme: Path) -> str:
     """A README with its tables as they have to be."""
     text = readme.read_text(encoding="utf-8")
     places = [found[2] for found in BLOCK.finditer(text)]
@@ -116,7 +120,7 @@ def main() -> None:
         return
     stale = []
     for readme in READMES:
-        after = written(readme)
+        after = filled(readme)
         if after != readme.read_text(encoding="utf-8"):
             stale.append(shown(readme))
             if not arguments.check:
