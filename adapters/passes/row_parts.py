@@ -15,6 +15,7 @@ from gramian.adapters.models.weight_parts import Parts, parts_in
 from gramian.adapters.run.ranks import Ranks
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, refit
 from gramian.solvers.backend._xp import namespace
+from gramian.solvers.core.cuts import MovingCut
 from gramian.solvers.support.growing_penalty import Choose
 from gramian.solvers.support.shrinkage import Pilots
 
@@ -56,14 +57,14 @@ def rows_compete(pattern: Pattern) -> bool:
 def row_choice(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], ranks: Ranks) -> Choose:
     """choose(scores) -> masks for those parts of an operator's rows that this process owns. Where the pattern compares rows,
     all owners give each other the scores of theirs, and each has to choose as often as the others."""
-    numbers = [number for number, owner in enumerate(owners) if owner == ranks.rank]
+    numbers, cut = [number for number, owner in enumerate(owners) if owner == ranks.rank], MovingCut(pattern)
 
     def choose(scores: Sequence[Any]) -> Sequence[Any]:
         if not rows_compete(pattern):
             return [pattern.largest(score) for score in scores]
         mine = dict(zip(numbers, scores))
         pieces = [(mine.get(number), part.stop - part.start, owner) for number, (part, owner) in enumerate(zip(parts, owners))]
-        mask = pattern.largest(put_together(pieces, scores[0], ranks))
+        mask = cut.largest(put_together(pieces, scores[0], ranks))
         return [mask[parts[number], :] for number in numbers]
 
     return choose
@@ -103,14 +104,16 @@ class SharedPilots(Pilots):
 def put_together(pieces: Sequence[tuple[Any | None, int, int]], like: Any, ranks: Ranks) -> Any:
     """The rows of all pieces, in order, for every process that owns one. pieces: rows (n, p) where this process has them, else
     None, their number n, and their owner. like: any rows of the same dtype and device."""
-    involved, sample, every = sorted({owner for _, _, owner in pieces}), tensor_of(like[:1, :]), []
-    for rows, count, owner in pieces:
-        if len(involved) > 1:
-            empty = sample.new_empty((count, sample.shape[1]))
-            given = ranks.shared_tensor(None if rows is None else tensor_of(rows), empty, owner, involved)
-            rows = solver_array(given) if rows is None else rows
-        every.append(rows)
-    return namespace(*every).concat(every)
+    xp, involved = namespace(like), sorted({owner for _, _, owner in pieces})
+    if len(involved) == 1:
+        return xp.concat([rows for rows, _, _ in pieces])
+    sample, given = tensor_of(like[:1, :]), dict[int, list[Any]]()
+    for owner in involved:  # one message each
+        own, counts = [rows for rows, _, each in pieces if each == owner], [count for _, count, each in pieces if each == owner]
+        mine = tensor_of(xp.concat(own)) if owner == ranks.rank else None
+        rows = ranks.shared_tensor(mine, sample.new_empty((sum(counts), sample.shape[1])), owner, involved)
+        given[owner] = own if owner == ranks.rank else [solver_array(each) for each in rows.split(counts)]
+    return xp.concat([given[owner].pop(0) for _, _, owner in pieces])
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

@@ -301,7 +301,12 @@ def keep_largest(score: Array, count: int) -> Array:
     xp = namespace(score)
     if count == 0:
         return xp.zeros(score.shape, dtype=xp.bool, device=score.device)
-    cut = kth_largest(score, count)
+    return reaching(score, kth_largest(score, count), count)
+
+
+def reaching(score: Array, cut: Array, count: int) -> Array:
+    """Return the mask of the `count` largest entries of every row, of which the last is `cut` (rows, 1)."""
+    xp = namespace(score)
     reached = score >= cut
     # No ties at the cut is the usual case, and cheaper; a device however would have to be waited for to know.
     if on_host(score) and int(xp.count_nonzero(reached)) == count * score.shape[0]:

@@ -8,6 +8,7 @@ from gramian.solvers.backend._xp import Array
 from gramian.solvers.backend.computing import computation
 from gramian.solvers.backend.options import number, whole
 from gramian.solvers.core.certificate import Certificate
+from gramian.solvers.core.cuts import MovingCut
 from gramian.solvers.core.patterns import PatternLike, pattern_of
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
@@ -110,9 +111,11 @@ def l0_admm(
                 return watch.verdict(step, reached, over=step == steps)
             return Status.TIME_LIMIT if watch.late() else None
 
+        cut = MovingCut(pattern)
+
         def choose(scores: Sequence[Array]) -> Sequence[Array]:
             """Return the one mask."""
-            return [pattern.largest(scores[0])]
+            return [cut.largest(scores[0])]
 
         found = searched([problem], choose, steps, first, last, stage, look)[0]
     return found.required() if throw else found
