@@ -118,6 +118,7 @@ SAYING = """
 import runpy, signal, sys
 own = signal.signal
 own(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background of a shell
+own(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
 def saying(number, handler):
     found = own(number, handler)
     if number == signal.SIGHUP:  # the last that it takes

@@ -43,7 +43,8 @@ def forked(
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where nohup began the tests
         if memory is not None:
             import resource
 
