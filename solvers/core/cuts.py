@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gramian.solvers.backend._xp import Array, namespace, on_host
-from gramian.solvers.core.patterns import Pattern, TopK, kth_largest, reaching
+from gramian.solvers.backend._xp import Array, kth_largest, namespace, on_host
+from gramian.solvers.core.patterns import Pattern, TopK, reaching
 
 __all__ = ["MovingCut"]
 
