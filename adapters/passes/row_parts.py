@@ -44,7 +44,11 @@ class Answer:
 
 def split_rows(rows: int, apart: bool) -> list[slice]:
     """Parts of nearly equal size; all rows at once where they cannot be solved for apart."""
-    count = max(1, min(PARTS, rows // ROWS)) if apart else 1
+    return even_parts(rows, max(1, min(PARTS, rows // ROWS)) if apart else 1)
+
+
+def even_parts(rows: int, count: int) -> list[slice]:
+    """So many parts of nearly equal size."""
     ends = [int(end) for end in np.linspace(0, rows, count + 1).round()]
     return [slice(first, last) for first, last in pairwise(ends)]
 
@@ -82,7 +86,7 @@ class SharedPilots(Pilots):
     def exact(self, pilot: Quadratic, mask: Any) -> Any:
         """The best weights on a mask, of all rows."""
         involved, rows = sorted(set(self.owners)), pilot.shape[0]
-        parts = [slice(first, last) for first, last in pairwise(np.linspace(0, rows, min(PARTS, rows) + 1).round().astype(int))]
+        parts = even_parts(rows, min(PARTS, rows))
         owners = [involved[number * len(involved) // len(parts)] for number in range(len(parts))]
         mine = [part for part, owner in zip(parts, owners) if owner == self.ranks.rank]
         found = iter([refit(each, mask[part, :]).weights for each, part in zip(pilot.parts(mine), mine)])

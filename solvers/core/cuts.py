@@ -14,7 +14,7 @@ class MovingCut:
     """pattern.largest(score) for scores (q, p) without NaN, one after the other.
 
     Of a count over the whole matrix the last score that is kept, the cut, moves little from step to step: it is found among the
-    scores around the last one, which takes a quarter of the time, unless it is not there. On a device, which would have to be
+    scores around the last one, which are few, unless it is not there. On a device, which would have to be
     waited for, and for other patterns, that is the pattern's own selection.
     """
 

@@ -92,10 +92,7 @@ def l0_admm(
     >>> solution.certificate.objective < wanda(problem, TopK(0.5)).certificate.objective, int((solution.weights == 0).sum())
     (True, 16)
     """
-    steps, stage = whole("steps", steps), whole("stage", stage)
-    first, last = number("first", first, "(0, inf)"), number("last", last, "(0, inf)")
-    if first > last:
-        raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
+    steps, first, last, stage = checked(steps, first, last, stage)
     pattern = pattern_of(pattern, problem.shape)
     with watched("l0_admm", steps, "step", time_limit=time_limit, callback=callback, progress=progress) as watch:
 
@@ -172,8 +169,14 @@ def l0_on_parts(
     >>> bool(np.allclose(np.concatenate([each.weights for each in found]), l0_admm(problem, half).weights))
     True
     """
+    steps, first, last, stage = checked(steps, first, last, stage)
+    return searched(parts, choose, steps, first, last, stage, lambda *_: None)
+
+
+def checked(steps: int, first: float, last: float, stage: int) -> tuple[int, float, float, int]:
+    """Return the options of both forms, in order. ValueError for numbers out of range."""
     steps, stage = whole("steps", steps), whole("stage", stage)
     first, last = number("first", first, "(0, inf)"), number("last", last, "(0, inf)")
     if first > last:
         raise ValueError(f"first must be at most last, since the penalty grows, but they are {first} and {last}")
-    return searched(parts, choose, steps, first, last, stage, lambda *_: None)
+    return steps, first, last, stage
