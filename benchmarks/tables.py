@@ -69,6 +69,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "refit": layers.refits,
     "support_bound": layers.support_bounds,
     "rotations": bases.rotations,
+    "low rank": factored.low_ranks,
     "quantised": factored.quantised,
     "lasso": layers.lasso_times,
     "regression": layers.regression_times,
