@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from gramian.adapters.config.prune_config import PruneConfig
+from gramian.adapters.devices import all_finite
 from gramian.adapters.models.block_lists import block_names
 from gramian.adapters.models.discovery import operator_names
 from gramian.adapters.models.inner_bases import InnerBasis, inner_bases_of
@@ -124,5 +124,5 @@ def chosen_operators(model: Any, config: PruneConfig) -> list[str]:
 def check_finite(model: nn.Module) -> None:
     """Raise ValueError, naming it, for a parameter that holds NaN or Inf."""
     for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not bool(torch.isfinite(parameter).all()):  # streamed parameters are checked when read
+        if not parameter.is_meta and not all_finite(parameter):  # streamed parameters are checked when read
             raise ValueError(f"{name} holds NaN or Inf")

@@ -38,13 +38,15 @@ class Rates:
 
 @dataclass(frozen=True)
 class EstimatedOperator:
-    """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes. fixed: those of them that it
-    takes however few rows there are, for what it does with the Gram matrix alone."""
+    """One operator: its name, the shape of its weight (q, p), and the seconds its solver takes. fixed, turned: those of
+    them that it takes however few rows there are, for what it does with the Gram matrix alone: every process that has rows, and
+    one for all of them."""
 
     name: str
     shape: tuple[int, int]
     seconds: float
     fixed: float = 0.0
+    turned: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,8 @@ def operators_of(
             )
             for some in (shape, (0, shape[1]))
         )
-        rows.append(EstimatedOperator(name, shape, whole, fixed))
+        turned = weights.inverse_seconds(config.method, shape[1], config.options, rates)
+        rows.append(EstimatedOperator(name, shape, whole, fixed - turned, turned))
     return tuple(rows)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.estimates.figures import Estimate, EstimatedOperator
 from gramian.adapters.estimates.walked import walked
-from gramian.adapters.estimates.weights import scores_given
+from gramian.adapters.estimates.weights import bytes_given
 from gramian.adapters.models.block_lists import run_paths
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.passes.planned import plan_of, zeroing
 from gramian.adapters.passes.row_parts import rows_compete
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.run.forward import batches_in
-from gramian.adapters.run.ranks import Ranks, Shares, divided
+from gramian.adapters.run.ranks import Ranks, Shares, dealt
 from gramian.tables import table
 
 __all__ = ["SharedEstimate", "shared_estimate"]
@@ -86,7 +86,7 @@ def shared_estimate(
 
     Batches are shared in groups. On pruned inputs moments are shared with the batches, and then the operators of a stage, or of
     a block where the operators' own output is the target, and their rows where the method has a form for parts of them, with
-    the scores of rows that compete; on dense inputs every process has a block of its own, with all batches. windows, heldout:
+    what these need of one another; on dense inputs every process has a block of its own, with all batches. windows, heldout:
     as in `estimate`. bandwidth: bytes a second that a process receives.
 
     ValueError for methods that remove units or experts, which several processes solve for alike.
@@ -137,10 +137,10 @@ def shared_estimate(
             "solvers": sum(slowest([operators[name] for name in names], parts, ranks) for names in stages),
         }
         traffic = received * (weights + len(pieces) * 8 * walk.operations)  # an entry of moments is an operation of a token
-        compared = [
-            operator.shape for name, operator in operators.items() if parts[name] > 1 and rows_compete(each.patterns[name])
-        ]
-        traffic += received * scores_given(config.method, config.options, compared)
+        for compete in (False, True):
+            some = [name for name in operators if parts[name] > 1 and rows_compete(each.patterns[name]) == compete]
+            shapes = [operators[name].shape for name in some]
+            traffic += received * bytes_given(config.method, config.options, shapes, compete)
         kept = busiest
         if refits := base.seconds.get("refits of blocks", 0.0):  # the first process does it, and is given what all have run
             seconds["refits of blocks"] = refits
@@ -164,13 +164,11 @@ def pools(each: ZeroWeights) -> Iterator[list[str]]:
 
 def slowest(operators: Sequence[EstimatedOperator], parts: Mapping[str, int], ranks: int) -> float:
     """The seconds of the process that has most to do. parts: how many those of an operator's rows are that may be solved for by
-    different processes, of which each does by itself what is done with the Gram matrix alone."""
-    some = [operator for operator in operators for _ in range(parts[operator.name])]
-    rows = [(operator.seconds - operator.fixed) / parts[operator.name] for operator in some]
-    load, fixed = [0.0] * ranks, set[tuple[int, str]]()
-    for operator, spent, owner in zip(
-        some, rows, divided([operator.fixed + each for operator, each in zip(some, rows)], ranks)
-    ):
-        load[owner] += spent + (0.0 if (owner, operator.name) in fixed else operator.fixed)
-        fixed.add((owner, operator.name))
+    different processes, of which each does by itself what is done with the Gram matrix alone, or its turns of it."""
+    rows = [(operator.seconds - operator.fixed - operator.turned) / parts[operator.name] for operator in operators]
+    costs = [[operator.fixed + each] * parts[operator.name] for operator, each in zip(operators, rows)]
+    load = [0.0] * ranks
+    for operator, each, owners in zip(operators, rows, dealt(costs, ranks)):
+        for owner in set(owners):
+            load[owner] += operator.fixed + operator.turned / len(set(owners)) + owners.count(owner) * each
     return max(load)

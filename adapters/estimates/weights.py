@@ -11,7 +11,7 @@ from gramian.adapters.methods.registry import METHODS
 from gramian.solvers.direct.factorised import BATCH_BYTES
 from gramian.solvers.support.shrinkage import PILOT_ROWS
 
-__all__ = ["scores_given", "solver_seconds", "working_bytes"]
+__all__ = ["bytes_given", "inverse_seconds", "solver_seconds", "working_bytes"]
 
 SELECTION = 1.2e-8  # seconds to rank one weight among others
 COLUMN = 4e-4  # seconds a column of the SparseGPT sweep takes besides its products
@@ -42,11 +42,24 @@ def working_bytes(method: str, shape: tuple[int, int], stacks: bool = False) -> 
     return 8 * (grams * shape[1] ** 2 + (weights + 1) * math.prod(shape)) + factorised
 
 
-def scores_given(method: str, options: Mapping[str, Any], shapes: Sequence[tuple[int, int]]) -> float:
-    """Bytes of the scores that processes give each other which share the rows of operators, as often as the method chooses."""
+def bytes_given(method: str, options: Mapping[str, Any], shapes: Sequence[tuple[int, int]], compete: bool) -> float:
+    """Bytes, at most, that processes give each other which share the rows of operators: inverses, and where rows compete scores
+    as often as the method chooses, of which the CPU's give a small part."""
+    if method != "l0":
+        return 0.0
     chosen: dict[str, Any] = {**METHODS[method].defaults, **options}
-    steps: float = chosen.get("steps", 0)
-    return 4 * steps * sum(map(math.prod, shapes))
+    steps: float = chosen["steps"]
+    scores = steps * sum(map(math.prod, shapes)) if compete else 0.0
+    return 4 * (scores + steps / chosen["stage"] * sum(inputs**2 for _, inputs in shapes))
+
+
+def inverse_seconds(method: str, inputs: int, options: Mapping[str, Any], rates: Rates) -> float:
+    """Of `solver_seconds`, what the inverses of an operator's stages take, which processes that share rows make by turns."""
+    if method != "l0":
+        return 0.0
+    chosen: dict[str, Any] = {**METHODS[method].defaults, **options}
+    stages: float = chosen["steps"] / chosen["stage"]
+    return stages * 2 * inputs**3 / rates.single
 
 
 def solver_seconds(
@@ -72,9 +85,9 @@ def solver_seconds(
     chosen: dict[str, Any] = {**METHODS[method].defaults, **options} if method in ITERATIVE else {}
     if method == "l0":
         steps: float = chosen["steps"]
-        stages: float = steps / chosen["stage"]
         step = product / rates.single + ranking
-        return evaluation + EIGEN * 2 * p**3 / rates.single + stages * 2 * p**3 / rates.single + steps * step + q * exact
+        inverses = inverse_seconds(method, p, options, rates)
+        return evaluation + EIGEN * 2 * p**3 / rates.single + inverses + steps * step + q * exact
     singular = SINGULAR * 2 * q * p * min(q, p) / rates.double
     if method == "low-rank":
         return evaluation + WHITENING * 2 * p**3 / rates.double + singular

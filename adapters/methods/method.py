@@ -35,9 +35,9 @@ class Method:
     granularity: which of the two. Problems are float64; a module is a `ScoreContext`, and the largest scores are kept longest.
     prepare(context, **options) -> what is gathered from the dense model for every unit set, before any module is scored.
     settings: the method's own values of settings that are not given, such as `{"calibrate_on": "dense"}`, see `PruneConfig`.
-    damps: whether damping enters what the method does. together(parts, choose, **options) -> list of
-    Solution: `decide` for parts of the rows of single weights, which several processes can share; only choose(scores) -> masks
-    compares rows. factored: whether it returns a
+    damps: whether damping enters what the method does. together(parts, peers, **options) -> list of
+    Solution: `decide` for parts of the rows of single weights, which several processes can share; only
+    peers.choose(scores) -> masks compares rows. factored: whether it returns a
     `FactoredSolution`, S + B A, of which only S is sparse. wrapped: whether weights are the product of a core, which has the
     zeros of the pattern, with factors that have none, so that they have no zeros themselves.
 
@@ -139,7 +139,7 @@ class Method:
         if (together := self.together) is None:
             return None
         own = among(options, together, 2)
-        return lambda parts, choose: [self.answered(each) for each in together(parts, choose, **own)]
+        return lambda parts, peers: [self.answered(each) for each in together(parts, peers, **own)]
 
     def answered(self, solution: object) -> Solution:
         """A method's answer, with plain numbers for a report; ValueError where it is none."""

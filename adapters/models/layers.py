@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from gramian.adapters.devices import current_device, solver_array, tensor_of
+from gramian.adapters.devices import all_finite, current_device, solver_array, tensor_of
 from gramian.adapters.models.experts import Packed, expert_at
 from gramian.adapters.models.plain_modules import check_plain_module
 from gramian.solvers import Moments, Quadratic
@@ -79,17 +80,18 @@ class Layer:
         weight = parameter.detach()
         return weight.T if self.transposed else weight
 
-    def problem(self, moments: Moments | None = None) -> Quadratic:
+    def problem(self, moments: Moments | None = None, rows: Sequence[int] | None = None) -> Quadratic:
         """f(V) = 1/2 |X* V^T - X W^T|_F^2 for the present weight W and the tokens seen, in float64.
 
         The arrays are numpy for a model on the CPU, and cupy (torch without cupy) for one on a GPU. moments: others than the
-        layer's own, for instance those of held-out text. A bias plays no part, since it cancels. ValueError where the weight
-        holds NaN or Inf.
+        layer's own, for instance those of held-out text. rows: the outputs that are wanted, all by default. A bias plays no
+        part, since it cancels. ValueError where the weight holds NaN or Inf.
         """
         weight = self.weight
-        if not bool(torch.isfinite(weight).all()):
+        if not all_finite(weight):
             raise ValueError(f"the weight of {self.name} holds NaN or Inf")
         moments = moments or self.moments
+        weight = weight if rows is None else weight[list(rows)]
         weight = weight.to(torch.float64, copy=True)  # the problem must not change when its answer is written back
         with current_device(weight.device):
             return Quadratic.from_moments(moments, weight if isinstance(moments.gram, torch.Tensor) else solver_array(weight))
@@ -101,7 +103,7 @@ class Layer:
         if tuple(weights.shape) != tuple(target.shape):
             raise ValueError(f"weights are {tuple(weights.shape)} but {self.name} is {tuple(target.shape)}")
         values = tensor_of(weights).to(dtype or target.dtype).to(target.dtype)
-        if not bool(torch.isfinite(values).all()):
+        if not all_finite(values):
             raise ValueError(f"the weights for {self.name} hold NaN or Inf in {dtype or target.dtype}")
         with torch.no_grad():
             target.copy_(values)

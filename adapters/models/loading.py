@@ -23,7 +23,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.devices import usable_device
+from gramian.adapters.devices import all_finite, usable_device
 from gramian.adapters.files import check_files
 from gramian.adapters.models.checkpoints import Stored, check_configuration, check_size, stored_in
 from gramian.adapters.models.configurations import read_config
@@ -267,5 +267,5 @@ def settle(model: PreTrainedModel, storage: torch.dtype, source: str | Path) -> 
         weight = parameter.detach()
         if weight.dtype != storage and weight.is_floating_point():
             weight.copy_(weight.to(storage))
-        if not torch.isfinite(weight).all():
+        if not all_finite(weight):
             raise ValueError(f"{source}: parameter {name} holds NaN or Inf in {str(storage).removeprefix('torch.')}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,10 +16,10 @@ from gramian.adapters.run.ranks import Ranks
 from gramian.solvers import NM, Pattern, Quadratic, Solution, TopK, refit
 from gramian.solvers.backend._xp import namespace
 from gramian.solvers.core.cuts import MovingCut
-from gramian.solvers.support.growing_penalty import Choose
+from gramian.solvers.support.growing_penalty import Peers
 from gramian.solvers.support.shrinkage import Pilots
 
-__all__ = ["Answer", "SharedPilots", "joined", "row_choice", "rows_compete", "split_rows"]
+__all__ = ["Answer", "SharedPilots", "joined", "peers_of", "rows_compete", "split_rows"]
 
 PARTS = 8  # at most
 COUNTS = ("singular_rows",)  # among the figures of an answer
@@ -58,20 +58,44 @@ def rows_compete(pattern: Pattern) -> bool:
     return not (isinstance(pattern, NM) or (isinstance(pattern, TopK) and pattern.per_row))
 
 
-def row_choice(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], ranks: Ranks) -> Choose:
-    """choose(scores) -> masks for those parts of an operator's rows that this process owns. Where the pattern compares rows,
-    all owners give each other the scores of theirs, and each has to choose as often as the others."""
-    numbers, cut = [number for number, owner in enumerate(owners) if owner == ranks.rank], MovingCut(pattern)
+def peers_of(pattern: Pattern, parts: Sequence[slice], owners: Sequence[int], ranks: Ranks) -> Peers:
+    """What those parts of an operator's rows that this process owns ask of the others. Where the pattern compares rows, all
+    owners give each other the scores that matter, and each has to choose as often as the others."""
+    here, rows = (
+        [number for number, owner in enumerate(owners) if owner == ranks.rank],
+        [part.stop - part.start for part in parts],
+    )
 
-    def choose(scores: Sequence[Any]) -> Sequence[Any]:
-        if not rows_compete(pattern):
-            return [pattern.largest(score) for score in scores]
-        mine = dict(zip(numbers, scores))
-        pieces = [(mine.get(number), part.stop - part.start, owner) for number, (part, owner) in enumerate(zip(parts, owners))]
-        mask = cut.largest(put_together(pieces, scores[0], ranks))
-        return [mask[parts[number], :] for number in numbers]
+    def bring(pieces: Sequence[Any], lengths: Sequence[int]) -> list[Any]:
+        mine = dict(zip(here, pieces))
+        given = [(mine.get(number), length, owner) for number, (length, owner) in enumerate(zip(lengths, owners))]
+        return put_together(given, pieces[0], ranks)
 
-    return choose
+    if rows_compete(pattern):
+        return Peers(MovingCut(pattern, rows, here, bring).largest, Turns(owners, ranks))
+    return Peers(lambda scores: [pattern.largest(score) for score in scores], Turns(owners, ranks))
+
+
+class Turns:
+    """in_turn(number, count, make) -> make(number): each of the owners makes one of as many as there are owners, all at the
+    same time, and gives it to the others when it is asked for."""
+
+    def __init__(self, owners: Sequence[int], ranks: Ranks) -> None:
+        self.involved, self.ranks = sorted(set(owners)), ranks
+        self.own: Any = None
+
+    def __call__(self, number: int, count: int, make: Callable[[int], Any]) -> Any:
+        """What all owners have for this number."""
+        if len(self.involved) == 1:
+            return make(number)
+        owner = self.involved[number % len(self.involved)]
+        if owner == self.involved[0]:
+            self.own = make(min(number + self.involved.index(self.ranks.rank), count - 1))
+        mine = tensor_of(self.own)
+        if owner == self.ranks.rank:
+            self.ranks.shared_tensor(mine, mine, owner, self.involved)
+            return self.own
+        return solver_array(self.ranks.shared_tensor(None, mine, owner, self.involved))
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,7 @@ class SharedPilots(Pilots):
             (next(found) if owner == self.ranks.rank else None, part.stop - part.start, owner)
             for part, owner in zip(parts, owners)
         ]
-        return put_together(pieces, pilot.anchor, self.ranks)
+        return namespace(pilot.anchor).concat(put_together(pieces, pilot.anchor, self.ranks))
 
     def agreed(self, value: float) -> float:
         """The figure of the first owner."""
@@ -105,19 +129,19 @@ class SharedPilots(Pilots):
         return float(self.ranks.shared_tensor(given, given, involved[0], involved)[0])
 
 
-def put_together(pieces: Sequence[tuple[Any | None, int, int]], like: Any, ranks: Ranks) -> Any:
-    """The rows of all pieces, in order, for every process that owns one. pieces: rows (n, p) where this process has them, else
-    None, their number n, and their owner. like: any rows of the same dtype and device."""
+def put_together(pieces: Sequence[tuple[Any | None, int, int]], like: Any, ranks: Ranks) -> list[Any]:
+    """All pieces, in order, for every process that owns one. pieces: an array of n rows or numbers where this process has them,
+    else None, their number n, and their owner. like: any of the same dtype and device, and length of a row."""
     xp, involved = namespace(like), sorted({owner for _, _, owner in pieces})
     if len(involved) == 1:
-        return xp.concat([rows for rows, _, _ in pieces])
-    sample, given = tensor_of(like[:1, :]), dict[int, list[Any]]()
+        return [rows for rows, _, _ in pieces]
+    sample, given = tensor_of(like[:1, ...]), dict[int, list[Any]]()
     for owner in involved:  # one message each
         own, counts = [rows for rows, _, each in pieces if each == owner], [count for _, count, each in pieces if each == owner]
         mine = tensor_of(xp.concat(own)) if owner == ranks.rank else None
-        rows = ranks.shared_tensor(mine, sample.new_empty((sum(counts), sample.shape[1])), owner, involved)
+        rows = ranks.shared_tensor(mine, sample.new_empty((sum(counts), *sample.shape[1:])), owner, involved)
         given[owner] = own if owner == ranks.rank else [solver_array(each) for each in rows.split(counts)]
-    return xp.concat([given[owner].pop(0) for _, _, owner in pieces])
+    return [given[owner].pop(0) for _, _, owner in pieces]
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gramian.adapters.devices import solver_array, tensor_of
+from gramian.adapters.devices import all_finite, solver_array, tensor_of
 from gramian.adapters.models.layers import Layer
 from gramian.adapters.passes.stream_entries import Entry
 from gramian.adapters.run.forward import Call, run_block
@@ -119,7 +119,7 @@ class StreamFit:
                 gram += inputs.T @ weighted
                 slope -= missing.T @ weighted
                 floor += 0.5 * (missing.square() * trust).sum(0)
-        if not bool(torch.isfinite(gram).all()) or not bool(torch.isfinite(slope).all()):
+        if not all_finite(gram) or not all_finite(slope):
             raise ValueError(f"the inputs of {self.layer.name} hold NaN or Inf")
         return Quadratic(*map(solver_array, (0.5 * (gram + gram.T), weights, slope, floor)))
 

@@ -19,17 +19,18 @@ from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.models.weight_parts import KINDS
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
-from gramian.adapters.passes.row_parts import Answer, SharedPilots, joined, row_choice, split_rows
+from gramian.adapters.passes.row_parts import Answer, SharedPilots, joined, peers_of, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
-from gramian.adapters.run.ranks import Shares, divided
+from gramian.adapters.run.ranks import Shares, dealt
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.adapters.targets import AllZero
 from gramian.solvers import Pattern, Quadratic, Solution, Status, Support, certify
 from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
+from gramian.solvers.support.shrinkage import pilot_rows
 
 __all__ = ["ZeroWeights"]
 
@@ -120,8 +121,8 @@ class ZeroWeights:
         problem = layer.problem(moments)
         split = None
         if found.split is not None:
-            fitted, choosing = found.split
-            split = layer.problem(fitted), layer.problem(choosing), fitted.tokens
+            (fitted, choosing), pilots = found.split, pilot_rows(layer.weight.shape[0])
+            split = layer.problem(fitted, pilots), layer.problem(choosing, pilots), fitted.tokens
         if self.problems is not None and 0 in numbers:
             target = self.target if layer.expert is None else "own"
             metadata = {"operator": layer.name, "calibrate_on": self.follows, "target": target, **found.counts}
@@ -140,7 +141,7 @@ class ZeroWeights:
             else:
                 solutions = self.solve.on_parts(
                     problem, pattern, calibration, [parts[number] for number in numbers],
-                    row_choice(pattern, parts, owners, ranks), SharedPilots(owners, ranks, layer.weight.device),
+                    peers_of(pattern, parts, owners, ranks), SharedPilots(owners, ranks, layer.weight.device),
                 )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{layer.name}: {error}") from error
@@ -258,33 +259,33 @@ class BlockOfWeights:
                         elif work is not None:
                             waiting[layer] = work
                 del collector, gathered, work  # their memory is free before the next stage's moments are formed
-            for layer in (layer for stage in pool for layer in stage):
-                if len(set(owners[layer])) > 1 and (row := self.completed(waiting.pop(layer, None), owners[layer])):
-                    found[layer] = row
-                rows.append(self.exchanged(layer, found.get(layer), owners[layer][0]))
+            done = [layer for stage in pool for layer in stage]
+            ends = {layer: owners[layer][number % len(owners[layer])] for number, layer in enumerate(done)}  # by turns
+            works = {layer: self.completed(waiting.pop(layer, None), owners[layer], ends[layer]) for layer in done}
+            for layer, work in works.items():
+                if work is not None:
+                    with naming(layer.name):
+                        found[layer] = self.each.ended(work)
+            rows += [self.exchanged(layer, found.get(layer), ends[layer]) for layer in done]
         return rows
 
     def owned(self, pool: list[list[Layer]]) -> dict[Layer, list[int]]:
         """For the operators that are solved for at the same time, the process that does it, part by part of their rows."""
         layers = [layer for stage in pool for layer in stage]
-        parts = [(layer, part) for layer in layers for part in self.each.row_parts(layer.name, layer.weight.shape)]
-        owners: dict[Layer, list[int]] = {}
-        costs = [cost(layer, part.stop - part.start) for layer, part in parts]
-        for (layer, _), owner in zip(parts, divided(costs, self.each.shares.ranks.size)):
-            owners.setdefault(layer, []).append(owner)
-        return owners
+        parts = [self.each.row_parts(layer.name, layer.weight.shape) for layer in layers]
+        costs = [[cost(layer, part.stop - part.start) for part in some] for layer, some in zip(layers, parts)]
+        return dict(zip(layers, dealt(costs, self.each.shares.ranks.size)))
 
-    def completed(self, work: Work | None, owners: Sequence[int]) -> OperatorReport | None:
-        """Bring the parts of an operator together, in the process that has the first of them, which ends the work."""
+    def completed(self, work: Work | None, owners: Sequence[int], end: int) -> Work | None:
+        """Bring the parts of an operator together, where several processes have some, in the process `end`."""
+        if len(set(owners)) == 1:
+            return None
         ranks = self.each.shares.ranks
         answers = [
             ranks.share(work.answers[number] if work is not None and owner == ranks.rank else None, owner)
             for number, owner in enumerate(owners)
         ]
-        if work is None or owners[0] != ranks.rank:
-            return None
-        with naming(work.layer.name):
-            return self.each.ended(replace(work, answers=dict(enumerate(answers))))
+        return replace(work, answers=dict(enumerate(answers))) if work is not None and end == ranks.rank else None
 
     def exchanged(self, layer: Layer, row: OperatorReport | None, owner: int) -> OperatorReport:
         """The row of an operator that the process `owner` has pruned, whose weights every other one takes over."""

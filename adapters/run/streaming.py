@@ -20,7 +20,7 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from gramian.adapters.devices import release_cached, usable_device
+from gramian.adapters.devices import all_finite, release_cached, usable_device
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import Saved, plain
 from gramian.adapters.models.block_lists import run_paths, walks_by_block
@@ -217,7 +217,7 @@ class Streamed:
             value = self.read(name)
             if value.shape != shape:
                 raise ValueError(f"{name} is {tuple(value.shape)} in the weights but {tuple(shape)} by the configuration")
-            if value.is_floating_point() and not bool(torch.isfinite(value.to(self.storage)).all()):
+            if value.is_floating_point() and not all_finite(value.to(self.storage)):
                 raise ValueError(f"parameter {name} holds NaN or Inf in {str(self.storage).removeprefix('torch.')}")
             add_tensor(digest, name, self.rounded(value))
         self.digest = digest.hexdigest()

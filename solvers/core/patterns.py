@@ -196,7 +196,7 @@ class NM:
     def select(self, score: Array) -> Array:
         """Return the boolean mask (q, p), True on the `kept` largest scores of every group.
 
-        The rank of a weight is the number of weights of its group that beat it: this takes m^2 comparisons and no sort, and
+        The rank of a weight is the number of weights of its group that beat it: this takes a comparison a pair and no sort, and
         shows the tie rule.
         """
         score = given("score", score)
@@ -208,15 +208,14 @@ class NM:
         """Return the same for a score without NaN, for loops on a device, which this does not make wait."""
         xp = namespace(score)
         members = copied(xp.reshape(score, (-1, self.group)).T)  # (m, groups): comparing runs of memory
-        masks = []
-        for j in range(self.group):
-            rank = xp.zeros(members.shape[1:], dtype=xp.int16, device=members.device)
-            for i in range(self.group):
-                if i != j:
-                    mine, other = members[j, :], members[i, :]
-                    rank += xp.astype(other >= mine if i < j else other > mine, xp.int16)
-            masks.append(rank < self.kept)
-        return xp.reshape(xp.stack(masks, axis=1), score.shape)
+        count = xp.int8 if self.group <= 128 else xp.int32
+        beaten = [xp.full(members.shape[1:], later, dtype=count, device=members.device) for later in range(self.group)[::-1]]
+        for i in range(self.group):
+            for j in range(i + 1, self.group):
+                first = xp.astype(members[i, :] >= members[j, :], count)
+                beaten[i] -= first
+                beaten[j] += first
+        return xp.reshape(xp.stack([each < self.kept for each in beaten], axis=1), score.shape)
 
     def admits(self, mask: Array) -> bool:
         """Return whether a mask (True = kept) has at most `kept` weights in every group."""

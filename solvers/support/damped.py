@@ -10,7 +10,7 @@ from gramian.solvers.core.patterns import Pattern, counted_pattern
 from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution
 from gramian.solvers.direct.restricted import refit
-from gramian.solvers.support.growing_penalty import Choose
+from gramian.solvers.support.growing_penalty import Peers
 from gramian.solvers.support.shrinkage import LOCAL, STRENGTHS, Pilots, estimated
 
 __all__ = ["CalibrationSplit", "DampedMethod", "check_damping"]
@@ -23,7 +23,7 @@ class CalibrationSplit:
     """Describe what the problem of a layer was made of.
 
     tokens: how many. split: the same layer's problems from two disjoint parts of those tokens, one to fit and one to choose by,
-    and the tokens of the first; None where there is no such split.
+    of its `pilot_rows` at least, and the tokens of the first; None where there is no such split.
     """
 
     tokens: int
@@ -34,8 +34,8 @@ class CalibrationSplit:
 class DampedMethod:
     """Run a method on a damped problem, and refit its answer where that is wanted.
 
-    solve: argmin over a pattern, a method with its options. together: the same for parts of the rows, whose masks a function
-    chooses by the scores of all, where the method has such a form. damping: d for the ridge `d G_jj` on the change of
+    solve: argmin over a pattern, a method with its options. together: the same for parts of the rows, which ask
+    `peers` for what concerns all, where the method has such a form. damping: d for the ridge `d G_jj` on the change of
     channel j; "auto" for the empirical Bayes ridge, MARGIN times the strength that is best on the held-out split, if there is
     one; 0 for none. refit: solve for the best weights on the method's support, which never raises the loss.
     """
@@ -43,7 +43,7 @@ class DampedMethod:
     solve: Callable[[Quadratic, Pattern], Solution]
     damping: float | str = 0.0
     refit: bool = False
-    together: Callable[[Sequence[Quadratic], Choose], list[Solution]] | None = None
+    together: Callable[[Sequence[Quadratic], Peers], list[Solution]] | None = None
 
     def __call__(self, problem: Quadratic, pattern: Pattern, calibration: CalibrationSplit) -> Solution:
         """Return the answer of the method; its certificate is that of the damped problem, which is the one that was solved."""
@@ -56,15 +56,15 @@ class DampedMethod:
         pattern: Pattern,
         calibration: CalibrationSplit,
         rows: Sequence[slice],
-        choose: Choose,
+        peers: Peers,
         pilots: Pilots = LOCAL,
     ) -> list[Solution]:
-        """Return the answers for some ranges of rows, of a method that has a form for them. choose: the masks by the scores of
-        all rows. pilots: how these are refitted."""
+        """Return the answers for some ranges of rows, of a method that has a form for them. peers: what
+        they need of the other rows. pilots: how these are refitted."""
         assert self.together is not None
         damped, detail = self.damped(problem, pattern, calibration, pilots)
         parts = damped.parts(rows)
-        return [self.polished(*each, detail) for each in zip(parts, self.together(parts, choose))]
+        return [self.polished(*each, detail) for each in zip(parts, self.together(parts, peers))]
 
     def polished(self, damped: Quadratic, solution: Solution, detail: dict[str, float]) -> Solution:
         """Return an answer as it is reported, with the best weights on its support where that is wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gramian.solvers.backend._xp import Array, clip, copied, namespace
 from gramian.solvers.core.patterns import check_score
@@ -11,12 +12,25 @@ from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import inverse_factor
 
-__all__ = ["Choose", "searched"]
+__all__ = ["Choose", "InTurn", "Peers", "searched"]
 
 PIVOT_DAMPING = 0.01  # of the unit-diagonal Gram, in the pivots only; 0.001 to 0.03 measure alike
 
 Choose = Callable[[Sequence[Array]], Sequence[Array]]
+InTurn = Callable[[int, int, Callable[[int], Array]], Array]
 Look = Callable[[int, Sequence[Array], bool], Status | None]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """What parts of the rows of one weight ask of one another, wherever they are; all ask as often, and in the same order.
+
+    choose(scores) -> masks, of the parts here. in_turn(number, count, make) -> make(number), the same for all parts: number is
+    0, 1 and so on to count - 1 at most, from one call to the next, and some may be made elsewhere.
+    """
+
+    choose: Choose
+    in_turn: InTurn = lambda number, count, make: make(number)
 
 
 class Rows:
@@ -51,10 +65,10 @@ class Rows:
 
 
 def searched(
-    parts: Sequence[Quadratic], choose: Choose, steps: int, first: float, last: float, stage: int, look: Look
+    parts: Sequence[Quadratic], peers: Peers, steps: int, first: float, last: float, stage: int, look: Look
 ) -> list[Solution]:
-    """Return exact weights of every part on the support that ADMM finds. choose: the masks by the scores. look(step, masks,
-    whether a stage is over): why the search ends, None where it goes on."""
+    """Return exact weights of every part on the support that ADMM finds. look(step, masks, whether a stage is over): why the
+    search ends, None where it goes on."""
     xp = namespace(parts[0].anchor)
     scale, values, vectors = parts[0].noted("pivots", lambda: pivots_of(parts[0].double))
     mean = float(xp.mean(values)) or 1.0
@@ -62,20 +76,25 @@ def searched(
     alive, dead = xp.astype(diagonal > 0, xp.float32), not bool(xp.all(diagonal > 0))
     stages = -(-steps // stage)
     growth = (last / first) ** (1 / max(1, stages - 1))
-    rho, ended = first * mean, None
+    rho, ended, inverse = first * mean, None, None
+
+    def inverse_at(number: int) -> Array:
+        """Return the inverse of a stage."""
+        root = vectors / xp.sqrt(values + first * mean * growth**number)
+        return root @ root.T  # symmetric in its very form: half the work where the backend sees it
+
     for step in range(steps):
         if step % stage == 0:
-            fresh = first * mean * growth ** (step // stage)
+            fresh, inverse = first * mean * growth ** (step // stage), None
             for each in some:
                 each.dual *= rho / fresh  # rho U, the multiplier, is the same
             rho = fresh
-            root = vectors / xp.sqrt(values + rho)
-            inverse = root @ root.T  # symmetric in its very form: half the work where the backend sees it
+            inverse = peers.in_turn(step // stage, stages, inverse_at)
         scores = [xp.abs(each.move(inverse, rho)) for each in some]
         if dead:
             for score in scores:
                 score *= alive
-        masks = choose(scores)
+        masks = peers.choose(scores)
         for each, mask in zip(some, masks):
             each.take(mask)
         ended = look(step + 1, masks, (step + 1) % stage == 0 or step + 1 == steps)
@@ -83,7 +102,7 @@ def searched(
             break
     for score in scores:
         check_score(score)  # NaN, once there, remains
-    del some, scores, root, inverse  # their memory is free before the refits
+    del some, scores, inverse  # their memory is free before the refits
     exact = [
         refit(part, mask) for part, mask in zip(parts, masks)
     ]  # not from Z: where both fit alike, that is right to float32

@@ -14,7 +14,7 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.core.solution import Solution, Status
 from gramian.solvers.core.watch import Callback, watched
 from gramian.solvers.direct.restricted import refit
-from gramian.solvers.support.growing_penalty import Choose, searched
+from gramian.solvers.support.growing_penalty import Peers, searched
 
 __all__ = ["l0_admm", "l0_on_parts"]
 
@@ -108,20 +108,14 @@ def l0_admm(
                 return watch.verdict(step, reached, over=step == steps)
             return Status.TIME_LIMIT if watch.late() else None
 
-        cut = MovingCut(pattern)
-
-        def choose(scores: Sequence[Array]) -> Sequence[Array]:
-            """Return the one mask."""
-            return [cut.largest(scores[0])]
-
-        found = searched([problem], choose, steps, first, last, stage, look)[0]
+        found = searched([problem], Peers(MovingCut(pattern).largest), steps, first, last, stage, look)[0]
     return found.required() if throw else found
 
 
 @computation
 def l0_on_parts(
     parts: Sequence[Quadratic],
-    choose: Choose,
+    peers: Peers,
     *,
     steps: int = 180,
     first: float = 0.03,
@@ -130,16 +124,17 @@ def l0_on_parts(
 ) -> list[Solution]:
     """min_V f(V) subject to V satisfying a pattern that may compare rows, by `l0_admm`, some parts of the rows here
 
-    All parts of the rows go through their steps together, wherever they are: `choose` is given the scores of those here, and
-    returns their masks, for which it may ask for the scores of others. What a part ends with does not depend on which others
-    are here.
+    All parts of the rows go through their steps together, wherever they are: `peers.choose` is given the scores of those
+    here, and returns their masks, for which it may ask for the scores of others. What a part ends with does not depend on
+    which others are here.
 
     Parameters
     ----------
     parts : sequence of Quadratic
         f of some rows each, `Quadratic.parts` of one problem.
-    choose : callable
-        choose(scores) -> masks, an array (rows, p) for every part; it is called `steps` times.
+    peers : Peers
+        What the parts ask of one another: choose(scores) -> masks, an array (rows, p) for every part, `steps` times, and
+        in_turn, which gives the inverse of a stage.
     steps, first, last, stage : optional
         As of `l0_admm`.
 
@@ -161,16 +156,17 @@ def l0_on_parts(
     --------
     >>> import numpy as np
     >>> from gramian.solvers import Quadratic, TopK, l0_admm
+    >>> from gramian.solvers.support.growing_penalty import Peers
     >>> from gramian.solvers.support.l0 import l0_on_parts
     >>> rng = np.random.default_rng(0)
     >>> problem, half = Quadratic.from_data(rng.normal(size=(64, 8)), rng.normal(size=(4, 8))), TopK(0.5)
     >>> parts = problem.parts([slice(0, 1), slice(1, 4)])
-    >>> found = l0_on_parts(parts, lambda scores: np.split(half.largest(np.concatenate(scores)), [1]))
+    >>> found = l0_on_parts(parts, Peers(lambda scores: np.split(half.largest(np.concatenate(scores)), [1])))
     >>> bool(np.allclose(np.concatenate([each.weights for each in found]), l0_admm(problem, half).weights))
     True
     """
     steps, first, last, stage = checked(steps, first, last, stage)
-    return searched(parts, choose, steps, first, last, stage, lambda *_: None)
+    return searched(parts, peers, steps, first, last, stage, lambda *_: None)
 
 
 def checked(steps: int, first: float, last: float, stage: int) -> tuple[int, float, float, int]:

@@ -15,7 +15,7 @@ from gramian.solvers.core.problem import Quadratic
 from gramian.solvers.direct.restricted import refit
 from gramian.solvers.support.obs import sparsegpt
 
-__all__ = ["LOCAL", "STRENGTHS", "TYPICAL", "Pilots", "Shrinkage", "empirical_ridge", "estimated"]
+__all__ = ["LOCAL", "STRENGTHS", "TYPICAL", "Pilots", "Shrinkage", "empirical_ridge", "estimated", "pilot_rows"]
 
 TYPICAL = 6.0  # tokens that are worth one independent one: neighbours are alike and activations are heavy-tailed
 STRENGTHS = (0.0, 1.0, 3.0, 6.0, 12.0, 24.0)
@@ -135,6 +135,12 @@ def empirical_ridge(
     return estimated(problem, pattern, tokens, heldout, strengths, LOCAL)
 
 
+def pilot_rows(outputs: int) -> list[int]:
+    """Return the outputs by which a ridge is chosen, all of them where they are few. Of these alone the same are chosen."""
+    count = min(PILOT_ROWS, outputs)
+    return [number * outputs // count for number in range(count)]
+
+
 def estimated(
     problem: Quadratic,
     pattern: Pattern,
@@ -145,8 +151,8 @@ def estimated(
 ) -> Shrinkage:
     """Return what `empirical_ridge` does, whose arguments are checked already."""
     xp = namespace(problem.anchor)
-    count = min(PILOT_ROWS, problem.shape[0])
-    chosen = xp.arange(count, device=device(problem.anchor)) * problem.shape[0] // count
+    rows = pilot_rows(problem.shape[0])
+    count, chosen = len(rows), xp.asarray(rows, device=device(problem.anchor))
     pilot = problem.double.rows(chosen)
     mask = sparsegpt(pilot, pattern).weights != 0
     refitted = pilots.exact(pilot, mask)

@@ -1,12 +1,15 @@
 """Parts of the rows of an operator: every row once, whoever solves for it, and figures of all parts in one row of a report."""
 
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramian.adapters.passes.row_parts import PARTS, ROWS, Answer, SharedPilots, joined, row_choice, rows_compete, split_rows
+from gramian.adapters.passes.row_parts import PARTS, ROWS, Answer, SharedPilots, joined, peers_of, rows_compete, split_rows
 from gramian.adapters.run.ranks import Ranks
 from gramian.proofs.kit.backends import NUMPY
 from gramian.proofs.kit.strategies import normal_layer
@@ -59,33 +62,70 @@ def test_a_part_of_all_rows_is_the_whole(count):
 @pytest.mark.parametrize("pattern", [TopK(0.5), TopK(0.5, per_row=True), NM(2, 4)], ids=str)
 def test_masks_of_parts_are_those_of_the_whole(pattern):
     scores = np.random.default_rng(1).random((9, 8)).astype(np.float32)
-    masks = row_choice(pattern, SOME, [0, 0, 0], Ranks())([scores[part] for part in SOME])
+    masks = peers_of(pattern, SOME, [0, 0, 0], Ranks()).choose([scores[part] for part in SOME])
     np.testing.assert_array_equal(np.vstack(masks), pattern.largest(scores))
 
 
-class Posted(Ranks):
-    """One of several processes, of which the others' rows are known: those of a table by owner and turn."""
+class Met(Ranks):
+    """Processes 0 and 2 of three, each a thread: one gives a tensor, the other waits for it."""
+
+    @classmethod
+    def both(cls):
+        processes, posts = (cls(0, 3), cls(2, 3)), {0: Queue(), 2: Queue()}
+        for each in processes:
+            object.__setattr__(each, "posts", posts)
+            object.__setattr__(each, "sizes", [])
+        return processes
 
     def shared_tensor(self, value, like, owner, needed):
         assert (value is None) == (owner != self.rank) and set(needed) == {0, 2}
-        rows = self.table.pop(0)
-        assert like.shape == rows.shape and like.dtype == rows.dtype
         if value is not None:
-            torch.testing.assert_close(value, rows, rtol=0, atol=0)
-        return rows
+            self.posts[owner].put(value.clone())
+            return value
+        value = self.posts[owner].get(timeout=20)
+        assert value.shape == like.shape and value.dtype == like.dtype
+        self.sizes.append(value.numel())
+        return value
 
 
 def test_scores_come_from_those_processes_that_have_rows():
-    """Processes 0 and 2 of three own the operator; what either chooses are its rows of the whole's mask."""
-    scores = torch.rand((9, 8), generator=torch.Generator().manual_seed(2))
-    owners, whole = [0, 2, 0], TopK(0.5).largest(scores.numpy())
-    for rank in (0, 2):
-        ranks = Posted(rank, 3)
-        object.__setattr__(ranks, "table", [torch.cat([scores[SOME[0]], scores[SOME[2]]]), scores[SOME[1]]])
-        mine = [part for part, owner in zip(SOME, owners) if owner == rank]
-        masks = row_choice(TopK(0.5), SOME, owners, ranks)([scores[part].numpy() for part in mine])
-        for mask, part in zip(masks, mine):
-            np.testing.assert_array_equal(mask, whole[part])
+    """Processes 0 and 2 of three own the operator; what either chooses are its rows of the whole's mask. No score of
+    the others is asked for where the cut is near the last one."""
+    scores = torch.rand((9, 8), generator=torch.Generator().manual_seed(2)).numpy()
+    steps, owners, processes = [scores, scores * np.float32(1.01), scores[::-1].copy()], [0, 2, 0], Met.both()
+
+    def chosen(ranks):
+        mine = [part for part, owner in zip(SOME, owners) if owner == ranks.rank]
+        peers = peers_of(TopK(0.5), SOME, owners, ranks)
+        return [np.vstack(peers.choose([step[part] for part in mine])) for step in steps]
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(chosen, processes)
+    for step, first, second in zip(steps, one, other):
+        whole = TopK(0.5).largest(step)
+        np.testing.assert_array_equal(np.vstack([first[:3], second, first[3:]]), whole)
+    assert [each.sizes[0] for each in processes] == [8, 64]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_what_all_need_in_turn_is_made_once(count):
+    processes, made = Met.both(), {0: [], 2: []}
+
+    def run(ranks):
+        in_turn = peers_of(NM(2, 4), SOME, [0, 2, 0], ranks).in_turn
+
+        def make(number):
+            made[ranks.rank].append(number)
+            return np.full((2, 2), number, np.float32)
+
+        return [in_turn(number, count, make)[0, 1] for number in range(count)]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [each == list(range(count)) for each in pool.map(run, processes)] == [True, True]
+    assert set(made[0]) | set(made[2]) == set(range(count)) and len(made[0]) == len(made[2]) == (count + 1) // 2
+    alone: list[int] = []
+    in_turn = peers_of(NM(2, 4), SOME, [0, 0, 0], Ranks()).in_turn
+    assert in_turn(3, 5, lambda number: alone.append(number) or number) == 3 and alone == [3]
 
 
 @pytest.mark.parametrize("rows", [1, 5, 20])

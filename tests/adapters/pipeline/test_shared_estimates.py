@@ -3,6 +3,8 @@
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import tiny_model
 
 from gramian.adapters.config.prune_config import PruneConfig
@@ -10,7 +12,7 @@ from gramian.adapters.estimates.figures import EstimatedOperator, Rates
 from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.estimates.shared import shared_estimate, slowest
 from gramian.adapters.passes import row_parts
-from gramian.adapters.run.ranks import Ranks, Shares, divided
+from gramian.adapters.run.ranks import Ranks, Shares, dealt, divided
 
 WINDOWS, HELDOUT = (96, 256), 16  # 12 batches of 8 windows and 4 of 4
 
@@ -44,6 +46,35 @@ def test_work_is_divided_within_four_thirds_of_the_best_division(seconds):
         assert slowest(operators, parts, ranks) == max(
             sum(spent for spent, rank in zip(seconds, owners) if rank == each) for each in range(ranks)
         )
+
+
+def test_operators_that_are_alike_are_not_split():
+    """Parts of an operator wait for one another: two alike fall to two processes, or to two teams; three that are not are all
+    split evenly."""
+    alike = [[1.0] * 8, [1.0] * 8]
+    assert dealt(alike, 1) == [[0] * 8, [0] * 8]
+    assert dealt(alike, 2) == [[0] * 8, [1] * 8]
+    teams = dealt(alike, 4)
+    assert [set(owners) for owners in teams] == [{0, 1}, {2, 3}]
+    assert all(owners.count(owner) == 4 for owners in teams for owner in set(owners))
+    wide = dealt([[1.0] * 4, [1.0], [1.0]], 2)
+    assert sorted(wide[0]) == [0, 0, 1, 1] and sorted(wide[1] + wide[2]) == [0, 1]
+    assert dealt([[1.0] * 2], 2) == [[0, 1]]
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.floats(0.1, 9.0)), min_size=1, max_size=5), st.integers(1, 9))
+def test_no_process_has_much_more_than_it_must(operators, size):
+    """Within Graham's bound for parts that are dealt one by one, or near an even load."""
+    costs = [[cost] * parts for parts, cost in operators]
+    owners = dealt(costs, size)
+    load = [0.0] * size
+    for parts, theirs in zip(costs, owners):
+        assert len(parts) == len(theirs)
+        for cost, owner in zip(parts, theirs):
+            load[owner] += cost
+    flat = [cost for parts in costs for cost in parts]
+    least = max(max(flat), sum(flat) / size)
+    assert max(load) <= max(4 / 3 * least + max(flat), 1.15 * sum(flat) / size) * (1 + 1e-9)
 
 
 def test_every_process_that_shares_rows_factorises():

@@ -21,6 +21,7 @@ from gramian.solvers import NM, Quadratic, Status, TopK, empirical_ridge, l0_adm
 from gramian.solvers.support import growing_penalty
 from gramian.solvers.support.baselines import magnitude
 from gramian.solvers.support.damped import MARGIN, CalibrationSplit, DampedMethod, check_damping
+from gramian.solvers.support.growing_penalty import Peers
 from gramian.solvers.support.l0 import l0_on_parts
 from gramian.solvers.support.obs import inverse_factor
 
@@ -109,7 +110,7 @@ def test_parts_of_the_rows_are_what_they_are_in_the_whole(xp, pattern, damping):
         return [mask[part, :] for part in (parts if forwards else parts[::-1])]
 
     forwards = True
-    answers = run.on_parts(problem, pattern, calibration, parts, choose)
+    answers = run.on_parts(problem, pattern, calibration, parts, Peers(choose))
     found = np.vstack([xp.numpy(each.weights) for each in answers])
     assert pattern.admits(xp.asarray(found) != 0)
     kept = np.sum((found != 0) == (xp.numpy(whole.weights) != 0))
@@ -118,7 +119,7 @@ def test_parts_of_the_rows_are_what_they_are_in_the_whole(xp, pattern, damping):
     assert sum(each.certificate.objective for each in answers) == pytest.approx(whole.certificate.objective, rel=1e-2)
     assert [each.detail for each in answers] == [whole.detail] * 3
     forwards = False
-    backwards = run.on_parts(problem, pattern, calibration, parts[::-1], choose)
+    backwards = run.on_parts(problem, pattern, calibration, parts[::-1], Peers(choose))
     for one, other in zip(answers, reversed(backwards)):
         np.testing.assert_array_equal(xp.numpy(one.weights), xp.numpy(other.weights))
 
@@ -129,7 +130,9 @@ def test_the_gram_of_all_parts_is_factorised_once(xp, monkeypatch):
     problem = normal_layer(326, 40, 8, 6).problem(xp)
     run = DampedMethod(l0_admm, together=l0_on_parts)
     rows = [slice(0, 2), slice(2, 4), slice(4, 6)]
-    run.on_parts(problem, NM(2, 4), CalibrationSplit(40), rows, lambda scores: [NM(2, 4).largest(each) for each in scores])
+    run.on_parts(
+        problem, NM(2, 4), CalibrationSplit(40), rows, Peers(lambda scores: [NM(2, 4).largest(each) for each in scores])
+    )
     assert len(calls) == 1
     DampedMethod(l0_admm)(problem, NM(2, 4), CalibrationSplit(40))
     assert len(calls) == 2
