@@ -169,11 +169,8 @@ def dealt(costs: Sequence[Sequence[float]], size: int) -> list[list[int]]:
     each process that has some does by itself what it has to know of the whole: where that leaves the load nearly even, an
     operator falls to one process, or to as many as there are for each."""
     wholes = [sum(parts) for parts in costs]
-    team = max(1, size // len(costs))
-    if team == 1:
-        chosen = divided(wholes, size)
-    else:
-        chosen = [team * number for number in range(len(costs))]
+    team = max(1, size // max(1, len(costs)))
+    chosen = divided(wholes, size) if team == 1 else [team * number for number in range(len(costs))]
     teams = [[first + owner for owner in divided(parts, team)] for first, parts in zip(chosen, costs)]
     if longest(costs, teams) <= UNEVEN * sum(wholes) / size:
         return teams
@@ -187,7 +184,7 @@ def longest(costs: Sequence[Sequence[float]], owners: Sequence[Sequence[int]]) -
     for parts, theirs in zip(costs, owners):
         for cost, owner in zip(parts, theirs):
             load[owner] = load.get(owner, 0.0) + cost
-    return max(load.values())
+    return max(load.values(), default=0.0)
 
 
 def ranks_here() -> Ranks:

@@ -59,7 +59,7 @@ def test_operators_that_are_alike_are_not_split():
     assert all(owners.count(owner) == 4 for owners in teams for owner in set(owners))
     wide = dealt([[1.0] * 4, [1.0], [1.0]], 2)
     assert sorted(wide[0]) == [0, 0, 1, 1] and sorted(wide[1] + wide[2]) == [0, 1]
-    assert dealt([[1.0] * 2], 2) == [[0, 1]]
+    assert dealt([[1.0] * 2], 2) == [[0, 1]] and dealt([], 2) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.floats(0.1, 9.0)), min_size=1, max_size=5), st.integers(1, 9))
