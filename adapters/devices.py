@@ -38,9 +38,10 @@ NO_CUPY = (
 
 def all_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor holds neither NaN nor Inf. Of floating-point numbers the extremes hold one then, and are found without
-    another array, many times faster."""
-    if tensor.numel() and tensor.is_floating_point():
-        return all(bool(torch.isfinite(each)) for each in torch.aminmax(tensor.detach()))
+    another array."""
+    if tensor.numel() and tensor.is_floating_point() and tensor.itemsize > 1:  # of a byte each there are no extremes
+        laid = tensor.T if tensor.ndim == 2 and not tensor.is_contiguous() else tensor  # as it lies in memory: ten times faster
+        return all(bool(torch.isfinite(each)) for each in torch.aminmax(laid.detach()))
     return bool(torch.isfinite(tensor).all())
 
 

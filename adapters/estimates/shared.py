@@ -17,7 +17,7 @@ from gramian.adapters.passes.planned import plan_of, zeroing
 from gramian.adapters.passes.row_parts import rows_compete
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.run.forward import batches_in
-from gramian.adapters.run.ranks import Ranks, Shares, dealt
+from gramian.adapters.run.ranks import Ranks, Shares
 from gramian.tables import table
 
 __all__ = ["SharedEstimate", "shared_estimate"]
@@ -27,7 +27,7 @@ __all__ = ["SharedEstimate", "shared_estimate"]
 class SharedEstimate:
     """What every one of `ranks` processes takes. alone: the seconds of one process without others. seconds: by what takes them,
     on the critical path, which waits for the slowest process at every exchange. work: the part of all work that the busiest
-    process does. memory: bytes at the peak. traffic: bytes that a process receives."""
+    process does. memory: bytes at the peak. traffic: bytes that a process receives at most."""
 
     ranks: int
     alone: float
@@ -109,7 +109,6 @@ def shared_estimate(
     forward, moments = base.seconds["forward passes"], base.seconds["moments"]
     operators = {operator.name: operator for operator in base.operators}
     solvers = {name: operator.seconds for name, operator in operators.items()}
-    parts = {operator.name: len(each.row_parts(operator.name, operator.shape)) for operator in base.operators}
     hidden = tokens * model.get_input_embeddings().embedding_dim * next(model.parameters()).element_size()
     received = 1 - 1 / ranks
     weights = storage_dtype(model).itemsize * sum(math.prod(operator.shape) for operator in base.operators)
@@ -131,14 +130,19 @@ def shared_estimate(
         kept = 1.0
     else:
         stages = list(pools(each))
+        owners = {
+            name: theirs
+            for names in stages
+            for name, theirs in zip(names, each.owners([(name, operators[name].shape) for name in names], ranks))
+        }
         seconds = {
             "forward passes": forward * busiest,
             "moments": moments * busiest,
-            "solvers": sum(slowest([operators[name] for name in names], parts, ranks) for names in stages),
+            "solvers": sum(slowest([operators[name] for name in names], [owners[name] for name in names]) for names in stages),
         }
         traffic = received * (weights + len(pieces) * 8 * walk.operations)  # an entry of moments is an operation of a token
         for compete in (False, True):
-            some = [name for name in operators if parts[name] > 1 and rows_compete(each.patterns[name]) == compete]
+            some = [name for name in operators if len(set(owners[name])) > 1 and rows_compete(each.patterns[name]) == compete]
             shapes = [operators[name].shape for name in some]
             traffic += received * bytes_given(config.method, config.options, shapes, compete)
         kept = busiest
@@ -162,13 +166,13 @@ def pools(each: ZeroWeights) -> Iterator[list[str]]:
         yield from ([[name for stage in stages for name in stage]] if each.target == "own" else stages)
 
 
-def slowest(operators: Sequence[EstimatedOperator], parts: Mapping[str, int], ranks: int) -> float:
-    """The seconds of the process that has most to do. parts: how many those of an operator's rows are that may be solved for by
-    different processes, of which each does by itself what is done with the Gram matrix alone, or its turns of it."""
-    rows = [(operator.seconds - operator.fixed - operator.turned) / parts[operator.name] for operator in operators]
-    costs = [[operator.fixed + each] * parts[operator.name] for operator, each in zip(operators, rows)]
-    load = [0.0] * ranks
-    for operator, each, owners in zip(operators, rows, dealt(costs, ranks)):
-        for owner in set(owners):
-            load[owner] += operator.fixed + operator.turned / len(set(owners)) + owners.count(owner) * each
-    return max(load)
+def slowest(operators: Sequence[EstimatedOperator], owners: Sequence[Sequence[int]]) -> float:
+    """The seconds of the process that has most to do. owners: of the parts of each operator's rows. Each does by itself what is
+    done with the Gram matrix alone, or its turns of it."""
+    load = dict[int, float]()
+    for operator, theirs in zip(operators, owners):
+        rows = (operator.seconds - operator.fixed - operator.turned) / len(theirs)
+        for owner in set(theirs):
+            spent = operator.fixed + operator.turned / len(set(theirs)) + theirs.count(owner) * rows
+            load[owner] = load.get(owner, 0.0) + spent
+    return max(load.values(), default=0.0)

@@ -91,11 +91,15 @@ class Turns:
         owner = self.involved[number % len(self.involved)]
         if owner == self.involved[0]:
             self.own = make(min(number + self.involved.index(self.ranks.rank), count - 1))
-        mine = tensor_of(self.own)
+            self.like = tensor_of(self.own[:1, :1]).expand(self.own.shape)
         if owner == self.ranks.rank:
+            given, self.own = self.own, None
+            mine = tensor_of(given)
             self.ranks.shared_tensor(mine, mine, owner, self.involved)
-            return self.own
-        return solver_array(self.ranks.shared_tensor(None, mine, owner, self.involved))
+            return given
+        if number + 1 == count:
+            self.own = None
+        return solver_array(self.ranks.shared_tensor(None, self.like, owner, self.involved))
 
 
 @dataclass(frozen=True)

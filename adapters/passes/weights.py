@@ -34,6 +34,10 @@ from gramian.solvers.support.shrinkage import pilot_rows
 
 __all__ = ["ZeroWeights"]
 
+# About how much work an operator of p inputs is: multiplications of p^2 and p^3 a row, and of p^3 for the Gram matrix. Methods
+# with a form for parts of rows take many steps, a refit of every row, and eigenvectors.
+COSTS, SHARED_COSTS = ((1.0, 0.0), 1 / 3), ((360.0, 1 / 6), 50.0)
+
 
 @dataclass(frozen=True, eq=False)
 class ZeroWeights:
@@ -110,6 +114,19 @@ class ZeroWeights:
     def row_parts(self, name: str, shape: Sequence[int]) -> list[slice]:
         """The parts of an operator's rows that may be solved for by different processes."""
         return split_rows(shape[0], self.solve.together is not None and not isinstance(self.patterns[name], AllZero))
+
+    def owners(self, operators: Sequence[tuple[str, tuple[int, int]]], size: int) -> list[list[int]]:
+        """For operators of these names and shapes that are solved for at the same time, the process of each part."""
+        products, factors = SHARED_COSTS if self.solve.together is not None else COSTS
+        costs = [
+            [
+                (part.stop - part.start) * (products[0] * inputs**2 + products[1] * inputs**3)
+                for part in self.row_parts(name, shape)
+            ]
+            for name, shape in operators
+            for inputs in shape[1:]
+        ]
+        return dealt(costs, [factors * shape[1] ** 3 for _, shape in operators], size)
 
     def begun(self, layer: Layer, found: Gathered, owners: Sequence[int]) -> Work:
         """Solve those parts of one operator's problem that this process owns. The first part goes with the problem file, if
@@ -262,19 +279,19 @@ class BlockOfWeights:
             done = [layer for stage in pool for layer in stage]
             ends = {layer: owners[layer][number % len(owners[layer])] for number, layer in enumerate(done)}  # by turns
             works = {layer: self.completed(waiting.pop(layer, None), owners[layer], ends[layer]) for layer in done}
-            for layer, work in works.items():
-                if work is not None:
+            for layer in done:
+                if (complete := works.pop(layer)) is not None:
                     with naming(layer.name):
-                        found[layer] = self.each.ended(work)
+                        found[layer] = self.each.ended(complete)
+                del complete
             rows += [self.exchanged(layer, found.get(layer), ends[layer]) for layer in done]
         return rows
 
     def owned(self, pool: list[list[Layer]]) -> dict[Layer, list[int]]:
         """For the operators that are solved for at the same time, the process that does it, part by part of their rows."""
         layers = [layer for stage in pool for layer in stage]
-        parts = [self.each.row_parts(layer.name, layer.weight.shape) for layer in layers]
-        costs = [[cost(layer, part.stop - part.start) for part in some] for layer, some in zip(layers, parts)]
-        return dict(zip(layers, dealt(costs, self.each.shares.ranks.size)))
+        shapes = [(layer.name, (layer.weight.shape[0], layer.weight.shape[1])) for layer in layers]
+        return dict(zip(layers, self.each.owners(shapes, self.each.shares.ranks.size)))
 
     def completed(self, work: Work | None, owners: Sequence[int], end: int) -> Work | None:
         """Bring the parts of an operator together, where several processes have some, in the process `end`."""
@@ -308,10 +325,3 @@ def nothing_kept(problem: Quadratic, pattern: AllZero) -> Solution:
     """V = 0, which no method needs to be asked for."""
     weights = 0 * problem.anchor
     return Solution(weights, Status.DIRECT, certify(problem, Support(pattern.select(weights)), weights))
-
-
-def cost(layer: Layer, rows: int) -> float:
-    """About how much work some rows of an operator are, in multiplications: products of their weights with the Gram matrix, and
-    a factorisation."""
-    inputs = layer.weight.shape[1]
-    return float(rows * inputs**2 + inputs**3 / 3)

@@ -22,7 +22,7 @@ __all__ = ["Ranks", "Shares", "dealt", "divided", "launched", "ranks_here"]
 
 T = TypeVar("T")
 GROUPS = 16  # of batches of a part, at most, whose moments are summed apart; more processes than that cannot share them
-UNEVEN = 1.15  # times an even load: below that parts need not wait for one another
+UNEVEN = 1.05  # times the load of operators that are split: below that it is as good, since parts wait for one another
 SECTIONS = 4  # of groups, at most: a process that runs all of one sends their sum
 PATIENCE = timedelta(days=30)  # a process that waits for another is not wrong: one that is gone is known at once
 
@@ -164,26 +164,27 @@ def divided(costs: Sequence[float], size: int) -> list[int]:
     return owners
 
 
-def dealt(costs: Sequence[Sequence[float]], size: int) -> list[list[int]]:
+def dealt(costs: Sequence[Sequence[float]], fixed: Sequence[float], size: int) -> list[list[int]]:
     """The process for each part of several operators, by the costs of these. Parts of one operator wait for one another, and
-    each process that has some does by itself what it has to know of the whole: where that leaves the load nearly even, an
-    operator falls to one process, or to as many as there are for each."""
-    wholes = [sum(parts) for parts in costs]
+    each process that has some does by itself what it has to know of the whole, at a fixed cost: where that leaves the load
+    nearly even, an operator falls to one process, or to as many as there are for each."""
+    wholes = [sum(parts) + more for parts, more in zip(costs, fixed)]
     team = max(1, size // max(1, len(costs)))
     chosen = divided(wholes, size) if team == 1 else [team * number for number in range(len(costs))]
     teams = [[first + owner for owner in divided(parts, team)] for first, parts in zip(chosen, costs)]
-    if longest(costs, teams) <= UNEVEN * sum(wholes) / size:
-        return teams
-    owners = iter(divided([cost for parts in costs for cost in parts], size))
-    return [[next(owners) for _ in parts] for parts in costs]
+    flat = iter(divided([cost for parts in costs for cost in parts], size))
+    split = [[next(flat) for _ in parts] for parts in costs]
+    return teams if longest(costs, fixed, teams) <= UNEVEN * longest(costs, fixed, split) else split
 
 
-def longest(costs: Sequence[Sequence[float]], owners: Sequence[Sequence[int]]) -> float:
+def longest(costs: Sequence[Sequence[float]], fixed: Sequence[float], owners: Sequence[Sequence[int]]) -> float:
     """What the process with most to do has."""
     load = dict[int, float]()
-    for parts, theirs in zip(costs, owners):
+    for parts, more, theirs in zip(costs, fixed, owners):
+        for owner in set(theirs):
+            load[owner] = load.get(owner, 0.0) + more
         for cost, owner in zip(parts, theirs):
-            load[owner] = load.get(owner, 0.0) + cost
+            load[owner] += cost
     return max(load.values(), default=0.0)
 
 

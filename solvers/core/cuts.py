@@ -42,7 +42,7 @@ class MovingCut:
         xp, inputs = namespace(scores[0]), scores[0].shape[1]
         rows = [scores[0].shape[0]] if self.rows is None else self.rows
         if not isinstance(self.pattern, TopK) or self.pattern.per_row or not on_host(scores[0]):
-            mask = self.pattern.largest(xp.concat(list(self.bring(scores, rows))))
+            mask = self.pattern.largest(whole(self.bring(scores, rows)))
             firsts = [sum(rows[:number]) for number in self.here]
             return [mask[first : first + rows[number], :] for first, number in zip(firsts, self.here)]
         size = sum(rows) * inputs
@@ -55,7 +55,7 @@ class MovingCut:
             found = [0] * len(rows), self.bring(flat, [each * inputs for each in rows])
             self.room = [ROOM + each * inputs // 8 for each in rows]
         kept, near = found
-        every = xp.concat(list(near))
+        every = whole(near)
         cut = kth_largest(every[None, :], count - sum(kept))
         self.cut = float(cut[0, 0])
         ties = count - sum(kept) - int(xp.count_nonzero(every > cut[0, 0]))  # kept of those at the cut, from the first
@@ -91,3 +91,8 @@ class MovingCut:
         if not fits or not 0 < count - sum(above_all) <= sum(near_all):
             return None
         return above_all, [xp.astype(each[2 : 2 + near], flat[0].dtype) for each, near in zip(found, near_all)]
+
+
+def whole(pieces: Sequence[Array]) -> Array:
+    """Return pieces one after the other, without another array where there is one."""
+    return pieces[0] if len(pieces) == 1 else namespace(pieces[0]).concat(list(pieces))

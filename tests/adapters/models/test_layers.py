@@ -11,6 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from gramian.adapters import Layer, capture
+from gramian.adapters.devices import all_finite
 from gramian.proofs.kit import strategies
 from gramian.solvers import TopK, sparsegpt
 
@@ -49,6 +50,7 @@ def test_weight_and_inputs_reproduce_the_output(place):
     with torch.no_grad():
         torch.testing.assert_close(inputs @ layer.weight.T + module.bias, module(inputs))
     problem = layer.problem()
+    np.testing.assert_array_equal(layer.problem(rows=[3, 1]).anchor, problem.anchor[[3, 1]])
     tokens = inputs.reshape(-1, WIDTH).double().numpy()
     weight = layer.weight.double().numpy()
     assert problem.shape == (OUTPUTS, WIDTH) and problem.slope is None
@@ -230,6 +232,19 @@ def test_only_linear_maps_are_layers():
     for module in (nn.ReLU(), nn.LayerNorm(4), nn.Embedding(5, 4), nn.Conv2d(1, 1, 2), nn.Conv1d(1, 1, 2), nn.Sequential()):
         with pytest.raises(ValueError, match=f"odd is a {type(module).__name__}"):
             Layer("odd", module)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_that_is_not_finite_is_seen(value, dtype):
+    whole = torch.randn(24, 17, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for laid in (whole, whole.T, whole[:, ::2], whole[0]):
+        assert all_finite(laid)
+        for place in (0, -1):
+            bad = laid.clone()
+            bad[(place,) * bad.ndim] = value
+            assert not all_finite(bad)
+    assert all_finite(torch.empty(0, 3, dtype=dtype)) and all_finite(torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -89,10 +89,10 @@ class Met(Ranks):
 
 
 def test_scores_come_from_those_processes_that_have_rows():
-    """Processes 0 and 2 of three own the operator; what either chooses are its rows of the whole's mask. No score of
-    the others is asked for where the cut is near the last one."""
-    scores = torch.rand((9, 8), generator=torch.Generator().manual_seed(2)).numpy()
-    steps, owners, processes = [scores, scores * np.float32(1.01), scores[::-1].copy()], [0, 2, 0], Met.both()
+    """Processes 0 and 2 of three own the operator; what either chooses are its rows of the whole's mask. Where the cut is near
+    the last one, scores around it are given alone."""
+    scores = torch.rand((9, 400), generator=torch.Generator().manual_seed(2)).numpy()
+    steps, owners, processes = [scores, *[scores * np.float32(1.01)] * 3, scores[::-1].copy()], [0, 2, 0], Met.both()
 
     def chosen(ranks):
         mine = [part for part, owner in zip(SOME, owners) if owner == ranks.rank]
@@ -104,7 +104,8 @@ def test_scores_come_from_those_processes_that_have_rows():
     for step, first, second in zip(steps, one, other):
         whole = TopK(0.5).largest(step)
         np.testing.assert_array_equal(np.vstack([first[:3], second, first[3:]]), whole)
-    assert [each.sizes[0] for each in processes] == [8, 64]
+    assert [each.sizes[0] for each in processes] == [400, 8 * 400]
+    assert max(processes[1].sizes[2:]) < 8 * 400 / 4
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

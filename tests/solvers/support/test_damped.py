@@ -24,6 +24,7 @@ from gramian.solvers.support.damped import MARGIN, CalibrationSplit, DampedMetho
 from gramian.solvers.support.growing_penalty import Peers
 from gramian.solvers.support.l0 import l0_on_parts
 from gramian.solvers.support.obs import inverse_factor
+from gramian.solvers.support.shrinkage import pilot_rows
 
 
 class Recorder:
@@ -78,6 +79,27 @@ def test_automatic_without_a_split(xp):
     found = empirical_ridge(problem, TopK(0.5), 40)
     np.testing.assert_allclose(ridge_of(problem, method.seen[0], xp), xp.numpy(found.ridge), rtol=1e-9)
     assert solution.detail == {"own": 1.0, "ridge_strength": found.strength} and found.strength > 0
+
+
+def test_of_a_split_the_pilot_s_rows_are_enough(xp):
+    """130 outputs, of which 64 choose, from first to last; of these alone the same ridge is chosen."""
+    parts = [normal_layer(327, tokens, 8, 130) for tokens in (30, 12)]
+    rows, weight = pilot_rows(130), parts[0].weight
+    assert (
+        len(rows) == 64
+        and rows[0] == 0
+        and rows[-1] == 127
+        and pilot_rows(64) == list(range(64))
+        and pilot_rows(3) == [0, 1, 2]
+    )
+    whole = Layer(np.vstack([each.inputs for each in parts]), weight).problem(xp)
+    ridges = []
+    for chosen in (weight, weight[rows]):
+        method, split = Recorder(), [Layer(each.inputs, chosen).problem(xp) for each in parts]
+        DampedMethod(method, "auto")(whole, TopK(0.5), CalibrationSplit(42, (*split, 30)))
+        ridges.append(ridge_of(whole, method.seen[0], xp))
+    np.testing.assert_allclose(*ridges, rtol=1e-9)
+    assert ridges[0].min() > 0
 
 
 def test_automatic_with_a_split(xp):
