@@ -49,8 +49,9 @@ def bytes_given(method: str, options: Mapping[str, Any], shapes: Sequence[tuple[
         return 0.0
     chosen: dict[str, Any] = {**METHODS[method].defaults, **options}
     steps: float = chosen["steps"]
+    stages: float = steps / chosen["stage"]
     scores = steps * sum(map(math.prod, shapes)) if compete else 0.0
-    return 4 * (scores + steps / chosen["stage"] * sum(inputs**2 for _, inputs in shapes))
+    return 4 * (scores + stages * sum(inputs**2 for _, inputs in shapes))
 
 
 def inverse_seconds(method: str, inputs: int, options: Mapping[str, Any], rates: Rates) -> float:
