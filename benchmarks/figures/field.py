@@ -8,6 +8,20 @@ from typing import Any
 from common.results import read
 from figures.markdown import figure, listed, noted, perplexity, table
 
+PLAIN = {  # cells by the cell of as many bytes that they change
+    "50% sparsegpt, owl": "50% sparsegpt",
+    "50% sparsegpt, alpha": "50% sparsegpt",
+    "50% sparsegpt, search": "50% sparsegpt",
+    "50% sparsegpt, target of l0": "50% sparsegpt",
+    "50% fistapruner": "50% sparsegpt",
+    "50% dsnot": "50% wanda",
+    "50% magnitude, global": "50% magnitude",
+    "50% sparse-low-rank": "50% sparsegpt, target of l0",
+    "50% low-rank": "50% sparsegpt, target of l0",
+    "2:4 sparsegpt, target of l0": "2:4 sparsegpt",
+    "2:4 fistapruner": "2:4 sparsegpt",
+    "2:4 dsnot": "2:4 wanda",
+}
 HEAD = ("cell", "numbers", "bytes", "WikiText-2", "PTB", "held-out error", "minutes")
 
 
@@ -42,4 +56,13 @@ def others() -> str:
         f"Blocks {blocks} of gemma-3-270m are compressed; the dense model is at {perplexity(dense['wikitext2'])} and "
         f"{perplexity(dense['ptb'])}. Of cells that take as many bytes the best on WikiText-2 are {shown}."
     )
+    worse = [
+        f"`{name}` than `{plain}` ({perplexity(value)}, {perplexity(base)})".replace("%", " %")
+        for name, plain in PLAIN.items()
+        if name in results and plain in results
+        for value, base in [[results[each]["perplexity"]["wikitext2"] for each in (name, plain)]]
+        if value > base
+    ]
+    if worse:
+        note += f" Worse there than the plain method of as many bytes are {listed(worse)}."
     return noted(table(list(HEAD), rows_of(results)), note)
