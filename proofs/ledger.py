@@ -19,6 +19,7 @@ from gramian.proofs import (
     fistapruner,
     greedy_output,
     numerical_pruning,
+    owl,
     quantised,
     slicegpt,
     tasp,
@@ -31,7 +32,7 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
     for room in (
-        *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, armor),
+        *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, owl, armor),
         *(crossings, bases, factored, quantised, slicegpt, domains),
     )
     for claim in room.CLAIMS

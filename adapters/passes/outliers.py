@@ -9,7 +9,7 @@ import numpy as np
 from gramian.adapters.models.layers import Layer
 from gramian.solvers import Moments
 from gramian.solvers.backend._xp import to_numpy
-from gramian.solvers.levels.outliers import OUTLIER
+from gramian.solvers.levels.outliers import outlier_ratio
 
 __all__ = ["BlockOutliers", "outliers", "saliencies"]
 
@@ -39,8 +39,6 @@ def saliencies(layer: Layer, moments: Moments) -> Saliencies:
 
 
 def outliers(rows: list[Saliencies]) -> list[BlockOutliers]:
-    """The part of a block's weights whose score is more than OUTLIER times the mean of all."""
-    size = sum(row.values.size for row in rows)
-    mean = sum(float(row.values.sum()) for row in rows) / size
-    count = sum(int((row.values > OUTLIER * mean).sum()) for row in rows)
-    return [BlockOutliers(tuple(row.name for row in rows), count / size, size)]
+    """The part of a block's weights that are outliers."""
+    scores = [row.values for row in rows]
+    return [BlockOutliers(tuple(row.name for row in rows), outlier_ratio(scores), sum(each.size for each in scores))]

@@ -6,10 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["OUTLIER", "SPREAD", "outlier_sparsities"]
+__all__ = ["OUTLIER", "SPREAD", "outlier_ratio", "outlier_sparsities"]
 
 OUTLIER = 5.0  # M: how many times the mean an outlier is, at the least
 SPREAD = 0.08  # lambda: how far a sparsity may be from the mean
+
+
+def outlier_ratio(scores: Sequence[np.ndarray]) -> float:
+    """D = sum_ij [A_ij > M mean A] / n, the part of a block's weights that are outliers, less than 1 / M (Yin et al. 2024)
+
+    scores: A_ij = |W_ij| |X_j|_2 >= 0 of all operators of a block, of which the mean is taken at once.
+    """
+    size = sum(each.size for each in scores)
+    mean = sum(float(each.sum()) for each in scores) / size
+    return sum(int((each > OUTLIER * mean).sum()) for each in scores) / size
 
 
 def outlier_sparsities(ratios: Sequence[float], sizes: Sequence[int], sparsities: Sequence[float]) -> list[float]:
