@@ -36,7 +36,7 @@ __all__ = ["ZeroWeights"]
 
 # About how much work an operator of p inputs is: multiplications of p^2 and p^3 a row, and of p^3 for the Gram matrix. Methods
 # with a form for parts of rows take many steps, a refit of every row, and eigenvectors.
-COSTS, SHARED_COSTS = ((1.0, 0.0), 1 / 3), ((360.0, 1 / 6), 50.0)
+COSTS, SHARED_COSTS = (1.0, 0.0, 1 / 3), (360.0, 1 / 6, 50.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,16 +117,13 @@ class ZeroWeights:
 
     def owners(self, operators: Sequence[tuple[str, tuple[int, int]]], size: int) -> list[list[int]]:
         """For operators of these names and shapes that are solved for at the same time, the process of each part."""
-        products, factors = SHARED_COSTS if self.solve.together is not None else COSTS
-        costs = [
-            [
-                (part.stop - part.start) * (products[0] * inputs**2 + products[1] * inputs**3)
-                for part in self.row_parts(name, shape)
-            ]
-            for name, shape in operators
-            for inputs in shape[1:]
-        ]
-        return dealt(costs, [factors * shape[1] ** 3 for _, shape in operators], size)
+        square, cube, once = SHARED_COSTS if self.solve.together is not None else COSTS
+        costs, fixed = [], []
+        for name, shape in operators:
+            row = square * shape[1] ** 2 + cube * shape[1] ** 3
+            costs.append([(part.stop - part.start) * row for part in self.row_parts(name, shape)])
+            fixed.append(once * shape[1] ** 3)
+        return dealt(costs, fixed, size)
 
     def begun(self, layer: Layer, found: Gathered, owners: Sequence[int]) -> Work:
         """Solve those parts of one operator's problem that this process owns. The first part goes with the problem file, if

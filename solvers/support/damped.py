@@ -59,8 +59,8 @@ class DampedMethod:
         peers: Peers,
         pilots: Pilots = LOCAL,
     ) -> list[Solution]:
-        """Return the answers for some ranges of rows, of a method that has a form for them. peers: what
-        they need of the other rows. pilots: how these are refitted."""
+        """Return the answers for some ranges of rows, of a method that has a form for them. peers: what they need of the other
+        rows. pilots: how these are refitted."""
         assert self.together is not None
         damped, detail = self.damped(problem, pattern, calibration, pilots)
         parts = damped.parts(rows)

@@ -85,13 +85,8 @@ def test_of_a_split_the_pilot_s_rows_are_enough(xp):
     """130 outputs, of which 64 choose, from first to last; of these alone the same ridge is chosen."""
     parts = [normal_layer(327, tokens, 8, 130) for tokens in (30, 12)]
     rows, weight = pilot_rows(130), parts[0].weight
-    assert (
-        len(rows) == 64
-        and rows[0] == 0
-        and rows[-1] == 127
-        and pilot_rows(64) == list(range(64))
-        and pilot_rows(3) == [0, 1, 2]
-    )
+    assert (len(rows), rows[0], rows[-1]) == (64, 0, 127)
+    assert pilot_rows(64) == list(range(64)) and pilot_rows(3) == [0, 1, 2]
     whole = Layer(np.vstack([each.inputs for each in parts]), weight).problem(xp)
     ridges = []
     for chosen in (weight, weight[rows]):
