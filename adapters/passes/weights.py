@@ -118,7 +118,7 @@ class ZeroWeights:
     def owners(self, operators: Sequence[tuple[str, tuple[int, int]]], size: int) -> list[list[int]]:
         """For operators of these names and shapes that are solved for at the same time, the process of each part."""
         square, cube, once = SHARED_COSTS if self.solve.together is not None else COSTS
-        costs, fixed = [], []
+        costs, fixed = list[list[float]](), list[float]()
         for name, shape in operators:
             row = square * shape[1] ** 2 + cube * shape[1] ** 3
             costs.append([(part.stop - part.start) * row for part in self.row_parts(name, shape)])
