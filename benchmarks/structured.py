@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import torch
 from common.cells import resumed
 from common.protocol import TEXTS, Protocol, bytes_held
 from common.results import RESULTS, save, summary
+from figures.markdown import figure
 from torch import nn
 
 import gramian
@@ -54,8 +56,10 @@ BASELINES = {
     "tasp": ("score", "equal"),
     "snip": ("score",),
     "llm-pruner": ("score",),
+    "cfsp": ("score",),
 }
 RIVALS = ("flap", "wanda-sp")  # at every ratio
+STEPS = 4  # of a ratio that is met little by little, as Adapt-Pruner does, without training in between
 OUTPUT = {"method": "greedy-output", "target_blend": 1.0}
 TIMES = 7  # repetitions of every timing, of which the median counts
 
@@ -94,6 +98,10 @@ def cells() -> dict[str, dict[str, Any]]:
     for ratio in RATIOS:
         found[f"{ratio:.0%} compensated, loss, target_blend 1"] = {**OURS, "target_blend": 1.0, "ratio": ratio}
         found[f"{ratio:.0%} compensated, loss, swap_search"] = {**OURS, "swap_search": True, "ratio": ratio}
+    found["20% llm-pruner, score, vector"] = {**baseline("llm-pruner", "score", 0.2), "options": {"importance": "vector"}}
+    found["20% llm-pruner, score, last"] = {**baseline("llm-pruner", "score", 0.2), "options": {"group": "last"}}
+    for name in ("compensated, loss", "cfsp, score"):
+        found[f"20% {name}, in {STEPS} steps"] = {**found[f"20% {name}"], "steps": STEPS}
     for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):
         found[f"20% compensated, loss, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
     return found
@@ -104,14 +112,25 @@ def baseline(method: str, allocation: str, ratio: float) -> dict[str, Any]:
     return {"method": method, "allocation": allocation, "calibrate_on": "dense", "ratio": ratio}
 
 
+def added_up(reports: Sequence[Any]) -> dict[str, Any]:
+    """What the reports of runs one after the other have in common with that of one; their errors, of models in between, not."""
+    return {
+        "ratio": 1 - math.prod(1 - report.ratio for report in reports),
+        **{of: [getattr(reports[0], of)[0], getattr(reports[-1], of)[1]] for of in ("parameters", "block_parameters")},
+        "seconds": sum(report.seconds for report in reports),
+        "mean_error": None,
+        "mean_heldout_error": None,
+    }
+
+
 def show(results: Mapping[str, Any]) -> None:
     rows = [
         [
             name,
             f"{cell['report']['ratio']:.2%}" if "report" in cell else "-",
             "{:,} -> {:,}".format(*cell["report"]["parameters"]) if "report" in cell else "-",
-            f"{cell['report']['mean_error']:.4f}" if "report" in cell else "-",
-            f"{cell['report']['mean_heldout_error']:.4f}" if "report" in cell else "-",
+            figure(cell["report"]["mean_error"] if "report" in cell else None),
+            figure(cell["report"]["mean_heldout_error"] if "report" in cell else None),
             *(f"{cell['perplexity'][text]:.2f}" if text in cell["perplexity"] else "-" for text in TEXTS),
             f"{cell['report']['seconds']:.0f}" if "report" in cell else "-",
         ]
@@ -216,13 +235,19 @@ def main() -> None:
         model = copy.deepcopy(protocol.model)
         windows = keywords.get("windows")
         tokens = protocol.drawn(*windows) if windows else own() if "calibration" in keywords else protocol.calibration
-        args = {key: value for key, value in keywords.items() if key not in ("windows", "calibration")}
-        report = prune(model, tokens, heldout=protocol.heldout, **args)
-        print(report, flush=True)
+        args = {key: value for key, value in keywords.items() if key not in ("windows", "calibration", "steps")}
+        steps = keywords.get("steps", 1)
+        reports = []
+        for _ in range(steps):
+            step = {**args, "ratio": 1 - (1 - args["ratio"]) ** (1 / steps)}
+            reports.append(prune(model, tokens, heldout=protocol.heldout, **step))
+            print(reports[-1], flush=True)
+        report = reports[-1]
         if arguments.models is not None:
             gramian.save(model, protocol.tokenizer, arguments.models / name, report=report)
         texts = ("wikitext2",) if windows else tuple(TEXTS)
-        return {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}
+        found = {"report": summary(report.to_dict(), "modules"), "perplexity": protocol.evaluate(model, texts, losses, name)}
+        return found if steps == 1 else {**found, "report": {**found["report"], **added_up(reports)}}
 
     show(resumed(cells(), arguments.cells, arguments.out, run))
 

@@ -51,6 +51,12 @@ class Protocol:
         windows = text_windows((self.folder / "wikitext2.valid.txt").read_text(), self.tokenizer, length)
         return Tokens(windows[:count], source="wikitext2.valid.txt", seed=None)
 
+    def apart(self, text: str, length: int) -> torch.Tensor:
+        """Windows of a test text behind those that perplexity is measured on."""
+        file, _ = TEXTS[text]
+        windows = text_windows((self.folder / file).read_text(), self.tokenizer, length)
+        return windows[-(-self.windows[text][:, 1:].numel() // length) :]
+
     def pruned(self, keywords: Mapping[str, Any]) -> tuple[Any, Any]:
         """A copy of the model, pruned by the calibration windows, and the report, which is printed."""
         model = copy.deepcopy(self.model)
