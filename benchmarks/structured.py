@@ -6,7 +6,7 @@
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
 block, so of attention only query heads with their slices of o_proj can be removed.
 
-Methods of hidden units (`tasp`, `snip`, `llm-pruner`) keep attention whole, so they remove all parameters from the MLPs.
+Methods of hidden units (`tasp`, `snip`, `llm-pruner`, `cfsp`) keep attention whole, so they remove all parameters from the MLPs.
 
 Ours is `numerical` with the compensated score and allocation by `loss`. Its paper's score is `newton`, with the paper's own
 ranking (allocation by `score`) and the dense model's outputs as target (`target_blend` 1). `self` is text sampled from the
@@ -100,6 +100,7 @@ def cells() -> dict[str, dict[str, Any]]:
         found[f"{ratio:.0%} compensated, loss, swap_search"] = {**OURS, "swap_search": True, "ratio": ratio}
     found["20% llm-pruner, score, vector"] = {**baseline("llm-pruner", "score", 0.2), "options": {"importance": "vector"}}
     found["20% llm-pruner, score, last"] = {**baseline("llm-pruner", "score", 0.2), "options": {"group": "last"}}
+    found["20% cfsp, score, activations"] = {**baseline("cfsp", "score", 0.2), "options": {"within": "activations"}}
     for name in ("compensated, loss", "cfsp, score"):
         found[f"20% {name}, in {STEPS} steps"] = {**found[f"20% {name}"], "steps": STEPS}
     for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):

@@ -12,6 +12,7 @@ from gramian.proofs import (
     alphapruning,
     armor,
     bases,
+    cfsp,
     crossings,
     domains,
     evopress,
@@ -32,7 +33,7 @@ __all__ = ["CLAIMS", "Verification", "verify_all"]
 CLAIMS: Mapping[str, Claim] = {
     claim.id: claim
     for room in (
-        *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, owl, armor),
+        *(numerical_pruning, fistapruner, greedy_output, tasp, evopress, alphapruning, owl, cfsp, armor),
         *(crossings, bases, factored, quantised, slicegpt, domains),
     )
     for claim in room.CLAIMS

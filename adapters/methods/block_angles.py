@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from gramian.adapters.run.forward import batches_of
 from gramian.adapters.run.looking import Looking
 from gramian.adapters.run.mixtures import mixture_of
 from gramian.adapters.run.walk import Replay, Taps, walk
+from gramian.solvers.levels.turning_blocks import angles
 
 __all__ = ["block_angles"]
 
@@ -65,13 +65,13 @@ class Turned:
         """Add the angles of one batch."""
         entering, _ = Arguments.of(args, kwargs)
         leaving = Answer.of(answer, entering).states(answer)
-        cosines = nn.functional.cosine_similarity(entering.double(), leaving.double(), dim=-1)
+        turned = angles(entering.double(), leaving.double())
         factor = 1.0 if self.weight is None else self.weight(self.batch)
-        self.total += factor * float(cosines.clamp(-1, 1).arccos().sum())
-        self.mass += factor * cosines.numel()
+        self.total += factor * float(turned.sum())
+        self.mass += factor * turned.numel()
         self.batch += 1
 
     def decide(self, replay: Replay, drifted: bool) -> list[float]:
         """The mean angle, in parts of half a turn."""
         self.hook.remove()
-        return [self.total / self.mass / math.pi]
+        return [self.total / self.mass]

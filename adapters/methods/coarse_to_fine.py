@@ -1,4 +1,4 @@
-"""CFSP: blocks by how far they turn the stream, and units within by relative activations and weights (Wang et al. 2024)."""
+"""CFSP: how much blocks keep by how far they turn the stream, and which units by activations and weights (Wang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -9,35 +9,44 @@ import numpy as np
 
 from gramian.adapters.methods.types import ModelContext, ScoreContext, UnitScores
 from gramian.solvers.backend._xp import to_numpy
+from gramian.solvers.levels.turning_blocks import proportional_scores, turning_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gramian.adapters.methods.unit_sets import UnitSet
 
-__all__ = ["angles_of_blocks", "check_blocks", "coarse_to_fine"]
+__all__ = ["check_blocks", "coarse_to_fine", "weights_of_blocks"]
+
+WITHIN = ("product", "activations")
 
 
-def coarse_to_fine(module: ScoreContext) -> UnitScores:
-    """I_b a_u w_u / mean_v a_v w_v, I_b = mean_t arccos(cos(x_t, f_b(x_t))) / pi, orders units u of the modules of block b.
+def coarse_to_fine(module: ScoreContext, *, within: str = "product") -> UnitScores:
+    """s_u = w_b n / (1 + r_u), r_u the place of unit u by a_u |w_u|_1: one threshold keeps parts in proportion to w_b.
 
-    I_b is how far the block turns what enters it (`block_angles`), a_u = sum |X_j|_2 over the unit's columns j of the consumer,
-    and w_u = sum |w| over all weights that are removed with the unit. CFSP (Wang et al. 2024) gives every block a budget by I
-    and keeps by relative activations and weights within it; here both are one score, of mean I_b in every module, and
-    `allocation="score"` ranks it over the model, so that a block loses the more the less it turns the stream.
+    w_b rises with how far block b turns what enters it (`turning_weights`), a_u = sum |X_j|_2 over the unit's columns j of the
+    consumer, and |w_u|_1 = sum |w| over all weights that are removed with the unit (CFSP, Wang et al. 2024). within: "product",
+    or "activations", a_u alone, to which the released code's relative weights amount, as each column's sum to one.
     """
-    activity = module.per_unit(np.sqrt(to_numpy(module.inputs().diagonal)))
-    product = activity * module.magnitudes(1)
-    mean = float(product.mean())
-    return UnitScores((1.0 if module.statistics is None else module.statistics) * product / (mean or 1.0))
+    scores = module.per_unit(np.sqrt(to_numpy(module.inputs().diagonal)))
+    if within == "product":
+        scores = scores * module.magnitudes(1)
+    return UnitScores(proportional_scores(scores, 1.0 if module.statistics is None else module.statistics))
 
 
-def angles_of_blocks(context: ModelContext) -> Sequence[float]:
-    """I_b of the block that each module is in."""
+def check_within(within: str = "product") -> None:
+    """Raise ValueError for an order that is none."""
+    if within not in WITHIN:
+        raise ValueError(f"within must be one of {', '.join(WITHIN)} but is {within!r}")
+
+
+def weights_of_blocks(context: ModelContext, *, within: str = "product") -> Sequence[float]:
+    """w_b of the block that each module is in."""
     from gramian.adapters.methods.block_angles import block_angles
 
     found = block_angles(context.model, context.windows, context.blocks)  # type: ignore[arg-type]
-    return [found[unit_set.unit_group.block] for unit_set in context.unit_sets]
+    weights = dict(zip(found, turning_weights(list(found.values()))))
+    return [weights[unit_set.unit_group.block] for unit_set in context.unit_sets]
 
 
 def check_blocks(model: nn.Module, unit_sets: Sequence[UnitSet]) -> None:

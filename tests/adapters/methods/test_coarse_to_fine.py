@@ -58,17 +58,43 @@ def test_tokens_of_domains_count_by_their_weights():
     np.testing.assert_allclose(list(found.values()), [0.2 * one.mean() + 0.8 * other.mean() for one, other in pairs], rtol=1e-5)
 
 
-def test_a_block_that_turns_nothing_loses_first():
-    """Consumers that are scaled down add next to nothing: the ratio is met within their block alone."""
+def test_blocks_keep_parts_in_proportion_to_a_sigmoid_of_their_angles():
+    """Consumers that are scaled down turn next to nothing: their block keeps least, and parts are as the sigmoid has them."""
     model = exact("llama")
     last = blocks_of(model)[-1]
     for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
         weight.mul_(1e-4)
-    report = gramian.prune(model, WINDOWS, "cfsp", ratio=0.2, progress=False)
-    kept = {row.name: row.units[1] / row.units[0] for row in report.modules}
-    within = [name for name in kept if f".{len(blocks_of(model)) - 1}." in name]
-    assert sum(kept[name] for name in within) < len(within)
-    assert all(kept[name] == 1 for name in kept if name not in within)
+    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
+    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    report = gramian.prune(model, WINDOWS, "cfsp", ratio=0.3, progress=False)
+    assert all(row.name.endswith("down_proj") for row in report.modules)
+    kept = np.array([row.units[1] for row in report.modules])
+    whole = np.array([row.units[0] for row in report.modules])
+    assert kept[-1] < min(kept[:-1])
+    some = kept < whole  # one cut t says floor(w n / t) for all of these
+    assert np.max(wanted * whole / (kept + 1), where=some, initial=0) <= np.min(wanted * whole / kept) * (1 + 1e-5)
+
+
+def test_activations_alone():
+    """What the released code amounts to: the channels of the largest |X_j|, whatever the weights."""
+    model, seen = exact("llama"), []
+    mlp = blocks_of(model)[0].mlp
+    handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(WINDOWS)
+    handle.remove()
+    score, before = torch.cat(seen).norm(dim=0), mlp.gate_proj.weight.clone()
+    gramian.prune(
+        model, WINDOWS, "cfsp", ratio=0.1, include=r"layers\.0\.mlp", options={"within": "activations"}, progress=False
+    )
+    after = mlp.gate_proj.weight
+    assert len(after) < len(before)
+    assert torch.equal(after, before[torch.sort(torch.argsort(score, descending=True)[: len(after)]).values])
+
+
+def test_an_order_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="within must be one of product, activations but is 'norms'"):
+        gramian.prune(tiny_model("llama"), WINDOWS, "cfsp", ratio=0.2, options={"within": "norms"}, progress=False)
 
 
 def test_the_scores_within_a_module():
