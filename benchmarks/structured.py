@@ -6,7 +6,7 @@
 that is removed; it is counted from the tensors before and after. gemma-3-270m has four query heads and one key/value head a
 block, so of attention only query heads with their slices of o_proj can be removed.
 
-Methods of hidden units (`tasp`, `snip`, `llm-pruner`, `cfsp`) keep attention whole, so they remove all parameters from the MLPs.
+Methods of hidden units (`tasp`, `snip`, `llm-pruner`, `cfsp`) keep attention whole and remove all parameters from the MLPs.
 
 Ours is `numerical` with the compensated score and allocation by `loss`. Its paper's score is `newton`, with the paper's own
 ranking (allocation by `score`) and the dense model's outputs as target (`target_blend` 1). `self` is text sampled from the
