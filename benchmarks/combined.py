@@ -3,8 +3,9 @@
     python benchmarks/combined.py --text FOLDER --models FOLDER [--cells REGEX] [--out FILE]
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. A cell prunes gemma-3-270m, to half zeros or to
-2:4, and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, or for
-half an hour on all others of WikiText-2's validation text. The eight windows that errors are measured on say when it ends.
+2:4, and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, on these and
+twice as many that the dense model goes on with from parts of them, or for half an hour on all others of WikiText-2's
+validation text. The eight windows that errors are measured on say when it ends.
 Pruned models stay in the folder of --models, and later cells take them from there. Under "more text" SparseGPT's moments and
 the refits of its blocks have 4 and 15 times as many windows: 128, and all but the eight that errors are measured on.
 
@@ -48,7 +49,18 @@ SAME = {  # the fewer windows there are, the smaller steps have to be: five time
     "tuned": {"train": "kept", "precision": "bf16", "lr": 1e-5, "blend": 1.0, "batch": 1, "at_once": 1},
 }
 WHOLE = {"tuned": {"train": "kept", "precision": "bf16", "lr": 1e-4, "epochs": 2, "minutes": 30}}
-TRAINED = {"": {}, ", trained on the same text": SAME, ", trained on all of the text": WHOLE}
+LONGER = {  # an epoch of the same windows and twice as many that the dense model goes on with, as time allows
+    "windows": 32,
+    "tuned": {
+        "train": "kept", "precision": "bf16", "lr": 1e-4, "blend": 1.0, "written": 64, "minutes": 14, "checks": 2,
+    },
+}  # fmt: skip
+TRAINED = {
+    "": {},
+    ", trained on the same text": SAME,
+    ", trained on the same text, gone on with": LONGER,
+    ", trained on all of the text": WHOLE,
+}
 LONG = ("files", "refitted_blocks", "recipe")  # of a report, which results do without
 WINDOWS = (32, 128, None)  # of more text; None: all
 
