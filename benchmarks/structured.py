@@ -99,7 +99,6 @@ def cells() -> dict[str, dict[str, Any]]:
         found[f"{ratio:.0%} compensated, loss, target_blend 1"] = {**OURS, "target_blend": 1.0, "ratio": ratio}
         found[f"{ratio:.0%} compensated, loss, swap_search"] = {**OURS, "swap_search": True, "ratio": ratio}
     found["20% llm-pruner, score, vector"] = {**baseline("llm-pruner", "score", 0.2), "options": {"importance": "vector"}}
-    found["20% llm-pruner, score, last"] = {**baseline("llm-pruner", "score", 0.2), "options": {"group": "last"}}
     found["20% cfsp, score, activations"] = {**baseline("cfsp", "score", 0.2), "options": {"within": "activations"}}
     for name in ("compensated, loss", "cfsp, score"):
         found[f"20% {name}, in {STEPS} steps"] = {**found[f"20% {name}"], "steps": STEPS}

@@ -115,12 +115,14 @@ class Training:
         """Train on what the teacher writes too, unless it is there from before."""
         if not len(self.written):
             assert self.teacher is not None
+            began = time.monotonic()
             prompt, mixed = max(1, self.windows.shape[1] // PROMPT), MIXED.get(self.config.precision)
             with torch.autocast(self.model.device.type, mixed, enabled=mixed is not None):
                 self.written = going_on(
                     self.teacher, self.windows, self.config.written, prompt, seed=self.config.seed, progress=shown
                 )
             self.pace.started = time.monotonic()
+            self.progress.writing = self.pace.started - began
         self.windows = torch.cat([self.windows, self.written])
 
     def copies(self) -> dict[str, torch.Tensor]:

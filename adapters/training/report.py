@@ -15,7 +15,8 @@ __all__ = ["TuneReport"]
 class TuneReport:
     """settings: what was trained, on what. checks: held-out losses on the way; the first is of the model as it came, the last
     of the weights as they are stored. best: the number of the check whose weights were kept. zeros: of the operators, before
-    and after. steps, tokens: how many were done and read. seconds: how long it took. stopped: why it ended."""
+    and after. steps, tokens: how many were done and read. seconds: how long it took.
+    writing: how much of that the teacher wrote for. stopped: why it ended."""
 
     settings: Mapping[str, Any]
     checks: Sequence[Mapping[str, float]]
@@ -24,6 +25,7 @@ class TuneReport:
     steps: int
     tokens: int
     seconds: float
+    writing: float
     stopped: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,6 +38,7 @@ class TuneReport:
             "steps": self.steps,
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "writing": self.writing,
             "stopped": self.stopped,
         }
 
@@ -51,7 +54,8 @@ class TuneReport:
             rows.append([f"{each['step']:.0f}", f"{each['seconds']:.0f}", *(f"{figure:.4f}" for figure in figures), remark])
         before, after = self.zeros
         zeros = f"zeros {before:,} before, {after:,} after" if before or after else "no zeros"
+        written = f" ({self.writing:.0f} s of them for what the teacher wrote)" if self.writing else ""
         return (
             f"held-out loss in nats per token, on {self.settings['heldout']} windows\n{table(columns, rows)}\n"
-            f"{self.steps} steps, {self.tokens:,} tokens, {self.seconds:.0f} s, {self.stopped}; {zeros}"
+            f"{self.steps} steps, {self.tokens:,} tokens, {self.seconds:.0f} s{written}, {self.stopped}; {zeros}"
         )

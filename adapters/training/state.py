@@ -27,10 +27,12 @@ __all__ = ["Progress", "restored", "stored"]
 
 @dataclass
 class Progress:
-    """How far training is. step: steps done. checks: held-out losses so far, in order. best: the number of the lowest."""
+    """How far training is. step: steps done. writing: seconds in which the teacher wrote, before those of training. checks:
+    held-out losses so far, in order. best: the number of the lowest."""
 
     step: int = 0
     seconds: float = 0.0
+    writing: float = 0.0
     checks: list[dict[str, float]] = field(default_factory=list)
     best: int = 0
 

@@ -139,7 +139,8 @@ def tune(
             "dtype": str(storage).removeprefix("torch."), "versions": dict(versions()),
         },
         checks=[*done.checks, final], best=done.best, zeros=(zeros, zeros_in(model)), steps=done.step,
-        tokens=done.step * config.batch * windows.shape[1], seconds=run.pace.elapsed, stopped=stopped,
+        tokens=done.step * config.batch * windows.shape[1], seconds=run.pace.elapsed + done.writing,
+        writing=done.writing, stopped=stopped,
     )  # fmt: skip
 
 

@@ -307,6 +307,7 @@ def test_windows_that_the_teacher_writes_are_trained_on_too():
     windows, apart = split_windows(TEXT, 4, None, 3)
     written = going_on(teacher, windows, 8, TEXT.shape[1] // 8, seed=3, progress=False)
     assert report.settings["tokens"] == [24, TEXT.shape[1]] and report.settings["written"] == 8
+    assert 0 < report.writing < report.seconds and "s of them for what the teacher wrote" in str(report)
     del settings["heldout"]
     again = gramian.tune(other, torch.cat([windows, written]), teacher=teacher, heldout_tokens=apart, **settings)
     assert again.checks[-1]["loss"] == report.checks[-1]["loss"]
@@ -326,7 +327,8 @@ def test_what_was_written_is_not_written_again(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "going_on", lambda *_, **__: pytest.fail("written again"))
     with pytest.raises(ValueError, match="is of another run"):
         gramian.tune(copy.deepcopy(model), TEXT, state=tmp_path / "state", resume=True, **{**settings, "seed": 4})
-    gramian.tune(other := copy.deepcopy(model), TEXT, state=tmp_path / "state", resume=True, **settings)
+    report = gramian.tune(other := copy.deepcopy(model), TEXT, state=tmp_path / "state", resume=True, **settings)
+    assert 0 < report.writing < report.seconds  # what it took before the run ended is counted
     assert same(parameters(whole), parameters(other))
 
 
