@@ -19,13 +19,14 @@ from gramian.adapters.models.inner_bases import InnerBasis
 from gramian.adapters.models.layers import Layer, Site
 from gramian.adapters.models.weight_parts import KINDS
 from gramian.adapters.passes.basis_changes import BasisChange, BasisChanges
+from gramian.adapters.passes.owners import handed_on, owners_of, put_together
 from gramian.adapters.passes.row_parts import Answer, SharedPilots, joined, peers_of, split_rows
 from gramian.adapters.report import OperatorReport
 from gramian.adapters.run.expert_moments import Collector, collector_of
 from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.moments import Gathered, MomentCollector
 from gramian.adapters.run.naming import naming
-from gramian.adapters.run.ranks import Shares, dealt
+from gramian.adapters.run.ranks import Shares
 from gramian.adapters.run.walk import Receive, Replay
 from gramian.adapters.targets import AllZero
 from gramian.solvers import Pattern, Quadratic, Solution, Status, Support, certify
@@ -33,10 +34,6 @@ from gramian.solvers.support.damped import CalibrationSplit, DampedMethod
 from gramian.solvers.support.shrinkage import pilot_rows
 
 __all__ = ["ZeroWeights"]
-
-# About how much work an operator of p inputs is: multiplications of p^2 and p^3 a row, and of p^3 for the Gram matrix. Methods
-# with a form for parts of rows take many steps, a refit of every row, and eigenvectors.
-COSTS, SHARED_COSTS = (1.0, 0.0, 1 / 3), (360.0, 1 / 6, 50.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +114,8 @@ class ZeroWeights:
 
     def owners(self, operators: Sequence[tuple[str, tuple[int, int]]], size: int) -> list[list[int]]:
         """For operators of these names and shapes that are solved for at the same time, the process of each part."""
-        square, cube, once = SHARED_COSTS if self.solve.together is not None else COSTS
-        costs, fixed = list[list[float]](), list[float]()
-        for name, shape in operators:
-            row = square * shape[1] ** 2 + cube * shape[1] ** 3
-            costs.append([(part.stop - part.start) * row for part in self.row_parts(name, shape)])
-            fixed.append(once * shape[1] ** 3)
-        return dealt(costs, fixed, size)
+        parts = [self.row_parts(name, shape) for name, shape in operators]
+        return owners_of([shape[1] for _, shape in operators], parts, self.solve.together is not None, size)
 
     def begun(self, layer: Layer, found: Gathered, owners: Sequence[int]) -> Work:
         """Solve those parts of one operator's problem that this process owns. The first part goes with the problem file, if
@@ -291,15 +283,11 @@ class BlockOfWeights:
         return dict(zip(layers, self.each.owners(shapes, self.each.shares.ranks.size)))
 
     def completed(self, work: Work | None, owners: Sequence[int], end: int) -> Work | None:
-        """Bring the parts of an operator together, where several processes have some, in the process `end`."""
+        """Bring the parts of an operator together, where several processes have some, in the process `end`, which has some."""
         if len(set(owners)) == 1:
             return None
-        ranks = self.each.shares.ranks
-        answers = [
-            ranks.share(work.answers[number] if work is not None and owner == ranks.rank else None, owner)
-            for number, owner in enumerate(owners)
-        ]
-        return replace(work, answers=dict(enumerate(answers))) if work is not None and end == ranks.rank else None
+        answers = put_together(self.each.shares.ranks, {} if work is None else work.answers, owners, end)
+        return None if answers is None or work is None else replace(work, answers=answers)
 
     def exchanged(self, layer: Layer, row: OperatorReport | None, owner: int) -> OperatorReport:
         """The row of an operator that the process `owner` has pruned, whose weights every other one takes over."""
@@ -307,13 +295,8 @@ class BlockOfWeights:
         if ranks.alone:
             assert row is not None
             return row
-        given = None
-        if row is not None:
-            given = row, {name: tensor.detach().to("cpu", self.each.dtype) for name, tensor in layer.tensors.items()}
-        found, tensors = ranks.share(given, owner)
+        found = handed_on(ranks, layer, row, owner, self.each.dtype)
         if row is None:
-            for name, tensor in layer.tensors.items():
-                tensor.data.copy_(tensors[name])
             self.each.advance()
         return found
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.results import read
-from figures.markdown import figure, listed, noted, perplexity, table
+from figures.markdown import figure, listed, noted, perplexity, table, worse
 
 PLAIN = {  # cells by the cell of as many bytes that they change
     "50% sparsegpt, owl": "50% sparsegpt",
@@ -65,14 +65,5 @@ def others() -> str:
         f"{perplexity(dense['ptb'])}. Of cells that take as many bytes the best on WikiText-2 are {shown}; "
         f"none that takes as few bytes is better than {listed(front)}."
     )
-    for text, called in (("wikitext2", "WikiText-2"), ("ptb", "PTB")):
-        worse = [
-            f"`{name}` than `{plain}` ({perplexity(found)}, {perplexity(base)})".replace("%", " %")
-            for name, plain in PLAIN.items()
-            if name in results and plain in results
-            for found, base in [[results[each]["perplexity"][text] for each in (name, plain)]]
-            if found > base
-        ]
-        if worse:
-            note += f" Worse on {called} than the plain method of as many bytes are {listed(worse)}."
+    note += worse(results, PLAIN, lambda name: f"`{name}`".replace("%", " %"), "as many bytes")
     return noted(table(list(HEAD), rows_of(results)), note)

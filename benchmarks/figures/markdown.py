@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -48,6 +49,25 @@ def geometric_mean(values: Sequence[float]) -> float:
 def significant(value: float) -> str:
     """Two digits, and more before the point: 0.0070, 1.4, 57."""
     return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
+
+
+def worse(results: Mapping[str, Any], plain: Mapping[str, str], shown: Callable[[str], str], of: str) -> str:
+    """Sentences on which cells lose to their plain one, by text. plain: its name by theirs. of: what they have alike."""
+    note = ""
+    for text, called in (("wikitext2", "WikiText-2"), ("ptb", "PTB")):
+        found = {
+            name: [results[each]["perplexity"][text] for each in (name, base)]
+            for name, base in plain.items()
+            if name in results and base in results
+        }
+        said = [
+            f"{shown(name)} than {shown(plain[name])} ({perplexity(own)}, {perplexity(base)})"
+            for name, (own, base) in found.items()
+            if own > base
+        ]
+        if said:
+            note += f" Worse on {called} than the plain method of {of} are {listed(said)}."
+    return note
 
 
 def listed(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.results import read
-from figures.markdown import figure, noted, perplexity, table, threads
+from figures.markdown import figure, noted, perplexity, table, threads, worse
 
 RATIOS = ("20%", "50%")
 METHODS = {
@@ -37,6 +37,23 @@ OUTPUTS = {
     "tasp, score": "`tasp`",
     "snip, score": "`snip`",
     "llm-pruner, score": "`llm-pruner`",
+}
+OTHERS = {  # at 20 %, by the importances of others, or little by little
+    "cfsp, score": "`cfsp`",
+    "cfsp, score, activations": "… `--set within=activations`, as its released code",
+    "cfsp, score, in 4 steps": "… in four steps",
+    "llm-pruner, score": "`llm-pruner`",
+    "llm-pruner, score, vector": "… `--set importance=vector`",
+    "wanda-sp, score": "`wanda-sp`, `score`",
+    "compensated, loss": "`numerical`",
+    "compensated, loss, in 4 steps": "… in four steps",
+}
+PLAIN = {  # and what each stands beside
+    "20% cfsp, score": "20% wanda-sp, score",
+    "20% cfsp, score, activations": "20% cfsp, score",
+    "20% cfsp, score, in 4 steps": "20% cfsp, score",
+    "20% llm-pruner, score, vector": "20% llm-pruner, score",
+    "20% compensated, loss, in 4 steps": "20% compensated, loss",
 }
 RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, equal", "flap, equal", "flap, score")
 NOT_MEASURED = {"20% compensated, loss, target_blend 1"}
@@ -84,6 +101,29 @@ def outputs() -> str:
         sides(results, OUTPUTS),
         f"At 25 %, the ratio of its paper's Table 3, TASP is at {perplexity(tasp['wikitext2'])} and {perplexity(tasp['ptb'])}.",
     )
+
+
+def importances() -> str:
+    """The rest of the field of units: CFSP, vectors of LLM-Pruner, and small steps, beside what they change."""
+    results, rows = read("structured"), []
+    for name, shown in OTHERS.items():
+        cell = results[f"20% {name}"]
+        report = cell["report"]
+        rows.append(
+            [
+                shown, f"{report['parameters'][1]:,}", *(perplexity(cell["perplexity"][text]) for text in ("wikitext2", "ptb")),
+                figure(report["mean_heldout_error"]), f"{report['seconds'] / 60:.0f}",
+            ]
+        )  # fmt: skip
+    head = ("method", "parameters", "WikiText-2", "PTB", "held-out error", "minutes")
+    best = min((f"20% {name}" for name in OTHERS), key=lambda name: results[name]["perplexity"]["wikitext2"])
+    note = f"The lowest on WikiText-2 is {short(best)}." + worse(results, PLAIN, short, "as many parameters")
+    return noted(table(head, rows), note)
+
+
+def short(name: str) -> str:
+    """A cell of the ratio that all have, without it."""
+    return f"`{name.removeprefix('20% ').replace(', score', '').replace('compensated, loss', 'numerical')}`"
 
 
 def sides(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
