@@ -203,3 +203,23 @@ def test_every_script_explains_itself(scripts, monkeypatch, capsys, script):
     with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(script), run_name="__main__")
     assert f"usage: {script.name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "phases"),
+    [
+        ("l0", {"damping, without refits", "refits", "forward passes inside a block"}),
+        ("sparsegpt", set()),
+        ("fistapruner", {"FISTA", "warm start"}),
+    ],
+)
+def test_the_clock_sees_every_phase(scripts, method, phases):
+    """What it wraps is there, and is what a run of each method goes through."""
+    from tiny import WINDOWS, tiny_model
+
+    import gramian
+
+    with scripts("common.clock").phases() as seconds:
+        gramian.prune(tiny_model("llama"), WINDOWS, method, sparsity=0.5, progress=False)
+    always = {"forward passes", "moments", "factorisation", "certificates and held-out errors", "solver"}
+    assert {phase for phase, spent in seconds.items() if spent > 0} >= always | phases

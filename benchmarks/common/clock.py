@@ -9,22 +9,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from gramian.adapters.passes import weights
+from gramian.adapters.passes import row_parts, weights
 from gramian.adapters.run import moments, walk
 from gramian.solvers import Moments
-from gramian.solvers.support import damped, l0, lasso_rounding, obs, shrinkage
+from gramian.solvers.support import damped, growing_penalty, lasso_rounding, obs, shrinkage
 
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "forward passes": [(walk, "run_block")],
     "forward passes inside a block": [(moments.MomentCollector, "settle")],
     "moments": [(Moments, "update")],
-    "factorisation": [(obs, "inverse_factor"), (l0, "inverse_factor")],
-    "damping, without refits": [(damped, "empirical_ridge")],
-    "refits": [(damped, "refit"), (shrinkage, "refit"), (l0, "refit")],
+    "factorisation": [(obs, "inverse_factor"), (growing_penalty, "pivots_of")],
+    "damping, without refits": [(damped, "estimated")],
+    "refits": [(damped, "refit"), (shrinkage, "refit"), (growing_penalty, "refit"), (row_parts, "refit")],
     "warm start": [(lasso_rounding, "starting_point")],
     "FISTA": [(lasso_rounding, "advanced")],
     "certificates and held-out errors": [(weights, "certify"), (obs, "certify"), (lasso_rounding, "certify")],
-    "solver": [(weights.ZeroWeights, "prune")],
+    "solver": [(weights.ZeroWeights, "begun"), (weights.ZeroWeights, "ended")],
 }
 
 
