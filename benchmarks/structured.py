@@ -56,7 +56,7 @@ BASELINES = {
     "tasp": ("score", "equal"),
     "snip": ("score",),
     "llm-pruner": ("score",),
-    "cfsp": ("score",),
+    "cfsp": ("angles",),
 }
 RIVALS = ("flap", "wanda-sp")  # at every ratio
 STEPS = 4  # of a ratio that is met little by little, as Adapt-Pruner does, without training in between
@@ -99,9 +99,10 @@ def cells() -> dict[str, dict[str, Any]]:
         found[f"{ratio:.0%} compensated, loss, target_blend 1"] = {**OURS, "target_blend": 1.0, "ratio": ratio}
         found[f"{ratio:.0%} compensated, loss, swap_search"] = {**OURS, "swap_search": True, "ratio": ratio}
     found["20% llm-pruner, score, vector"] = {**baseline("llm-pruner", "score", 0.2), "options": {"importance": "vector"}}
-    found["20% cfsp, score, activations"] = {**baseline("cfsp", "score", 0.2), "options": {"within": "activations"}}
-    for name in ("compensated, loss", "cfsp, score"):
-        found[f"20% {name}, in {STEPS} steps"] = {**found[f"20% {name}"], "steps": STEPS}
+    found["20% wanda-sp, angles"] = baseline("wanda-sp", "angles", 0.2)
+    found["20% compensated, angles"] = {**OURS, "allocation": "angles", "ratio": 0.2}
+    found["20% cfsp, angles, activations"] = {**baseline("cfsp", "angles", 0.2), "options": {"within": "activations"}}
+    found[f"20% cfsp, angles, in {STEPS} steps"] = {**found["20% cfsp, angles"], "steps": STEPS}
     for count, length in ((8, 512), (16, 512), (64, 512), (128, 128), (16, 1024)):
         found[f"20% compensated, loss, {count} windows of {length}"] = {**OURS, "ratio": 0.2, "windows": [count, length]}
     return found

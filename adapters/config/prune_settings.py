@@ -93,8 +93,8 @@ class PruneSettings:
         "amount among modules: of weights the sparsity as it is given (uniform), or denser blocks where more weights are "
         "outliers (owl) or their spectra have heavy tails (alpha), or as many of each as it has of the smallest weights of all "
         "(magnitude); of units one width for all modules of a kind, which stock classes build (equal), the method's scores "
-        "ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of both a search "
-        "by what the model's own output loses (search)",
+        "ranked among modules of a type or among all (per_type, score), or the error that it causes (loss); of both, more is "
+        "kept of blocks that turn the stream far (angles), or a search by what the model's own output loses (search)",
     )  # fmt: skip
     search_minutes: float | None = setting(
         None, real("a number above 0", lambda value: value > 0, "M"),

@@ -44,6 +44,11 @@ def check_run(blocks: Blocks, config: PruneConfig) -> Plan:
         )
     if config.own("allocation") == "search":
         check_searched(blocks, config)
+    if config.own("allocation") in ("search", "angles") and not walks_by_block(blocks.model):
+        raise ValueError(
+            f"allocation={config.own('allocation')!r} needs a model that runs block by block, which "
+            f"{type(blocks.model).__name__} does not: take another allocation"
+        )
     if config.jobs > 1 and not ranks_here().alone:
         raise ValueError(f"jobs={config.jobs} does not go with several processes, each of which works on blocks: leave it out")
     if config.recipe.gradients and any(parameter.is_meta for parameter in blocks.model.parameters()):
@@ -79,11 +84,6 @@ def check_searched(blocks: Blocks, config: PruneConfig) -> None:
         )
     if not ranks_here().alone:
         raise ValueError("allocation='search' is the work of one process, as its time decides how far it comes: start only one")
-    if not walks_by_block(blocks.model):
-        raise ValueError(
-            f"allocation='search' needs a model that runs block by block, which {type(blocks.model).__name__} does not: take "
-            "another allocation"
-        )
 
 
 def check_texts(

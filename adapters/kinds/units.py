@@ -13,6 +13,7 @@ from gramian.adapters.methods.similar_heads import is_attention, select_by_simil
 from gramian.adapters.methods.types import ModelContext
 from gramian.adapters.models.examples import Rows
 from gramian.adapters.models.shrink import count_parameters
+from gramian.adapters.passes.angles import turning_blocks
 from gramian.adapters.passes.planned import refitting, removing, scoring
 from gramian.adapters.passes.searched import Search, Searched
 from gramian.adapters.passes.unit_counts import units_by_search
@@ -45,6 +46,10 @@ def removed(
     read = tokens.windows if tokens.labels is None and tokens.domains is None else tokens
     context = ModelContext(model, read, unit_sets, run.progress, blocks)
     statistics: Callable[[], Sequence[Any]] = cache(lambda: config.recipe.gather(context, config.options))
+    turning: list[float] = []
+    if allocation == "angles":
+        weights = turning_blocks(blocks, batches_of(tokens), run.mixture)
+        turning = [weights[unit_set.unit_group.block] for unit_set in unit_sets]
     with run.bar(2 * len(unit_sets), "module") as shown:
         first = scoring(model, blocks.paths, config, plan, statistics, shown.update, run.mixture)
         if run.journal is None or len(run.journal.finished(first.name)) < first.stop:
@@ -58,10 +63,12 @@ def removed(
         if search is not None:
             selection, searched = units_by_search(search, plan, scored)
         elif config.heads_by_similarity:
-            selection = select_by_similarity(unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.rounding)
+            selection = select_by_similarity(
+                unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.rounding, turning
+            )
         else:
             selection = select_units(
-                unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.counts, plan.rounding
+                unit_sets, scored, masks, plan.amount, allocation, plan.bias_costs, plan.counts, plan.rounding, turning
             )
         del found, masks  # frees their memory before the moments of the second walk come
         batches = [*recovery, *heldout]

@@ -16,6 +16,7 @@ from gramian.adapters.models.factored_weights import Factors, note_factors
 from gramian.adapters.passes.planned import refitting, zeroing
 from gramian.adapters.passes.searched import Search, Searched
 from gramian.adapters.passes.sparsities import (
+    sparsities_by_angles,
     sparsities_by_magnitude,
     sparsities_by_outliers,
     sparsities_by_search,
@@ -53,6 +54,8 @@ def zeroed(
         patterns = sparsities_by_outliers(blocks, given, batches[:fitted], run.journal, run.mixture)
     elif config.own("allocation") == "alpha":
         patterns = sparsities_by_spectra(blocks, given, batches[:fitted], run.journal)
+    elif config.own("allocation") == "angles":
+        patterns = sparsities_by_angles(blocks, given, batches[:fitted], run.mixture)
     elif config.own("allocation") == "magnitude":
         patterns = sparsities_by_magnitude(blocks, given, batches[:fitted], run.journal)
     with (

@@ -12,6 +12,7 @@ from gramian.adapters.methods.types import UnitScores
 from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.solvers import Allocation, MaskProblem, allocate
 from gramian.solvers.backend._xp import device, namespace, to_numpy
+from gramian.solvers.levels.turning_blocks import proportional_scores
 
 __all__ = ["Selection", "reachable", "select_units"]
 
@@ -39,6 +40,7 @@ def select_units(
     bias_costs: Sequence[int],
     given: Sequence[int] = (),
     rounding: Rounding | None = None,
+    turning: Sequence[float] = (),
 ) -> Selection:
     """Select the units that are kept when the lowest-ranked removables R of all modules, sum_R cost >= removal, are removed.
 
@@ -54,6 +56,8 @@ def select_units(
     - `loss`: the rise of the module's relative error per parameter, where the method knows it. Where the method does not,
       the joint relaxation of the modules' mask problems, `problems` (`gramian.solvers.allocate`), says how many are removed
       from each module, and also which ones if the method does not order them.
+    - `angles`: its place in its module, such that one cut keeps parts of modules in proportion to `turning`, how far their
+      blocks turn the stream (CFSP; `gramian.solvers.levels.turning_blocks`).
 
     bias_costs: the parameters that each module gains once something is removed from it; they have to be removed on top.
     rounding: of which numbers of channels are multiples, see `rounded_counts`, which then brings the sum nearest to `removal`.
@@ -66,6 +70,9 @@ def select_units(
         orders = [place if one.scores is None else one.scores for one, place in zip(scored, ranked)]
     elif allocation == "per_type":
         ranked = ranking_by_type(unit_sets, [unit_set.of_removable(order, order) for unit_set, order in zip(unit_sets, orders)])
+    elif allocation == "angles":
+        own = [unit_set.of_removable(order, order) for unit_set, order in zip(unit_sets, orders)]
+        ranked = [proportional_scores(scores, weight) for scores, weight in zip(own, turning, strict=True)]
     elif not given:
         ranked = [ranking(unit_set, one, order, allocation) for unit_set, one, order in zip(unit_sets, scored, orders)]
     if given:

@@ -28,6 +28,7 @@ def select_by_similarity(
     allocation: str,
     bias_costs: Sequence[int],
     rounding: Rounding | None = None,
+    turning: Sequence[float] = (),
 ) -> Selection:
     """Select the units that are kept when all redundant heads go, and then as many channels as `removal` still asks for.
 
@@ -55,5 +56,7 @@ def select_by_similarity(
     if left <= 0 or not channels:
         return Selection(keep, counts)
     own = [problems[place] for place in channels] if problems else []
-    chosen = select_units(some, [scored[place] for place in channels], own, left, allocation, costs, rounding=rounding)
+    weights = [turning[place] for place in channels] if turning else ()
+    given = [scored[place] for place in channels]
+    chosen = select_units(some, given, own, left, allocation, costs, rounding=rounding, turning=weights)
     return Selection({**keep, **chosen.keep}, {**counts, **chosen.counts}, chosen.detail)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gramian.adapters.methods import saliency_methods as saliency
-from gramian.adapters.methods.coarse_to_fine import check_blocks, check_within, coarse_to_fine, weights_of_blocks
+from gramian.adapters.methods.coarse_to_fine import check_within, coarse_to_fine
 from gramian.adapters.methods.method import Method
 from gramian.adapters.methods.output_approximation import check_moments, check_options, greedy_output, look_at_heads
 from gramian.adapters.methods.types import ScoreContext, UnitScores
@@ -115,8 +115,7 @@ UNIT_METHODS: dict[str, Method] = {
     ),
     "wanda-sp": Method(wanda_sp, "units", damps=False),
     "cfsp": Method(
-        coarse_to_fine, "units", weights_of_blocks, {"allocation": "score"}, damps=False, modules="channels",
-        check=check_within, suits=check_blocks,
+        coarse_to_fine, "units", settings={"allocation": "angles"}, damps=False, modules="channels", check=check_within,
     ),
     "magnitude-l1": Method(magnitude_l1, "units", damps=False, inputs=False),
     "magnitude-l2": Method(magnitude_l2, "units", damps=False, inputs=False),

@@ -12,7 +12,7 @@ Heads = Literal["groups", "per_kv_group"]  # of grouped-query attention: see `un
 HEADS: tuple[Heads, ...] = ("groups", "per_kv_group")
 # Of each kind of method, its default first: see `allocated_sparsities` and `select_units`.
 ALLOCATIONS: dict[Granularity, tuple[str, ...]] = {
-    "weights": ("uniform", "owl", "alpha", "magnitude", "search"),
-    "units": ("equal", "per_type", "score", "loss", "search"),
+    "weights": ("uniform", "owl", "alpha", "angles", "magnitude", "search"),
+    "units": ("equal", "per_type", "score", "loss", "angles", "search"),
 }
 SCORES = ("compensated", "box", "newton")

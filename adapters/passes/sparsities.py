@@ -10,6 +10,7 @@ from typing import Any
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
+from gramian.adapters.passes.angles import block_angles
 from gramian.adapters.passes.dense_operators import DenseOperators
 from gramian.adapters.passes.levels import OperatorLevels, WeightLevels
 from gramian.adapters.passes.magnitudes import Magnitudes, magnitudes, zeros_below
@@ -26,12 +27,14 @@ from gramian.adapters.targets import AllZero, shape_of
 from gramian.solvers import Pattern, TopK
 from gramian.solvers.levels.heavy_tails import tail_sparsities
 from gramian.solvers.levels.outliers import outlier_sparsities
+from gramian.solvers.levels.turning_blocks import turning_sparsities
 
 __all__ = [
     "counting",
     "levelling",
     "measuring",
     "sizing",
+    "sparsities_by_angles",
     "sparsities_by_magnitude",
     "sparsities_by_outliers",
     "sparsities_by_search",
@@ -118,6 +121,18 @@ def sparsities_by_outliers(
     return sparsities_by(each, outlier_sparsities, blocks, patterns, batches, journal)
 
 
+def sparsities_by_angles(
+    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], mixture: Mixture | None = None
+) -> dict[str, Pattern]:
+    """CFSP: every operator of a block as much sparser or denser as the block is by `turning_sparsities`."""
+    rows = []
+    for path, turn in block_angles(blocks, batches, mixture).items():
+        names = tuple(name for name in patterns if name.startswith(f"{path}."))
+        if names:
+            rows.append(BlockOutliers(names, turn, sum(math.prod(shape_of(blocks.model, name)) for name in names)))
+    return ruled(rows, turning_sparsities, blocks.model, patterns)
+
+
 def sparsities_by(
     each: DenseOperators,
     rule: Callable[[Sequence[float], Sequence[int], Sequence[float]], list[float]],
@@ -127,8 +142,17 @@ def sparsities_by(
     journal: Journal | None,
 ) -> dict[str, Pattern]:
     """Every operator of a block as much sparser or denser as the block is by a rule from what a pass has measured of blocks."""
-    model = blocks.model
-    rows: list[BlockOutliers] = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
+    rows = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
+    return ruled(rows, rule, blocks.model, patterns)
+
+
+def ruled(
+    rows: Sequence[BlockOutliers],
+    rule: Callable[[Sequence[float], Sequence[int], Sequence[float]], list[float]],
+    model: Any,
+    patterns: Patterns,
+) -> dict[str, Pattern]:
+    """The same of what has been measured."""
     sizes = {name: math.prod(shape_of(model, name)) for name in patterns}
     given = zeros_given(model, patterns)
     plain = [sum(given[name] for name in row.names) / row.size for row in rows]

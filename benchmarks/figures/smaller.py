@@ -39,21 +39,23 @@ OUTPUTS = {
     "llm-pruner, score": "`llm-pruner`",
 }
 OTHERS = {  # at 20 %, by the importances of others, or little by little
-    "cfsp, score": "`cfsp`",
-    "cfsp, score, activations": "… `--set within=activations`, as its released code",
-    "cfsp, score, in 4 steps": "… in four steps",
+    "cfsp, angles": "`cfsp`",
+    "cfsp, angles, activations": "… `--set within=activations`, as its released code",
+    "cfsp, angles, in 4 steps": "… in four steps",
     "llm-pruner, score": "`llm-pruner`",
     "llm-pruner, score, vector": "… `--set importance=vector`",
     "wanda-sp, score": "`wanda-sp`, `score`",
-    "compensated, loss": "`numerical`",
-    "compensated, loss, in 4 steps": "… in four steps",
+    "wanda-sp, angles": "… `angles`",
+    "compensated, loss": "`numerical`, `loss`",
+    "compensated, angles": "… `angles`",
 }
 PLAIN = {  # and what each stands beside
-    "20% cfsp, score": "20% wanda-sp, score",
-    "20% cfsp, score, activations": "20% cfsp, score",
-    "20% cfsp, score, in 4 steps": "20% cfsp, score",
+    "20% cfsp, angles": "20% wanda-sp, score",
+    "20% cfsp, angles, activations": "20% cfsp, angles",
+    "20% cfsp, angles, in 4 steps": "20% cfsp, angles",
     "20% llm-pruner, score, vector": "20% llm-pruner, score",
-    "20% compensated, loss, in 4 steps": "20% compensated, loss",
+    "20% wanda-sp, angles": "20% wanda-sp, score",
+    "20% compensated, angles": "20% compensated, loss",
 }
 RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, equal", "flap, equal", "flap, score")
 NOT_MEASURED = {"20% compensated, loss, target_blend 1"}
@@ -123,7 +125,7 @@ def importances() -> str:
 
 def short(name: str) -> str:
     """A cell of the ratio that all have, without it."""
-    return f"`{name.removeprefix('20% ').replace(', score', '').replace('compensated, loss', 'numerical')}`"
+    return f"`{name.removeprefix('20% ').replace('compensated', 'numerical')}`"
 
 
 def sides(results: Mapping[str, Any], names: Mapping[str, str]) -> str:

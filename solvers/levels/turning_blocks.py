@@ -8,7 +8,7 @@ import numpy as np
 
 from gramian.solvers.backend._xp import Array, namespace
 
-__all__ = ["STEEPNESS", "angles", "proportional_scores", "turning_weights"]
+__all__ = ["STEEPNESS", "angles", "proportional_scores", "turning_sparsities", "turning_weights"]
 
 STEEPNESS = 13.1  # a: what sums over 128 windows of 1024 tokens, in units of 10^4, are for a mean
 
@@ -44,6 +44,25 @@ def turning_weights(turns: Sequence[float]) -> list[float]:
     """
     given = np.asarray(turns, dtype=np.float64)
     return [float(each) for each in 1 / (1 + np.exp(-STEEPNESS * (given - given.mean())))]
+
+
+def turning_sparsities(turns: Sequence[float], sizes: Sequence[int], sparsities: Sequence[float]) -> list[float]:
+    """S_b = 1 - min(1, c w_b (1 - S0_b)) with c such that sum_b n_b S_b = sum_b n_b S0_b, w = `turning_weights`
+
+    Blocks keep parts of their weights in proportion to w, and of what they would keep without it.
+
+    turns: I, as of `turning_weights`. sizes: n, of the weights that are pruned. sparsities: S0, what each block has else.
+    """
+    weight, size, plain = (np.asarray(each, dtype=np.float64) for each in (turning_weights(turns), sizes, sparsities))
+    kept = weight * (1 - plain)
+    wanted, low, high = float(size @ (1 - plain)), 0.0, 1.0
+    if kept.any():
+        high = 1.0 / float(kept[kept > 0].min())  # there every block that keeps anything keeps all
+    for _ in range(200):  # the total rises with the factor, so that bisection meets it to rounding
+        factor = 0.5 * (low + high)
+        found = np.minimum(factor * kept, 1.0)
+        low, high = (factor, high) if float(size @ found) < wanted else (low, factor)
+    return [float(each) for each in 1 - found]
 
 
 def proportional_scores(scores: np.ndarray, weight: float) -> np.ndarray:

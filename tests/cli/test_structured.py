@@ -163,7 +163,7 @@ def test_a_dry_run_changes_nothing(model, text, capsys):
         (["--method", "random", "--set", "seed=-1"], "seed must be a whole number of at least 0 but is -1"),
         (
             ["--method", "numerical", "--allocation", "fair"],
-            "'fair' is not one of uniform, owl, alpha, magnitude, search, equal, per_type",
+            "'fair' is not one of uniform, owl, alpha, angles, magnitude, search, equal, per_type",
         ),
         (["--method", "numeric"], r"no method 'numeric' \(did you mean 'numerical'\?\); there are fistapruner, .*px"),
     ],

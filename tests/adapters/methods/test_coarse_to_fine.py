@@ -11,8 +11,11 @@ from tiny import WINDOWS, parameters, some_windows, tiny_model
 
 import gramian
 from gramian.adapters.data.mixing import given_windows
-from gramian.adapters.methods.block_angles import block_angles
 from gramian.adapters.models.block_lists import blocks_path
+from gramian.adapters.passes.angles import block_angles
+from gramian.adapters.run.blocks import InMemory
+from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.mixtures import mixture_of
 
 
 def blocks_of(model):
@@ -44,7 +47,7 @@ def angles_by_hand(model, windows) -> list[np.ndarray]:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_angles_are_those_of_hooks(family):
     model = tiny_model(family)
-    found = block_angles(model, WINDOWS)
+    found = block_angles(InMemory(model), batches_of(WINDOWS))
     assert list(found) == [f"{blocks_path(model)}.{place}" for place in range(len(blocks_of(model)))]
     expected = [each.mean() for each in angles_by_hand(model, WINDOWS)]
     np.testing.assert_allclose(list(found.values()), expected, rtol=1e-5)
@@ -53,7 +56,8 @@ def test_angles_are_those_of_hooks(family):
 
 def test_tokens_of_domains_count_by_their_weights():
     model, law, news = tiny_model("llama"), some_windows(3, seed=1), some_windows(1, seed=2)
-    found = block_angles(model, given_windows({"law": (law, 0.2), "news": (news, 0.8)}))
+    tokens = given_windows({"law": (law, 0.2), "news": (news, 0.8)})
+    found = block_angles(InMemory(model), batches_of(tokens), mixture_of(tokens))
     pairs = zip(angles_by_hand(model, law), angles_by_hand(model, news))
     np.testing.assert_allclose(list(found.values()), [0.2 * one.mean() + 0.8 * other.mean() for one, other in pairs], rtol=1e-5)
 
@@ -123,6 +127,41 @@ def test_streamed_to_the_same_bytes(tmp_path):
     assert all(torch.equal(theirs[name], weight) for name, weight in parameters(model).items())
 
 
-def test_a_model_of_one_block_is_refused():
-    with pytest.raises(ValueError, match=r"'cfsp' compares .* does not run block by block: take wanda-sp"):
-        gramian.prune(stacked_model("t5"), WINDOWS, "cfsp", ratio=0.2, progress=False)
+@pytest.mark.parametrize(("method", "amount"), [("cfsp", {"ratio": 0.2}), ("wanda", {"sparsity": 0.5, "allocation": "angles"})])
+def test_a_model_of_one_block_is_refused(method, amount):
+    with pytest.raises(ValueError, match=r"allocation='angles' needs a model that runs block by block.*: take another"):
+        gramian.prune(stacked_model("t5"), WINDOWS, method, progress=False, **amount)
+
+
+def test_sparsities_of_weights_by_angles():
+    """Densities of blocks are in proportion to the sigmoid of their angles, at the total that the sparsity gives."""
+    model = exact("llama")
+    last = blocks_of(model)[-1]
+    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
+        weight.mul_(1e-2)
+    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
+    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    report = gramian.prune(model, WINDOWS, "wanda", sparsity=0.7, per_row=False, allocation="angles", progress=False)
+    zeros, whole = np.zeros(len(turns)), np.zeros(len(turns))
+    for row in report.operators:
+        place = int(row.name.split("layers.")[1].split(".")[0])
+        whole[place] += row.shape[0] * row.shape[1]
+        zeros[place] += round(row.sparsity * row.shape[0] * row.shape[1])
+    assert zeros.sum() == sum(round(0.7 * row.shape[0] * row.shape[1]) for row in report.operators)
+    kept = 1 - zeros / whole
+    np.testing.assert_allclose(kept / kept.sum(), wanted / wanted.sum(), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["numerical", "wanda-sp", "greedy-output"])
+def test_any_method_of_units_by_angles(method):
+    """The same parts, whatever orders the units; of heads too."""
+    model = exact("llama")
+    last = blocks_of(model)[-1]
+    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
+        weight.mul_(1e-2)
+    report = gramian.prune(model, WINDOWS, method, ratio=0.3, allocation="angles", progress=False)
+    kept = {row.name: row.units[1] / row.units[0] for row in report.modules}
+    first, second = (
+        [part for name, part in kept.items() if f"layers.{place}.mlp" in name] for place in (0, len(blocks_of(model)) - 1)
+    )
+    assert second < first

@@ -172,7 +172,8 @@ def test_a_pruned_model_is_pruned_on():
         ({"method": "wanda"}, "ratio=0.3 does not go with 'wanda'"),
         (
             {"allocation": "even"},
-            "allocation must be one of uniform, owl, alpha, magnitude, search, equal, per_type, score, loss but is 'even'",
+            "allocation must be one of uniform, owl, alpha, angles, magnitude, search, equal, per_type, score, loss "
+            "but is 'even'",
         ),
         ({"calibrate_on": "both"}, "calibrate_on must be one of dense, pruned"),
         ({"heads": "all"}, "heads must be one of groups, per_kv_group"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.backends import backends
-from gramian.solvers.levels.turning_blocks import angles, proportional_scores, turning_weights
+from gramian.solvers.levels.turning_blocks import angles, proportional_scores, turning_sparsities, turning_weights
 
 
 @pytest.mark.parametrize("turn", [0.0, 1e-12, 1e-9, 1e-5, 0.1, 0.5, 0.9, 1 - 1e-9, 1.0])
@@ -60,3 +60,16 @@ def test_a_cut_keeps_parts_in_proportion(modules, data):
         assert kept.sum() == min(len(scores), math.floor(weight * len(scores) / cut * (1 + 1e-12)))
         if kept.any() and not kept.all():
             assert np.min(np.array(scores)[kept]) >= np.max(np.array(scores)[~kept])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9), st.sampled_from([0.0, 0.3, 0.5, 0.97])), min_size=1, max_size=6))
+def test_sparsities_meet_the_total_in_proportion(blocks):
+    turns, sizes, plain = zip(*blocks)
+    found = np.array(turning_sparsities(turns, sizes, plain))
+    assert (found >= 0).all() and (found < 1).all()
+    assert np.dot(sizes, found) == pytest.approx(np.dot(sizes, plain), abs=1e-9 * sum(sizes))
+    part = (1 - found) / (np.array(turning_weights(turns)) * (1 - np.array(plain)))
+    free = found > 1e-12
+    if free.any():
+        assert np.ptp(part[free]) <= 1e-9 * part[free].max()
+        assert (part[~free] <= part[free].max() * (1 + 1e-9)).all()  # what is cut off would have kept more than all

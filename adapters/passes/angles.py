@@ -6,30 +6,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from gramian.adapters.data.tokens import Tokens
 from gramian.adapters.models.block_answers import Answer, Arguments
-from gramian.adapters.run.blocks import Blocks, InMemory
-from gramian.adapters.run.forward import batches_of
+from gramian.adapters.models.examples import Rows
+from gramian.adapters.run.blocks import Blocks
 from gramian.adapters.run.looking import Looking
-from gramian.adapters.run.mixtures import mixture_of
+from gramian.adapters.run.mixtures import Mixture
 from gramian.adapters.run.walk import Replay, Taps, walk
-from gramian.solvers.levels.turning_blocks import angles
+from gramian.solvers.levels.turning_blocks import angles, turning_weights
 
-__all__ = ["block_angles"]
+__all__ = ["Turns", "block_angles", "turning_blocks"]
 
 
-def block_angles(model: PreTrainedModel, windows: torch.Tensor | Tokens, blocks: Blocks | None = None) -> dict[str, float]:
+def block_angles(blocks: Blocks, batches: Sequence[Rows], mixture: Mixture | None = None) -> dict[str, float]:
     """mean_t arccos(x_t . f(x_t) / (|x_t| |f(x_t)|)) / pi of every block f and what enters it, x, by path, from 0 to 1.
 
-    Tokens of several domains count by their weights. blocks: where those of the model live, if not in memory."""
-    home = blocks or InMemory(model)
-    mixture = mixture_of(windows) if isinstance(windows, Tokens) else None
-    rows = walk(Turns(len(home.paths), None if mixture is None else mixture.factor), home, batches_of(windows))
-    return {path: found for path, (found,) in zip(home.paths, rows)}
+    mixture: of the domains, where there are several; tokens count by their weights."""
+    rows = walk(Turns(len(blocks.paths), None if mixture is None else mixture.factor), blocks, batches)
+    return {path: found for path, (found,) in zip(blocks.paths, rows)}
+
+
+def turning_blocks(blocks: Blocks, batches: Sequence[Rows], mixture: Mixture | None = None) -> dict[str, float]:
+    """`turning_weights` of the blocks, by path."""
+    found = block_angles(blocks, batches, mixture)
+    return dict(zip(found, turning_weights(list(found.values()))))
 
 
 @dataclass(frozen=True)
