@@ -23,6 +23,7 @@ from gramian.adapters.passes.sparsities import counting, levelling, measuring, s
 from gramian.adapters.passes.unit_counts import levelling_units
 from gramian.adapters.removal.plan import Removal
 from gramian.adapters.run.level_files import LevelFiles
+from gramian.adapters.run.walk import Pass
 from gramian.adapters.targets import shape_of
 
 __all__ = ["judge_bytes", "level_bytes", "search_seconds", "walks_before"]
@@ -35,6 +36,7 @@ def walks_before(
 ) -> list[tuple[str, Walked]]:
     """The pass that an allocation needs before the others, if any."""
     allocation, files = config.own("allocation"), LevelFiles(Path())
+    each: Pass
     if isinstance(plan, Removal) and allocation == "search":
         each = levelling_units(model, paths, plan, (), files, 0)
     elif isinstance(plan, tuple) and allocation == "search":

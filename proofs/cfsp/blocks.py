@@ -146,7 +146,7 @@ def twice_the_text_is_another_budget() -> None:
 
     def kept(tokens: int) -> Fraction:
         sums = [Fraction(tokens, 10**4) * each for each in (Fraction(1, 10), Fraction(3, 10))]
-        centred = [each - sum(sums) / 2 for each in sums]
+        centred = [each - sum(sums, Fraction(0)) / 2 for each in sums]
         assert centred[0] == -centred[1]
         return centred[1]  # sigmoid(c) / sigmoid(-c) = exp(c), so that equal c is needed for equal parts
 
