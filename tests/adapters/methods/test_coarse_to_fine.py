@@ -15,6 +15,7 @@ from gramian.adapters.models.block_lists import blocks_path
 from gramian.adapters.passes.angles import block_angles
 from gramian.adapters.run.blocks import InMemory
 from gramian.adapters.run.forward import batches_of
+from gramian.adapters.run.journal import Journal
 from gramian.adapters.run.mixtures import mixture_of
 
 
@@ -165,3 +166,33 @@ def test_any_method_of_units_by_angles(method):
         [part for name, part in kept.items() if f"layers.{place}.mlp" in name] for place in (0, len(blocks_of(model)) - 1)
     )
     assert second < first
+
+
+@pytest.mark.parametrize(("method", "amount"), [("cfsp", {"ratio": 0.2}), ("wanda", {"sparsity": 0.5, "allocation": "angles"})])
+def test_an_estimate_knows_of_the_pass(method, amount):
+    """What runs through the model once more takes longer."""
+    model, other = tiny_model("llama"), {"allocation": "score"} if method == "cfsp" else {"allocation": "uniform"}
+    found, plain = (gramian.estimate(model, (64, 64), method, **each) for each in (amount, {**amount, **other}))
+    assert found.duration > plain.duration
+
+
+@pytest.mark.parametrize(("method", "amount"), [("cfsp", {"ratio": 0.2}), ("wanda", {"sparsity": 0.5, "allocation": "angles"})])
+def test_a_run_that_was_interrupted_goes_on_to_the_same_bytes(tmp_path, monkeypatch, method, amount):
+    model = tiny_model("llama")
+    gramian.save(model, None, tmp_path / "dense")
+    gramian.prune(tmp_path / "dense", WINDOWS, method, out=tmp_path / "whole", progress=False, **amount)
+    calls, usual = [], Journal.write
+
+    def interrupted(self, *given, **named):
+        usual(self, *given, **named)
+        calls.append(given)
+        if len(calls) == (3 if method == "cfsp" else 1):  # units take two passes
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gramian.prune(tmp_path / "dense", WINDOWS, method, out=tmp_path / "out", progress=False, **amount)
+    monkeypatch.setattr(Journal, "write", usual)
+    gramian.prune(tmp_path / "dense", WINDOWS, method, out=tmp_path / "out", resume=True, progress=False, **amount)
+    whole, found = (parameters(gramian.load(tmp_path / name)[0]) for name in ("whole", "out"))
+    assert all(torch.equal(found[name], weight) for name, weight in whole.items())
