@@ -245,7 +245,7 @@ def main() -> None:
         steps = keywords.get("steps", 1)
         reports = []
         for _ in range(steps):
-            step = {**args, "ratio": 1 - (1 - args["ratio"]) ** (1 / steps)}
+            step = {**args, "ratio": args["ratio"] if steps == 1 else 1 - (1 - args["ratio"]) ** (1 / steps)}
             reports.append(prune(model, tokens, heldout=protocol.heldout, **step))
             print(reports[-1], flush=True)
         report = reports[-1]

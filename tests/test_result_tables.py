@@ -189,7 +189,7 @@ def test_cells_resume_from_the_result_files(scripts, copied):
 
 def test_keywords_of_cells_are_those_of_the_functions_that_they_are_for(scripts):
     units = [
-        {key: value for key, value in cell.items() if key not in ("windows", "calibration")}
+        {key: value for key, value in cell.items() if key not in ("windows", "calibration", "steps", "domains")}
         for cell in [*scripts("structured").cells().values(), *scripts("finetune").METHODS.values()]
     ]
     weights = scripts("end_to_end").cells().values()

@@ -64,7 +64,7 @@ def run_estimate(
     samples, length = windows
     fitted, tokens = samples * length, (samples + heldout) * length
     passed = walks_of(model, paths, config, plan, tokens)
-    walks = [(walk, fitted if name in ("scores", "levels", "outliers") else tokens) for name, walk in passed]
+    walks = [(walk, fitted if name in ("scores", "levels", "outliers", "angles") else tokens) for name, walk in passed]
 
     blocks = list(blocks_in(model).values())
     hidden, vocabulary = model.get_input_embeddings().embedding_dim, model.config.get_text_config().vocab_size

@@ -14,7 +14,6 @@ from gramian.adapters.methods.unit_sets import UnitSet
 from gramian.adapters.models.loading import storage_dtype
 from gramian.adapters.models.stacks import blocks_in
 from gramian.adapters.models.units import operator
-from gramian.adapters.passes.angles import Turns
 from gramian.adapters.passes.depth import ASIDE
 from gramian.adapters.passes.level_judge import LOGITS
 from gramian.adapters.passes.levels import SIDE, STEPS
@@ -42,7 +41,7 @@ def walks_before(
     elif isinstance(plan, tuple) and allocation == "search":
         each = levelling(model, paths, plan[0], files, 0)
     elif allocation == "angles":
-        each = Turns(len(paths))
+        return [("angles", Walked(1.0, 0.0, 0, 0, ()))]
     elif isinstance(plan, tuple) and allocation == "owl":
         each = counting(model, paths, plan[0], 0)
     elif isinstance(plan, tuple) and allocation == "alpha":

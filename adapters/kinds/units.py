@@ -48,8 +48,10 @@ def removed(
     statistics: Callable[[], Sequence[Any]] = cache(lambda: config.recipe.gather(context, config.options))
     turning: list[float] = []
     if allocation == "angles":
-        weights = turning_blocks(blocks, batches_of(tokens), run.mixture)
-        turning = [weights[unit_set.unit_group.block] for unit_set in unit_sets]
+        homes = [unit_set.unit_group.block for unit_set in unit_sets]
+        with run.bar(len(blocks.paths), "block") as shown:
+            weights = turning_blocks(blocks, set(homes), batches_of(tokens), run.mixture, shown.update)
+        turning = [weights[home] for home in homes]
     with run.bar(2 * len(unit_sets), "module") as shown:
         first = scoring(model, blocks.paths, config, plan, statistics, shown.update, run.mixture)
         if run.journal is None or len(run.journal.finished(first.name)) < first.stop:

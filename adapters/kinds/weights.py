@@ -55,7 +55,8 @@ def zeroed(
     elif config.own("allocation") == "alpha":
         patterns = sparsities_by_spectra(blocks, given, batches[:fitted], run.journal)
     elif config.own("allocation") == "angles":
-        patterns = sparsities_by_angles(blocks, given, batches[:fitted], run.mixture)
+        with run.bar(len(blocks.paths), "block") as shown:
+            patterns = sparsities_by_angles(blocks, given, batches[:fitted], run.mixture, shown.update)
     elif config.own("allocation") == "magnitude":
         patterns = sparsities_by_magnitude(blocks, given, batches[:fitted], run.journal)
     with (

@@ -15,8 +15,8 @@ WITHIN = ("product", "activations")
 def coarse_to_fine(module: ScoreContext, *, within: str = "product") -> UnitScores:
     """a_u |w_u|_1: a_u = sum |X_j|_2 over the unit's columns j of the consumer, |w_u|_1 over all that goes with the unit.
 
-    How many remain of every block says `allocation="angles"`, both as CFSP (Wang et al. 2024). within: "product", or
-    "activations", a_u alone, to which the released code's relative weights amount, as each column's sum to one.
+    How many remain of every block says `allocation="angles"` (CFSP, Wang et al. 2024). within: "product", or "activations",
+    a_u alone, to which the released code's relative weights amount, as each column's sum to one.
     """
     scores = module.per_unit(np.sqrt(to_numpy(module.inputs().diagonal)))
     return UnitScores(scores * module.magnitudes(1) if within == "product" else scores)

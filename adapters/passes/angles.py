@@ -2,77 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Collection, Sequence
 
-from torch import nn
+import torch
 
-from gramian.adapters.models.block_answers import Answer, Arguments
 from gramian.adapters.models.examples import Rows
+from gramian.adapters.models.experts import eager_experts
+from gramian.adapters.passes.planned import nothing
 from gramian.adapters.run.blocks import Blocks
-from gramian.adapters.run.looking import Looking
+from gramian.adapters.run.forward import enter, run_block
 from gramian.adapters.run.mixtures import Mixture
-from gramian.adapters.run.walk import Replay, Taps, walk
+from gramian.adapters.run.naming import naming
 from gramian.solvers.levels.turning_blocks import angles, turning_weights
 
-__all__ = ["Turns", "block_angles", "turning_blocks"]
+__all__ = ["block_angles", "turning_blocks"]
 
 
-def block_angles(blocks: Blocks, batches: Sequence[Rows], mixture: Mixture | None = None) -> dict[str, float]:
+@torch.no_grad()
+def block_angles(
+    blocks: Blocks, batches: Sequence[Rows], mixture: Mixture | None = None, advance: Callable[[], object] = nothing
+) -> dict[str, float]:
     """mean_t arccos(x_t . f(x_t) / (|x_t| |f(x_t)|)) / pi of every block f and what enters it, x, by path, from 0 to 1.
 
-    mixture: of the domains, where there are several; tokens count by their weights."""
-    rows = walk(Turns(len(blocks.paths), None if mixture is None else mixture.factor), blocks, batches)
-    return {path: found for path, (found,) in zip(blocks.paths, rows)}
+    mixture: of the domains, where there are several; tokens count by their weights. ValueError, naming the block, for states
+    that are not finite."""
+    found = {}
+    hidden, calls = enter(blocks.model, batches)
+    with eager_experts(blocks.model):
+        for index, path in enumerate(blocks.paths):
+            with naming(path):
+                leaving = run_block(blocks.acquire(index), calls[index], hidden)
+            blocks.commit(index)
+            total = mass = 0.0
+            for batch, (before, after) in enumerate(zip(hidden, leaving)):
+                assert before is not None and after is not None
+                turned = angles(before.double(), after.double())
+                factor = 1.0 if mixture is None else mixture.factor(batch)
+                total += factor * float(turned.sum())
+                mass += factor * turned.numel()
+            if not math.isfinite(total):
+                raise ValueError(f"{path}: what enters or leaves it is not finite, so that it turns nothing by any angle")
+            found[path], hidden = total / mass, leaving
+            advance()
+    return found
 
 
-def turning_blocks(blocks: Blocks, batches: Sequence[Rows], mixture: Mixture | None = None) -> dict[str, float]:
-    """`turning_weights` of the blocks, by path."""
-    found = block_angles(blocks, batches, mixture)
+def turning_blocks(
+    blocks: Blocks,
+    concerned: Collection[str],
+    batches: Sequence[Rows],
+    mixture: Mixture | None = None,
+    advance: Callable[[], object] = nothing,
+) -> dict[str, float]:
+    """`turning_weights` of the blocks of which something is to go, by path."""
+    found = {path: turn for path, turn in block_angles(blocks, batches, mixture, advance).items() if path in concerned}
     return dict(zip(found, turning_weights(list(found.values()))))
-
-
-@dataclass(frozen=True)
-class Turns(Looking):
-    """The pass that compares what enters blocks with what leaves them. weight(batch): how often its tokens count."""
-
-    stop: int
-    weight: Callable[[int], float] | None = None
-    name = "angles"
-    runs = True
-    types: Sequence[type] = ()
-
-    def open(self, index: int, block: nn.Module) -> Turned:
-        """Begin with a block."""
-        found = Turned(self.weight)
-        found.hook = block.register_forward_hook(found.see, with_kwargs=True)
-        return found
-
-
-@dataclass(eq=False)
-class Turned:
-    """The angles of one block, which sees its batches in order. hook: on the block, until it has seen them all."""
-
-    weight: Callable[[int], float] | None
-    total: float = 0.0
-    mass: float = 0.0
-    batch: int = 0
-    hook: Any = None
-    taps: Taps = field(default_factory=dict)
-    replayed: Sequence[nn.Module] = ()
-
-    def see(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
-        """Add the angles of one batch."""
-        entering, _ = Arguments.of(args, kwargs)
-        leaving = Answer.of(answer, entering).states(answer)
-        turned = angles(entering.double(), leaving.double())
-        factor = 1.0 if self.weight is None else self.weight(self.batch)
-        self.total += factor * float(turned.sum())
-        self.mass += factor * turned.numel()
-        self.batch += 1
-
-    def decide(self, replay: Replay, drifted: bool) -> list[float]:
-        """The mean angle, in parts of half a turn."""
-        self.hook.remove()
-        return [self.total / self.mass]

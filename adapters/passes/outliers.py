@@ -16,8 +16,8 @@ __all__ = ["BlockOutliers", "outliers", "saliencies"]
 
 @dataclass(frozen=True)
 class BlockOutliers:
-    """ratio: the part of a block's weights that are outliers, or the mean exponent of their spectra, or how far it turns the
-    stream. names: of its operators. size: how many weights they have."""
+    """ratio: the part of a block's weights that are outliers, or the mean exponent of their spectra. names: of its operators.
+    size: how many weights they have."""
 
     names: tuple[str, ...]
     ratio: float

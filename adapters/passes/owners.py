@@ -31,7 +31,7 @@ def owners_of(inputs: Sequence[int], parts: Sequence[Sequence[slice]], apart: bo
 def put_together(ranks: Ranks, own: Mapping[int, Answer], owners: Sequence[int], end: int) -> dict[int, Answer] | None:
     """The answers for all parts of an operator, in the process `end`; None elsewhere. own: what this process has, by the number
     of the part. All processes have to come here."""
-    found = [ranks.share(own.get(number), owner) for number, owner in enumerate(owners)]
+    found = [ranks.share(own[number] if owner == ranks.rank else None, owner) for number, owner in enumerate(owners)]
     return dict(enumerate(found)) if end == ranks.rank else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.discovery import stages_of
 from gramian.adapters.models.loading import storage_dtype
-from gramian.adapters.passes.angles import block_angles
+from gramian.adapters.passes.angles import turning_blocks
 from gramian.adapters.passes.dense_operators import DenseOperators
 from gramian.adapters.passes.levels import OperatorLevels, WeightLevels
 from gramian.adapters.passes.magnitudes import Magnitudes, magnitudes, zeros_below
@@ -122,15 +122,20 @@ def sparsities_by_outliers(
 
 
 def sparsities_by_angles(
-    blocks: Blocks, patterns: Patterns, batches: Sequence[Any], mixture: Mixture | None = None
+    blocks: Blocks,
+    patterns: Patterns,
+    batches: Sequence[Any],
+    mixture: Mixture | None = None,
+    advance: Callable[[], object] = nothing,
 ) -> dict[str, Pattern]:
-    """CFSP: every operator of a block as much sparser or denser as the block is by `turning_sparsities`."""
-    rows = []
-    for path, turn in block_angles(blocks, batches, mixture).items():
-        names = tuple(name for name in patterns if name.startswith(f"{path}."))
-        if names:
-            rows.append(BlockOutliers(names, turn, sum(math.prod(shape_of(blocks.model, name)) for name in names)))
-    return ruled(rows, turning_sparsities, blocks.model, patterns)
+    """CFSP: operators keep parts, of what they would keep, in proportion to how far their blocks turn the stream."""
+    model, home = blocks.model, {name: place for place in blocks.paths for name in patterns if name.startswith(f"{place}.")}
+    weights = turning_blocks(blocks, set(home.values()), batches, mixture, advance)
+    given, sizes = zeros_given(model, patterns), {name: math.prod(shape_of(model, name)) for name in patterns}
+    plain = [given[name] / sizes[name] for name in patterns]
+    found = turning_sparsities([weights[home[name]] for name in patterns], list(sizes.values()), plain)
+    zeros = {name: round(sparsity * sizes[name]) for name, sparsity in zip(patterns, found)}
+    return patterns_with(model, patterns, zeros, sum(given.values()))
 
 
 def sparsities_by(
@@ -142,17 +147,8 @@ def sparsities_by(
     journal: Journal | None,
 ) -> dict[str, Pattern]:
     """Every operator of a block as much sparser or denser as the block is by a rule from what a pass has measured of blocks."""
-    rows = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
-    return ruled(rows, rule, blocks.model, patterns)
-
-
-def ruled(
-    rows: Sequence[BlockOutliers],
-    rule: Callable[[Sequence[float], Sequence[int], Sequence[float]], list[float]],
-    model: Any,
-    patterns: Patterns,
-) -> dict[str, Pattern]:
-    """The same of what has been measured."""
+    model = blocks.model
+    rows: list[BlockOutliers] = [row for block in walk(each, blocks, batches, journal=journal) for row in block]
     sizes = {name: math.prod(shape_of(model, name)) for name in patterns}
     given = zeros_given(model, patterns)
     plain = [sum(given[name] for name in row.names) / row.size for row in rows]

@@ -23,7 +23,6 @@ PLAIN = {  # cells by the cell of as many bytes that they change
     "2:4 fistapruner": "2:4 sparsegpt",
     "50% sparsegpt, two domains": "50% sparsegpt",
     "2:4 dsnot": "2:4 wanda",
-    "2:4 sparse-low-rank": "2:4 sparsegpt, target of l0",
 }
 HEAD = ("cell", "numbers", "bytes", "WikiText-2", "PTB", "held-out error", "minutes")
 

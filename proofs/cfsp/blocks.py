@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
 from gramian.proofs.kit.claims import Claim, Counterexample, Property, Verdict
-from gramian.solvers.levels.turning_blocks import angles, proportional_scores
+from gramian.solvers.levels.turning_blocks import STEEPNESS, angles, proportional_scores, turning_sparsities, turning_weights
 
 __all__ = ["I1", "I2"]
 
@@ -52,7 +52,7 @@ Angle = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def measures_angles(case: Stream, angle: Angle) -> None:
-    """The exact value to twelve digits, in any unit; nought for one direction; the angle of two blocks at most their sum."""
+    """The exact value to twelve digits or 1e-16, in any unit; 0 for one direction; the angle of two blocks at most their sum."""
 
     def of(x: Sequence[int], y: Sequence[int], scale: float = 1.0) -> float:
         return float(angle(scale * np.array([x], dtype=np.float64), np.array([y], dtype=np.float64))[0])
@@ -82,7 +82,7 @@ I1 = Claim(
     "tangent does",
     properties=(
         Property(
-            "2 atan2(|u - v|, |u + v|) / pi is the angle to twelve digits, and a distance of directions",
+            "2 atan2(|u - v|, |u + v|) / pi is the angle to twelve digits or 1e-16, and a distance of directions",
             streams(),
             measures_angles,
             angles,
@@ -141,6 +141,55 @@ def keeps_in_proportion(case: Blocks, rank: Rank) -> None:
             assert which.all() or not which.any() or better[which].min() > better[~which].max(), "the best of a block"
 
 
+class Operators(NamedTuple):
+    """angles of blocks; weights, sizes and sparsities of operators in them."""
+
+    turns: tuple[float, ...]
+    weights: tuple[float, ...]
+    sizes: tuple[int, ...]
+    sparsities: tuple[float, ...]
+
+
+@st.composite
+def operators(draw: st.DrawFn) -> Operators:
+    count = draw(st.integers(2, 6))
+
+    def drawn(values: list[Any]) -> tuple[Any, ...]:
+        return tuple(draw(st.lists(st.sampled_from(values), min_size=count, max_size=count)))
+
+    return Operators(
+        drawn([0.0, 0.1, 0.3, 0.5]), drawn([0.125, 0.25, 0.5, 1.0]), drawn([1, 4, 9]), drawn([0.1, 0.5, 0.75])
+    )  # fmt: skip
+
+
+def weighs_by_the_sigmoid(case: Operators, weigh: Callable[[Sequence[float]], Sequence[float]]) -> None:
+    """log w / (1 - w) is a times the angle less the mean angle."""
+    found = np.asarray(weigh(case.turns))
+    wanted = STEEPNESS * (np.asarray(case.turns) - np.mean(case.turns))
+    assert np.allclose(np.log(found / (1 - found)), wanted, rtol=1e-9, atol=1e-9)
+
+
+Sparsities = Callable[[Sequence[float], Sequence[int], Sequence[float]], Sequence[float]]
+
+
+def meets_the_total(case: Operators, sparsities: Sparsities) -> None:
+    """sum n S = sum n S0, S in [0, 1), and what is kept, of what S0 keeps, in proportion to w where it is not all."""
+    found, size, plain = (np.asarray(each) for each in (sparsities(*case[1:]), case.sizes, case.sparsities))
+    assert abs(size @ found - size @ plain) <= 1e-7 * size.sum()
+    assert np.all((found >= 0) & (found < 1))
+    part = (1 - found) / (np.asarray(case.weights) * (1 - plain))
+    free = found > 1e-9
+    if free.any():
+        assert np.ptp(part[free]) <= 1e-6 * part[free].max()
+        assert np.all(part[~free] <= part[free].max() * (1 + 1e-6))
+
+
+def uncapped(weights: Sequence[float], sizes: Sequence[int], sparsities: Sequence[float]) -> np.ndarray:
+    """What is kept in proportion, without end."""
+    kept = np.asarray(weights) * (1 - np.asarray(sparsities))
+    return np.asarray(1 - kept * (np.asarray(sizes) @ (1 - np.asarray(sparsities))) / (np.asarray(sizes) @ kept))
+
+
 def twice_the_text_is_another_budget() -> None:
     """Angles 1/10 and 3/10 of 10^5 tokens, or of twice as many: sums in units of 10^4, centred, are -1 and 1, or -2 and 2."""
 
@@ -180,6 +229,31 @@ I2 = Claim(
                 "every block alike": lambda scores, weight: proportional_scores(scores, 1.0),
                 "the worst first": lambda scores, weight: proportional_scores(-scores, weight),
                 "squared weights": lambda scores, weight: proportional_scores(scores, weight**2),
+            },
+        ),
+        Property(
+            "log w / (1 - w) = a (I_b - mean I)",
+            operators(),
+            weighs_by_the_sigmoid,
+            turning_weights,
+            {
+                "not centred": lambda turns: 1 / (1 + np.exp(-STEEPNESS * np.asarray(turns))),
+                "twice the text": lambda turns: turning_weights([2 * each for each in turns]),
+                "the other way": lambda turns: turning_weights([-each for each in turns]),
+                "as they are": lambda turns: [0.5 + 0.5 * each for each in turns],
+            },
+        ),
+        Property(
+            "sum n S = sum n S0, and 1 - S = min(1, c w (1 - S0))",
+            operators(),
+            meets_the_total,
+            turning_sparsities,
+            {
+                "more than all": uncapped,
+                "cut off afterwards": lambda *case: np.maximum(uncapped(*case), 0.0),
+                "without sizes": lambda weights, sizes, plain: turning_sparsities(weights, [1] * len(sizes), plain),
+                "every block alike": lambda weights, sizes, plain: list(plain),
+                "squared weights": lambda weights, sizes, plain: turning_sparsities([w**2 for w in weights], sizes, plain),
             },
         ),
     ),

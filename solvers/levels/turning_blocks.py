@@ -16,8 +16,8 @@ STEEPNESS = 13.1  # a: what sums over 128 windows of 1024 tokens, in units of 10
 def angles(entering: Array, leaving: Array) -> Array:
     """theta_t = arccos(x_t . y_t / (|x_t| |y_t|)) / pi, (n,), from 0 (one direction) to 1 (opposite ones)
 
-    It is computed as 2 atan2(|u - v|, |u + v|) / pi of the unit vectors u and v, which is accurate for small angles too: an
-    arccos in float64 knows none below 1e-8 (Kahan). A row of zeros is a right angle away from everything.
+    It is computed as 2 atan2(|u - v|, |u + v|) / pi of the unit vectors u and v, which is right to 1e-16 for small angles too:
+    an arccos in float64 knows none below 1e-8 (Kahan). A row of zeros is a right angle away from everything.
 
     entering, leaving: x and y, (n, d), floating and finite.
     """
@@ -35,29 +35,29 @@ def unit_rows(xp: Array, rows: Array) -> Array:
 
 
 def turning_weights(turns: Sequence[float]) -> list[float]:
-    """w_b = 1 / (1 + exp(-a (I_b - mean I))), a = 13.1: what parts of their units blocks keep is in proportion to w.
+    """w_b = 1 / (1 + exp(-a (I_b - mean I))), a = 13.1: what parts of them blocks keep is in proportion to w.
 
     The released code of CFSP (Wang et al. 2024) sums I over all tokens, so that its weights depend on how many there are; here
     I is a mean, and a is what its 128 windows of 1024 tokens amount to.
 
-    turns: I, the mean of `angles` over tokens, by block.
+    turns: I, the mean of `angles` over tokens, by block, of those of which something is to go.
     """
     given = np.asarray(turns, dtype=np.float64)
     return [float(each) for each in 1 / (1 + np.exp(-STEEPNESS * (given - given.mean())))]
 
 
-def turning_sparsities(turns: Sequence[float], sizes: Sequence[int], sparsities: Sequence[float]) -> list[float]:
-    """S_b = 1 - min(1, c w_b (1 - S0_b)) with c such that sum_b n_b S_b = sum_b n_b S0_b, w = `turning_weights`
+def turning_sparsities(weights: Sequence[float], sizes: Sequence[int], sparsities: Sequence[float]) -> list[float]:
+    """S_k = 1 - min(1, c w_k (1 - S0_k)) with c such that sum_k n_k S_k = sum_k n_k S0_k
 
-    Blocks keep parts of their weights in proportion to w, and of what they would keep without it.
+    Operators keep parts, of what they would keep without it, in proportion to w.
 
-    turns: I, as of `turning_weights`. sizes: n, of the weights that are pruned. sparsities: S0, what each block has else.
+    weights: w > 0, the `turning_weights` of the operators' blocks. sizes: n, how many weights they have. sparsities: S0.
     """
-    weight, size, plain = (np.asarray(each, dtype=np.float64) for each in (turning_weights(turns), sizes, sparsities))
+    weight, size, plain = (np.asarray(each, dtype=np.float64) for each in (weights, sizes, sparsities))
     kept = weight * (1 - plain)
     wanted, low, high = float(size @ (1 - plain)), 0.0, 1.0
     if kept.any():
-        high = 1.0 / float(kept[kept > 0].min())  # there every block that keeps anything keeps all
+        high = 1.0 / float(kept[kept > 0].min())  # there everything that keeps some keeps all
     for _ in range(200):  # the total rises with the factor, so that bisection meets it to rounding
         factor = 0.5 * (low + high)
         found = np.minimum(factor * kept, 1.0)

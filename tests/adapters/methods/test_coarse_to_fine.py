@@ -10,7 +10,10 @@ from structured_models import exact
 from tiny import WINDOWS, parameters, some_windows, tiny_model
 
 import gramian
+from gramian.adapters.config.prune_config import PruneConfig
 from gramian.adapters.data.mixing import given_windows
+from gramian.adapters.estimates.figures import Rates
+from gramian.adapters.estimates.runs import run_estimate
 from gramian.adapters.models.block_lists import blocks_path
 from gramian.adapters.passes.angles import block_angles
 from gramian.adapters.run.blocks import InMemory
@@ -153,27 +156,64 @@ def test_sparsities_of_weights_by_angles():
     np.testing.assert_allclose(kept / kept.sum(), wanted / wanted.sum(), atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["numerical", "wanda-sp", "greedy-output"])
-def test_any_method_of_units_by_angles(method):
-    """The same parts, whatever orders the units; of heads too."""
+def test_modules_keep_the_same_parts_by_any_method():
+    """Whatever orders the units, of heads too; and less of the block that turns less."""
+    kept = []
+    for method in ("numerical", "wanda-sp", "magnitude-l1"):
+        model = exact("llama")
+        last = blocks_of(model)[-1]
+        for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
+            weight.mul_(1e-2)
+        report = gramian.prune(model, WINDOWS, method, ratio=0.3, allocation="angles", progress=False)
+        kept.append({row.name: row.units for row in report.modules})
+    assert kept[0] == kept[1] == kept[2]
+    parts = [kept[0][f"model.layers.{place}.mlp.down_proj"] for place in (0, len(blocks_of(model)) - 1)]
+    assert parts[1][1] < parts[0][1]
+
+
+def test_rules_are_scaled_and_empty_no_operator():
+    """Of two amounts by rule, kept parts of every operator are in proportion to the sigmoid times what the rule keeps."""
     model = exact("llama")
     last = blocks_of(model)[-1]
     for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
         weight.mul_(1e-2)
-    report = gramian.prune(model, WINDOWS, method, ratio=0.3, allocation="angles", progress=False)
-    kept = {row.name: row.units[1] / row.units[0] for row in report.modules}
-    first, second = (
-        [part for name, part in kept.items() if f"layers.{place}.mlp" in name] for place in (0, len(blocks_of(model)) - 1)
-    )
-    assert second < first
+    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
+    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    rules = {"q_proj": 0.9, "*": 0.6}
+    report = gramian.prune(model, WINDOWS, "wanda", sparsity=rules, per_row=False, allocation="angles", progress=False)
+    ratios = []
+    for row in report.operators:
+        share = 1 - rules["q_proj" if "q_proj" in row.name else "*"]
+        ratios.append((1 - row.sparsity) / share / wanted[int(row.name.split("layers.")[1].split(".")[0])])
+        assert 0 < row.sparsity < 1
+    np.testing.assert_allclose(ratios, ratios[0], rtol=0.05)
+
+
+@pytest.mark.parametrize("method", ["wanda", "cfsp"])
+def test_states_that_are_not_finite_are_an_error_that_names_the_block(method):
+    model = exact("llama")
+    blocks_of(model)[1].mlp.down_proj.weight[0, 0] = torch.inf
+    amount = {"ratio": 0.2} if method == "cfsp" else {"sparsity": 0.5, "allocation": "angles"}
+    with pytest.raises(ValueError, match=r"model\.layers\.1"):
+        gramian.prune(model, WINDOWS, method, progress=False, **amount)
+
+
+@pytest.mark.parametrize("settings", [{"round_to": 8}, {"heads": "per_kv_group"}, {"blocks": ":1"}])
+def test_other_settings_go_with_it(settings):
+    """The ratio is met to within what the settings allow."""
+    model = exact("llama")
+    report = gramian.prune(model, WINDOWS, "numerical", ratio=0.1, allocation="angles", progress=False, **settings)
+    assert report.ratio == pytest.approx(0.1, abs=0.05)
 
 
 @pytest.mark.parametrize(("method", "amount"), [("cfsp", {"ratio": 0.2}), ("wanda", {"sparsity": 0.5, "allocation": "angles"})])
 def test_an_estimate_knows_of_the_pass(method, amount):
     """What runs through the model once more takes longer."""
     model, other = tiny_model("llama"), {"allocation": "score"} if method == "cfsp" else {"allocation": "uniform"}
-    found, plain = (gramian.estimate(model, (64, 64), method, **each) for each in (amount, {**amount, **other}))
+    given = [PruneConfig(method, **each) for each in (amount, {**amount, **other})]
+    found, plain = (run_estimate(model, (64, 64), each, rates=Rates(2e9, 1e9)) for each in given)
     assert found.duration > plain.duration
+    assert not any(block._forward_hooks for block in blocks_of(model))
 
 
 @pytest.mark.parametrize(("method", "amount"), [("cfsp", {"ratio": 0.2}), ("wanda", {"sparsity": 0.5, "allocation": "angles"})])

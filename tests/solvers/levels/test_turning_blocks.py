@@ -16,7 +16,7 @@ from gramian.solvers.levels.turning_blocks import angles, proportional_scores, t
 @pytest.mark.parametrize("turn", [0.0, 1e-12, 1e-9, 1e-5, 0.1, 0.5, 0.9, 1 - 1e-9, 1.0])
 @pytest.mark.parametrize("scale", [1e-200, 1e-6, 1.0, 1e6, 1e200])
 def test_angles_in_a_plane(turn, scale):
-    """(1, 0) and (cos, sin) of an angle, in any length: to the last digits, small ones too."""
+    """(1, 0) and (cos, sin) of an angle, in any length: to rounding, small ones too."""
     x, y = np.array([[1.0, 0.0]]), np.array([[math.cos(turn * math.pi), math.sin(turn * math.pi)]])
     assert float(angles(scale * x, y)[0]) == pytest.approx(turn, rel=1e-12, abs=1e-15)
     assert float(angles(y, x / scale)[0]) == pytest.approx(turn, rel=1e-12, abs=1e-15)
@@ -62,13 +62,15 @@ def test_a_cut_keeps_parts_in_proportion(modules, data):
             assert np.min(np.array(scores)[kept]) >= np.max(np.array(scores)[~kept])
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9), st.sampled_from([0.0, 0.3, 0.5, 0.97])), min_size=1, max_size=6))
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1), st.integers(1, 9), st.sampled_from([0.0, 0.3, 0.5, 0.97])), min_size=1, max_size=6)
+)
 def test_sparsities_meet_the_total_in_proportion(blocks):
-    turns, sizes, plain = zip(*blocks)
-    found = np.array(turning_sparsities(turns, sizes, plain))
+    weights, sizes, plain = zip(*blocks)
+    found = np.array(turning_sparsities(weights, sizes, plain))
     assert (found >= 0).all() and (found < 1).all()
     assert np.dot(sizes, found) == pytest.approx(np.dot(sizes, plain), abs=1e-9 * sum(sizes))
-    part = (1 - found) / (np.array(turning_weights(turns)) * (1 - np.array(plain)))
+    part = (1 - found) / (np.array(weights) * (1 - np.array(plain)))
     free = found > 1e-12
     if free.any():
         assert np.ptp(part[free]) <= 1e-9 * part[free].max()
