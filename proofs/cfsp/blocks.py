@@ -52,7 +52,7 @@ Angle = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def measures_angles(case: Stream, angle: Angle) -> None:
-    """The exact value to twelve digits or 1e-16, in any unit; 0 for one direction; the angle of two blocks at most their sum."""
+    """The exact value to twelve digits or 1e-16, in any unit; 0 for one direction; that of two blocks at most their sum."""
 
     def of(x: Sequence[int], y: Sequence[int], scale: float = 1.0) -> float:
         return float(angle(scale * np.array([x], dtype=np.float64), np.array([y], dtype=np.float64))[0])
