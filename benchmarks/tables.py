@@ -19,6 +19,7 @@ from pathlib import Path
 from figures import (
     allocation,
     bases,
+    combined,
     depth,
     elsewhere,
     estimators,
@@ -67,6 +68,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "block fits": refits.fits,
     "finetune": trained.tuned,
     "tune": training.tuned,
+    "combined": combined.combined,
     "written": written.written,
     "no finetune": trained.untuned,
     "finetune speed": trained.tuning_speed,
