@@ -44,7 +44,6 @@ CELLS: dict[str, dict[str, Any]] = {
     **{f"50% {name}": {**how, "sparsity": 0.5} for name, how in METHODS.items()},
     "50% sparsegpt, owl": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "owl"},
     "50% sparsegpt, alpha": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "alpha"},
-    "50% sparsegpt, angles": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "angles"},
     "50% sparsegpt, search": {"method": "sparsegpt", "sparsity": 0.5, "allocation": "search", "search_minutes": 10.0},
     "50% magnitude, global": {"method": "magnitude", "sparsity": 0.5, "allocation": "magnitude"},
     "50% sparse-low-rank": {"method": "sparse-low-rank", "sparsity": 0.5, "options": {"support": "sparsegpt"}},

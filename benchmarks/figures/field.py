@@ -11,7 +11,6 @@ from figures.markdown import figure, listed, noted, perplexity, table, worse
 PLAIN = {  # cells by the cell of as many bytes that they change
     "50% sparsegpt, owl": "50% sparsegpt",
     "50% sparsegpt, alpha": "50% sparsegpt",
-    "50% sparsegpt, angles": "50% sparsegpt",
     "50% sparsegpt, search": "50% sparsegpt",
     "50% sparsegpt, target of l0": "50% sparsegpt",
     "50% fistapruner": "50% sparsegpt",

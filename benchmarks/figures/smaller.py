@@ -47,7 +47,6 @@ OTHERS = {  # at 20 %, by the importances of others, or little by little
     "wanda-sp, score": "`wanda-sp`, `score`",
     "wanda-sp, angles": "… `angles`",
     "compensated, loss": "`numerical`, `loss`",
-    "compensated, angles": "… `angles`",
     "compensated, angles, channels alone": "… `angles`, hidden channels alone",
 }
 PLAIN = {  # and what each stands beside
@@ -56,7 +55,6 @@ PLAIN = {  # and what each stands beside
     "20% cfsp, angles, in 4 steps": "20% cfsp, angles",
     "20% llm-pruner, score, vector": "20% llm-pruner, score",
     "20% wanda-sp, angles": "20% wanda-sp, score",
-    "20% compensated, angles": "20% compensated, loss",
     "20% compensated, angles, channels alone": "20% compensated, loss",
 }
 RIVALS = ("compensated, loss", "wanda-sp, score", "wanda-sp, equal", "flap, equal", "flap, score")
