@@ -80,7 +80,7 @@ def test_every_method_meets_the_ratio(name, method):
             pruned(dense, method=method)
         return
     if name != "bert" and method == "cfsp":
-        with pytest.raises(ValueError, match="needs a model that runs block by block.*: take another allocation"):
+        with pytest.raises(ValueError, match=r"needs a model that runs block by block.*: take another allocation"):
             pruned(dense, method=method, allocation="angles")
         return
     ranking = UNIT_METHODS[method].settings.get("allocation", "score")  # equal widths are met as nearly as they allow
