@@ -31,7 +31,7 @@ from common.results import RESULTS, summary
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gramian.adapters import builtin_text, prune
-from gramian.adapters.measure.differences import compared
+from gramian.adapters.measure.differences import Compared, compared
 from gramian.tables import table
 
 LENGTH, STEPS, CALIBRATE, HELDOUT, JUDGED, TOGETHER = 128, 600, 64, 16, 128, 8
@@ -66,14 +66,19 @@ def trained() -> tuple[LlamaForCausalLM, torch.Tensor, torch.Tensor]:
     return model, windows, windows_of(builtin_text("heldout"), LENGTH)
 
 
-def of_bytes(keywords: Mapping[str, Any], dense: Any, windows: torch.Tensor, apart: torch.Tensor) -> dict[str, Any]:
-    """The small model pruned, and how far it is from the dense one on text that decided nothing."""
+def judged(keywords: Mapping[str, Any], dense: Any, windows: torch.Tensor, apart: torch.Tensor) -> tuple[Any, Any, Compared]:
+    """A copy of the small model pruned, the report, and how far it is from the dense one on text that decided nothing."""
     model = copy.deepcopy(dense)
     chosen = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[: CALIBRATE + HELDOUT]
     report = prune(model, windows[chosen[:CALIBRATE]], heldout=windows[chosen[CALIBRATE:]], progress=False, **keywords)
-    found = compared(model, dense, apart[:JUDGED], batch=16, progress=False)
-    assert found.divergence is not None and found.dense_losses is not None
     print(report, flush=True)
+    return model, report, compared(model, dense, apart[:JUDGED], batch=16, progress=False)
+
+
+def of_bytes(keywords: Mapping[str, Any], dense: Any, windows: torch.Tensor, apart: torch.Tensor) -> dict[str, Any]:
+    """The small model pruned, and how far it is from the dense one on text that decided nothing."""
+    _, report, found = judged(keywords, dense, windows, apart)
+    assert found.divergence is not None and found.dense_losses is not None
     return {
         "report": summary(report.to_dict(), "operators" if "sparsity" in keywords else "modules"),
         "divergence": float(found.divergence.mean()),

@@ -12,21 +12,17 @@ the mean divergence of the predictions from the dense model's, KL(dense || prune
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from allocation import CALIBRATE, HELDOUT, JUDGED, trained
+from allocation import judged, trained
 from common.cells import resumed
 from common.results import RESULTS
 from figures.sliced import HEAD, rows_of
 
-from gramian import prune
-from gramian.adapters.measure.differences import compared
 from gramian.adapters.removal.amount import block_parameters
 from gramian.tables import table
 
@@ -50,10 +46,7 @@ def main() -> None:
 
     def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         dense, windows, apart = small()
-        chosen = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[: CALIBRATE + HELDOUT]]
-        model = copy.deepcopy(dense)
-        report = prune(model, chosen[:CALIBRATE], heldout=chosen[CALIBRATE:], progress=False, **keywords)
-        found = compared(model, dense, apart[:JUDGED], batch=16, progress=False)
+        model, report, found = judged(keywords, dense, windows, apart)
         assert found.divergence is not None and found.dense_losses is not None
         return {
             "parameters": [block_parameters(each) for each in (dense, model)],

@@ -15,8 +15,8 @@ __all__ = ["TuneReport"]
 class TuneReport:
     """settings: what was trained, on what. checks: held-out losses on the way; the first is of the model as it came, the last
     of the weights as they are stored. best: the number of the check whose weights were kept. zeros: of the operators, before
-    and after. steps, tokens: how many were done and read. seconds: how long it took.
-    writing: how much of that the teacher wrote for. stopped: why it ended."""
+    and after. steps, tokens: how many were done and read. seconds: how long it took. writing: how much of that the teacher
+    wrote for. stopped: why it ended."""
 
     settings: Mapping[str, Any]
     checks: Sequence[Mapping[str, float]]

@@ -54,15 +54,20 @@ def others() -> str:
     value = {name: (cell["bytes"], cell["perplexity"]["wikitext2"]) for name, cell in results.items()}
     best = {part: min(names, key=lambda each: value[each][1]) for part, names in alike.items() if len(names) > 1}
     front = [
-        f"`{name}`".replace("%", " %")
+        short(name)
         for name, (size, own) in value.items()
         if not any(other <= size and lower < own for other, lower in value.values())
     ]
-    shown = listed([f"`{name}` at {part}".replace("%", " %") for part, name in best.items()])
+    shown = listed([f"{short(name)} at {part.replace('%', ' %')}" for part, name in best.items()])
     note = (
         f"Blocks {blocks} of gemma-3-270m are compressed; the dense model is at {perplexity(dense['wikitext2'])} and "
         f"{perplexity(dense['ptb'])}. Of cells that take as many bytes the best on WikiText-2 are {shown}; "
         f"none that takes as few bytes is better than {listed(front)}."
     )
-    note += worse(results, PLAIN, lambda name: f"`{name}`".replace("%", " %"), "as many bytes")
+    note += worse(results, PLAIN, short, "as many bytes")
     return noted(table(list(HEAD), rows_of(results)), note)
+
+
+def short(name: str) -> str:
+    """A cell's name in a sentence."""
+    return f"`{name}`".replace("%", " %")

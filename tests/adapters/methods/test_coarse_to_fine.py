@@ -48,6 +48,26 @@ def angles_by_hand(model, windows) -> list[np.ndarray]:
     return [np.array(each) for each in found]
 
 
+def turning_less(scale: float):
+    """A model whose last block adds less to the stream by a factor, and the sigmoid of every block's angle by hand."""
+    model = exact("llama")
+    last = blocks_of(model)[-1]
+    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
+        weight.mul_(scale)
+    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
+    return model, 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+
+
+def activations(model, mlp) -> torch.Tensor:
+    """|X_j|_2 of the hidden channels of a module, by a hook on the dense model."""
+    seen = []
+    handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(WINDOWS)
+    handle.remove()
+    return torch.cat(seen).norm(dim=0)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text"])
 def test_angles_are_those_of_hooks(family):
     model = tiny_model(family)
@@ -68,12 +88,7 @@ def test_tokens_of_domains_count_by_their_weights():
 
 def test_blocks_keep_parts_in_proportion_to_a_sigmoid_of_their_angles():
     """Consumers that are scaled down turn next to nothing: their block keeps least, and parts are as the sigmoid has them."""
-    model = exact("llama")
-    last = blocks_of(model)[-1]
-    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
-        weight.mul_(1e-4)
-    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
-    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    model, wanted = turning_less(1e-4)
     report = gramian.prune(model, WINDOWS, "cfsp", ratio=0.3, progress=False)
     assert all(row.name.endswith("down_proj") for row in report.modules)
     kept = np.array([row.units[1] for row in report.modules])
@@ -85,13 +100,9 @@ def test_blocks_keep_parts_in_proportion_to_a_sigmoid_of_their_angles():
 
 def test_activations_alone():
     """What the released code amounts to: the channels of the largest |X_j|, whatever the weights."""
-    model, seen = exact("llama"), []
+    model = exact("llama")
     mlp = blocks_of(model)[0].mlp
-    handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
-    with torch.no_grad():
-        model(WINDOWS)
-    handle.remove()
-    score, before = torch.cat(seen).norm(dim=0), mlp.gate_proj.weight.clone()
+    score, before = activations(model, mlp), mlp.gate_proj.weight.clone()
     gramian.prune(
         model, WINDOWS, "cfsp", ratio=0.1, include=r"layers\.0\.mlp", options={"within": "activations"}, progress=False
     )
@@ -108,13 +119,9 @@ def test_an_order_that_is_none_is_refused():
 def test_the_scores_within_a_module():
     """The module keeps the channels of the largest |X_j| (|gate_j| + |up_j| + |down_j|), by hooks on the dense model."""
     model = exact("llama")
-    mlp, seen = blocks_of(model)[0].mlp, []
-    handle = mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, -2)))
-    with torch.no_grad():
-        model(WINDOWS)
-    handle.remove()
+    mlp = blocks_of(model)[0].mlp
     size = mlp.gate_proj.weight.abs().sum(1) + mlp.up_proj.weight.abs().sum(1) + mlp.down_proj.weight.abs().sum(0)
-    score, before = torch.cat(seen).norm(dim=0) * size, mlp.gate_proj.weight.clone()
+    score, before = activations(model, mlp) * size, mlp.gate_proj.weight.clone()
     gramian.prune(model, WINDOWS, "cfsp", ratio=0.1, include=r"layers\.0\.mlp", progress=False)
     after = mlp.gate_proj.weight
     kept = torch.sort(torch.argsort(score, descending=True)[: len(after)]).values
@@ -139,14 +146,9 @@ def test_a_model_of_one_block_is_refused(method, amount):
 
 def test_sparsities_of_weights_by_angles():
     """Densities of blocks are in proportion to the sigmoid of their angles, at the total that the sparsity gives."""
-    model = exact("llama")
-    last = blocks_of(model)[-1]
-    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
-        weight.mul_(1e-2)
-    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
-    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    model, wanted = turning_less(1e-2)
     report = gramian.prune(model, WINDOWS, "wanda", sparsity=0.7, per_row=False, allocation="angles", progress=False)
-    zeros, whole = np.zeros(len(turns)), np.zeros(len(turns))
+    zeros, whole = np.zeros(len(wanted)), np.zeros(len(wanted))
     for row in report.operators:
         place = int(row.name.split("layers.")[1].split(".")[0])
         whole[place] += row.shape[0] * row.shape[1]
@@ -160,10 +162,7 @@ def test_modules_keep_the_same_parts_by_any_method():
     """Whatever orders the units, of heads too; and less of the block that turns less."""
     kept = []
     for method in ("numerical", "wanda-sp", "magnitude-l1"):
-        model = exact("llama")
-        last = blocks_of(model)[-1]
-        for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
-            weight.mul_(1e-2)
+        model, _ = turning_less(1e-2)
         report = gramian.prune(model, WINDOWS, method, ratio=0.3, allocation="angles", progress=False)
         kept.append({row.name: row.units for row in report.modules})
     assert kept[0] == kept[1] == kept[2]
@@ -173,12 +172,7 @@ def test_modules_keep_the_same_parts_by_any_method():
 
 def test_rules_are_scaled_and_empty_no_operator():
     """Of two amounts by rule, kept parts of every operator are in proportion to the sigmoid times what the rule keeps."""
-    model = exact("llama")
-    last = blocks_of(model)[-1]
-    for weight in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
-        weight.mul_(1e-2)
-    turns = np.array([each.mean() for each in angles_by_hand(model, WINDOWS)])
-    wanted = 1 / (1 + np.exp(-13.1 * (turns - turns.mean())))
+    model, wanted = turning_less(1e-2)
     rules = {"q_proj": 0.9, "*": 0.6}
     report = gramian.prune(model, WINDOWS, "wanda", sparsity=rules, per_row=False, allocation="angles", progress=False)
     ratios = []
