@@ -62,8 +62,9 @@ class Training:
             list(parameters.values()), lr=config.rate, betas=BETAS, weight_decay=config.decay, fused=True
         )
         self.trunk, self.optimizer = self.accelerator.prepare(Trunk(model), optimizer, device_placement=[False, False])
-        self.head: Head = head_of(model)
-        self.taught: tuple[Trunk, Head] | None = None if teacher is None else (Trunk(teacher), head_of(teacher))
+        mixed = MIXED.get(config.precision)
+        self.head: Head = head_of(model, mixed)
+        self.taught: tuple[Trunk, Head] | None = None if teacher is None else (Trunk(teacher), head_of(teacher, mixed))
         steps = max(1, math.ceil(config.epochs * (len(windows) + config.written) / config.batch))
         self.pace = Pace(steps, None if config.minutes is None else 60 * config.minutes, config.warmup)
         self.progress = Progress()

@@ -12,11 +12,13 @@ forgotten, so that nothing is computed twice. The head itself is not trained.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gramian.adapters.models.discovery import short_window
@@ -28,11 +30,21 @@ __all__ = ["Head", "Losses", "Trunk", "head_of", "losses_at", "mean_loss"]
 LOGITS = 2**26  # that exist at a time, for each of the model and its teacher: 256 positions of the largest vocabularies
 
 
-class Head(NamedTuple):
-    """logits(hidden (n, width)) -> (n, vocabulary)."""
+@dataclass
+class Head:
+    """logits(hidden (n, width)) -> (n, vocabulary), and memory for some positions of them that is used again and again: pages of
+    a gigabyte that is new each time take longer than what is computed on them."""
 
     logits: Callable[[torch.Tensor], torch.Tensor]
     vocabulary: int
+    kept: tuple[torch.Tensor, ...] = ()
+
+    def room(self, rows: int, count: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Return `count` float32 tensors (rows, vocabulary) of any content, the same until more is asked for."""
+        if len(self.kept) < count or len(self.kept[0]) < rows or self.kept[0].device != device:
+            self.kept = ()  # before there are others
+            self.kept = tuple(torch.empty((rows, self.vocabulary), device=device) for _ in range(count))
+        return tuple(each[:rows] for each in self.kept[:count])
 
 
 class Losses(NamedTuple):
@@ -56,9 +68,13 @@ class Trunk(nn.Module):
 
 
 @torch.no_grad()
-def head_of(model: PreTrainedModel) -> Head:
+def head_of(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Head:
     """The way from last hidden states (n, width) to logits: the output embedding where that is all, else the model's own
-    forward, run with given states in place of those of its blocks. ValueError for a model whose logits come in another way."""
+    forward, run with given states in place of those of its blocks. ValueError for a model whose logits come in another way.
+
+    dtype: of the products, where precision is mixed. An embedding is kept in it: since it is not trained, it would else be cast
+    anew for every chunk of positions.
+    """
     few = short_window(model)[:1]
     answer, inputs = trunk_of(model)(**token_inputs(model, few)), token_inputs(model, few)
     embedding: Any = model.get_output_embeddings()
@@ -77,11 +93,19 @@ def head_of(model: PreTrainedModel) -> Head:
             if made.shape != expected[:most].shape or (made - expected[:most]).abs().max() > tolerance:
                 break
         else:
-            return Head(way, expected.shape[1])
+            lower = dtype is not None and way is embedding and type(embedding) is nn.Linear
+            return Head(in_dtype(embedding, dtype) if lower else way, expected.shape[1])
     raise ValueError(
         f"{type(model).__name__} makes its logits of more than the last hidden states: train it with transformers.Trainer and "
         "callbacks=[gramian.HoldZeros(model)]"
     )
+
+
+def in_dtype(embedding: nn.Linear, dtype: torch.dtype | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An output embedding whose weights are in a dtype."""
+    weight = embedding.weight.detach().to(dtype)
+    bias = None if embedding.bias is None else embedding.bias.detach().to(dtype)
+    return lambda hidden: functional.linear(hidden.to(dtype), weight, bias)
 
 
 class ThroughHead(torch.autograd.Function):
@@ -131,8 +155,10 @@ def losses_at(
         with torch.set_grad_enabled(slope is not None):
             made = head.logits(given)
         with torch.no_grad():
-            logits = made.detach().float()
-            others = None if taught is None else taught[0].logits(taught[1][chunk]).float()
+            logits, *others = head.room(len(given), 1 if taught is None else 3, hidden.device)
+            logits.copy_(made)
+            if taught is not None:
+                others[0].copy_(taught[0].logits(taught[1][chunk]))
             add_losses(sums, logits, target[chunk], others, blend, slope is not None)
         if slope is not None:
             (slope[chunk],) = torch.autograd.grad(made, given, logits.to(made.dtype))
@@ -140,28 +166,26 @@ def losses_at(
 
 
 def add_losses(
-    sums: Losses, logits: torch.Tensor, target: torch.Tensor, others: torch.Tensor | None, blend: float, derive: bool
+    sums: Losses, logits: torch.Tensor, target: torch.Tensor, others: Sequence[torch.Tensor], blend: float, derive: bool
 ) -> None:
-    """Add the losses of logits (n, vocabulary), which become their derivative where that is wanted; `others`, the teacher's,
-    are used up."""
-    most = logits.amax(1, keepdim=True)
-    logits.sub_(most)
+    """Add the losses of logits (n, vocabulary), which become their derivative where that is wanted. others: the teacher's
+    logits, and as much memory again, both of which are used up; empty without a teacher."""
+    logits.sub_(logits.amax(1, keepdim=True))
     wanted = logits.gather(1, target[:, None]).squeeze(1)
     cross = torch.zeros_like(wanted)
-    if others is not None:
-        others.sub_(others.amax(1, keepdim=True))
-        shares = others.exp()  # p times their sum
-        total = shares.sum(1)
+    if others:
+        apart, shares = others
+        apart.sub_(apart.amax(1, keepdim=True))
+        total = torch.exp(apart, out=shares).sum(1)  # shares: p times their sum
         # sum_v p_v (t_v - s_v), both relative to their largest
-        cross = (torch.linalg.vecdot(shares, others) - torch.linalg.vecdot(shares, logits)) / total - total.log()
-    logits.exp_()
-    normal = logits.sum(1)
+        cross = apart.sub_(logits).mul_(shares).sum(1) / total - total.log()
+    normal = logits.exp_().sum(1)
     sums.next_token.add_((normal.log() - wanted).double().sum())
-    if others is not None:
+    if others:
         sums.distillation.add_((cross + normal.log()).double().sum())
     if not derive:
         return
     logits.div_(normal[:, None])
-    if others is not None:
+    if others:
         logits.sub_(shares.mul_((blend / total)[:, None]))
     logits[torch.arange(len(target), device=target.device), target] -= 1 - blend

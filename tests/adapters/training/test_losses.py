@@ -73,6 +73,6 @@ def test_large_logits_do_not_overflow():
     """They are taken relative to their largest: KL of two peaks is the difference of two logits."""
     made = torch.tensor([[4000.0, 0.0, -4000.0]])
     sums = losses.Losses(torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64))
-    losses.add_losses(sums, made, torch.tensor([1]), torch.tensor([[0.0, 3000.0, 0.0]]), 0.25, True)
+    losses.add_losses(sums, made, torch.tensor([1]), [torch.tensor([[0.0, 3000.0, 0.0]]), torch.empty(1, 3)], 0.25, True)
     assert sums.next_token.item() == 4000 and sums.distillation.item() == pytest.approx(4000)
     assert made.tolist() == [[1.0, -1.0, 0.0]]  # q - 0.75 [v = w] - 0.25 p
