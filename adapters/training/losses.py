@@ -32,8 +32,8 @@ LOGITS = 2**26  # that exist at a time, for each of the model and its teacher: 2
 
 @dataclass
 class Head:
-    """logits(hidden (n, width)) -> (n, vocabulary), and memory for some positions of them that is used again and again: pages of
-    a gigabyte that is new each time take longer than what is computed on them."""
+    """logits(hidden (n, width)) -> (n, vocabulary), and memory for some positions of them that is used again and again: new
+    pages of a gigabyte take longer each time than what is computed on them."""
 
     logits: Callable[[torch.Tensor], torch.Tensor]
     vocabulary: int
