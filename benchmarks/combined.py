@@ -44,17 +44,13 @@ ADDED: dict[str, dict[str, Any]] = {
     "l0, turned, blocks": {"rotate_heads": True, "refit": "block"},
 }
 REORDERED = {"permute_channels": True}  # beside turned heads, where the pattern is n:m
-SAME = {  # the fewer windows there are, the smaller steps have to be: five times as long ones raise the loss on other text
-    "windows": 32,
-    "tuned": {"train": "kept", "precision": "bf16", "lr": 1e-5, "blend": 1.0, "batch": 1, "at_once": 1},
-}
-WHOLE = {"tuned": {"train": "kept", "precision": "bf16", "lr": 1e-4, "epochs": 2, "minutes": 30}}
-LONGER = {  # an epoch of the same windows and twice as many that the dense model goes on with, as time allows
-    "windows": 32,
-    "tuned": {
-        "train": "kept", "precision": "bf16", "lr": 1e-4, "blend": 1.0, "written": 64, "minutes": 14, "checks": 2,
-    },
+KEPT = {"train": "kept", "precision": "bf16", "batch": 1, "at_once": 1}  # with little text many steps, each of them small
+SAME = {"windows": 32, "tuned": {**KEPT, "lr": 2e-5, "epochs": 2}}
+LONGER = {  # an epoch of the same windows and twice as many that the dense model goes on with
+    "windows": 32, "tuned": {**KEPT, "lr": 2e-5, "written": 64},
 }  # fmt: skip
+WHOLE = {"windows": None, "tuned": {"train": "kept", "precision": "bf16", "lr": 1e-4, "epochs": 2, "minutes": 30}}
+DENSE = ", trained on the same text"  # also of the dense model: what of the gain is the text's
 TRAINED = {
     "": {},
     ", trained on the same text": SAME,
@@ -74,6 +70,7 @@ def cells() -> dict[str, dict[str, Any]]:
             pruned = {"method": "l0", "sparsity": sparsity, **more, **turned}
             for trained, how in TRAINED.items():
                 found[f"{amount} {added}{trained}"] = {"pruned": pruned, **how}
+    found[f"dense{DENSE}"] = {"pruned": None, **TRAINED[DENSE]}
     for count in WINDOWS:
         for name, more in (("sparsegpt", {}), ("sparsegpt, blocks", {"refit": "block"})):
             pruned = {"method": "sparsegpt", "sparsity": 0.5, **more}
@@ -113,15 +110,18 @@ def main() -> None:
     def run(name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         protocol, _ = loaded()
         place = arguments.models / filed(name.partition(", trained")[0])
-        if not place.exists():
+        if keywords["pruned"] is None:
+            model = copy.deepcopy(protocol.model)
+        elif not place.exists():
             model = copy.deepcopy(protocol.model)
             report = prune(model, windows(keywords.get("calibrating", 32)), heldout=protocol.heldout, **keywords["pruned"])
             print(report, flush=True)
             save(model, protocol.tokenizer, place, report=report)
-        model, _ = load(place)
-        document = json.loads((place / "gramian.json").read_text())
-        report = {name: value for name, value in summary(document, "operators").items() if name not in LONG}
-        found: dict[str, Any] = {"report": report}
+        found: dict[str, Any] = {}
+        if keywords["pruned"] is not None:
+            model, _ = load(place)
+            document = json.loads((place / "gramian.json").read_text())
+            found["report"] = {name: value for name, value in summary(document, "operators").items() if name not in LONG}
         if tuning := keywords.get("tuned"):
             text = windows(keywords.get("windows"))
             trained = tune(model, text, teacher=protocol.model, heldout_tokens=protocol.heldout, **tuning)

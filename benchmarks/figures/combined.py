@@ -24,7 +24,7 @@ def rows_of(results: Mapping[str, Any]) -> list[list[str]]:
         for text in TEXTS:
             mean, error = cell["differences"].get(text, (None, None))
             shown += [f"{cell['perplexity'][text]:.2f}", "-" if mean is None else f"{mean:+.3f} ± {error:.3f}"]
-        seconds = cell["report"]["seconds"] + cell.get("training", {}).get("seconds", 0)
+        seconds = cell.get("report", {}).get("seconds", 0) + cell.get("training", {}).get("seconds", 0)
         rows.append([name.replace("%", " %"), *shown, f"{seconds / 60:.0f}", str(cell["threads"])])
     return rows
 
