@@ -76,3 +76,29 @@ def test_large_logits_do_not_overflow():
     losses.add_losses(sums, made, torch.tensor([1]), [torch.tensor([[0.0, 3000.0, 0.0]]), torch.empty(1, 3)], 0.25, True)
     assert sums.next_token.item() == 4000 and sums.distillation.item() == pytest.approx(4000)
     assert made.tolist() == [[1.0, -1.0, 0.0]]  # q - 0.75 [v = w] - 0.25 p
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gemma2"])
+def test_a_frozen_head_in_lower_precision_is_what_autocast_makes_of_it(model_type):
+    """It is cast once; where logits are more than an embedding's, the model's own forward makes them as before."""
+    model = random_model(model_type)
+    hidden = torch.randn((5, model.config.hidden_size), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        made, expected = (head_of(model, dtype).logits(hidden) for dtype in (torch.bfloat16, None))
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made, expected, rtol=0, atol=0)
+
+
+def test_memory_for_logits_is_used_again():
+    """Fewer rows are a part of it, more of either are made anew, and nothing depends on what was in it."""
+    head = losses.Head(lambda hidden: hidden, 7)
+    first = head.room(4, 3, torch.device("cpu"))
+    assert [each.shape for each in first] == [(4, 7)] * 3
+    assert head.room(2, 1, torch.device("cpu"))[0].data_ptr() == first[0].data_ptr()
+    assert [each.shape for each in head.room(5, 3, torch.device("cpu"))] == [(5, 7)] * 3
+    hidden, target = torch.randn((9, 7), generator=torch.Generator().manual_seed(1)), torch.arange(9) % 7
+    before = losses_at(head, hidden, target, (head, hidden.flip(0)))
+    for each in head.room(5, 3, torch.device("cpu")):
+        each.fill_(float("nan"))
+    after = losses_at(head, hidden, target, (head, hidden.flip(0)))
+    assert before == after and before.distillation > 0
