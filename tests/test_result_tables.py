@@ -1,6 +1,7 @@
 """Tables of results are what `benchmarks/results` say, no figure stands in `benchmarks/README.md` that no file holds, and the
 scripts start and resume."""
 
+import html
 import importlib
 import json
 import re
@@ -53,6 +54,15 @@ def change(folder: Path, name: str, edit) -> None:
 def test_the_readmes_are_what_the_command_writes():
     done = command(FOLDER / "tables.py", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_figure_shows_what_was_measured(scripts):
+    """Its description has every point, as the result files have it."""
+    pytest.importorskip("matplotlib")
+    said = scripts("text_and_time").said()
+    assert "l0 50 %, 32 windows: 27.7 minutes, WikiText-2 27.18, PTB 104.53" in said
+    figure = (FOLDER / "results" / "text_and_time.svg").read_text(encoding="utf-8")
+    assert said in html.unescape(figure), "run `python benchmarks/text_and_time.py`"
 
 
 def test_a_changed_result_is_seen_and_written(copied):
