@@ -61,6 +61,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "depth": depth.shallower,
     "smaller models elsewhere": elsewhere.tried,
     "allocation": allocation.small,
+    "allocation of gemma": allocation.whole,
     "heads": trained.heads,
     "experts": trained.experts,
     "expert removal": trained.removed_experts,

@@ -64,7 +64,9 @@ class Training:
         self.trunk, self.optimizer = self.accelerator.prepare(Trunk(model), optimizer, device_placement=[False, False])
         mixed = MIXED.get(config.precision)
         self.head: Head = head_of(model, mixed)
-        self.taught: tuple[Trunk, Head] | None = None if teacher is None else (Trunk(teacher), head_of(teacher, mixed))
+        self.taught: tuple[Trunk, Head] | None = None
+        if teacher is not None and self.blend:
+            self.taught = Trunk(teacher), head_of(teacher, mixed)
         steps = max(1, math.ceil(config.epochs * (len(windows) + config.written) / config.batch))
         self.pace = Pace(steps, None if config.minutes is None else 60 * config.minutes, config.warmup)
         self.progress = Progress()
@@ -145,7 +147,8 @@ class Training:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.parameters.values(), config.clip)
-                    if not math.isfinite(float(norm)):
+                    # Where losses are scaled, for fp16, such a step is left out and the next is scaled less.
+                    if self.accelerator.scaler is None and not math.isfinite(float(norm)):
                         raise ValueError(
                             f"the gradient at step {number} is not a number: the learning rate {config.rate:g} may be too high"
                         )
@@ -159,7 +162,7 @@ class Training:
         device = self.model.device
         rows, positions = rows.to(device), positions.to(device)
         taught = None
-        if self.taught is not None and self.blend:
+        if self.taught is not None:
             with torch.no_grad(), self.accelerator.autocast():
                 trunk, head = self.taught
                 taught = (head, trunk(rows, positions).flatten(0, 1))
@@ -179,7 +182,7 @@ class Training:
             distillation += float(found.distillation)
         count = positions.numel()
         losses = {"next_token": next_token / count}
-        if self.taught is not None and self.blend:
+        if self.taught is not None:
             losses["distillation"] = distillation / count
         loss = (1 - self.blend) * next_token / count + self.blend * distillation / count
         if not math.isfinite(loss):

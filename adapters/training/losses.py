@@ -5,8 +5,8 @@
     both           (1 - b) CE + b KL,  with derivative  q - (1 - b) [v = w] - b p  by s
 
 Of a vocabulary of 262,144 tokens the logits of 1024 positions are a gigabyte, and training would hold several of such tensors.
-Here a chunk of positions goes through the head, its derivative by the hidden states comes back at once, and its logits are
-forgotten, so that nothing is computed twice. The head itself is not trained.
+Here a chunk of positions goes through the head, its derivative by the hidden states comes back at once, and the next chunk's
+logits take the place of its own, so that nothing is computed twice. The head itself is not trained.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gramian.adapters.models.tasks import token_inputs, trunk_of
 
 __all__ = ["Head", "Losses", "Trunk", "head_of", "losses_at", "mean_loss"]
 
-LOGITS = 2**26  # that exist at a time, for each of the model and its teacher: 256 positions of the largest vocabularies
+LOGITS = 2**26  # of a chunk, 256 positions of the largest vocabularies: once in float32, three times where there is a teacher
 
 
 @dataclass
@@ -93,12 +93,18 @@ def head_of(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Head:
             if made.shape != expected[:most].shape or (made - expected[:most]).abs().max() > tolerance:
                 break
         else:
-            lower = dtype is not None and way is embedding and type(embedding) is nn.Linear
+            lower = dtype is not None and way is embedding and bare(embedding)
             return Head(in_dtype(embedding, dtype) if lower else way, expected.shape[1])
     raise ValueError(
         f"{type(model).__name__} makes its logits of more than the last hidden states: train it with transformers.Trainer and "
         "callbacks=[gramian.HoldZeros(model)]"
     )
+
+
+def bare(module: nn.Module) -> bool:
+    """Whether a module is a linear layer in memory whose forward nothing replaces or hooks."""
+    hooked = "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks
+    return type(module) is nn.Linear and not hooked and not module.weight.is_meta
 
 
 def in_dtype(embedding: nn.Linear, dtype: torch.dtype | None) -> Callable[[torch.Tensor], torch.Tensor]:

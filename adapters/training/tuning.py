@@ -68,7 +68,8 @@ def tune(
     state : str or Path, optional
         A directory in which training keeps, at every check, what it can go on from; it is left there at the end.
     resume : bool
-        Go on from the state, if there is one: without a bound on time the result is the same to the byte.
+        Go on from the state, if there is one: without a bound on time, and but for fp16, whose scale begins anew, the result is
+        the same to the byte.
     progress : bool
         Whether it is shown how much is done.
     SETTINGS

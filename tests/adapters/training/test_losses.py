@@ -78,27 +78,56 @@ def test_large_logits_do_not_overflow():
     assert made.tolist() == [[1.0, -1.0, 0.0]]  # q - 0.75 [v = w] - 0.25 p
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gemma2"])
-def test_a_frozen_head_in_lower_precision_is_what_autocast_makes_of_it(model_type):
-    """It is cast once; where logits are more than an embedding's, the model's own forward makes them as before."""
+@pytest.mark.parametrize(
+    ("model_type", "dtype"), [("llama", torch.bfloat16), ("gemma3_text", torch.bfloat16), ("gemma2", None)]
+)
+def test_a_frozen_head_in_lower_precision_is_what_autocast_makes_of_it(model_type, dtype):
+    """It is cast once, so that it needs no autocast; where logits are more than an embedding's, the model's own forward makes
+    them as before. Derivatives go through both."""
     model = random_model(model_type)
-    hidden = torch.randn((5, model.config.hidden_size), generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        made, expected = (head_of(model, dtype).logits(hidden) for dtype in (torch.bfloat16, None))
-    assert made.dtype == torch.bfloat16
-    torch.testing.assert_close(made, expected, rtol=0, atol=0)
+    hidden = torch.randn((5, model.config.hidden_size), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    model.get_output_embeddings().requires_grad_(False)
+    made = head_of(model, torch.bfloat16).logits(hidden)
+    assert made.dtype == (dtype or torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        ways = [head_of(model, each).logits(hidden) for each in (torch.bfloat16, None)]
+    torch.testing.assert_close(*ways, rtol=0, atol=0)
+    slopes = [torch.autograd.grad(each.float().square().sum(), hidden)[0] for each in ways]
+    torch.testing.assert_close(*slopes, rtol=0, atol=0)
 
 
-def test_memory_for_logits_is_used_again():
+def test_a_head_that_something_wraps_is_left_to_it():
+    """Hooks of a head, and forwards that libraries put in place of its own, are not gone round."""
+    hidden = torch.ones((2, random_model("llama").config.hidden_size))
+    hooked = random_model("llama")
+    hooked.get_output_embeddings().register_forward_hook(lambda module, inputs, output: 2 * output)
+    replaced = random_model("llama")
+    head = replaced.get_output_embeddings()
+    head.forward = lambda hidden, own=head.forward: 2 * own(hidden)
+    with torch.no_grad():
+        expected = 2 * random_model("llama").get_output_embeddings()(hidden)
+        for model in (hooked, replaced):
+            torch.testing.assert_close(head_of(model, torch.bfloat16).logits(hidden), expected, rtol=0, atol=0)
+
+
+def test_memory_for_logits_is_used_again(monkeypatch):
     """Fewer rows are a part of it, more of either are made anew, and nothing depends on what was in it."""
-    head = losses.Head(lambda hidden: hidden, 7)
-    first = head.room(4, 3, torch.device("cpu"))
+    monkeypatch.setattr(losses, "LOGITS", 4 * 7)  # chunks of four, four and one
+    head = losses.Head(lambda hidden: 1.5 * hidden, 7)
+    processor = torch.device("cpu")
+    assert [each.shape for each in head.room(2, 1, processor)] == [(2, 7)]
+    first = head.room(4, 3, processor)
     assert [each.shape for each in first] == [(4, 7)] * 3
-    assert head.room(2, 1, torch.device("cpu"))[0].data_ptr() == first[0].data_ptr()
-    assert [each.shape for each in head.room(5, 3, torch.device("cpu"))] == [(5, 7)] * 3
-    hidden, target = torch.randn((9, 7), generator=torch.Generator().manual_seed(1)), torch.arange(9) % 7
-    before = losses_at(head, hidden, target, (head, hidden.flip(0)))
-    for each in head.room(5, 3, torch.device("cpu")):
-        each.fill_(float("nan"))
-    after = losses_at(head, hidden, target, (head, hidden.flip(0)))
-    assert before == after and before.distillation > 0
+    assert head.room(2, 1, processor)[0].data_ptr() == first[0].data_ptr()
+    generator = torch.Generator().manual_seed(1)
+    hidden, target = torch.randn((9, 7), generator=generator), torch.arange(9) % 7
+    found = []
+    for content in (0.0, float("nan")):
+        for each in head.room(4, 3, processor):
+            each.fill_(content)
+        slope = torch.full_like(hidden, float("nan"))
+        sums = losses_at(head, hidden, target, (head, hidden.flip(0)), 0.5, slope)
+        found.append((sums.next_token, sums.distillation, slope))
+    assert found[0][1] > 0 and found[0][2].isfinite().all()
+    for before, after in zip(*found):
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
