@@ -4,8 +4,9 @@
 
 `common/protocol.py` says what FOLDER holds and how perplexity is measured. A cell prunes gemma-3-270m, to half zeros or to
 2:4, and then may train what is kept (`tune`), with the dense model as the teacher: on the windows that calibrated, on these and
-twice as many that the dense model goes on with from parts of them, or for half an hour on all others of WikiText-2's
-validation text. The eight windows that errors are measured on say when it ends.
+twice as many that the dense model goes on with from parts of them, or for half an hour on WikiText-2's validation text but for
+the eight windows that errors are measured on: these say when it ends. A dense model trained alike shows how much of the gain is
+the text's.
 Pruned models stay in the folder of --models, and later cells take them from there. Under "more text" SparseGPT's moments and
 the refits of its blocks have 4 and 15 times as many windows: 128, and all but the eight that errors are measured on.
 

@@ -2,8 +2,9 @@
 
     python benchmarks/text_and_time.py [--out FILE]
 
-It draws what `combined.py` and `tune.py` measured: models with half zeros, or 2:4, whose moments, refitted blocks and training
-had 32 windows of text, or more. Lines join what starts from the same pruned model. It needs the extra `report`.
+It draws what `combined.py` measured: models with half zeros, or 2:4, whose moments, refitted blocks and training
+had 32 windows of text, or more; training may end before it has read all of them. A line joins models of one method and amount.
+It needs the extra `report`.
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ import argparse
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 from common.results import RESULTS, read
-from matplotlib.figure import Figure
 
 from gramian.adapters.files import write_bytes
 
 TEXTS = {"wikitext2": "WikiText-2", "ptb": "PTB"}
-TRAINED = {"": "", "trained on the same text": "trained, 32 windows", "trained on all of the text": "trained, all windows"}
+TRAINED = {"": "", "trained on the same text": "trained, 32 windows", "trained on all of the text": "trained, all text"}
 REFITS = {"sparsegpt": "SparseGPT 50 %", "sparsegpt, blocks": "SparseGPT 50 %, blocks refitted"}
 MARKS = "osD^v"
 
 
 def points() -> Iterator[tuple[str, str, float, dict[str, float]]]:
     """Line, label, minutes, and perplexity by text, of every model that was measured."""
-    results, long = read("combined"), read("tune")["l0 50%, kept"]
+    results = read("combined")
     for name, line in REFITS.items():
         for windows in ("32", "128", "all"):
             if cell := results.get(f"more text: {name}, {windows} windows"):
@@ -38,9 +38,6 @@ def points() -> Iterator[tuple[str, str, float, dict[str, float]]]:
             if cell := results.get(f"{amount} l0{trained and ', '}{trained}"):
                 seconds = cell["report"]["seconds"] + cell.get("training", {}).get("seconds", 0)
                 yield line, label or "32 windows", seconds / 60, cell["perplexity"]
-        if amount == "50%":
-            seconds = results["50% l0"]["report"]["seconds"] + long["report"]["seconds"]
-            yield line, TRAINED["trained on all of the text"], seconds / 60, long["perplexity"]
 
 
 def said() -> str:
@@ -52,8 +49,10 @@ def said() -> str:
     return "; ".join(each)
 
 
-def drawn() -> Figure:
+def drawn() -> Any:
     """Perplexity against minutes, a panel for each text."""
+    from matplotlib.figure import Figure
+
     figure, found = Figure(figsize=(9, 4.2), layout="constrained"), list(points())
     for axes, (text, title) in zip(figure.subplots(1, 2), TEXTS.items()):
         for mark, line in zip(MARKS, dict.fromkeys(each[0] for each in found)):
@@ -71,6 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "text_and_time.svg", metavar="FILE", help="the figure")
     out: Path = parser.parse_args().out
+    import matplotlib
+
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "text"})  # the same to the byte each time
     made = io.BytesIO()
     drawn().savefig(made, format="svg", metadata={"Date": None, "Description": said()})
