@@ -93,7 +93,7 @@ def head_of(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Head:
             if made.shape != expected[:most].shape or (made - expected[:most]).abs().max() > tolerance:
                 break
         else:
-            lower = dtype is not None and way is embedding and bare(embedding)
+            lower = dtype is not None and way is embedding and bare(model.get_output_embeddings())
             return Head(in_dtype(embedding, dtype) if lower else way, expected.shape[1])
     raise ValueError(
         f"{type(model).__name__} makes its logits of more than the last hidden states: train it with transformers.Trainer and "
