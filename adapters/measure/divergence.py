@@ -33,9 +33,14 @@ class Ending:
         # The last position of every stretch: a prediction from a single token says little.
         self.positions = torch.arange(1, each + 1) * windows.shape[1] // each - 1
 
-    @torch.no_grad()
     def outputs(self, rows: torch.Tensor, leaving: torch.Tensor) -> torch.Tensor:
-        """The outputs (tokens, vocabulary or width) for windows whose last block returned `leaving` (rows, length, width)."""
+        """The outputs (tokens, vocabulary or width) for windows whose last block returned `leaving` (rows, length, width), with
+        gradients where that has them."""
+        with torch.set_grad_enabled(leaving.requires_grad):
+            return self.made(rows, leaving)
+
+    def made(self, rows: torch.Tensor, leaving: torch.Tensor) -> torch.Tensor:
+        """The same, with gradients as they are enabled."""
         inputs = token_inputs(self.model, rows)
         trunk = trunk_of(self.model)
         with ExitStack() as stack:
@@ -52,7 +57,7 @@ class Ending:
                 states = self.model(**inputs).logits
             if not calls:  # its head asks a part of the trunk, and those were its own logits
                 self.sliced = False
-                return self.outputs(rows, leaving)
+                return self.made(rows, leaving)
         return states.flatten(0, -2)
 
     @torch.no_grad()

@@ -71,7 +71,11 @@ class Packed:
 
     def matrix(self, number: int) -> torch.Tensor:
         """W (q, p) of one expert, a view of the parameter."""
-        found = self.parameter.detach()[number]
+        return self.matrix_in(self.parameter.detach(), number)
+
+    def matrix_in(self, tensor: torch.Tensor, number: int) -> torch.Tensor:
+        """The entries (q, p) that belong to one expert in a tensor of the parameter's shape: a view."""
+        found = tensor[number]
         return found.T if self.transposed else found
 
     def number_of(self, matrix: torch.Tensor) -> int | None:

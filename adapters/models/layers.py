@@ -73,12 +73,22 @@ class Layer:
     @property
     def weight(self) -> torch.Tensor:
         """W (q, p), a view of the parameter, in the model's dtype."""
+        return self.matrix_in(self.parameter.detach())
+
+    @property
+    def parameter(self) -> torch.Tensor:
+        """The parameter that W is, or is a part of."""
+        if self.expert is not None:
+            return self.expert[0].parameter
+        parameter: torch.Tensor = self.module.weight  # type: ignore[assignment]
+        return parameter
+
+    def matrix_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The entries (q, p) that belong to W in a tensor of the parameter's shape, such as its gradient: a view."""
         if self.expert is not None:
             packed, number = self.expert
-            return packed.matrix(number)
-        parameter: torch.Tensor = self.module.weight  # type: ignore[assignment]
-        weight = parameter.detach()
-        return weight.T if self.transposed else weight
+            return packed.matrix_in(tensor, number)
+        return tensor.T if self.transposed else tensor
 
     def problem(self, moments: Moments | None = None, rows: Sequence[int] | None = None) -> Quadratic:
         """f(V) = 1/2 |X* V^T - X W^T|_F^2 for the present weight W and the tokens seen, in float64.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gramian.adapters.passes.block_functions import BlockFunction
 from gramian.adapters.run.forward import BlockCall
 
 __all__ = ["BlockFit", "Fitted", "Losses", "Step"]
@@ -39,17 +40,6 @@ class Fitted:
     tried: int
 
 
-class Called(nn.Module):
-    """A block as a function of hidden states alone."""
-
-    def __init__(self, block: nn.Module, call: BlockCall) -> None:
-        super().__init__()
-        self.block, self.call = block, call
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.call(self.block, hidden)
-
-
 class BlockFit:
     """argmin_V sum_t |b(x_t; V) - T_t|^2 over some parameters V of a block b, zeros of those that have a mask held.
 
@@ -72,10 +62,9 @@ class BlockFit:
         epochs: int = EPOCHS,
         rate: float = RATE,
     ) -> None:
-        self.called, self.dtype, self.epochs, self.rate = Called(block, call), dtype, epochs, rate
+        self.function, self.dtype, self.epochs, self.rate = BlockFunction(block, call, names), dtype, epochs, rate
         self.masks = {name: mask for name, mask in masks.items() if name in names}
         self.stored = {name: block.get_parameter(name) for name in names}
-        self.others = {f"block.{name}": each.detach() for name, each in block.named_parameters() if name not in self.stored}
         known = {name: torch.promote_types(each.dtype, torch.float32) for name, each in self.stored.items()}
         self.weights = {name: each.detach().to(known[name], copy=True) for name, each in self.stored.items()}
 
@@ -143,8 +132,7 @@ class BlockFit:
         self, weights: Mapping[str, torch.Tensor], states: torch.Tensor, target: torch.Tensor, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """|b(x; V) - T|^2 of one step. dtype: in which it is summed up."""
-        running = {f"block.{name}": each.to(self.stored[name].dtype) for name, each in weights.items()}
-        answer: torch.Tensor = torch.func.functional_call(self.called, {**self.others, **running}, (states,))
+        answer = self.function({name: each.to(self.stored[name].dtype) for name, each in weights.items()}, states)
         target = target.to(answer.device)
         squares: torch.Tensor = (answer.to(target.dtype) - target).square().sum(dtype=dtype)
         return squares

@@ -36,14 +36,18 @@ class ModelLevels:
     @torch.no_grad()
     def put(self, choice: Choice) -> None:
         """Put every operator to its level."""
-        for row, layer, level, present in zip(self.rows, self.layers, choice, self.present):
+        for place, (layer, level, present) in enumerate(zip(self.layers, choice, self.present)):
             if level == present:
                 continue
-            if level == len(row.amounts) - 1 and row.vanishes:
-                layer.weight.zero_()
-            else:
-                layer.weight.copy_(self.files.read(row.name, DENSE if level == 0 else str(level)))
+            layer.weight.copy_(self.weight(place, level))
         self.present = choice
+
+    def weight(self, place: int, level: int) -> torch.Tensor:
+        """The weight (q, p) of an operator at a level."""
+        row = self.rows[place]
+        if level == len(row.amounts) - 1 and row.vanishes:
+            return torch.zeros_like(self.layers[place].weight)
+        return self.files.read(row.name, DENSE if level == 0 else str(level))
 
     def restore(self) -> None:
         """Give the dense weights back."""
@@ -102,6 +106,14 @@ class LevelJudge:
         for number in range(first, len(self.layers)):
             states = self.through(number, states)
         return mean_over(MEASURES[self.measure], self.dense[part], self.ending.outputs(self.rows[part], states))
+
+    def gradient(self, part: int) -> torch.Tensor:
+        """That of the divergence on one part with respect to what leaves the last block along the choice that is followed."""
+        states = self.leaving(part, len(self.layers)).detach().requires_grad_()
+        outputs = self.ending.outputs(self.rows[part], states)
+        with torch.enable_grad():
+            value = MEASURES[self.measure](self.dense[part], outputs).mean()
+        return torch.autograd.grad(value, states)[0]
 
     def leaving(self, part: int, place: int) -> torch.Tensor:
         """What enters a block along the choice that is followed, or leaves the last one; the blocks before are its own."""

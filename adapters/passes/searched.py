@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from gramian.adapters.passes.dense_operators import DenseOperators
 from gramian.adapters.passes.depth import divided
+from gramian.adapters.passes.level_gradients import has_gradients, prices_by
 from gramian.adapters.passes.level_judge import LevelJudge, ModelLevels
 from gramian.adapters.passes.levels import OperatorLevels
 from gramian.adapters.run.blocks import Blocks
@@ -154,7 +156,9 @@ def found_by_search(
         else:
             state = begun(budget, judge, judge.parts, [each for each in (uniform, separable) if budget.admits(each)])
         keep(state)
-        state = search_levels(budget, judge, state, groups=groups(names), time_limit=60 * search.minutes, keep=keep)
+        prices = partial(prices_by, judge) if has_gradients(judge) else None
+        limit = 60 * search.minutes
+        state = search_levels(budget, judge, state, groups=groups(names), prices=prices, time_limit=limit, keep=keep)
     choices = {"uniform": uniform, "start": state.first.choice, "found": state.best.choice}
     values = {name: test(choice, range(test.parts)) for name, choice in choices.items()}
     operators.restore()

@@ -1,4 +1,4 @@
-"""Choices near a choice at the same total: levels exchanged at random, and many steps at once by their measured prices."""
+"""Choices near a choice at the same total: levels exchanged at random, and many steps at once by what each would change."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from gramian.solvers.levels.convex_start import convex_start
 from gramian.solvers.levels.level_budget import Choice, LevelBudget
 
-__all__ = ["exchanged", "steps_along", "steps_of"]
+__all__ = ["exchanged", "measured", "steps_along", "steps_of"]
 
 MOST_RAISED = 3  # modules that go a level up in one exchange
 WHOLE = 8  # one exchange in this many sends a whole group to its last levels, where there are groups
 TRIES = 20
-LADDER = 8  # how many sizes of a step along measured prices
+LADDER = 8  # how many sizes of a step by what each module would change
 
 
 def exchanged(
@@ -67,32 +67,44 @@ def steps_of(budget: LevelBudget, choice: Choice) -> Iterator[tuple[int, int]]:
                 yield module, level
 
 
-def steps_along(budget: LevelBudget, choice: Choice, loss: Callable[[Choice], float]) -> list[Choice]:
-    """argmin_i sum_k [d_k(i_k) + t |i_k - choice_k|] over choices at most one level away, for several t, fewest steps last
-
-    d_k(i) = loss(choice with module k at level i) - loss(choice) is measured, for every module by itself, and the sum is what
-    `convex_start` is given: near a choice effects add up better than they do from the dense model on. t is what a step has to
-    gain at the least, from nothing to the largest d, so that the answers go from all steps that gain anything to one exchange.
-    """
+def measured(budget: LevelBudget, choice: Choice, loss: Callable[[Choice], float]) -> list[np.ndarray]:
+    """d_k(j) = loss(choice with module k at level j) - loss(choice) for levels next to the present one, NaN for all others."""
     present = loss(choice)
-    found = {(module, level): loss(replaced(choice, module, level)) - present for module, level in steps_of(budget, choice)}
-    near, floors, measured = [], [], []
-    for module, each in enumerate(budget.amounts):
-        levels = [level for level in range(choice[module] - 1, choice[module] + 2) if 0 <= level < len(each)]
-        near.append(each[levels])
-        floors.append(levels[0])
-        measured.append(np.array([found.get((module, level), 0.0) for level in levels]))
-    around = LevelBudget(tuple(near), budget.wanted, budget.most - budget.wanted)
-    largest = max((abs(value) for value in found.values()), default=0.0)
+    found = [np.full(len(each), np.nan) for each in budget.amounts]
+    for each, level in zip(found, choice):
+        each[level] = 0.0
+    for module, level in steps_of(budget, choice):
+        found[module][level] = loss(replaced(choice, module, level)) - present
+    return found
+
+
+def steps_along(budget: LevelBudget, choice: Choice, changes: Sequence[np.ndarray]) -> list[Choice]:
+    """argmin_i sum_k [d_k(i_k) + t |i_k - choice_k|] over choices at most r levels away, for r = 1, 2, 4, ..., and several t
+
+    d_k(j) is by how much the objective changes where module k alone goes to level j, measured or estimated, and the sum is what
+    `convex_start` is given: near a choice effects add up better than they do from the dense model on. t is what a step has to
+    gain at the least, from nothing to the largest d of a level, so that the answers go from all steps that gain anything to one
+    exchange.
+
+    changes: d_k of every level; NaN where it is not known, which is where nothing goes. It is 0 at the present level.
+    """
+    away = [np.abs(np.arange(len(each)) - level) for each, level in zip(budget.amounts, choice)]
+    changes = [np.where(far == 0, 0.0, each) for far, each in zip(away, changes)]
+    reach = max(int(far[np.isfinite(each)].max(initial=0)) for far, each in zip(away, changes))
+    sizes = [np.abs(each[known]) / far[known] for far, each in zip(away, changes) for known in [np.isfinite(each) & (far > 0)]]
+    largest = max((float(each.max()) for each in sizes if each.size), default=0.0)
     answers: dict[Choice, None] = {}
-    for size in range(LADDER + 1):
-        least = 0.0 if size == 0 else largest / 2 ** (LADDER - size)
-        moved = [
-            each + least * np.abs(np.arange(len(each)) + floor - level) for each, floor, level in zip(measured, floors, choice)
-        ]
-        answer = tuple(level + floor for level, floor in zip(convex_start(around, moved).choice, floors))
-        if answer != choice and budget.admits(answer):
-            answers[answer] = None
+    for radius in (2**power for power in range(max(0, reach - 1).bit_length() + (reach > 0))):
+        levels = [np.flatnonzero((far <= radius) & np.isfinite(each)) for far, each in zip(away, changes)]
+        amounts = tuple(each[some] for each, some in zip(budget.amounts, levels))
+        around = LevelBudget(amounts, budget.wanted, budget.most - budget.wanted)
+        for size in range(LADDER + 1):
+            least = 0.0 if size == 0 else largest / 2 ** (LADDER - size)
+            moved = [each[some] + least * far[some] for each, some, far in zip(changes, levels, away)]
+            places = convex_start(around, moved).choice
+            answer = tuple(int(some[place]) for some, place in zip(levels, places))
+            if answer != choice and budget.admits(answer):
+                answers[answer] = None
     return list(answers)
 
 

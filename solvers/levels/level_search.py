@@ -10,14 +10,15 @@ from functools import partial
 import numpy as np
 
 from gramian.solvers.levels.level_budget import Choice, LevelBudget
-from gramian.solvers.levels.level_exchange import exchanged, steps_along
+from gramian.solvers.levels.level_exchange import exchanged, measured, steps_along
 
-__all__ = ["Confirmed", "Objective", "SearchState", "begun", "halved", "search_levels"]
+__all__ = ["Confirmed", "Objective", "Prices", "SearchState", "begun", "halved", "search_levels"]
 
 CANDIDATES = 16  # exchanges in a round
 PATIENCE = 8  # rounds without a better choice, at the least, after which the search ends
 
 Objective = Callable[[Choice, Sequence[int]], Sequence[float]]  # of a choice on some parts of the data
+Prices = Callable[[Choice], Sequence[np.ndarray]]  # of a choice: what every module at each level would change
 
 
 class Late(Exception):
@@ -43,7 +44,7 @@ class SearchState:
 
     present: the choice around which it looks. best: the best of all that it has found. first: the best of the starts. waiting:
     the starts from which it has not yet looked. rounds: done. idle: the last of them, without a better choice than the present
-    one. sweeping: whether the next round measures every step by itself. accepted: how often there was a better choice.
+    one. sweeping: whether the next round takes many steps at once. accepted: how often there was a better choice.
     evaluations: parts of the data on which a choice was evaluated. seconds: spent. ended: why it is over, empty before.
     """
 
@@ -87,6 +88,7 @@ def search_levels(
     state: SearchState,
     *,
     groups: Sequence[Sequence[int]] = (),
+    prices: Prices | None = None,
     seed: int = 0,
     time_limit: float | None = None,
     keep: Callable[[SearchState], object] = lambda state: None,
@@ -94,15 +96,18 @@ def search_levels(
     """argmin_i mean_s objective_s(i) over choices i of a level for every module within the budget, by exchanges of levels
 
     The objective may be anything, such as the divergence of a model's output: effects of modules need not add up. Rounds of two
-    kinds propose choices at the same total. First every step of one module to a level next to its own is measured by itself, on
-    one part of the data, and as many steps as pay are taken at once (`steps_along`); as long as that finds better choices it is
-    repeated. Then levels are exchanged at random (`exchanged`). In either case candidates are judged by successive halving
-    (`halved`): a part of the data dismisses those that are not better than the present choice there, and the worse half of the
-    others, then twice as many parts, and so on, and a choice is accepted where its mean over all parts is lower. So the mean
-    never rises, and with it the choice is confirmed. After as many rounds without a better choice as there are modules, halved,
-    and PATIENCE at the least, the next start has its turn, and after the last one the search ends: of what is found from
-    several starts, one may be far better than the others.
+    kinds propose choices at the same total. Some take many steps of single modules at once (`steps_along`), by `prices`, or by
+    measuring every step to a level next to a module's own on one part of the data; they are repeated as long as that finds
+    better choices. Others exchange levels at random (`exchanged`), and where there are prices, what is better is priced anew.
+    In either case candidates are judged by successive halving (`halved`): a part of the data dismisses those that are no better
+    than the present choice there, and the worse half of the others, then twice as many parts, and so on, and a choice is
+    accepted where its mean over all parts is lower. So the mean never rises, and with it the choice is confirmed, however rough
+    prices are. After as many rounds without a better choice as there are modules, halved, and PATIENCE at the least, the next
+    start has its turn, and after the last one the search ends: of what is found from several starts, one may be far better than
+    the others.
 
+    prices(choice): for every module an estimate, at each of its levels, of by how much the objective changes if it alone goes
+    there, NaN for levels that it should not go to. Without it steps are measured.
     state: where it begins (`begun`), or goes on. keep(state): called after every round. seed: of the exchanges. time_limit:
     seconds in all, those of the state included; a round that it interrupts is forgotten. Without it the answer depends on
     nothing but what is given, however often the search is interrupted and gone on with.
@@ -111,10 +116,13 @@ def search_levels(
     parts, patience = len(state.present.values), max(PATIENCE, len(budget.amounts) // 2)
     evaluations = 0
 
-    def counted(choice: Choice, some: Sequence[int]) -> Sequence[float]:
-        nonlocal evaluations
+    def in_time() -> None:
         if time_limit is not None and earlier + time.monotonic() - started >= time_limit:
             raise Late
+
+    def counted(choice: Choice, some: Sequence[int]) -> Sequence[float]:
+        nonlocal evaluations
+        in_time()
         evaluations += len(some)
         return objective(choice, some)
 
@@ -123,7 +131,12 @@ def search_levels(
         order = [(state.rounds + part) % parts for part in range(parts)]  # which part judges first is another in every round
         try:
             if state.sweeping:
-                candidates = steps_along(budget, present.choice, partial(on_one, counted, order[0]))
+                in_time()
+                if prices is None:
+                    changes = measured(budget, present.choice, partial(on_one, counted, order[0]))
+                else:
+                    changes = [*prices(present.choice)]
+                candidates = steps_along(budget, present.choice, changes)
             else:
                 generator = np.random.default_rng([seed, state.rounds])
                 drawn = (exchanged(budget, present.choice, generator, groups) for _ in range(CANDIDATES))
@@ -132,18 +145,19 @@ def search_levels(
         except Late:
             state = replace(state, ended="the time was over")
         else:
-            state = advanced(state, found, patience)
+            state = advanced(state, found, patience, prices is not None)
         state = replace(state, evaluations=evaluations, seconds=earlier + time.monotonic() - started)
         keep(state)
     return state
 
 
-def advanced(state: SearchState, found: Confirmed | None, patience: int) -> SearchState:
-    """The state after a round that has found a better choice than the present one, or none."""
+def advanced(state: SearchState, found: Confirmed | None, patience: int, priced: bool) -> SearchState:
+    """The state after a round that has found a better choice than the present one, or none. priced: whether to price it."""
     state = replace(state, rounds=state.rounds + 1)
     if found is not None:
         best = found if found.value < state.best.value else state.best
-        return replace(state, present=found, best=best, idle=0, accepted=state.accepted + 1)
+        sweeping = state.sweeping or priced
+        return replace(state, present=found, best=best, idle=0, sweeping=sweeping, accepted=state.accepted + 1)
     if state.sweeping:
         return replace(state, sweeping=False)
     if state.idle + 1 < patience:

@@ -21,6 +21,7 @@ from gramian.adapters.methods.unit_sets import unit_set_of
 from gramian.adapters.models.unit_groups import unit_groups_of
 from gramian.adapters.passes import searched
 from gramian.adapters.passes.depth import divided
+from gramian.adapters.passes.level_gradients import gradients, has_gradients, prices_by, slopes_of
 from gramian.adapters.passes.level_judge import LevelJudge, ModelLevels
 from gramian.adapters.passes.levels import OperatorLevels, counts_of, zeros_of
 from gramian.adapters.passes.planned import plan_of
@@ -124,6 +125,60 @@ def test_divergences_are_those_of_whole_models(name, tmp_path):
     assert same(before, parameters(model))
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2", "gpt_oss", "bert"])
+def test_slopes_are_derivatives_of_the_divergence(name, tmp_path):
+    """Central differences along the way to other levels, of operators that are transposed, packed, or in an encoder."""
+    makers = {"gpt_oss": expert_model, "bert": stacked_model}
+    model = makers.get(name, tiny_model)(name)
+    model = model if name == "gpt_oss" else model.double()  # its grouped products know no float64
+    before, files = parameters(model), LevelFiles(tmp_path)
+    config = PruneConfig("sparsegpt", include="experts" if name == "gpt_oss" else "down_proj|o_proj|c_proj|output|up_proj")
+    rows = []
+    torch.manual_seed(0)
+    for operator in plan_of(model, config)[0]:  # type: ignore[index]
+        layer = gramian.adapters.models.layers.Layer.at(model, operator)
+        noisy = [layer.weight + 0.1 * level * layer.weight.std() * torch.randn_like(layer.weight) for level in (1, 2)]
+        files.write(operator, {DENSE: layer.weight.contiguous(), "1": noisy[0], "2": noisy[1]})
+        rows.append(OperatorLevels(operator, (0, 1, 2, 3), (0.0, 0.1, 0.2, 1.0), vanishes=True))
+    levels = ModelLevels(model, files, rows)
+    judge, choice = LevelJudge(levels, HELDOUT, 2), (1,) * len(rows)
+    assert has_gradients(judge) and same(before, parameters(model))
+    levels.put(choice)
+    judge.follow(choice)
+    found = dict(gradients(judge))
+    assert sorted(found) == list(range(len(rows)))
+    for place in range(0, len(rows), max(1, len(rows) // 6)):
+        slopes, layer, step = slopes_of(judge, place, found[place]), levels.layers[place], 1e-2
+        for level in (0, 2, 3):
+            here = layer.weight.clone()
+            change = levels.weight(place, level).to(here) - here
+            values = []
+            for sign in (1, -1):
+                layer.weight.copy_(here + sign * step * change)
+                values.append(np.mean([judge.present(part, levels.block[place]) for part in range(2)]))
+            layer.weight.copy_(here)
+            assert slopes[level] == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.01, abs=1e-5)
+        assert slopes[1] == 0
+    prices = prices_by(judge, choice)
+    assert all(each[1] == 0 and np.isfinite(each).all() for each in prices)
+    levels.restore()
+    assert same(before, parameters(model)) and not any(each.grad is not None for each in model.parameters())
+
+
+def test_where_there_is_no_gradient_steps_are_measured(monkeypatch):
+    model, given = tiny_model("llama"), {}
+
+    def watched(*arguments, **settings):
+        given.update(settings)
+        return search_levels(*arguments, **settings)
+
+    monkeypatch.setattr(searched, "search_levels", watched)
+    block = model.model.layers[1]
+    monkeypatch.setattr(block, "forward", torch.no_grad()(block.forward))
+    report = prune(model, sparsity=0.6)
+    assert given["prices"] is None and report.settings["search"]["accepted"] >= 1
+
+
 # -- weights -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +249,7 @@ def test_a_block_that_does_little_becomes_sparser_than_others():
 def test_operators_and_modules_may_vanish(monkeypatch):
     """Then no method is asked for them, whatever it is, and the others have what is left of the total."""
 
-    def vanished(budget, objective, state, *, groups, time_limit, keep):
+    def vanished(budget, objective, state, *, groups, prices, time_limit, keep):
         choice = [len(each) - 1 if place in groups[0] else 0 for place, each in enumerate(budget.amounts)]
         place = len(choice) - 1
         while budget.total(choice) < budget.wanted:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gramian.solvers.levels.convex_start import convex_start
 from gramian.solvers.levels.level_budget import LevelBudget
-from gramian.solvers.levels.level_exchange import exchanged, steps_along
+from gramian.solvers.levels.level_exchange import exchanged, measured, steps_along
 from gramian.solvers.levels.level_search import Confirmed, begun, halved, search_levels
 
 EQUAL = tuple(np.arange(0, 60, 10) for _ in range(6))
@@ -89,7 +89,8 @@ def test_no_exchange_leaves_the_budget(case, seed, grouped):
     if found is not None:
         assert found != choice and budget.wanted <= budget.total(found) <= budget.most
         assert all(0 <= level < len(each) for level, each in zip(found, budget.amounts))
-    for other in steps_along(budget, choice, lambda each: float(np.sin(np.dot(each, np.arange(1, 1 + len(each)))))):
+    changes = measured(budget, choice, lambda each: float(np.sin(np.dot(each, np.arange(1, 1 + len(each))))))
+    for other in steps_along(budget, choice, changes):
         assert budget.admits(other) and max(abs(one - two) for one, two in zip(other, choice)) == 1
 
 
@@ -112,6 +113,38 @@ def test_what_is_accepted_never_rises_and_everything_evaluated_whole_is_within_t
     assert sum(later.present.value < earlier.present.value for earlier, later in pairwise([state, *states])) >= found.accepted
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rough", [0.0, 0.5, 50.0])
+def test_prices_spare_evaluations_and_rough_ones_do_no_harm(seed, rough):
+    """Exact ones reach the optimum of a separable objective in a few rounds; wrong ones are not believed."""
+    budget, start = LevelBudget(EQUAL, 150, beyond=0), (5, 5, 5, 0, 0, 0)
+    objective, measuring = Parts(EQUAL, noise=0.01, seed=seed), Parts(EQUAL, noise=0.01, seed=seed)
+    generator = np.random.default_rng(seed)
+
+    def prices(choice):
+        found = [each - each[level] for each, level in zip(objective.single, choice)]
+        return [each * (1 + rough * generator.normal(size=len(each))) for each in found]
+
+    states = []
+    found = searched(budget, objective, start, prices=prices, keep=states.append)
+    searched(budget, measuring, start)
+    best = objective.mean(best_of(budget, objective))
+    assert found.best.value == pytest.approx(best, rel=1e-12 if rough < 1 else 0.05)
+    if not rough:
+        assert states[0].best.value == pytest.approx(best, rel=0.02) and states[0].evaluations < 6 * 6 + 4
+
+
+def test_nothing_goes_to_a_level_without_a_price():
+    """However low it would have been, and from whatever level."""
+    budget, choice = LevelBudget(EQUAL, 150, beyond=0), (2, 2, 2, 3, 3, 3)
+    changes = [np.array([np.nan, -1.0, np.nan, 2.0, -9.0, np.nan]) for _ in EQUAL]
+    found = steps_along(budget, choice, [*changes[:4], *(np.full(6, np.nan) for _ in range(2))])
+    assert found and all(other[4:] == (3, 3) for other in found)
+    for other in found:
+        assert all(new == old or not np.isnan(each[new]) for new, old, each in zip(other, choice, changes))
+    assert steps_along(budget, choice, [np.full(6, np.nan) for _ in EQUAL]) == []
+
+
 def test_every_start_has_its_turn_and_the_best_of_all_is_kept():
     """Two valleys with a wall between them, and the better start leads to the worse one."""
     amounts = tuple(np.arange(9) for _ in range(2))
@@ -129,12 +162,18 @@ def test_every_start_has_its_turn_and_the_best_of_all_is_kept():
     assert alone.best.choice == (2, 6)
 
 
+@pytest.mark.parametrize("priced", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9, 20])
-def test_a_search_that_was_interrupted_ends_where_another_does(after):
+def test_a_search_that_was_interrupted_ends_where_another_does(after, priced):
     budget = LevelBudget(EQUAL, 150, beyond=0)
     objective = Parts(EQUAL, pairs=0.02, noise=0.2, seed=3)
     start = begun(budget, objective, objective.parts, [(3, 3, 3, 2, 2, 2), (5, 5, 5, 0, 0, 0)])
-    whole = search_levels(budget, objective, start, seed=5)
+
+    def prices(choice):
+        return [each - each[level] for each, level in zip(objective.single, choice)]
+
+    how = {"seed": 5, "prices": prices if priced else None}
+    whole = search_levels(budget, objective, start, **how)
 
     class Killed(Exception):
         pass
@@ -147,12 +186,12 @@ def test_a_search_that_was_interrupted_ends_where_another_does(after):
             raise Killed
 
     try:
-        search_levels(budget, objective, start, seed=5, keep=keep)
+        search_levels(budget, objective, start, **how, keep=keep)
     except Killed:
         pass
-    again = search_levels(budget, objective, kept[-1], seed=5)
+    again = search_levels(budget, objective, kept[-1], **how)
     assert replace(again, seconds=0.0) == replace(whole, seconds=0.0)
-    assert search_levels(budget, objective, whole, seed=5) == whole  # there is nothing left to do
+    assert search_levels(budget, objective, whole, **how) == whole  # there is nothing left to do
 
 
 def test_time_ends_the_search_with_what_was_confirmed():
