@@ -147,7 +147,8 @@ def test_slopes_are_derivatives_of_the_divergence(name, tmp_path):
     judge.follow(choice)
     found = dict(gradients(judge))
     assert sorted(found) == list(range(len(rows)))
-    for place in range(0, len(rows), max(1, len(rows) // 6)):
+    smooth = [place for place in range(len(rows)) if name != "gpt_oss" or levels.block[place] == max(levels.block)]  # no router
+    for place in smooth[:: max(1, len(smooth) // 6)]:
         slopes, layer, step = slopes_of(judge, place, found[place]), levels.layers[place], 1e-2
         for level in (0, 2, 3):
             here = layer.weight.clone()
