@@ -83,6 +83,10 @@ def free_bases(
         if config.permute_channels and orders_matter(basis, patterns.get(name))
     }
     refused = {name: reason for name, reason in known.refused.items() if name in patterns}
+    for name in list(turned):
+        if held := [one for one in turned[name].operators if one not in patterns and has_zeros(model, one)]:
+            refused[name] = f"{held[0]} has zeros, which a rotation would fill, and is not pruned in this run"
+            del turned[name]
     for wanted, found, missing in (
         (config.rotate_heads, turned, "rotate_heads=True changes nothing: no attention is among the operators to prune"),
         (
@@ -95,6 +99,12 @@ def free_bases(
             named = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:1])
             raise ValueError(missing + (f" whose basis is free ({named})" if named else ""))
     return {name: basis for name, basis in known.found.items() if name in turned or name in reordered}, refused
+
+
+def has_zeros(model: Any, name: str) -> bool:
+    """Whether an operator whose weights are in memory has zeros among them."""
+    weight = Layer.at(model, name).weight
+    return not weight.is_meta and bool((weight == 0).any())
 
 
 def orders_matter(basis: InnerBasis, pattern: Pattern | None) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_tune", "tune_model"]
 
+OF_THE_PRUNED = ("files", "fingerprint", "perplexity", "embeddings", "answers", "phases")  # of gramian.json
+
 
 def add_tune(command: MakeCommand) -> None:
     """Add the command."""
@@ -120,10 +122,10 @@ def check_words(args: argparse.Namespace, own: PreTrainedTokenizerBase | None, o
 
 
 def pruned_as(source: str) -> dict[str, Any]:
-    """What `gramian.json` of the pruned model says of how it was made; of other models, their name. Its files and the
-    fingerprint of its run are not those of the tuned model."""
+    """What `gramian.json` of the pruned model says of how it was made; of other models, their name. Its files, the fingerprint
+    of its run, and what was measured of it before and after are not those of the tuned model."""
     report = Path(source).expanduser() / REPORT
     if not report.is_file():
         return {"model": source}
     document: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return {key: value for key, value in document.items() if key not in ("files", "fingerprint")}
+    return {key: value for key, value in document.items() if key not in OF_THE_PRUNED}

@@ -97,7 +97,7 @@ class PruneSettings:
         "kept of blocks that turn the stream far (angles), or a search by what the model's own output loses (search)",
     )  # fmt: skip
     search_minutes: float | None = setting(
-        None, real("a number above 0", lambda value: value > 0, "M"),
+        None, real("a number above 0", lambda value: 0 < value < math.inf, "M"),
         "minutes that allocation=search looks for a better one (30): solving every level takes time beside them",
     )  # fmt: skip
     round_to: int | None = setting(

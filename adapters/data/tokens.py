@@ -19,7 +19,7 @@ from gramian.adapters.data.labelled import given_examples
 from gramian.adapters.models.examples import IGNORED, Examples, Rows
 from gramian.versions import versions
 
-__all__ = ["Tokens", "TokensLike", "check_windows", "plain_windows", "provenance", "samples_of", "windows_of"]
+__all__ = ["Tokens", "TokensLike", "check_windows", "plain_windows", "provenance", "samples_of", "unlabelled", "windows_of"]
 
 EXPECTED = (
     "expected integers of shape (n, length): a tensor, an array, nested lists, a mapping with input_ids, or an iterable of "
@@ -136,10 +136,15 @@ def windows_of(given: TokensLike, what: str = "windows") -> Tokens:
 
 def plain_windows(given: TokensLike, what: str = "windows") -> torch.Tensor:
     """Windows (n, length) without labels; ValueError for texts that have them, which may be padded."""
+    return unlabelled(given, what).windows
+
+
+def unlabelled(given: TokensLike, what: str = "windows") -> Tokens:
+    """The same with where they come from; ValueError for texts with labels, which may be padded."""
     found = windows_of(given, what)
     if found.labels is not None:
         raise ValueError(f"{what} are texts with labels, expected windows of one length, as gramian.calibration makes of text")
-    return found.windows
+    return found
 
 
 def samples_of(given: torch.Tensor | Tokens) -> list[Rows]:

@@ -154,7 +154,7 @@ def check_search_texts(tokens: Tokens, heldout: torch.Tensor | Tokens | None) ->
             "allocation='search' chooses by windows that calibrate, so that only held-out ones say what it has gained: give "
             "heldout= (--heldout)"
         )
-    if tokens.labels is not None:
+    if tokens.labels is not None or (isinstance(heldout, Tokens) and heldout.labels is not None):
         raise ValueError("allocation='search' compares predictions of text, not of labels: calibrate on text without labels")
     if len(tokens.windows) < 2:
         raise ValueError("allocation='search' solves on some windows and chooses by others, and there is one: give two or more")

@@ -87,16 +87,23 @@ class InnerBases:
 
 
 ROUNDINGS = 64  # of half precision, in which a turned weight is rounded and every block's sums are formed anew
-KNOWN: WeakKeyDictionary[nn.Module, tuple[tuple[str, ...], InnerBases]] = WeakKeyDictionary()
+KNOWN: WeakKeyDictionary[nn.Module, tuple[object, InnerBases]] = WeakKeyDictionary()
 TOGETHER: WeakKeyDictionary[nn.Module, set[frozenset[str]]] = WeakKeyDictionary()  # operators that were changed all at once
 
 
 def inner_bases_of(model: Any) -> InnerBases:
     """Find and prove the free bases of every block, once. ValueError: a model that a short window does not run through."""
-    blocks, known = block_names(model), KNOWN.get(model)
-    if known is None or known[0] != blocks:
-        known = KNOWN[model] = (blocks, proven(model))
+    form, known = form_of(model), KNOWN.get(model)
+    if known is None or known[0] != form:
+        TOGETHER.pop(model, None)
+        known = KNOWN[model] = (form, proven(model))
     return known[1]
+
+
+def form_of(model: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The names and shapes of what is in the blocks: a model whose widths were changed has other bases."""
+    inside = tuple(f"{name}." for name in block_names(model))
+    return tuple((name, tuple(each.shape)) for name, each in model.named_parameters() if name.startswith(inside))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from statistics import median
 
 from gramian.adapters.pages.numerals import count, finite, number, per_cent, plain_number, worst
 from gramian.adapters.pages.page import escape
-from gramian.adapters.pages.records import Row, Run
+from gramian.adapters.pages.records import Row, Run, mapping
 from gramian.solvers.core.solution import Status
 
 __all__ = ["Remark", "attention", "remarks_as_html"]
@@ -42,12 +42,25 @@ class Remark:
 
 def attention(run: Run) -> list[Remark]:
     """Warnings, then notes, then what is proven of the answers."""
-    found = [*measures(run), *statuses(run), *errors(run), *settings(run), *residuals(run)]
+    found = [*measures(run), *trained(run), *statuses(run), *errors(run), *settings(run), *residuals(run)]
     order = {WARNING: 0, NOTE: 1, GOOD: 2}
     found.sort(key=lambda remark: order[remark.kind])
     if found and any(remark.kind != GOOD for remark in found):
         return found
     return [Remark(GOOD, "Nothing needs attention.", "No status, certificate or error is out of the ordinary."), *found]
+
+
+def trained(run: Run) -> Iterable[Remark]:
+    """That what follows is of the model before it was trained further."""
+    if run.tuning:
+        checks = [number(mapping(each).get("loss")) for each in run.tuning.get("checks") or []]
+        losses = [each for each in checks if each is not None]
+        went = f" Its held-out loss went from {losses[0]:.4g} to {losses[-1]:.4g} nats per token." if losses else ""
+        yield Remark(
+            NOTE,
+            "The model was trained further after it was pruned.",
+            f"Errors, certificates and seconds are those of pruning, before that training.{went}",
+        )
 
 
 def measures(run: Run) -> Iterable[Remark]:

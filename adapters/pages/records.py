@@ -59,8 +59,14 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The name of the method."""
-        return str(self.settings.get("method", "a method without a name"))
+        """The name of the method, and whether the model was tuned after it."""
+        name = str(self.settings.get("method", "a method without a name"))
+        return f"{name}, tuned" if self.tuning else name
+
+    @property
+    def tuning(self) -> Mapping[str, Any]:
+        """What a training after it was, nothing without one."""
+        return mapping(self.document.get("tuning"))
 
     @property
     def model(self) -> str:

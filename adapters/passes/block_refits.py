@@ -91,7 +91,10 @@ class RefitBlocks:
         if not self.each.written(index):
             return []
         found = module_at(self.model, self.paths[index]).named_modules()
-        return [full_name(self.paths[index], name) for name, module in found if any(True for _ in module.parameters(False))]
+        path = self.paths[index]
+        return [
+            full_name(path, name) if name else path for name, module in found if any(True for _ in module.parameters(False))
+        ]
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -141,7 +144,7 @@ class RefitBlocks:
             steps[part.kind].append((states[part.windows], target[part.windows]))
         call = self.calls[index]
         assert isinstance(call, BlockCall)
-        fit = BlockFit(block, call, self.free(index, block), dict(self.masks(index, block)), self.dtype)
+        fit = BlockFit(block, call, self.free(index, block), dict(zeros_of(block)), self.dtype)
         energies = [energy(some) for some in steps]
         apart = fit.loss(steps[2])
         found = fit.solve(steps[0], steps[1])
@@ -163,13 +166,13 @@ class RefitBlocks:
         found = ((name, each) for name, each in block.named_parameters() if name in recorded and id(each) not in others)
         return [name for name, each in found if each.is_floating_point()]
 
-    def masks(self, index: int, block: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-        """Where the weights of the operators that were written to are not zero, by name in the block."""
-        pruned = self.each.written(index)
-        for name, each in block.named_parameters():
-            whole = full_name(self.paths[index], name)
-            if whole.removesuffix(".weight") in pruned or any(one.rpartition(".")[0] == whole for one in pruned):
-                yield name, each.detach() != 0
+
+def zeros_of(block: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Where weights of a block are not zero, by name, of those that have zeros: whoever made these, a run before this one may
+    have pruned what this one does not."""
+    for name, each in block.named_parameters():
+        if each.ndim > 1 and not bool((kept := each.detach() != 0).all()):
+            yield name, kept
 
 
 def length_of(rows: Rows) -> int:

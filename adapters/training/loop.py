@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -25,12 +26,28 @@ from gramian.adapters.training.schedule import Pace, positions_of, rows_of
 from gramian.adapters.training.state import Progress, restored, stored
 from gramian.progress import bar
 
-__all__ = ["Training"]
+__all__ = ["Training", "apart_from_others"]
 
 BETAS = (0.9, 0.95)
 MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT = 8  # of what a teacher writes, an eighth is the text's
 PARTS = 1000  # in which progress is counted, since time may bound it as well as steps
+
+
+@contextmanager
+def apart_from_others() -> Iterator[None]:
+    """Let accelerate begin anew while the context is open: it keeps its precision and device for a whole process, so that a
+    training of another precision, or a Trainer, before this one would have said what they are."""
+    states = [each._shared_state for each in (PartialState, AcceleratorState, GradientState)]
+    known = [dict(each) for each in states]
+    for each in states:
+        each.clear()
+    try:
+        yield
+    finally:
+        for each, own in zip(states, known):
+            each.clear()
+            each.update(own)
 
 
 class Training:
@@ -91,6 +108,8 @@ class Training:
                 else:
                     self.pace.reserve = self.progress.checks[0]["seconds"]
                 while (part := self.pace.part(self.progress.step)) < 1:
+                    if len(self.progress.checks) - 1 - self.progress.best >= self.config.patience:
+                        return "stopped early: the held-out loss did not fall any more"
                     advance(part, self.progress.checks[-1]["loss"])
                     self.step(self.pace.rate(part))
                     self.progress.step += 1
@@ -104,8 +123,6 @@ class Training:
                                 folder, fingerprint, self.progress, self.parameters, best, self.optimizer.optimizer,
                                 self.written,
                             )  # fmt: skip
-                        if len(self.progress.checks) - 1 - self.progress.best >= self.config.patience:
-                            return "stopped early: the held-out loss did not fall any more"
                 advance(1.0, self.progress.checks[-1]["loss"])
             steps = self.progress.step >= self.pace.steps
             return "all epochs done" if steps else "the time was over"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["RUN", "TENSORS", "refuse_state", "state_of"]
+__all__ = ["RUN", "TENSORS", "refuse_other", "refuse_state", "state_of"]
 
 RUN, TENSORS = "run.json", "tensors.safetensors"
 
@@ -16,12 +16,17 @@ def state_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.tuning")
 
 
+def refuse_other(folder: Path, remedy: str) -> None:
+    """Raise FileExistsError for a directory that holds something else than the state of a training, which would be lost."""
+    if folder.exists() and not (folder / RUN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is where the state of the run goes, but holds something else: {remedy}")
+
+
 def refuse_state(out: Path, resume: bool, overwrite: bool) -> None:
     """Raise FileExistsError for a state beside an output that is neither gone on with nor replaced, and for something else in
     its place."""
     folder = state_of(out)
-    if folder.exists() and not (folder / RUN).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is where the state of the run goes, but holds something else: choose another output")
+    refuse_other(folder, "choose another output")
     if folder.exists() and not (resume or overwrite):
         raise FileExistsError(
             f"{folder} is the state of a run that did not end: go on with it (--resume, resume=True), or begin again "

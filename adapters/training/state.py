@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from gramian.adapters.drafts import new_directory
 from gramian.adapters.files import write_json
 from gramian.adapters.run.journal import differences
-from gramian.adapters.training.places import RUN, TENSORS
+from gramian.adapters.training.places import RUN, TENSORS, refuse_other
 
 __all__ = ["Progress", "restored", "stored"]
 
@@ -52,6 +52,7 @@ def stored(
     for number, name in enumerate(weights):
         tensors |= {f"moment/{key}/{name}": each for key, each in moments.get(number, {}).items()}
     tensors["written"] = written
+    refuse_other(folder, "it is left as it is, and the training ends here")
     with new_directory(folder, overwrite=True) as draft:
         save_file({name: each.detach().cpu().contiguous() for name, each in tensors.items()}, draft / TENSORS)
         write_json(draft / RUN, {"fingerprint": fingerprint, "progress": asdict(progress)})
@@ -73,8 +74,11 @@ def restored(
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be read ({error}): begin again, which replaces it (--overwrite)") from error
     if other := differences(found, json.loads(json.dumps(fingerprint))):
+        # A training that was interrupted has changed the model that it was given.
+        how = ", with the model as it was before it," if any(each.startswith("weights ") for each in other) else ""
         raise ValueError(
-            f"{folder} is of another run: {'; '.join(other)}. Repeat that run to go on with it, or begin again (--overwrite)"
+            f"{folder} is of another run: {'; '.join(other)}. Repeat that run{how} to go on with it, or begin again "
+            "(--overwrite)"
         )
     with torch.no_grad():
         for name, each in weights.items():

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from gramian.adapters.config.settings import settings_of
 from gramian.adapters.config.tune_config import TuneConfig
-from gramian.adapters.data.tokens import TokensLike, check_windows, windows_of
+from gramian.adapters.data.tokens import TokensLike, check_windows, unlabelled
+from gramian.adapters.models.factored_weights import model_factors
 from gramian.adapters.models.loading import settle, storage_dtype
 from gramian.adapters.models.modes import eval_mode
 from gramian.adapters.models.plain_modules import check_plain
@@ -21,6 +22,7 @@ from gramian.adapters.models.tasks import kind_of, trunk_of
 from gramian.adapters.models.wrappers import plain_model
 from gramian.adapters.run.digests import weights_digest
 from gramian.adapters.training.masks import masks_of, zeros_in
+from gramian.adapters.training.places import refuse_other
 from gramian.adapters.training.report import TuneReport
 from gramian.adapters.training.schedule import split_windows
 from gramian.adapters.training.weights import trained
@@ -66,7 +68,8 @@ def tune(
     config : TuneConfig, optional
         All settings together, in place of those below.
     state : str or Path, optional
-        A directory in which training keeps, at every check, what it can go on from; it is left there at the end.
+        A directory in which training keeps, at every check, what it can go on from; it is left there at the end. It replaces
+        the state of an earlier training, unless it goes on from it, and nothing else.
     resume : bool
         Go on from the state, if there is one: without a bound on time, and but for fp16, whose scale begins anew, the result is
         the same to the byte.
@@ -84,6 +87,8 @@ def tune(
         Before any work: a setting out of range, a model that is no causal language model or has no such weights, a teacher
         with another vocabulary, windows that either cannot read, too few windows; the state of another run. Later: a loss that
         is not a number.
+    FileExistsError
+        The state's directory holds something else.
     ImportError
         The package `accelerate` is not installed.
 
@@ -99,12 +104,14 @@ def tune(
     (True, True)
     """
     need("train", TRAIN, "gramian.tune")
-    from gramian.adapters.training.loop import Training  # here, since it needs what was asked for
+    from gramian.adapters.training.loop import Training, apart_from_others  # here, since they need what was asked for
 
-    config = settled(config, settings)
-    model, given = plain_model(model), windows_of(tokens)
+    config, folder = settled(config, settings), None if state is None else Path(state).expanduser()
+    if folder is not None:
+        refuse_other(folder, "give state= a directory of its own")
+    model, given = plain_model(model), unlabelled(tokens, "tokens")
     check_models(model, teacher)
-    other = None if heldout_tokens is None else windows_of(heldout_tokens)
+    other = None if heldout_tokens is None else unlabelled(heldout_tokens, "heldout_tokens")
     for each in (model, teacher):
         for tokens_of in (given, other):
             if each is not None and tokens_of is not None:
@@ -115,7 +122,6 @@ def tune(
     if config.written and teacher is None:
         raise ValueError(f"written={config.written} windows come from a teacher: give teacher=, or leave written out")
     masks, storage, zeros = masks_of(model), storage_dtype(model), zeros_in(model)
-    folder = None if state is None else Path(state)
     fingerprint: dict[str, Any] = {}
     if folder is not None:
         fingerprint = {
@@ -125,11 +131,13 @@ def tune(
             "settings": described(config),
             "versions": dict(versions()),
         }
-    with in_float32(model), eval_mode(model), eval_mode(teacher or model):
-        with trained(model, config.train, config.rank, masks, config.seed) as parameters:
-            run = Training(model, teacher, windows, apart, parameters, config)
-            stopped = run.train(folder, fingerprint, resume, progress)
-        settle(model, storage, "after training")
+    with in_float32(model), eval_mode(model), eval_mode(teacher or model), apart_from_others():
+        try:
+            with trained(model, config.train, config.rank, masks, config.seed) as parameters:
+                run = Training(model, teacher, windows, apart, parameters, config)
+                stopped = run.train(folder, fingerprint, resume, progress)
+        finally:
+            settle(model, storage, "after training")
         final = run.check()
     done = run.progress
     return TuneReport(
@@ -166,6 +174,11 @@ def described(config: TuneConfig) -> dict[str, Any]:
 def check_models(model: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
     """Raise ValueError for models that cannot be trained, or learnt from."""
     check_plain(model)
+    if model_factors(model):
+        raise ValueError(
+            "the model's weights are sparse ones beside a matrix of low rank, merged: training would make them dense. Train "
+            "the adapter on the sparse checkpoint by peft, with callbacks=[gramian.HoldZeros(model)]"
+        )
     for each in (model, teacher):
         if each is None:
             continue

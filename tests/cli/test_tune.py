@@ -25,7 +25,7 @@ def sparse_fixture(model, tmp_path_factory):
     text = folder.with_name("text.txt")
     text.write_text(" ".join(map(str, range(3000))))
     pruning = ["--method", "wanda", "--sparsity", "2:4", "--samples", "4", "--length", "32", "--calibration", text]
-    assert call("prune", model, "--out", folder, "--quiet", *pruning, "--no-perplexity") == 0
+    assert call("prune", model, "--out", folder, "--quiet", *pruning, "--evaluate", text) == 0
     return folder
 
 
@@ -38,6 +38,10 @@ def test_a_tuned_model_keeps_its_zeros_and_its_recipe(sparse, model, text, tmp_p
     assert all((here[name] == 0).equal(there[name] == 0) for name in here)
     assert not all(here[name].equal(there[name]) for name in here)
     document, before = (json.loads((folder / "gramian.json").read_text()) for folder in (out, sparse))
+    assert "perplexity" in before and "perplexity" not in document  # which is that of the model before it was tuned
+    assert call("compare", sparse, out) == 0
+    plain, tuned = capsys.readouterr().out.splitlines()[2:4]
+    assert "wanda " in plain and "wanda, tuned" in tuned and "trained further" in (out / "report.html").read_text()
     assert document["settings"] == before["settings"] and document["operators"] == before["operators"]
     tuning = document["tuning"]
     assert tuning == json.loads((tmp_path / "r.json").read_text()) and "fingerprint" not in document

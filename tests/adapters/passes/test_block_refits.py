@@ -296,3 +296,32 @@ def test_texts_of_several_lengths_with_labels():
 def test_two_windows_are_enough_for_both_parts():
     report = run(tiny_model("llama"), tokens=WINDOWS[:2], method="sparsegpt")
     assert all(row.error[0] > 0 and row.aside_error[0] > 0 and row.heldout_error is None for row in report.blocks)
+
+
+@pytest.mark.parametrize(
+    "amount", [{"method": "wanda", "sparsity": "2:4", "include": "mlp"}, {"method": "numerical", "ratio": 0.3}]
+)
+def test_zeros_of_an_earlier_run_are_held(amount):
+    """Of operators that this run does not prune, or of which it keeps some units."""
+    model = tiny_model("llama")
+    gramian.prune(model, WINDOWS, "wanda", sparsity="2:4", include="self_attn|up_proj|gate_proj", progress=False)
+    before = {name: each.detach() == 0 for name, each in model.named_parameters() if "layers" in name and each.ndim == 2}
+    run(model, **amount)
+    for name, each in model.named_parameters():
+        if name not in before or not before[name].any():
+            continue
+        if each.shape == before[name].shape:
+            assert bool((each[before[name]] == 0).all()), name
+        else:  # of the units that are left half of the weights were zero
+            assert float((each == 0).float().mean()) >= 0.45, name
+
+
+def test_a_block_may_have_parameters_of_its_own():
+    model = tiny_model("llama")
+    for block in blocks_of(model):
+        block.gain = nn.Parameter(torch.ones(model.config.hidden_size))
+        plain = block.forward
+        block.forward = lambda *args, plain=plain, block=block, **given: plain(*args, **given) * block.gain
+    before = [block.gain.detach().clone() for block in blocks_of(model)]
+    run(model, method="sparsegpt", sparsity="2:4")
+    assert not all(block.gain.equal(gain) for block, gain in zip(blocks_of(model), before))

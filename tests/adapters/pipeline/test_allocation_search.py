@@ -442,6 +442,8 @@ def test_what_a_search_takes_is_foreseen():
         ),
         ({"allocation": "uniform", "search_minutes": 3}, "search_minutes=3 needs allocation='search'"),
         ({"search_minutes": 0}, "search_minutes must be a number above 0 but is 0"),
+        ({"search_minutes": float("inf")}, "search_minutes must be a number above 0 but is inf"),
+        ({"heldout": [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}] * 3}, "not of labels"),
         ({"method": "numerical", "allocation": "owl"}, "allocation='owl' does not go with 'numerical', which removes whole"),
         ({"method": "flap"}, "makes up for removed units in a bias"),
         ({"method": "experts"}, "removes whole experts"),

@@ -262,3 +262,21 @@ def test_what_would_change_nothing_is_refused_before_any_work(settings, message)
 def test_units_are_not_removed_in_another_basis():
     with pytest.raises(ValueError, match="rotate_heads=True does not go with 'flap', which removes whole heads"):
         gramian.adapters.PruneConfig("flap", rotate_heads=True)
+
+
+def test_bases_are_found_anew_once_widths_have_changed():
+    model = tiny_model("llama")
+    before = inner_bases_of(model).found["model.layers.0.mlp.down_proj"].size
+    gramian.prune(model, WINDOWS, "numerical", ratio=0.3, progress=False)
+    after = inner_bases_of(model).found["model.layers.0.mlp.down_proj"].size
+    assert after == model.get_submodule("model.layers.0.mlp.down_proj").weight.shape[1] < before
+
+
+def test_a_rotation_does_not_fill_zeros_of_an_earlier_run():
+    """Where the other operator of the basis is not pruned again, heads are not turned, and the report says why."""
+    model = tiny_model("llama")
+    gramian.prune(model, WINDOWS, "wanda", sparsity="2:4", include="layers.0.self_attn.o_proj", progress=False)
+    report = gramian.prune(model, WINDOWS, "wanda", sparsity=0.5, include="v_proj", rotate_heads=True, progress=False)
+    assert float((weights_of(model, "model.layers.0.self_attn.o_proj") == 0).float().mean()) == 0.5
+    assert "has zeros, which a rotation would fill" in report.settings["refused"]["model.layers.0.self_attn.o_proj"]
+    assert report.settings["changed_bases"] == 1

@@ -335,3 +335,80 @@ def test_what_was_written_is_not_written_again(tmp_path, monkeypatch):
 def test_without_a_teacher_nobody_writes():
     with pytest.raises(ValueError, match="written=8 windows come from a teacher: give teacher="):
         gramian.tune(sparse("llama"), TEXT, written=8, **PLAIN)
+
+
+def test_a_directory_with_something_else_is_left_alone(tmp_path):
+    """Before any work, and after it where somebody has put something there in the meantime."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    model = sparse("llama")
+    before = parameters(model)
+    with pytest.raises(FileExistsError, match=r"holds something else: give state= a directory of its own"):
+        gramian.tune(model, TEXT, heldout=4, state=tmp_path / "mine", progress=False)
+    assert same(before, parameters(model)) and (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "state").mkdir()
+    gramian.tune(model, TEXT, heldout=4, state=tmp_path / "state", progress=False)
+    gramian.tune(model, TEXT, heldout=4, state=tmp_path / "state", progress=False)  # one state is replaced by another
+    assert sorted(file.name for file in (tmp_path / "state").iterdir()) == ["run.json", "tensors.safetensors"]
+
+
+def test_texts_with_labels_are_no_windows():
+    """They may be padded, and padding would be learnt."""
+    labelled = [{"input_ids": [1, 2, 3, 4 + n], "attention_mask": [1] * 4, "labels": [-100, -100, 3, 4 + n]} for n in range(6)]
+    with pytest.raises(ValueError, match="tokens are texts with labels"):
+        gramian.tune(sparse("llama"), labelled, heldout=2, progress=False)
+    with pytest.raises(ValueError, match="heldout_tokens are texts with labels"):
+        gramian.tune(sparse("llama"), TEXT, heldout_tokens=labelled, progress=False)
+
+
+def test_sparse_weights_beside_a_low_rank_are_not_filled_in():
+    model = tiny_model("llama")
+    gramian.prune(model, WINDOWS, "sparse-low-rank", sparsity=0.5, heldout=None, progress=False)
+    with pytest.raises(ValueError, match="training would make them dense"):
+        gramian.tune(model, TEXT, heldout=4, progress=False)
+
+
+def test_trainings_of_one_process_do_not_decide_for_each_other():
+    """accelerate keeps the precision of the first one; what was there before is there afterwards."""
+    from accelerate import Accelerator
+
+    others = Accelerator(mixed_precision="no", cpu=True)
+    found = []
+    for precision in ("no", "bf16", "no"):
+        model = sparse("llama")
+        found.append(gramian.tune(model, TEXT, heldout=4, precision=precision, progress=False).checks[-1]["loss"])
+    assert found[0] == found[2] != found[1]
+    assert others.mixed_precision == "no" == Accelerator().mixed_precision
+
+
+def test_what_was_stopped_early_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    """Nothing more is done, as when saving has failed after it."""
+    how: dict[str, Any] = {
+        "heldout": 2, "epochs": 9, "lr": 5e-2, "patience": 1, "checks": 30, "batch": 2, "at_once": 2, "progress": False,
+    }  # fmt: skip
+    one, other = sparse("llama"), sparse("llama")
+    first = gramian.tune(one, TEXT, state=tmp_path / "state", **how)
+    assert first.stopped.startswith("stopped early") and first.steps < 81
+    monkeypatch.setattr(Training, "step", lambda self, rate: pytest.fail("it went on"))
+    again = gramian.tune(other, TEXT, state=tmp_path / "state", resume=True, **how)
+    assert again.stopped == first.stopped and again.steps == first.steps and same(parameters(one), parameters(other))
+
+
+def test_an_interrupted_training_leaves_what_can_be_stored(monkeypatch, tmp_path):
+    """The best weights so far, rounded to the dtype of the checkpoint; the same training with them is another one."""
+    model, step = sparse("llama"), Training.step
+    model.config.dtype = torch.bfloat16
+    before = parameters(model)
+
+    def interrupted(self: Training, rate: float) -> None:
+        if self.progress.step == 6:
+            raise Ended
+        step(self, rate)
+
+    monkeypatch.setattr(Training, "step", interrupted)
+    how: dict[str, Any] = {"heldout": 4, "epochs": 3, "lr": 1e-2, "checks": 6, "state": tmp_path / "s", "progress": False}
+    with pytest.raises(Ended):
+        gramian.tune(model, TEXT, **how)
+    assert all(each.equal(each.bfloat16().float()) for each in model.parameters()) and not same(before, parameters(model))
+    with pytest.raises(ValueError, match="Repeat that run, with the model as it was before it, to go on"):
+        gramian.tune(model, TEXT, resume=True, **how)
