@@ -72,7 +72,8 @@ def levels_of(unit_set: UnitSet) -> int:
 
 
 def judge_bytes(model: Any, config: PruneConfig, windows: tuple[int, int], heldout: int) -> int:
-    """Bytes of the dense model's outputs, and of what enters every block, on windows that choose and on held-out ones."""
+    """Bytes of the dense model's outputs, and of what enters every block, on windows that choose and on held-out ones; and of a
+    block's gradients, one of a part of the windows beside the sum, in float32."""
     if config.own("allocation") != "search":
         return 0
     count, length = windows
@@ -80,7 +81,8 @@ def judge_bytes(model: Any, config: PruneConfig, windows: tuple[int, int], heldo
     vocabulary = model.config.get_text_config().vocab_size
     logits = min(2 * LOGITS, vocabulary * compared)
     hidden = compared * model.get_input_embeddings().embedding_dim * (len(blocks_in(model)) + 1)
-    return int((logits + hidden) * next(model.parameters()).element_size())
+    gradients = max(2 * 4 * sum(each.numel() for each in block.parameters()) for block in blocks_in(model))
+    return int((logits + hidden) * next(model.parameters()).element_size()) + gradients
 
 
 def search_seconds(model: Any, config: PruneConfig, plan: Plan, rates: Rates) -> dict[str, float]:

@@ -12,6 +12,7 @@ from gramian.adapters.passes.level_judge import LevelJudge
 from gramian.adapters.run.forward import BlockCall
 from gramian.solvers.levels.level_budget import Choice
 from gramian.solvers.levels.level_prices import level_prices
+from gramian.solvers.levels.level_search import Check
 
 __all__ = ["has_gradients", "prices_by"]
 
@@ -20,14 +21,15 @@ REACH = 3  # levels on either side of an operator's own that are read, beside th
 Gradients = tuple[int, torch.Tensor]  # an operator, and the gradient (q, p) of its weight
 
 
-def prices_by(judge: LevelJudge, choice: Choice) -> list[np.ndarray]:
+def prices_by(judge: LevelJudge, choice: Choice, check: Check) -> list[np.ndarray]:
     """By how much the mean divergence over all parts changes where one operator alone goes to another level, as far as its
-    gradient at a choice says (`level_prices`); NaN for levels far from its own."""
+    gradient at a choice says (`level_prices`); NaN for levels far from its own. check: called for every operator."""
     levels = judge.levels
     levels.put(choice)
     judge.follow(choice)
     slopes: list[np.ndarray] = [np.zeros(0)] * len(choice)
     for place, gradient in gradients(judge):
+        check()
         slopes[place] = slopes_of(judge, place, gradient)
     return level_prices(slopes, [np.asarray(row.errors) for row in levels.rows], choice)
 

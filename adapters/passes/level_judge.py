@@ -61,8 +61,9 @@ class LevelJudge:
     dense. Hidden states in front of every block are kept along one choice, `follow`, so that another one costs the blocks from
     the first operator on that differs.
 
-    windows: (n, length), in parts of equally many, each judged by itself. Positions are spread evenly over each window, as many
-    as make LOGITS logits in all. ValueError for a model whose output does not follow from its last block.
+    windows: (n, length), in parts that are judged by themselves. Where some have one window more than others, they count for as
+    much more, so that the mean over parts is that over windows. Positions are spread evenly over each window, as many as make
+    LOGITS logits in all. ValueError for a model whose output does not follow from its last block.
     """
 
     def __init__(self, levels: ModelLevels, windows: torch.Tensor, parts: int) -> None:
@@ -73,6 +74,7 @@ class LevelJudge:
         width = model.config.get_text_config().vocab_size if predicts else model.get_input_embeddings().embedding_dim
         self.ending = Ending(model, windows, max(len(windows), LOGITS // width), predicts)
         self.rows = [*windows.tensor_split(parts)]
+        self.shares = [len(rows) * parts / len(windows) for rows in self.rows]
         self.entering: list[list[torch.Tensor]] = []  # by part, of every block along the choice that is followed
         hidden, self.calls = enter(model, self.rows)
         self.entering = [[states] for states in hidden]
@@ -105,14 +107,15 @@ class LevelJudge:
         states = self.leaving(part, first)
         for number in range(first, len(self.layers)):
             states = self.through(number, states)
-        return mean_over(MEASURES[self.measure], self.dense[part], self.ending.outputs(self.rows[part], states))
+        found = mean_over(MEASURES[self.measure], self.dense[part], self.ending.outputs(self.rows[part], states))
+        return self.shares[part] * found
 
     def gradient(self, part: int) -> torch.Tensor:
         """That of the divergence on one part with respect to what leaves the last block along the choice that is followed."""
         states = self.leaving(part, len(self.layers)).detach().requires_grad_()
         outputs = self.ending.outputs(self.rows[part], states)
         with torch.enable_grad():
-            value = MEASURES[self.measure](self.dense[part], outputs).mean()
+            value = self.shares[part] * MEASURES[self.measure](self.dense[part], outputs).mean()
         return torch.autograd.grad(value, states)[0]
 
     def leaving(self, part: int, place: int) -> torch.Tensor:

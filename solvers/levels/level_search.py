@@ -12,13 +12,14 @@ import numpy as np
 from gramian.solvers.levels.level_budget import Choice, LevelBudget
 from gramian.solvers.levels.level_exchange import exchanged, measured, steps_along
 
-__all__ = ["Confirmed", "Objective", "Prices", "SearchState", "begun", "halved", "search_levels"]
+__all__ = ["Check", "Confirmed", "Objective", "Prices", "SearchState", "begun", "halved", "search_levels"]
 
 CANDIDATES = 16  # exchanges in a round
 PATIENCE = 8  # rounds without a better choice, at the least, after which the search ends
 
 Objective = Callable[[Choice, Sequence[int]], Sequence[float]]  # of a choice on some parts of the data
-Prices = Callable[[Choice], Sequence[np.ndarray]]  # of a choice: what every module at each level would change
+Check = Callable[[], object]  # called now and then by what takes long; it raises where the time is over
+Prices = Callable[[Choice, Check], Sequence[np.ndarray]]  # of a choice: what every module at each level would change
 
 
 class Late(Exception):
@@ -106,8 +107,8 @@ def search_levels(
     start has its turn, and after the last one the search ends: of what is found from several starts, one may be far better than
     the others.
 
-    prices(choice): for every module an estimate, at each of its levels, of by how much the objective changes if it alone goes
-    there, NaN for levels that it should not go to. Without it steps are measured.
+    prices(choice, check): for every module an estimate, at each of its levels, of by how much the objective changes if it alone
+    goes there, NaN for levels that it should not go to; check() ends it where the time is over. Without it steps are measured.
     state: where it begins (`begun`), or goes on. keep(state): called after every round. seed: of the exchanges. time_limit:
     seconds in all, those of the state included; a round that it interrupts is forgotten. Without it the answer depends on
     nothing but what is given, however often the search is interrupted and gone on with.
@@ -135,7 +136,7 @@ def search_levels(
                 if prices is None:
                     changes = measured(budget, present.choice, partial(on_one, counted, order[0]))
                 else:
-                    changes = [*prices(present.choice)]
+                    changes = [*prices(present.choice, in_time)]
                 candidates = steps_along(budget, present.choice, changes)
             else:
                 generator = np.random.default_rng([seed, state.rounds])

@@ -117,8 +117,10 @@ def test_divergences_are_those_of_whole_models(name, tmp_path):
         found = judge(choice, range(2))
         for part, windows in enumerate(HELDOUT.tensor_split(2)):
             expected = divergence(dense[: len(windows)] if part == 0 else dense[-len(windows) :], logits(model, windows))
+            expected *= 2 * len(windows) / len(HELDOUT)
             assert found[part] == pytest.approx(expected, rel=1e-4, abs=1e-6)
             assert judge.present(part) == pytest.approx(found[part], rel=1e-6)
+        assert np.mean(found) == pytest.approx(divergence(dense, logits(model, HELDOUT)), rel=1e-4, abs=1e-6)
         if turn % 2:
             judge.follow(choice)
     judge.levels.restore()
@@ -160,7 +162,7 @@ def test_slopes_are_derivatives_of_the_divergence(name, tmp_path):
             layer.weight.copy_(here)
             assert slopes[level] == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.01, abs=1e-5)
         assert slopes[1] == 0
-    prices = prices_by(judge, choice)
+    prices = prices_by(judge, choice, lambda: None)
     assert all(each[1] == 0 and np.isfinite(each).all() for each in prices)
     levels.restore()
     assert same(before, parameters(model)) and not any(each.grad is not None for each in model.parameters())

@@ -121,7 +121,8 @@ def test_prices_spare_evaluations_and_rough_ones_do_no_harm(seed, rough):
     objective, measuring = Parts(EQUAL, noise=0.01, seed=seed), Parts(EQUAL, noise=0.01, seed=seed)
     generator = np.random.default_rng(seed)
 
-    def prices(choice):
+    def prices(choice, check):
+        check()
         found = [each - each[level] for each, level in zip(objective.single, choice)]
         return [each * (1 + rough * generator.normal(size=len(each))) for each in found]
 
@@ -169,7 +170,8 @@ def test_a_search_that_was_interrupted_ends_where_another_does(after, priced):
     objective = Parts(EQUAL, pairs=0.02, noise=0.2, seed=3)
     start = begun(budget, objective, objective.parts, [(3, 3, 3, 2, 2, 2), (5, 5, 5, 0, 0, 0)])
 
-    def prices(choice):
+    def prices(choice, check):
+        check()
         return [each - each[level] for each, level in zip(objective.single, choice)]
 
     how = {"seed": 5, "prices": prices if priced else None}
@@ -253,3 +255,17 @@ def test_starts_are_compared_and_checked():
         begun(budget, objective, 4, [(0,) * 6])
     with pytest.raises(ValueError, match="nan"):
         begun(budget, lambda choice, parts: [float("nan")] * len(parts), 4, [two])
+
+
+def test_prices_that_take_long_are_ended_in_time():
+    budget = LevelBudget(EQUAL, 150, beyond=0)
+    objective = Parts(EQUAL, seed=1)
+
+    def slow(choice, check):
+        for _ in range(10_000):
+            time.sleep(1e-3)
+            check()
+
+    state = begun(budget, objective, objective.parts, [(3, 3, 3, 2, 2, 2)])
+    found = search_levels(budget, objective, state, prices=slow, time_limit=0.05)
+    assert found.ended == "the time was over" and found.best == state.best and found.seconds < 5
