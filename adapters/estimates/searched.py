@@ -81,7 +81,7 @@ def judge_bytes(model: Any, config: PruneConfig, windows: tuple[int, int], heldo
     vocabulary = model.config.get_text_config().vocab_size
     logits = min(2 * LOGITS, vocabulary * compared)
     hidden = compared * model.get_input_embeddings().embedding_dim * (len(blocks_in(model)) + 1)
-    gradients = max(2 * 4 * sum(each.numel() for each in block.parameters()) for block in blocks_in(model))
+    gradients = max(2 * 4 * sum(each.numel() for each in block.parameters()) for block in blocks_in(model).values())
     return int((logits + hidden) * next(model.parameters()).element_size()) + gradients
 
 
