@@ -42,6 +42,12 @@ def small() -> str:
     )
 
 
+def spread(seconds: list[float]) -> str:
+    """From the fewest to the most minutes."""
+    fewest, most = f"{min(seconds) / 60:.0f}", f"{max(seconds) / 60:.0f}"
+    return fewest if fewest == most else f"{fewest} to {most}"
+
+
 def paired_error(cell: dict[str, Any], other: dict[str, Any]) -> float:
     """The standard error of the mean difference, over runs of eight windows."""
     pairs = zip(cell["divergence_by_eight"], other["divergence_by_eight"], strict=True)
@@ -70,5 +76,5 @@ def whole() -> str:
     return noted(
         table(head, rows),
         "KL(dense || pruned) in nats on eight windows that neither calibrated nor chose, with the paired standard error of its "
-        f"change. Searches took {min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes on one thread, beside other work.",
+        f"change. Searches took {spread(seconds)} minutes on one thread, beside other work.",
     )
