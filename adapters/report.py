@@ -64,9 +64,10 @@ class OperatorReport:
 class BlockReport:
     """One block that was refitted as a whole, before and after, as it is stored.
 
-    error: sum_t |b(x*_t) - T_t|^2 / sum_t |T_t|^2 on the windows that were fitted. aside_error: the same on those that said
-    when to end. heldout_error: the same on windows that the run never saw, None without any. epochs: how many of those `tried`
-    the stored weights have behind them; after none the block is what it was.
+    error: the mean over tokens t of |S (b(x*_t) - T_t)|^2 / |T_t|^2 on the windows that were fitted, where a diagonal S makes
+    all channels of the targets T as large. aside_error: the same on those that said when to end. heldout_error: the same on
+    windows that the run never saw, None without any. epochs: how many of those `tried` the stored weights have behind them;
+    after none the block is what it was.
     """
 
     name: str

@@ -11,12 +11,12 @@ from torch import nn
 from gramian.adapters.passes.block_functions import BlockFunction
 from gramian.adapters.run.forward import BlockCall
 
-__all__ = ["BlockFit", "Fitted", "Losses", "Step"]
+__all__ = ["BlockFit", "Fitted", "Losses", "Step", "energies", "scales_of"]
 
 EPOCHS = 3  # over the windows that are fitted
 PATIENCE = 2  # epochs without a lower loss on windows set aside, after which a fit ends
 RATE = 7e-3  # the first step of a weight, relative to the root mean square of its parameter; it falls to zero
-SMALLEST = 1e-3  # that root mean square at least: biases start at zero
+SMALLEST = 1e-3  # that root mean square at least: biases start at zero; of a token's length, relative to that of all
 TINY = 1e-12  # Adam's epsilon, beside gradients of a loss that is 1 at the start
 
 Step = tuple[torch.Tensor, torch.Tensor]  # what enters the block (windows, length, width), and what should leave it
@@ -24,7 +24,7 @@ Step = tuple[torch.Tensor, torch.Tensor]  # what enters the block (windows, leng
 
 @dataclass(frozen=True)
 class Losses:
-    """sum_t |b(x_t) - T_t|^2 over the windows that are fitted and those that are set aside."""
+    """sum_t |S (b(x_t) - T_t)|^2 / |T_t|^2 over the windows that are fitted and those that are set aside."""
 
     fitted: float
     aside: float
@@ -41,8 +41,11 @@ class Fitted:
 
 
 class BlockFit:
-    """argmin_V sum_t |b(x_t; V) - T_t|^2 over some parameters V of a block b, zeros of those that have a mask held.
+    """argmin_V sum_t |S (b(x_t; V) - T_t)|^2 / |T_t|^2 over parameters V of a block b, zeros of those that have a mask held.
 
+    Errors are relative to each token, as the norm that reads the answer next makes them, and by a diagonal S (`scales_of`) to
+    each channel: a few tokens may be a hundred times as large as others, and most of their length is in one channel, on which
+    little of what follows depends, and which would be all that is fitted.
     Adam makes a step for each of the given ones, in an order that is drawn anew, with a seed, in every epoch; the steps are
     relative to the size of each parameter and fall to zero. Weights are float32 at least while they are fitted, and every loss
     is that of what would be stored. An epoch counts where the loss on the windows that are fitted falls by it: else the weights
@@ -50,6 +53,7 @@ class BlockFit:
     if no epoch is better; after `PATIENCE` epochs that are not, the fit ends.
 
     names: of the parameters, in the block. masks: by name, True where a weight may differ from zero. dtype: of the checkpoint.
+    scales: the squares of S.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class BlockFit:
         names: Sequence[str],
         masks: Mapping[str, torch.Tensor],
         dtype: torch.dtype,
+        scales: torch.Tensor,
         epochs: int = EPOCHS,
         rate: float = RATE,
     ) -> None:
-        self.function, self.dtype, self.epochs, self.rate = BlockFunction(block, call, names), dtype, epochs, rate
+        self.function, self.dtype, self.scales = BlockFunction(block, call, names), dtype, scales
+        self.epochs, self.rate = epochs, rate
         self.masks = {name: mask for name, mask in masks.items() if name in names}
         self.stored = {name: block.get_parameter(name) for name in names}
         known = {name: torch.promote_types(each.dtype, torch.float32) for name, each in self.stored.items()}
@@ -131,8 +137,24 @@ class BlockFit:
     def squares(
         self, weights: Mapping[str, torch.Tensor], states: torch.Tensor, target: torch.Tensor, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
-        """|b(x; V) - T|^2 of one step. dtype: in which it is summed up."""
+        """sum_t |S (b(x_t; V) - T_t)|^2 / |T_t|^2 of one step. dtype: in which it is summed up."""
         answer = self.function({name: each.to(self.stored[name].dtype) for name, each in weights.items()}, states)
         target = target.to(answer.device)
-        squares: torch.Tensor = (answer.to(target.dtype) - target).square().sum(dtype=dtype)
-        return squares
+        squares = (answer.to(target.dtype) - target).square() * self.scales.to(target)
+        return (squares.sum(-1, dtype=dtype) / energies(target)).sum()
+
+
+def scales_of(steps: Sequence[Step]) -> torch.Tensor:
+    """S_c^2, the usual share of a channel in |T_t|^2 over its own, on the mean over tokens, so that all channels of the targets
+    count alike; one that is next to nothing counts no more than one of a thousandth of the usual size."""
+    total = sum((target.double().square() / energies(target.double())[..., None]).flatten(0, -2).sum(0) for _, target in steps)
+    assert isinstance(total, torch.Tensor)
+    usual = total.mean()
+    scales: torch.Tensor = usual / total.clamp(min=max(SMALLEST**2 * float(usual), torch.finfo(total.dtype).tiny))
+    return scales.float()
+
+
+def energies(target: torch.Tensor) -> torch.Tensor:
+    """|T_t|^2 of every token, and of one that is next to nothing a part of the mean: it should not be all that counts."""
+    found = target.square().sum(-1)
+    return found.clamp(min=max(SMALLEST**2 * float(found.mean()), torch.finfo(found.dtype).tiny))

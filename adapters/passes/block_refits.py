@@ -13,7 +13,7 @@ from torch import nn
 
 from gramian.adapters.models.block_lists import full_name
 from gramian.adapters.models.examples import Rows
-from gramian.adapters.passes.block_fits import BlockFit, Step
+from gramian.adapters.passes.block_fits import BlockFit, Step, scales_of
 from gramian.adapters.passes.removal import RemoveUnits
 from gramian.adapters.passes.weights import ZeroWeights
 from gramian.adapters.report import BlockReport
@@ -42,10 +42,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class RefitBlocks:
-    """argmin_V sum_t |b(x*_t; V) - T_t|^2 over all weights that are left of a block b, their zeros held, after a pass `each`.
+    """argmin_V sum_t |S (b(x*_t; V) - T_t)|^2 / |T_t|^2 over all weights that are left of a block b, their zeros held.
 
-    T = target_blend times what the dense block answers on the dense model's path, plus the rest of what it answers on x*, what
-    the blocks pruned so far deliver. A parameter that another part of the model has too remains as it is.
+    It follows `each`, another pass. T = target_blend times what the dense block answers on the dense model's path, plus the
+    rest of what it answers on x*, what the blocks pruned so far deliver. A parameter that another part of the model has too
+    remains as it is.
 
     batches: of windows, of which the first `fitted` calibrate; the rest are held out for the report. dtype: of the checkpoint.
     shares: of the batches, where other processes run some; the first one fits, and the others take its weights over.
@@ -144,15 +145,16 @@ class RefitBlocks:
             steps[part.kind].append((states[part.windows], target[part.windows]))
         call = self.calls[index]
         assert isinstance(call, BlockCall)
-        fit = BlockFit(block, call, self.free(index, block), dict(zeros_of(block)), self.dtype)
-        energies = [energy(some) for some in steps]
+        scales = scales_of(steps[0])
+        fit = BlockFit(block, call, self.free(index, block), dict(zeros_of(block)), self.dtype, scales)
+        tokens = [sum(target.shape[0] * target.shape[1] for _, target in some) for some in steps]
         apart = fit.loss(steps[2])
         found = fit.solve(steps[0], steps[1])
         return BlockReport(
             name=self.paths[index],
-            error=over(found.before.fitted, found.after.fitted, energies[0]),
-            aside_error=over(found.before.aside, found.after.aside, energies[1]),
-            heldout_error=over(apart, fit.loss(steps[2]), energies[2]) if steps[2] else None,
+            error=(found.before.fitted / tokens[0], found.after.fitted / tokens[0]),
+            aside_error=(found.before.aside / tokens[1], found.after.aside / tokens[1]),
+            heldout_error=(apart / tokens[2], fit.loss(steps[2]) / tokens[2]) if steps[2] else None,
             epochs=found.epochs,
             tried=found.tried,
             seconds=time.perf_counter() - started,
@@ -178,13 +180,3 @@ def zeros_of(block: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def length_of(rows: Rows) -> int:
     """How many tokens a window has."""
     return int((rows if isinstance(rows, torch.Tensor) else rows.ids).shape[1])
-
-
-def energy(steps: Sequence[Step]) -> float:
-    """sum_t |T_t|^2."""
-    return sum(float(target.double().square().sum()) for _, target in steps)
-
-
-def over(before: float, after: float, energy: float) -> tuple[float, float]:
-    """Two losses relative to the energy of their targets."""
-    return (before / energy, after / energy) if energy > 0 else (0.0, 0.0)

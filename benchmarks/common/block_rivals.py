@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gramian.adapters.passes.block_fits import SMALLEST, BlockFit, Fitted, Losses, Step
+from gramian.adapters.passes.block_fits import SMALLEST, BlockFit, Fitted, Losses, Step, energies
 
 Weights = dict[str, torch.Tensor]
 
 
 class GaussNewton(BlockFit):
-    """argmin_D sum_t |J_t D - (T_t - b(x_t; V))|^2 over changes D of some weights, J_t the derivative of b(x_t; V) by them.
+    """argmin_D sum_t |S (J_t D - T_t + b(x_t; V))|^2 / |T_t|^2 over changes D of some weights, J_t the derivative of b(x_t; V).
 
     `steps` of conjugate gradients, by products with J_t and its transpose, from D = 0, in units of each parameter's size. Where
     the block is linear in these weights, as in those that add to the stream without a norm behind them, and in `up_proj` for
@@ -69,23 +69,24 @@ class GaussNewton(BlockFit):
 
         def answer(change: Weights, states: torch.Tensor) -> torch.Tensor:
             moved = {name: each * self.masks.get(name, 1.0) * self.sizes[name] for name, each in change.items()}
-            weights = {f"block.{name}": each + moved.get(name, 0.0) for name, each in self.weights.items()}
-            answered: torch.Tensor = torch.func.functional_call(self.called, {**self.others, **weights}, (states,))
-            return answered
+            return self.function({name: each + moved.get(name, 0.0) for name, each in self.weights.items()}, states)
+
+        parts = [self.scales.sqrt() * energies(target).rsqrt()[..., None] for _, target in fitted]
 
         def back(residuals: Sequence[torch.Tensor]) -> Weights:
             total = {name: each.clone() for name, each in nothing.items()}
-            for (states, _), residual in zip(fitted, residuals):
+            for (states, _), part, residual in zip(fitted, parts, residuals):
                 _, transposed = torch.func.vjp(lambda change, states=states: answer(change, states), nothing)
-                for name, each in transposed(residual)[0].items():
+                for name, each in transposed(part * residual)[0].items():
                     total[name] += each
             return total
 
         def forth(change: Weights) -> list[torch.Tensor]:
             with sdpa_kernel(SDPBackend.MATH):  # the others have no derivative in forward mode
-                return [torch.func.jvp(lambda each, x=x: answer(each, x), (nothing,), (change,))[1] for x, _ in fitted]
+                moved = [torch.func.jvp(lambda each, x=x: answer(each, x), (nothing,), (change,))[1] for x, _ in fitted]
+            return [part * each for part, each in zip(parts, moved)]
 
-        residuals = [target - answer(nothing, states) for states, target in fitted]
+        residuals = [part * (target - answer(nothing, states)) for (states, target), part in zip(fitted, parts)]
         change, slope = dict(nothing), back(residuals)
         direction, size = slope, inner(slope, slope)
         for _ in range(self.steps):

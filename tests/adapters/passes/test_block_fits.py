@@ -10,10 +10,17 @@ from tiny import parameters, same, some_windows, tiny_model
 from torch import nn
 
 from gramian.adapters.models.block_lists import blocks_of
-from gramian.adapters.passes.block_fits import BlockFit, Step
+from gramian.adapters.passes.block_fits import BlockFit, Step, scales_of
 from gramian.adapters.run.forward import BlockCall, enter
 
 FAMILIES = ("llama", "gemma3_text", "opt", "gpt2")  # gated, with norms behind its operators, with biases, transposed
+
+
+def by_hand(targets: list[torch.Tensor]) -> torch.Tensor:
+    """Every channel's mean square among tokens of length one, over that of all."""
+    tokens = torch.cat([each.double().flatten(0, -2) for each in targets])
+    each = (tokens / tokens.norm(dim=-1, keepdim=True)).square().mean(0)
+    return (each.mean() / each).float()
 
 
 class Planted:
@@ -35,16 +42,18 @@ class Planted:
         self.dense = copy.deepcopy(self.block)
         self.names = [name for name, _ in self.block.named_parameters()]
         self.steps: list[Step] = [(states, self.call(self.dense, states)) for states in hidden]
+        self.scales = by_hand([y for _, y in self.steps])
         for each in self.block.parameters():
             each.mul_(1 + noise * torch.randn(each.shape, generator=draw))
 
     def fit(self, dtype: torch.dtype = torch.float32, **options) -> BlockFit:
-        return BlockFit(self.block, self.call, self.names, self.masks, dtype, **options)
+        return BlockFit(self.block, self.call, self.names, self.masks, dtype, self.scales, **options)
 
     def loss(self, steps: list[Step]) -> float:
         """Of the block as it is."""
         with torch.no_grad():
-            return sum(float((self.call(self.block, x) - y).double().square().sum()) for x, y in steps)
+            errors = [(self.call(self.block, x) - y).double().square() @ self.scales.double() for x, y in steps]
+            return sum(float((each / y.double().square().sum(-1)).sum()) for each, (_, y) in zip(errors, steps))
 
     def zeros_hold(self) -> bool:
         weights = dict(self.block.named_parameters())
@@ -137,7 +146,8 @@ def test_units_change_nothing():
         linear.weight.copy_(start)
         steps = [(x * scale, x * scale @ target.T) for x in states]
         call = lambda block, x: block(x)  # noqa: E731
-        BlockFit(linear, call, ["weight"], {}, torch.float32).solve(steps[:3], steps[3:])  # type: ignore[arg-type]
+        fit = BlockFit(linear, call, ["weight"], {}, torch.float32, scales_of(steps[:3]))  # type: ignore[arg-type]
+        fit.solve(steps[:3], steps[3:])
         found.append(linear.weight.clone())
     assert not found[0].equal(start) and all(torch.allclose(each, found[0], rtol=1e-4) for each in found)
 
@@ -152,7 +162,9 @@ def test_the_same_bytes_again():
 def test_a_block_without_gradients_is_an_error():
     planted = Planted("llama")
     call = planted.call
-    fit = BlockFit(planted.block, lambda block, x: call(block, x).detach(), planted.names, planted.masks, torch.float32)  # type: ignore[arg-type]
+    fit = BlockFit(
+        planted.block, lambda block, x: call(block, x).detach(), planted.names, planted.masks, torch.float32, planted.scales
+    )  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nothing that it answers has gradients"):
         fit.solve(planted.steps[:6], planted.steps[6:])
 
@@ -165,3 +177,35 @@ def test_parameters_that_are_not_named_remain():
     after = parameters(planted.block)
     assert [name for name in before if not same(before, after, [name])] == ["mlp.down_proj.weight"]
     assert all(each.grad is None for each in planted.block.parameters())
+
+
+def test_tokens_count_alike_however_large_their_states_are():
+    """One token is a thousand times as large as the others and wants other weights: it is one of many all the same."""
+    linear, draw = nn.Linear(6, 6, bias=False).requires_grad_(False), torch.Generator().manual_seed(0)
+    target, other = torch.randn(6, 6, generator=draw), torch.randn(6, 6, generator=draw)
+    steps = []
+    for _ in range(8):
+        states = torch.randn(1, 32, 6, generator=draw)
+        answers = states @ target.T
+        states[:, 0] *= 1000
+        answers[:, 0] = states[:, 0] @ other.T
+        steps.append((states, answers))
+    call = lambda block, x: block(x)  # noqa: E731
+    linear.weight.copy_(target + 0.3 * torch.randn(6, 6, generator=draw))
+    before = float((linear.weight - target).norm())
+    how = {"epochs": 40, "rate": 0.03}
+    BlockFit(linear, call, ["weight"], {}, torch.float32, torch.ones(6), **how).solve(steps[:6], steps[6:])  # type: ignore[arg-type]
+    assert float((linear.weight - target).norm()) < 0.5 * before
+
+
+def test_channels_count_alike_however_large_they_are():
+    """By hand, with one channel that holds nearly all of every token's length, and one that is always zero."""
+    draw = torch.Generator().manual_seed(0)
+    targets = [torch.randn(2, 9, 5, generator=draw) * torch.tensor([1.0, 300.0, 0.1, 1.0, 1.0]) for _ in range(3)]
+    steps = [(each, each) for each in targets]
+    assert torch.allclose(scales_of(steps), by_hand(targets), rtol=1e-5)
+    for each in targets:
+        each[..., 3] = 0
+    found = scales_of(steps)
+    assert bool(torch.isfinite(found).all()) and found[3] == pytest.approx(1e6, rel=1e-3)
+    assert bool(torch.isfinite(scales_of([(each, 0 * each) for each in targets])).all())

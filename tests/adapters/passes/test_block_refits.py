@@ -60,11 +60,17 @@ def states(model: Any, windows: torch.Tensor) -> list[tuple[torch.Tensor, torch.
 
 
 def error(dense: Any, pruned: Any, index: int, windows: torch.Tensor, blend: float) -> float:
-    """|b(x*) - T|^2 / |T|^2 of one block, from whole models alone."""
+    """The mean of |S (b(x*_t) - T_t)|^2 / |T_t|^2 over tokens, of one block, from whole models alone."""
     mixed = copy.deepcopy(pruned)
     blocks_of(mixed)[index] = blocks_of(dense)[index]
-    target = blend * states(dense, windows)[index][1] + (1 - blend) * states(mixed, windows)[index][1]
-    return float((states(pruned, windows)[index][1] - target).square().sum() / target.square().sum())
+
+    def target(some: torch.Tensor) -> torch.Tensor:
+        return blend * states(dense, some)[index][1] + (1 - blend) * states(mixed, some)[index][1]
+
+    wanted, fitted = target(windows), target(WINDOWS[:FITTED]).flatten(0, -2)
+    sizes = (fitted / fitted.norm(dim=-1, keepdim=True)).square().mean(0)
+    squares = (states(pruned, windows)[index][1] - wanted).square() @ (sizes.mean() / sizes)
+    return float((squares / wanted.square().sum(-1)).mean())
 
 
 @pytest.mark.parametrize("way", WAYS)
