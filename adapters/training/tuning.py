@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,11 @@ def tune(
             with trained(model, config.train, config.rank, masks, config.seed) as parameters:
                 run = Training(model, teacher, windows, apart, parameters, config)
                 stopped = run.train(folder, fingerprint, resume, progress)
-        finally:
-            settle(model, storage, "after training")
+        except BaseException:
+            with suppress(ValueError):  # what went wrong is said already
+                settle(model, storage, "after training")
+            raise
+        settle(model, storage, "after training")
         final = run.check()
     done = run.progress
     return TuneReport(
